@@ -1,0 +1,1 @@
+//! Where pictures and labels come from: decoding, datasets, splits, samplers, augmentation.

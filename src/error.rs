@@ -1,0 +1,64 @@
+//! The one error type of the library. Every variant names the thing that is wrong (a file, a
+//! tensor, a flag) and, where Visage knows it, what to do about it.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong inside the library.
+///
+/// The text of an error is complete without its source chain: it is printed once, as
+/// `error: {err}`, and must let its reader act.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read, written, created or renamed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file is not a picture that can be decoded.
+    #[error("{}: cannot be read as a picture: {reason}", path.display())]
+    Picture {
+        /// The picture file.
+        path: PathBuf,
+        /// The decoder's reason.
+        reason: String,
+    },
+    /// A dataset folder, split file or sampler setting that cannot work.
+    #[error("{0}")]
+    Data(String),
+    /// A weight file that does not fit, with everything that is wrong about it.
+    #[error("{}: {reason}", path.display())]
+    Weights {
+        /// The weight file.
+        path: PathBuf,
+        /// Every mismatch, one a line.
+        reason: String,
+    },
+    /// A setting (flag or configuration key) with an impossible value.
+    #[error("{0}")]
+    Config(String),
+    /// A device that was asked for and cannot be used.
+    #[error("{0}")]
+    Device(String),
+    /// An error raised by libtorch.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+}
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Wraps an I/O error with the path it happened on.
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Self::Io { path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// A weight-file error.
+    pub fn weights(path: impl AsRef<Path>, reason: impl Into<String>) -> Self {
+        Self::Weights { path: path.as_ref().to_path_buf(), reason: reason.into() }
+    }
+}

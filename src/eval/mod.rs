@@ -1,0 +1,1 @@
+//! Pure functions over embeddings: k-NN, verification, calibration, t-SNE.

@@ -1,0 +1,1 @@
+//! Pictures of results: scatter plots, confusion matrices, strips of faces.

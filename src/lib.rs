@@ -1,0 +1,36 @@
+//! Visage turns folders of face pictures into a recogniser.
+//!
+//! It fine-tunes a pretrained trunk on libtorch with metric learning, freezes it, trains a small
+//! head, calibrates when to say UNKNOWN, and names a face. No Python runs; its files are PyTorch's.
+//!
+//! ```text
+//! picture file -> RGB u8 -> augment -> batch tensor -> trunk -> embedding
+//!    embedding -> miner (indices) -> loss (per tuple) -> optimiser step      (train)
+//!    embedding -> head -> probability -> threshold -> name or UNKNOWN        (classify)
+//!    embedding -> distances -> verification, k-NN, t-SNE                     (evaluate)
+//! ```
+//!
+//! The rooms, in the order in which they may import each other (a test keeps it so):
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | [`error`], [`files`], [`native`] | the error type, atomic files, the C++ shim |
+//! | [`data`], [`models`], [`weights`], [`metric`] | pictures and splits, networks, tensor files, losses and miners |
+//! | [`eval`], [`figures`] | pure functions over embeddings, pictures of the results |
+//! | [`train`] | the loop, optimisers, schedules, checkpoints, logs |
+//! | [`cli`], [`commands`] | the command line, one file a subcommand |
+
+pub mod cli;
+pub mod commands;
+pub mod data;
+pub mod error;
+pub mod eval;
+pub mod figures;
+pub mod files;
+pub mod metric;
+pub mod models;
+pub mod native;
+pub mod train;
+pub mod weights;
+
+pub use error::{Error, Result};

@@ -1,0 +1,2 @@
+//! The `visage` command.
+fn main() {}

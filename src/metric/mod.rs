@@ -1,0 +1,1 @@
+//! Metric learning: distances (larger always means farther), losses, miners.

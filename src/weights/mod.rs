@@ -1,0 +1,1 @@
+//! Readers and writers of tensor files, and the report of what fitted.
