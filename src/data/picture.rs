@@ -1,0 +1,270 @@
+//! From a picture file to square RGB pixels, and to a tensor of them.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage, imageops};
+use tch::Tensor;
+use walkdir::WalkDir;
+
+use super::resize::resize;
+use crate::{Error, Result};
+
+/// The endings of files that are taken for pictures.
+pub const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "webp", "pgm", "ppm"];
+
+/// More pixels than any camera's picture has; a small file can claim to hold many more.
+const MOST_PIXELS: u64 = 200_000_000;
+/// Eight bytes a pixel (RGBA, 16 bits) for the largest picture.
+const MOST_BYTES: u64 = 8 * MOST_PIXELS;
+
+/// Decodes a picture file to RGB with 8 bits a channel, turned upright.
+///
+/// The content decides about the format, not the name: PNG, JPEG, BMP, WebP and PNM (PGM). The
+/// EXIF orientation is applied. Grey becomes three equal channels, 16 bits become 8, and an alpha
+/// channel is dropped, as Pillow's `convert("RGB")` does.
+///
+/// # Errors
+/// Names the file, and what is wrong with it.
+pub fn decode(path: &Path) -> Result<RgbImage> {
+    decode_bytes(path, &read(path)?)
+}
+
+/// The content of a picture file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|source| Error::io(path, source))
+}
+
+/// Like [`decode`], of content that is already in memory; `path` is for the error only.
+///
+/// # Errors
+/// Names `path`, and what is wrong with its content.
+pub fn decode_bytes(path: &Path, content: &[u8]) -> Result<RgbImage> {
+    let fail = |reason: String| Error::Picture { path: path.to_path_buf(), reason };
+    if content.is_empty() {
+        return Err(fail("the file is empty".into()));
+    }
+    upright(content).map(DynamicImage::into_rgb8).map_err(fail)
+}
+
+fn upright(content: &[u8]) -> Result<DynamicImage, String> {
+    let mut reader = ImageReader::new(Cursor::new(content))
+        .with_guessed_format()
+        .map_err(|error| error.to_string())?;
+    if reader.format().is_none() {
+        return Err("its content is neither PNG, JPEG, BMP, WebP nor PGM".into());
+    }
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MOST_BYTES);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 || pixels > MOST_PIXELS || decoder.total_bytes() > MOST_BYTES {
+        return Err(format!("{width}x{height} pixels; 1 to {MOST_PIXELS} can be decoded"));
+    }
+    // A picture whose EXIF block is damaged is shown as it is stored, as viewers do.
+    let orientation = decoder.orientation().ok();
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    if let Some(orientation) = orientation {
+        picture.apply_orientation(orientation);
+    }
+    Ok(picture)
+}
+
+/// The largest centred square of a picture, resized to `size` x `size` pixels.
+///
+/// Resizing is bilinear with antialiasing, to the bit as Pillow's `BILINEAR` does it. A square that already has the
+/// wanted size is returned as it is, not resampled.
+pub fn fit(picture: &RgbImage, size: u32) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let side = width.min(height);
+    if size == 0 || side == 0 {
+        return RgbImage::new(size, size);
+    }
+    let (left, top) = ((width - side) / 2, (height - side) / 2);
+    let square = imageops::crop_imm(picture, left, top, side, side).to_image();
+    if side == size {
+        return square;
+    }
+    resize(&square, size)
+}
+
+/// Whether a file's name ends like a picture's.
+pub fn is_picture(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+}
+
+/// The pictures at `path`: the file itself, whatever its name, or all pictures below a folder,
+/// sorted by path.
+///
+/// Hidden files and folders are skipped, links are followed. A link that leads nowhere is listed,
+/// so that reading it fails by name.
+///
+/// # Errors
+/// Where `path` does not exist or a folder cannot be read.
+pub fn walk(path: &Path) -> Result<Vec<PathBuf>> {
+    let kind = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
+    if !kind.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let mut pictures = Vec::new();
+    let entries = WalkDir::new(path)
+        .follow_links(true)
+        .into_iter()
+        .filter_entry(|entry| entry.depth() == 0 || !hidden(entry.file_name()));
+    for entry in entries {
+        match entry {
+            Ok(entry) if entry.file_type().is_file() && is_picture(entry.path()) => {
+                pictures.push(entry.into_path());
+            }
+            Ok(_) => {}
+            Err(error) => match error.path() {
+                Some(broken) if is_picture(broken) => pictures.push(broken.to_path_buf()),
+                at => {
+                    let at = at.unwrap_or(path).to_path_buf();
+                    let source = error.into_io_error();
+                    let looping = || std::io::Error::other("a link that leads back to itself");
+                    return Err(Error::io(at, source.unwrap_or_else(looping)));
+                }
+            },
+        }
+    }
+    pictures.sort();
+    Ok(pictures)
+}
+
+/// Whether a file or folder is hidden: macOS leaves `._NAME.png` beside every unpacked NAME.png.
+pub(super) fn hidden(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// Stacks pictures of one size into a tensor: u8 `[N, 3, H, W]`.
+///
+/// # Errors
+/// Where the pictures differ in size: [`fit`] them first.
+pub fn to_tensor(pictures: &[RgbImage]) -> Result<Tensor> {
+    let (width, height) = pictures.first().map_or((0, 0), RgbImage::dimensions);
+    let mut values = Vec::with_capacity(pictures.len() * (width * height * 3) as usize);
+    for picture in pictures {
+        if picture.dimensions() != (width, height) {
+            let (w, h) = picture.dimensions();
+            let text = format!("a batch of {width}x{height} pictures cannot take one of {w}x{h}");
+            return Err(Error::Data(text));
+        }
+        values.extend_from_slice(picture.as_raw());
+    }
+    let shape = [pictures.len() as i64, i64::from(height), i64::from(width), 3];
+    Ok(Tensor::f_from_slice(&values)?.f_view(shape)?.f_permute([0, 3, 1, 2])?.f_contiguous()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use image::codecs::jpeg::JpegEncoder;
+    use image::{ExtendedColorType, GrayImage, ImageEncoder, ImageFormat, Luma, Rgb, Rgba};
+
+    use super::super::resize::tests::source;
+    use super::*;
+
+    fn encode(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        picture.into().write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    fn decoded(content: &[u8]) -> RgbImage {
+        decode_bytes(Path::new("face"), content).unwrap()
+    }
+
+    #[test]
+    fn every_format_is_known_by_its_content() {
+        let picture = source(9, 5);
+        for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP, ImageFormat::Pnm] {
+            assert_eq!(decoded(&encode(picture.clone(), format)), picture, "{format:?}");
+        }
+        let flat = RgbImage::from_pixel(16, 16, Rgb([200, 30, 90]));
+        let jpeg = decoded(&encode(flat, ImageFormat::Jpeg));
+        for (value, wanted) in jpeg.get_pixel(8, 8).0.into_iter().zip([200_i32, 30, 90]) {
+            assert!((i32::from(value) - wanted).abs() <= 2, "{value} for {wanted}");
+        }
+        let pgm = decoded(b"P5\n2 1\n255\n\x07\xc8");
+        assert_eq!(pgm.as_raw(), &[7, 7, 7, 200, 200, 200]);
+    }
+
+    #[test]
+    fn grey_deep_and_transparent_pictures_become_rgb() {
+        let grey = GrayImage::from_pixel(2, 2, Luma([77]));
+        assert_eq!(decoded(&encode(grey, ImageFormat::Png)).get_pixel(1, 1).0, [77; 3]);
+        let deep = image::ImageBuffer::from_pixel(2, 2, Rgb([0u16, 257 * 100, 65535]));
+        assert_eq!(decoded(&encode(deep, ImageFormat::Png)).get_pixel(0, 1).0, [0, 100, 255]);
+        let clear = image::RgbaImage::from_pixel(2, 2, Rgba([10, 20, 30, 0]));
+        assert_eq!(decoded(&encode(clear, ImageFormat::Png)).get_pixel(1, 0).0, [10, 20, 30]);
+    }
+
+    #[test]
+    fn the_exif_orientation_turns_the_picture_upright() {
+        // A little-endian TIFF block with one entry: tag 0x0112, SHORT, 1 value, 6 = turn right.
+        let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let mut content = Vec::new();
+        let mut encoder = JpegEncoder::new_with_quality(&mut content, 95);
+        encoder.set_exif_metadata(exif.to_vec()).unwrap();
+        // Stored lying: the left half is white, so upright the upper half is.
+        let lying = RgbImage::from_fn(32, 16, |x, _| Rgb([if x < 16 { 255 } else { 0 }; 3]));
+        encoder.write_image(lying.as_raw(), 32, 16, ExtendedColorType::Rgb8).unwrap();
+        let upright = decoded(&content);
+        assert_eq!(upright.dimensions(), (16, 32));
+        assert!(upright.get_pixel(8, 4)[0] > 240 && upright.get_pixel(8, 28)[0] < 15);
+    }
+
+    #[test]
+    fn broken_pictures_are_named_with_the_reason() {
+        let cut = &encode(source(40, 40), ImageFormat::Png)[..200];
+        let cases: [(&[u8], &str); 4] = [
+            (b"", "the file is empty"),
+            (b"not a picture at all", "its content is neither"),
+            (cut, "cannot be read as a picture"),
+            (b"P5\n60000 60000\n255\n\0", "60000x60000 pixels"),
+        ];
+        for (content, reason) in cases {
+            let error = decode_bytes(Path::new("who/face.png"), content).unwrap_err().to_string();
+            assert!(error.contains("who/face.png") && error.contains(reason), "{error}");
+        }
+        assert!(decode(Path::new("nowhere.png")).unwrap_err().to_string().contains("nowhere.png"));
+    }
+
+    #[test]
+    fn a_picture_of_the_right_size_keeps_its_pixels() {
+        let picture = source(20, 20);
+        assert_eq!(fit(&picture, 20), picture);
+        let wide = source(24, 20);
+        assert_eq!(fit(&wide, 20), imageops::crop_imm(&wide, 2, 0, 20, 20).to_image());
+    }
+
+    #[test]
+    fn a_walk_is_sorted_and_skips_what_is_no_picture() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b/2.PNG", "b/10.jpeg", "a.webp", ".hidden/x.png", "b/._2.PNG", "notes.txt"] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let found = walk(folder.path()).unwrap();
+        let wanted = ["a.webp", "b/10.jpeg", "b/2.PNG"].map(|name| folder.path().join(name));
+        assert_eq!(found, wanted);
+        let file = folder.path().join("notes.txt");
+        assert_eq!(walk(&file).unwrap(), [file]);
+        assert!(walk(&folder.path().join("gone")).is_err());
+    }
+
+    #[test]
+    fn tensors_have_channels_first_and_one_size() {
+        let tensor = to_tensor(&[source(5, 4), source(5, 4)]).unwrap();
+        assert_eq!(tensor.size(), [2, 3, 4, 5]);
+        let wanted = source(5, 4).get_pixel(3, 2)[1];
+        assert_eq!(tensor.int64_value(&[1, 1, 2, 3]), i64::from(wanted));
+        assert_eq!(to_tensor(&[]).unwrap().size(), [0, 3, 0, 0]);
+        let error = to_tensor(&[source(5, 4), source(4, 4)]).unwrap_err().to_string();
+        assert!(error.contains("5x4") && error.contains("4x4"), "{error}");
+    }
+}
