@@ -1,0 +1,430 @@
+//! A data set on the disk: one folder per identity, any number of pictures in each.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use image::RgbImage;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::near_duplicates::Look;
+use super::picture::{decode_bytes, fit, hidden, is_picture, read, walk};
+use crate::{Error, Result};
+
+/// How many names a sentence lists before it says how many more there are.
+const LISTED: usize = 5;
+
+/// Told how many of how many pictures are done; called from several threads.
+pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
+/// One picture and whose face it shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Face {
+    /// The file: the root of its data set, joined with the path below it.
+    pub path: PathBuf,
+    /// The index of its identity in [`FaceFolder::identities`].
+    pub identity: usize,
+}
+
+/// The pictures of a data set, read and decoded in one pass.
+///
+/// The order is that of the sorted identity names, and of the sorted paths within each. All vectors
+/// that speak of pictures run in step.
+#[derive(Debug)]
+pub struct FaceFolder {
+    /// The data set's folder.
+    pub root: PathBuf,
+    /// The names of the sub-folders with readable pictures, sorted: the classes.
+    pub identities: Vec<String>,
+    /// The readable pictures.
+    pub pictures: Vec<Face>,
+    /// Each picture [`fit`] to `size` x `size`.
+    pub fitted: Vec<RgbImage>,
+    /// What each picture looks like, for finding [near duplicates](super::near_duplicates).
+    pub looks: Vec<Look>,
+    /// The SHA-256 of each file.
+    pub digests: Vec<[u8; 32]>,
+    /// The side of the fitted pictures in pixels.
+    pub size: u32,
+    /// The pictures that could not be decoded, and why.
+    pub unreadable: Vec<(PathBuf, String)>,
+    /// What is remarkable about the folder, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// What is kept of a picture file.
+struct Loaded {
+    fitted: RgbImage,
+    look: Look,
+    digest: [u8; 32],
+}
+
+impl FaceFolder {
+    /// Reads a data set to train on: at least two identities.
+    ///
+    /// `strict` makes unreadable pictures an error; otherwise they are listed in
+    /// [`unreadable`](Self::unreadable) and left out.
+    ///
+    /// # Errors
+    /// Where the folder is missing or is not laid out as one folder per identity, where fewer than
+    /// two identities have a readable picture, and in strict mode.
+    pub fn open(root: &Path, strict: bool, size: u32, progress: Progress) -> Result<Self> {
+        let folder = Self::scan(root, strict, size, progress)?;
+        if let [only] = folder.identities.as_slice() {
+            let hint = if has_folders(&root.join(only)) {
+                format!(
+                    "; if the identities lie one level deeper, name {}",
+                    root.join(only).display()
+                )
+            } else {
+                String::new()
+            };
+            let text = format!(
+                "{}: only one identity ({only}) has pictures; telling faces apart needs two or \
+                 more{hint}",
+                root.display()
+            );
+            return Err(Error::Data(text));
+        }
+        Ok(folder)
+    }
+
+    /// Like [`open`](Self::open), but one identity is enough.
+    ///
+    /// # Errors
+    /// As for `open`, with one identity in place of two.
+    pub fn scan(root: &Path, strict: bool, size: u32, progress: Progress) -> Result<Self> {
+        let mut notes = Vec::new();
+        let named = list(root, &mut notes)?;
+        let files: Vec<(usize, PathBuf)> = named
+            .iter()
+            .enumerate()
+            .flat_map(|(owner, (_, files))| files.iter().map(move |file| (owner, file.clone())))
+            .collect();
+        let done = AtomicUsize::new(0);
+        let loaded: Vec<Result<Loaded>> = files
+            .par_iter()
+            .map(|(_, path)| {
+                let loaded = load(path, size);
+                progress(done.fetch_add(1, Ordering::Relaxed) + 1, files.len());
+                loaded
+            })
+            .collect();
+
+        let mut folder = Self {
+            root: root.to_path_buf(),
+            identities: Vec::new(),
+            pictures: Vec::new(),
+            fitted: Vec::new(),
+            looks: Vec::new(),
+            digests: Vec::new(),
+            size,
+            unreadable: Vec::new(),
+            notes,
+        };
+        let mut last_owner = None;
+        for ((owner, path), loaded) in files.into_iter().zip(loaded) {
+            match loaded {
+                Ok(Loaded { fitted, look, digest }) => {
+                    if last_owner != Some(owner) {
+                        last_owner = Some(owner);
+                        folder.identities.push(named[owner].0.clone());
+                    }
+                    let identity = folder.identities.len() - 1;
+                    folder.pictures.push(Face { path, identity });
+                    folder.fitted.push(fitted);
+                    folder.looks.push(look);
+                    folder.digests.push(digest);
+                }
+                Err(Error::Picture { reason, .. }) => folder.unreadable.push((path, reason)),
+                Err(Error::Io { source, .. }) => {
+                    folder.unreadable.push((path, source.to_string()));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        folder.judge(strict)?;
+        Ok(folder)
+    }
+
+    /// Refuses what cannot be used and notes what a reader would want to know.
+    fn judge(&mut self, strict: bool) -> Result<()> {
+        let root = self.root.display();
+        if strict && !self.unreadable.is_empty() {
+            let lines =
+                self.unreadable.iter().map(|(path, why)| format!("\n  {}: {why}", path.display()));
+            let text = format!(
+                "{root}: {} cannot be read (leave --strict out to skip them):{}",
+                count(self.unreadable.len(), "picture"),
+                lines.collect::<String>()
+            );
+            return Err(Error::Data(text));
+        }
+        if self.pictures.is_empty() {
+            let text = format!(
+                "{root}: not one of its pictures can be read ({} tried)",
+                self.unreadable.len()
+            );
+            return Err(Error::Data(text));
+        }
+        if !self.unreadable.is_empty() {
+            let which = count(self.unreadable.len(), "picture");
+            self.notes.push(format!("{which} cannot be read and are skipped"));
+        }
+        let lonely: Vec<&str> = self
+            .sizes()
+            .into_iter()
+            .zip(&self.identities)
+            .filter(|(pictures, _)| *pictures == 1)
+            .map(|(_, name)| name.as_str())
+            .collect();
+        if !lonely.is_empty() {
+            let (which, names) = (identities(lonely.len()), enumerate(&lonely));
+            let text = format!(
+                "{which} with one picture only: used for validation negatives only ({names})"
+            );
+            self.notes.push(text);
+        }
+        Ok(())
+    }
+
+    /// The number of pictures of each identity.
+    pub fn sizes(&self) -> Vec<usize> {
+        let mut sizes = vec![0; self.identities.len()];
+        for face in &self.pictures {
+            sizes[face.identity] += 1;
+        }
+        sizes
+    }
+
+    /// The identity of each picture.
+    pub fn labels(&self) -> Vec<usize> {
+        self.pictures.iter().map(|face| face.identity).collect()
+    }
+
+    /// A file's path below the root, with `/` between its parts on every system.
+    pub fn relative(&self, path: &Path) -> String {
+        let below = path.strip_prefix(&self.root).unwrap_or(path);
+        let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
+        parts.join("/")
+    }
+
+    /// The SHA-256, in hexadecimal, of all paths and contents: see [`fingerprint`].
+    pub fn fingerprint(&self) -> String {
+        let names = self.pictures.iter().map(|face| self.relative(&face.path));
+        fingerprint(names.zip(self.digests.iter().copied()))
+    }
+}
+
+/// One number for a data set: the SHA-256 over the sorted (path, content) pairs, each as the path
+/// below the root, a zero byte, and the 32 bytes of the content's SHA-256. In hexadecimal.
+pub fn fingerprint(files: impl Iterator<Item = (String, [u8; 32])>) -> String {
+    let mut files: Vec<_> = files.collect();
+    files.sort();
+    let mut hasher = Sha256::new();
+    for (path, digest) in files {
+        hasher.update(path.as_bytes());
+        hasher.update([0]);
+        hasher.update(digest);
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The identity folders with pictures and their files, both sorted.
+fn list(root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf>)>> {
+    const LAYOUT: &str = "expected one folder per identity with its pictures in it, as in \
+                          DIR/NAME/picture.png";
+    if !root.is_dir() {
+        let what = if root.exists() { "is not a folder" } else { "does not exist" };
+        return Err(Error::Data(format!("{}: {what}; {LAYOUT}", root.display())));
+    }
+    let mut named = Vec::new();
+    let (mut empty, mut loose) = (Vec::new(), 0);
+    for entry in std::fs::read_dir(root).map_err(|source| Error::io(root, source))? {
+        let entry = entry.map_err(|source| Error::io(root, source))?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if hidden(&name) {
+            continue;
+        }
+        if !path.is_dir() {
+            loose += usize::from(is_picture(&path));
+            continue;
+        }
+        let name = name.to_string_lossy().into_owned();
+        let files = walk(&path)?;
+        if files.is_empty() { empty.push(name) } else { named.push((name, files)) }
+    }
+    if named.is_empty() {
+        let found = match (loose, empty.len()) {
+            (0, 0) => "it is empty".to_string(),
+            (0, folders) => format!("no picture in its {}", count(folders, "folder")),
+            (pictures, _) => format!("{} directly in it", count(pictures, "picture")),
+        };
+        return Err(Error::Data(format!("{}: no identities: {found}; {LAYOUT}", root.display())));
+    }
+    named.sort();
+    empty.sort();
+    if !empty.is_empty() {
+        let names: Vec<&str> = empty.iter().map(String::as_str).collect();
+        let text = format!(
+            "{} without pictures ignored: {}",
+            count(empty.len(), "folder"),
+            enumerate(&names)
+        );
+        notes.push(text);
+    }
+    if loose > 0 {
+        let which = count(loose, "picture");
+        notes.push(format!("{which} directly in {} ignored: no identity", root.display()));
+    }
+    Ok(named)
+}
+
+fn load(path: &Path, size: u32) -> Result<Loaded> {
+    let content = read(path)?;
+    let picture = decode_bytes(path, &content)?;
+    Ok(Loaded {
+        fitted: fit(&picture, size),
+        look: Look::of(&picture),
+        digest: Sha256::digest(&content).into(),
+    })
+}
+
+fn has_folders(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|entries| {
+        entries.flatten().any(|entry| entry.path().is_dir() && !hidden(&entry.file_name()))
+    })
+}
+
+/// `3 pictures`, `1 picture`.
+pub(super) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// `3 identities`, `1 identity`.
+pub(super) fn identities(number: usize) -> String {
+    if number == 1 { "1 identity".into() } else { format!("{number} identities") }
+}
+
+/// The first few names, and how many there are besides.
+pub(super) fn enumerate(names: &[&str]) -> String {
+    let first = names.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(LISTED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{create_dir_all, write};
+
+    use super::super::testing::face_folder;
+    use super::*;
+
+    fn open(root: &Path, strict: bool) -> Result<FaceFolder> {
+        FaceFolder::open(root, strict, 24, &|_, _| {})
+    }
+
+    #[test]
+    fn identities_and_pictures_are_sorted_and_run_in_step() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(root.path(), &[("zoe", 2), ("Ann", 3), ("bob/2020", 1), ("bob", 1)]);
+        let seen = AtomicUsize::new(0);
+        let folder = FaceFolder::open(root.path(), true, 16, &|done, total| {
+            assert_eq!(total, 7);
+            seen.fetch_max(done, Ordering::Relaxed);
+        })
+        .unwrap();
+        assert_eq!(seen.into_inner(), 7);
+        assert_eq!(folder.identities, ["Ann", "bob", "zoe"]);
+        let names: Vec<_> =
+            folder.pictures.iter().map(|face| folder.relative(&face.path)).collect();
+        let wanted = [
+            "Ann/0.png",
+            "Ann/1.png",
+            "Ann/2.png",
+            "bob/0.png",
+            "bob/2020/0.png",
+            "zoe/0.png",
+            "zoe/1.png",
+        ];
+        assert_eq!(names, wanted);
+        assert_eq!((folder.labels(), folder.sizes()), (vec![0, 0, 0, 1, 1, 2, 2], vec![3, 2, 2]));
+        for (face, fitted) in folder.pictures.iter().zip(&folder.fitted) {
+            assert_eq!(*fitted, fit(&super::super::picture::decode(&face.path).unwrap(), 16));
+        }
+        assert_eq!((folder.looks.len(), folder.digests.len()), (7, 7));
+        assert!(folder.notes.is_empty(), "{:?}", folder.notes);
+    }
+
+    #[test]
+    fn what_is_odd_is_noted_and_what_is_unreadable_is_skipped() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(root.path(), &[("ann", 2), ("bob", 1), ("cut", 0), ("eve", 0)]);
+        write(root.path().join("cut/broken.png"), "no").unwrap();
+        write(root.path().join("ann/broken.jpg"), "").unwrap();
+        write(root.path().join("loose.png"), "").unwrap();
+        create_dir_all(root.path().join(".cache")).unwrap();
+        let folder = open(root.path(), false).unwrap();
+        assert_eq!(folder.identities, ["ann", "bob"]);
+        assert_eq!(folder.labels(), [0, 0, 1]);
+        let unreadable: Vec<_> =
+            folder.unreadable.iter().map(|(path, _)| folder.relative(path)).collect();
+        assert_eq!(unreadable, ["ann/broken.jpg", "cut/broken.png"]);
+        let notes = folder.notes.join("\n");
+        for part in [
+            "1 folder without pictures ignored: eve",
+            "1 picture directly in",
+            "2 pictures cannot be read",
+            "1 identity with one picture only: used for validation negatives only (bob)",
+        ] {
+            assert!(notes.contains(part), "{part} in\n{notes}");
+        }
+        let error = open(root.path(), true).unwrap_err().to_string();
+        assert!(
+            error.contains("2 pictures cannot be read")
+                && error.contains("broken.jpg: the file is empty"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_folder_of_another_layout_is_explained() {
+        let root = tempfile::tempdir().unwrap();
+        let says = |path: &Path, part: &str| {
+            let error = open(path, false).unwrap_err().to_string();
+            assert!(error.contains(part), "{part} in {error}");
+        };
+        says(&root.path().join("gone"), "does not exist; expected one folder per identity");
+        says(root.path(), "it is empty");
+        create_dir_all(root.path().join("ann")).unwrap();
+        says(root.path(), "no picture in its 1 folder");
+        write(root.path().join("loose.png"), "").unwrap();
+        says(root.path(), "1 picture directly in it");
+        says(&root.path().join("loose.png"), "is not a folder");
+        write(root.path().join("ann/broken.png"), "").unwrap();
+        says(root.path(), "not one of its pictures");
+        face_folder(root.path(), &[("ann/chris", 2), ("ann/mark", 2)]);
+        says(root.path(), "one level deeper, name");
+        assert_eq!(FaceFolder::scan(root.path(), false, 8, &|_, _| {}).unwrap().pictures.len(), 4);
+    }
+
+    #[test]
+    fn the_fingerprint_knows_names_and_contents_and_nothing_else() {
+        // By hand, in Python: sha256(b"a/1" + b"\0" + bytes(32) + b"b/2" + b"\0" + b"\1" * 32)
+        let files = [("b/2".to_string(), [1; 32]), ("a/1".to_string(), [0; 32])];
+        let known = "9ceafc72e277e75622332c71a0c8ad33fa5b3eab027b6de658773c803130c984";
+        assert_eq!(fingerprint(files.into_iter()), known);
+
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for root in [&one, &two] {
+            face_folder(root.path(), &[("ann", 2), ("bob", 2)]);
+        }
+        let print = |root: &Path| open(root, true).unwrap().fingerprint();
+        assert_eq!(print(one.path()), print(two.path()));
+        let (before, file) = (print(two.path()), two.path().join("ann/1.png"));
+        std::fs::rename(&file, two.path().join("ann/2.png")).unwrap();
+        assert_ne!(print(two.path()), before);
+    }
+}

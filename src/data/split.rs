@@ -1,0 +1,267 @@
+//! Which pictures are trained on and which are held back to judge the training.
+
+use rand::seq::SliceRandom;
+
+use super::FaceFolder;
+use super::folder::{enumerate, identities};
+use super::random::{Purpose, generator};
+use crate::{Error, Result};
+
+/// Training never gets fewer pictures of an identity than a positive pair needs.
+const LEAST_TRAINED: usize = 2;
+
+/// The side of the split that a picture is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Weights are fitted to it.
+    Train,
+    /// Weights never see it; it chooses the best epoch and the thresholds.
+    Validation,
+}
+
+impl Part {
+    /// The word that stands for it in a split file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+        }
+    }
+}
+
+/// The part of every picture of a [`FaceFolder`], in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// One part a picture.
+    pub parts: Vec<Part>,
+    /// What is remarkable about the split, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Pictures that must stay together, and how many of them each identity has.
+struct Unit {
+    pictures: Vec<usize>,
+    shares: Vec<(usize, usize)>,
+}
+
+impl Split {
+    /// Draws a split: `val_fraction` of each identity's pictures, rounded, are held back.
+    ///
+    /// Pictures of one near-duplicate group (`groups`, from
+    /// [`near_duplicates::groups`](super::near_duplicates::groups)) stay on one side. Of an
+    /// identity with n pictures
+    ///
+    /// - n = 1: the picture is for validation, as a negative, unless its group is trained on;
+    /// - n = 2: both are trained on, since one alone has no positive;
+    /// - n > 2: at least 2 are trained on and at least 1 is held back, where the groups allow it.
+    ///
+    /// With `val_fraction` 0 everything is trained on. The same folder, groups, fraction and seed
+    /// make the same split.
+    ///
+    /// # Errors
+    /// Where `val_fraction` is outside [0, 1).
+    pub fn stratified(
+        folder: &FaceFolder,
+        groups: &[usize],
+        val_fraction: f64,
+        seed: u64,
+    ) -> Result<Self> {
+        if !(0.0..1.0).contains(&val_fraction) {
+            let text = format!("--val-fraction {val_fraction}: must be at least 0 and below 1");
+            return Err(Error::Config(text));
+        }
+        let (labels, sizes) = (folder.labels(), folder.sizes());
+        if groups.len() != labels.len() {
+            let text = format!("{} group numbers for {} pictures", groups.len(), labels.len());
+            return Err(Error::Data(text));
+        }
+        let parts = draw(&labels, &sizes, groups, val_fraction, seed);
+        let mut split = Self { parts, notes: Vec::new() };
+        if val_fraction > 0.0 {
+            split.note_missing(folder, &sizes);
+        }
+        Ok(split)
+    }
+
+    /// The pictures of one part, in order.
+    pub fn indices(&self, part: Part) -> Vec<usize> {
+        (0..self.parts.len()).filter(|&picture| self.parts[picture] == part).collect()
+    }
+
+    /// The number of pictures in one part.
+    pub fn count(&self, part: Part) -> usize {
+        self.parts.iter().filter(|&&other| other == part).count()
+    }
+
+    /// Says which identities cannot be judged because all their pictures are trained on.
+    fn note_missing(&mut self, folder: &FaceFolder, sizes: &[usize]) {
+        let mut held_back = vec![0; sizes.len()];
+        for (face, part) in folder.pictures.iter().zip(&self.parts) {
+            held_back[face.identity] += usize::from(*part == Part::Validation);
+        }
+        let missing: Vec<&str> = (0..sizes.len())
+            .filter(|&identity| sizes[identity] > 1 && held_back[identity] == 0)
+            .map(|identity| folder.identities[identity].as_str())
+            .collect();
+        if !missing.is_empty() {
+            self.notes.push(format!(
+                "{} without validation pictures (two pictures, or near-duplicates of each other): {}",
+                identities(missing.len()),
+                enumerate(&missing)
+            ));
+        }
+    }
+}
+
+fn draw(
+    labels: &[usize],
+    sizes: &[usize],
+    groups: &[usize],
+    val_fraction: f64,
+    seed: u64,
+) -> Vec<Part> {
+    let mut parts = vec![Part::Train; labels.len()];
+    if val_fraction == 0.0 {
+        return parts;
+    }
+    let mut units = units(labels, groups);
+    units.shuffle(&mut generator(seed, Purpose::Split, 0));
+    // An identity with one picture has nothing to train on: it never stands in a unit's way.
+    let mut room: Vec<usize> = sizes.iter().map(|&size| wanted(size, val_fraction)).collect();
+    let mut held_back = vec![0; sizes.len()];
+    let mut hold_back = |unit: &Unit, room: &mut [usize], held_back: &mut [usize]| {
+        for &picture in &unit.pictures {
+            parts[picture] = Part::Validation;
+        }
+        for &(identity, share) in &unit.shares {
+            room[identity] = room[identity].saturating_sub(share);
+            held_back[identity] += share;
+        }
+    };
+    // First fill each identity's share without exceeding it ...
+    units.retain(|unit| {
+        let fits = unit.shares.iter().all(|&(id, share)| sizes[id] == 1 || share <= room[id]);
+        if fits {
+            hold_back(unit, &mut room, &mut held_back);
+        }
+        !fits
+    });
+    // ... then give an identity that is left with nothing its smallest group, if it can spare it.
+    units.sort_by_key(|unit| unit.pictures.len());
+    for unit in &units {
+        let needed = unit.shares.iter().any(|&(id, _)| room[id] > 0 && held_back[id] == 0);
+        let spared = unit.shares.iter().all(|&(id, share)| {
+            sizes[id] == 1 || held_back[id] + share + LEAST_TRAINED <= sizes[id]
+        });
+        if needed && spared {
+            hold_back(unit, &mut room, &mut held_back);
+        }
+    }
+    parts
+}
+
+/// How many of an identity's pictures should be held back.
+fn wanted(size: usize, val_fraction: f64) -> usize {
+    let most = size.saturating_sub(LEAST_TRAINED);
+    ((size as f64 * val_fraction).round() as usize).max(1).min(most)
+}
+
+/// One unit a group, in the order of the group numbers.
+fn units(labels: &[usize], groups: &[usize]) -> Vec<Unit> {
+    let mut order: Vec<usize> = (0..labels.len()).collect();
+    order.sort_by_key(|&picture| (groups[picture], labels[picture], picture));
+    order
+        .chunk_by(|&a, &b| groups[a] == groups[b])
+        .map(|pictures| Unit {
+            pictures: pictures.to_vec(),
+            shares: pictures
+                .chunk_by(|&a, &b| labels[a] == labels[b])
+                .map(|own| (labels[own[0]], own.len()))
+                .collect(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sizes_of(labels: &[usize]) -> Vec<usize> {
+        let mut sizes = vec![0; labels.iter().max().map_or(0, |last| last + 1)];
+        labels.iter().for_each(|&label| sizes[label] += 1);
+        sizes
+    }
+
+    /// Labels of identities with these numbers of pictures.
+    fn labels(sizes: &[usize]) -> Vec<usize> {
+        sizes
+            .iter()
+            .enumerate()
+            .flat_map(|(label, &size)| std::iter::repeat_n(label, size))
+            .collect()
+    }
+
+    fn held_back(labels: &[usize], parts: &[Part]) -> Vec<usize> {
+        let mut counts = vec![0; sizes_of(labels).len()];
+        for (&label, &part) in labels.iter().zip(parts) {
+            counts[label] += usize::from(part == Part::Validation);
+        }
+        counts
+    }
+
+    #[test]
+    fn each_identity_gives_its_share_and_small_ones_follow_the_rules() {
+        let labels = labels(&[1, 2, 3, 4, 10, 20, 45]);
+        let alone: Vec<usize> = (0..labels.len()).collect();
+        let split =
+            |fraction| held_back(&labels, &draw(&labels, &sizes_of(&labels), &alone, fraction, 7));
+        assert_eq!(split(0.2), [1, 0, 1, 1, 2, 4, 9]);
+        assert_eq!(split(0.0), [0; 7]);
+        assert_eq!(split(0.99), [1, 0, 1, 2, 8, 18, 43]);
+    }
+
+    #[test]
+    fn the_seed_decides() {
+        let labels = labels(&[20, 20]);
+        let alone: Vec<usize> = (0..labels.len()).collect();
+        let split = |seed| draw(&labels, &[20, 20], &alone, 0.25, seed);
+        assert_eq!(split(1), split(1));
+        assert_ne!(split(1), split(2));
+    }
+
+    #[test]
+    fn large_groups_are_held_back_only_where_nothing_smaller_is_there() {
+        // One identity of two groups: three pictures, and four. Its share is one.
+        let labels = [0; 7];
+        for seed in 0..20 {
+            let parts = draw(&labels, &[7], &[0, 0, 0, 1, 1, 1, 1], 0.2, seed);
+            let (train, validation) = (Part::Train, Part::Validation);
+            assert_eq!(parts, [validation, validation, validation, train, train, train, train]);
+        }
+        // One group only: all is trained on.
+        assert_eq!(held_back(&[0; 5], &draw(&[0; 5], &[5], &[0; 5], 0.2, 0)), [0]);
+    }
+
+    proptest! {
+        #[test]
+        fn groups_stay_whole_and_training_keeps_two(
+            pictures in prop::collection::vec((0usize..6, 0usize..25), 1..80),
+            fraction in 0.01f64..0.99,
+            seed: u64,
+        ) {
+            let (labels, groups): (Vec<usize>, Vec<usize>) = pictures.into_iter().unzip();
+            let sizes = sizes_of(&labels);
+            let parts = draw(&labels, &sizes, &groups, fraction, seed);
+            for a in 0..groups.len() {
+                for b in 0..a {
+                    prop_assert!(groups[a] != groups[b] || parts[a] == parts[b]);
+                }
+            }
+            for (&size, held_back) in sizes.iter().zip(held_back(&labels, &parts)) {
+                prop_assert!(size < 2 || size - held_back >= LEAST_TRAINED);
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! A split as a CSV file: `path,identity,part`, paths below the data folder.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::folder::{count, enumerate};
+use super::{FaceFolder, Part, Split};
+use crate::files::write_atomically;
+use crate::{Error, Result};
+
+const HEADER: [&str; 3] = ["path", "identity", "part"];
+
+impl Split {
+    /// Writes the split of `folder`, one row a picture.
+    ///
+    /// # Errors
+    /// Where the file cannot be written, or the split is not of this folder.
+    pub fn write_csv(&self, path: &Path, folder: &FaceFolder) -> Result<()> {
+        if self.parts.len() != folder.pictures.len() {
+            let (parts, pictures) = (self.parts.len(), folder.pictures.len());
+            return Err(Error::Data(format!("a split of {parts} pictures for {pictures}")));
+        }
+        write_atomically(path, |out| {
+            let mut table = csv::Writer::from_writer(out);
+            table.write_record(HEADER)?;
+            for (face, part) in folder.pictures.iter().zip(&self.parts) {
+                let identity = folder.identities[face.identity].as_str();
+                table.write_record([&folder.relative(&face.path), identity, part.name()])?;
+            }
+            table.flush()
+        })
+    }
+
+    /// Reads the split of `folder` that [`write_csv`](Self::write_csv) wrote, perhaps for the same
+    /// data set at another place.
+    ///
+    /// Rows of pictures that are there but unreadable are passed over: the folder has told of them.
+    ///
+    /// # Errors
+    /// Names the file and the line that cannot be used; names the pictures that are in the file and
+    /// not in the folder, or in the folder and not in the file.
+    pub fn read_csv(path: &Path, folder: &FaceFolder) -> Result<Self> {
+        let content = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+        let wrong = |what: String| Error::Data(format!("{}: {what}", path.display()));
+        let mut rows = read_rows(&content).map_err(wrong)?;
+
+        let (mut parts, mut new) = (Vec::new(), Vec::new());
+        for face in &folder.pictures {
+            let name = folder.relative(&face.path);
+            let identity = &folder.identities[face.identity];
+            match rows.remove(&name) {
+                Some(row) if row.identity != *identity => {
+                    return Err(wrong(format!(
+                        "line {}: {name} is filed under {identity}, not {}",
+                        row.line, row.identity
+                    )));
+                }
+                Some(row) => parts.push(row.part),
+                None => new.push(name),
+            }
+        }
+        for (unreadable, _) in &folder.unreadable {
+            rows.remove(&folder.relative(unreadable));
+        }
+
+        let root = folder.root.display();
+        let mut wrongs = Vec::new();
+        if !rows.is_empty() {
+            let names: Vec<&str> = rows.keys().map(String::as_str).collect();
+            let which = count(names.len(), "picture");
+            wrongs.push(format!("{which} not in {root}: {}", enumerate(&names)));
+        }
+        if !new.is_empty() {
+            let names: Vec<&str> = new.iter().map(String::as_str).collect();
+            let which = count(names.len(), "picture");
+            wrongs.push(format!("{which} of {root} not in the file: {}", enumerate(&names)));
+        }
+        if !wrongs.is_empty() {
+            let fix = "use the --data it was written for, correct its rows, or leave --split out \
+                       to draw a new one";
+            return Err(wrong(format!("not a split of this data: {}; {fix}", wrongs.join("; "))));
+        }
+        Ok(Self { parts, notes: Vec::new() })
+    }
+}
+
+/// What a row says about its picture.
+struct Row {
+    line: u64,
+    identity: String,
+    part: Part,
+}
+
+fn read_rows(content: &[u8]) -> Result<BTreeMap<String, Row>, String> {
+    let mut table = csv::ReaderBuilder::new().flexible(true).from_reader(content);
+    let header = table.headers().map_err(|error| error.to_string())?;
+    if header != HEADER.as_slice() {
+        let found = header.iter().collect::<Vec<_>>().join(",");
+        return Err(format!("line 1: the header is `{found}`, not `{}`", HEADER.join(",")));
+    }
+    let mut rows = BTreeMap::new();
+    for record in table.records() {
+        let record = record.map_err(|error| error.to_string())?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let fields: Vec<&str> = record.iter().collect();
+        let &[name, identity, part] = fields.as_slice() else {
+            return Err(format!("line {line}: {} instead of 3", count(fields.len(), "field")));
+        };
+        let part = [Part::Train, Part::Validation]
+            .into_iter()
+            .find(|known| known.name() == part)
+            .ok_or_else(|| {
+            format!("line {line}: the part is `{part}`, not train or validation")
+        })?;
+        let row = Row { line, identity: identity.to_string(), part };
+        if let Some(first) = rows.insert(name.to_string(), row) {
+            return Err(format!("line {line}: {name} stands already in line {}", first.line));
+        }
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::write;
+
+    use super::super::testing::face_folder;
+    use super::*;
+
+    fn open(root: &Path) -> FaceFolder {
+        FaceFolder::open(root, false, 8, &|_, _| {}).unwrap()
+    }
+
+    #[test]
+    fn a_split_comes_back_also_for_a_copy_of_the_data() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for root in [&one, &two] {
+            face_folder(root.path(), &[("ann, \"the\" first", 5), ("bob", 4)]);
+            write(root.path().join("bob/broken.png"), "").unwrap();
+        }
+        let (folder, copy) = (open(one.path()), open(two.path()));
+        let alone: Vec<usize> = (0..9).collect();
+        let split = Split::stratified(&folder, &alone, 0.3, 1).unwrap();
+        assert_eq!((split.count(Part::Train), split.count(Part::Validation)), (6, 3));
+        let file = one.path().join("run/split.csv");
+        split.write_csv(&file, &folder).unwrap();
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(
+            text.starts_with("path,identity,part\n\"ann, \"\"the\"\" first/0.png\","),
+            "{text}"
+        );
+        assert_eq!(Split::read_csv(&file, &copy).unwrap().parts, split.parts);
+    }
+
+    #[test]
+    fn a_row_of_a_picture_that_broke_since_is_passed_over() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(root.path(), &[("ann", 3), ("bob", 3)]);
+        let file = root.path().join("split.csv");
+        let folder = open(root.path());
+        let split = Split::stratified(&folder, &[0, 1, 2, 3, 4, 5], 0.3, 1).unwrap();
+        split.write_csv(&file, &folder).unwrap();
+        write(root.path().join("ann/0.png"), "").unwrap();
+        assert_eq!(Split::read_csv(&file, &open(root.path())).unwrap().parts, split.parts[1..]);
+    }
+
+    #[test]
+    fn every_fault_is_named_with_its_line() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(root.path(), &[("ann", 1), ("bob", 1)]);
+        let folder = open(root.path());
+        let file = root.path().join("split.csv");
+        let cases = [
+            ("", "line 1: the header is ``"),
+            ("a,b\n", "line 1: the header is `a,b`, not `path,identity,part`"),
+            ("path,identity,part\nann/0.png,ann,test\n", "line 2: the part is `test`"),
+            ("path,identity,part\nann/0.png\n", "line 2: 1 field instead of 3"),
+            (
+                "path,identity,part\nann/0.png,ann,train\nann/0.png,ann,train\n",
+                "line 3: ann/0.png stands already in line 2",
+            ),
+            (
+                "path,identity,part\nann/0.png,bob,train\nbob/0.png,bob,train\n",
+                "line 2: ann/0.png is filed under ann, not bob",
+            ),
+            ("path,identity,part\nann/0.png,ann,train\n", "not in the file: bob/0.png"),
+            (
+                "path,identity,part\nann/0.png,ann,train\nbob/0.png,bob,train\nbob/1.png,bob,train\n",
+                "1 picture not in",
+            ),
+        ];
+        for (content, fault) in cases {
+            write(&file, content).unwrap();
+            let error = Split::read_csv(&file, &folder).unwrap_err().to_string();
+            assert!(error.contains("split.csv") && error.contains(fault), "{fault} in {error}");
+        }
+    }
+
+    #[test]
+    fn an_impossible_fraction_is_refused_by_its_flag() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(root.path(), &[("ann", 2), ("bob", 2)]);
+        let folder = open(root.path());
+        for fraction in [-0.1, 1.0, f64::NAN] {
+            let error = Split::stratified(&folder, &[0, 1, 2, 3], fraction, 0).unwrap_err();
+            assert!(error.to_string().contains("--val-fraction"), "{error}");
+        }
+        let split = Split::stratified(&folder, &[0, 1, 2, 3], 0.5, 0).unwrap();
+        assert!(
+            split.notes[0].contains("2 identities without validation pictures"),
+            "{:?}",
+            split.notes
+        );
+    }
+}
