@@ -1,0 +1,202 @@
+//! Batches of P identities with K pictures each, so that every anchor meets positives and negatives.
+
+use rand::Rng;
+use rand::seq::SliceRandom;
+
+use super::random::{Purpose, generator};
+use crate::{Error, Result};
+
+/// Draws the batches of an epoch: P identities x K pictures (Hermans et al. 2017, section 2).
+///
+/// An identity's pictures are shuffled and dealt in hands of K; the last hand is filled up with
+/// others of its pictures, and only an identity with fewer than K repeats some within a hand. So an
+/// epoch shows each picture about once, except that an identity with more than its even share of
+/// the hands shows a fresh part of its pictures each epoch: a batch takes one hand of an identity.
+#[derive(Debug, Clone)]
+pub struct PkSampler {
+    /// The pictures of each usable identity.
+    members: Vec<Vec<usize>>,
+    p: usize,
+    k: usize,
+    seed: u64,
+    /// What was changed about the settings, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl PkSampler {
+    /// A sampler of pictures 0 to `labels.len() - 1`, whose identities are `labels`.
+    ///
+    /// Identities with one picture have no positive pair and are never drawn. `p` is lowered to the
+    /// number of usable identities, with a note.
+    ///
+    /// # Errors
+    /// Where `p` or `k` is below 2, or fewer than two identities have two pictures.
+    pub fn new(labels: &[usize], p: usize, k: usize, seed: u64) -> Result<Self> {
+        for (flag, value) in [("--identities-per-batch", p), ("--pictures-per-identity", k)] {
+            if value < 2 {
+                return Err(Error::Config(format!("{flag} {value}: must be at least 2")));
+            }
+        }
+        let count = labels.iter().max().map_or(0, |&last| last + 1);
+        let mut members = vec![Vec::new(); count];
+        for (picture, &label) in labels.iter().enumerate() {
+            members[label].push(picture);
+        }
+        members.retain(|pictures| pictures.len() >= 2);
+        let usable = members.len();
+        if usable < 2 {
+            return Err(Error::Data(format!(
+                "triplets need at least two identities with two training pictures each; this data \
+                 has {usable}: add pictures or lower --val-fraction"
+            )));
+        }
+        let mut notes = Vec::new();
+        if p > usable {
+            notes.push(format!(
+                "--identities-per-batch {p} lowered to {usable}: no more identities have two \
+                 training pictures"
+            ));
+        }
+        Ok(Self { members, p: p.min(usable), k, seed, notes })
+    }
+
+    /// The number of pictures in a batch, P x K.
+    pub fn batch_size(&self) -> usize {
+        self.p * self.k
+    }
+
+    /// The number of batches in every epoch.
+    pub fn batches(&self) -> usize {
+        let hands: usize = self.members.iter().map(|own| own.len().div_ceil(self.k)).sum();
+        hands.div_ceil(self.p)
+    }
+
+    /// The batches of an epoch: picture numbers, the K of one identity next to each other.
+    ///
+    /// Depends on the seed and `epoch` only, not on what was drawn before: a resumed run goes on
+    /// with the batches it would have had.
+    pub fn epoch(&self, epoch: usize) -> Vec<Vec<usize>> {
+        let mut random = generator(self.seed, Purpose::Sampler, epoch as u64);
+        let mut hands: Vec<Vec<Vec<usize>>> =
+            self.members.iter().map(|own| deal(own, self.k, &mut random)).collect();
+        let mut order: Vec<usize> = (0..hands.len()).collect();
+        let mut batches = Vec::with_capacity(self.batches());
+        for _ in 0..self.batches() {
+            // Those with most hands left first, so that the last batches still find P identities;
+            // chance decides between equals, because the sort is stable.
+            order.shuffle(&mut random);
+            order.sort_by_key(|&identity| std::cmp::Reverse(hands[identity].len()));
+            let mut batch = Vec::with_capacity(self.batch_size());
+            for &identity in &order[..self.p] {
+                let own = &self.members[identity];
+                let hand = hands[identity].pop().or_else(|| deal(own, self.k, &mut random).pop());
+                batch.extend(hand.unwrap_or_default());
+            }
+            batches.push(batch);
+        }
+        batches
+    }
+}
+
+/// Shuffles an identity's pictures and deals them in hands of `k`, each picture at least once.
+fn deal(pictures: &[usize], k: usize, random: &mut impl Rng) -> Vec<Vec<usize>> {
+    let mut deck = pictures.to_vec();
+    deck.shuffle(random);
+    let mut hands: Vec<Vec<usize>> = deck.chunks(k).map(<[usize]>::to_vec).collect();
+    if let Some(last) = hands.last_mut() {
+        // Pictures that the hand does not hold yet come first, then all of them round and round.
+        let dealt = last.len();
+        let others = deck[..deck.len() - dealt].to_vec();
+        last.extend(others.iter().chain(deck.iter().cycle().skip(others.len())).take(k - dealt));
+    }
+    // Hands are taken from the end: the filled-up one should not always come first.
+    hands.shuffle(random);
+    hands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(sizes: &[usize]) -> Vec<usize> {
+        sizes
+            .iter()
+            .enumerate()
+            .flat_map(|(label, &size)| std::iter::repeat_n(label, size))
+            .collect()
+    }
+
+    /// How often each picture was drawn, having checked that every batch is P x K.
+    fn drawn(labels: &[usize], p: usize, k: usize, batches: &[Vec<usize>]) -> Vec<usize> {
+        let mut counts = vec![0; labels.len()];
+        for batch in batches {
+            assert_eq!(batch.len(), p * k);
+            let mut owners: Vec<usize> = batch.chunks(k).map(|hand| labels[hand[0]]).collect();
+            for hand in batch.chunks(k) {
+                assert!(hand.iter().all(|&picture| labels[picture] == labels[hand[0]]));
+                let mut distinct = hand.to_vec();
+                distinct.sort_unstable();
+                distinct.dedup();
+                let own = labels.iter().filter(|&&label| label == labels[hand[0]]).count();
+                assert_eq!(distinct.len(), own.min(k), "repeats before it must");
+            }
+            owners.sort_unstable();
+            owners.dedup();
+            assert_eq!(owners.len(), p, "an identity twice in a batch");
+            batch.iter().for_each(|&picture| counts[picture] += 1);
+        }
+        counts
+    }
+
+    #[test]
+    fn an_epoch_of_even_identities_shows_each_picture_once() {
+        let labels = labels(&[8; 6]);
+        let sampler = PkSampler::new(&labels, 3, 4, 1).unwrap();
+        let batches = sampler.epoch(0);
+        assert_eq!(batches.len(), sampler.batches());
+        assert_eq!(drawn(&labels, 3, 4, &batches), vec![1; 48]);
+    }
+
+    #[test]
+    fn uneven_identities_are_shown_about_once_and_all_in_time() {
+        let labels = labels(&[39, 42, 55, 3, 1, 2]);
+        let sampler = PkSampler::new(&labels, 3, 4, 5).unwrap();
+        let mut total = vec![0; labels.len()];
+        for epoch in 0..20 {
+            let counts = drawn(&labels, 3, 4, &sampler.epoch(epoch));
+            total.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+        let lonely = 39 + 42 + 55 + 3;
+        assert_eq!(total[lonely], 0);
+        total.remove(lonely);
+        assert!(total[..136].iter().all(|&count| (14..=30).contains(&count)), "{total:?}");
+        assert!(total[136..].iter().all(|&count| count >= 20), "{total:?}");
+    }
+
+    #[test]
+    fn epochs_depend_on_seed_and_number_only() {
+        let labels = labels(&[7, 9, 4]);
+        let one = PkSampler::new(&labels, 2, 3, 11).unwrap();
+        let resumed = PkSampler::new(&labels, 2, 3, 11).unwrap();
+        let other = PkSampler::new(&labels, 2, 3, 12).unwrap();
+        let _ = (one.epoch(0), one.epoch(1));
+        assert_eq!(one.epoch(2), resumed.epoch(2));
+        assert_ne!(one.epoch(1), one.epoch(2));
+        assert_ne!(one.epoch(2), other.epoch(2));
+    }
+
+    #[test]
+    fn impossible_settings_are_refused_and_large_ones_lowered() {
+        let says = |labels: &[usize], p, k, part: &str| {
+            let error = PkSampler::new(labels, p, k, 0).unwrap_err().to_string();
+            assert!(error.contains(part), "{part} in {error}");
+        };
+        says(&[0, 0, 1, 1], 1, 2, "--identities-per-batch 1");
+        says(&[0, 0, 1, 1], 2, 1, "--pictures-per-identity 1");
+        says(&[0, 0, 1], 2, 2, "this data has 1");
+        says(&[], 2, 2, "this data has 0");
+        let sampler = PkSampler::new(&[0, 0, 1, 1, 2], 8, 4, 0).unwrap();
+        assert!(sampler.notes[0].contains("8 lowered to 2"), "{:?}", sampler.notes);
+        assert_eq!(sampler.batch_size(), 8);
+    }
+}
