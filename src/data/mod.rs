@@ -1,1 +1,30 @@
 //! Where pictures and labels come from: decoding, datasets, splits, samplers, augmentation.
+//!
+//! ```text
+//! source::resolve -> FaceFolder::open -> near_duplicates::groups -> Split::stratified
+//!    FaceCache::new -> PkSampler::epoch -> FaceCache::batch -> Augment::apply
+//! ```
+
+mod align;
+pub mod augment;
+pub mod cache;
+pub mod folder;
+pub mod manifest;
+pub mod near_duplicates;
+pub mod orl;
+pub mod picture;
+mod random;
+mod resize;
+pub mod sampler;
+pub mod source;
+pub mod split;
+mod split_file;
+#[cfg(test)]
+mod testing;
+
+pub use augment::Augment;
+pub use cache::FaceCache;
+pub use folder::{Face, FaceFolder, Progress};
+pub use sampler::PkSampler;
+pub use source::Source;
+pub use split::{Part, Split};
