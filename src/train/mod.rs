@@ -1,1 +1,3 @@
 //! Training: the loop, optimisers, schedules, checkpoints and logs.
+
+pub mod progress;
