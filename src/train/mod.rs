@@ -1,3 +1,4 @@
 //! Training: the loop, optimisers, schedules, checkpoints and logs.
 
+pub mod log;
 pub mod progress;
