@@ -56,6 +56,7 @@ pub fn euclidean(a: &Tensor, b: &Tensor) -> Tensor {
 mod tests {
     use super::*;
     use crate::metric::testing::{Batch, close, values};
+    use crate::native::with_cpu_autocast;
     use tch::Device;
 
     #[test]
@@ -111,5 +112,16 @@ mod tests {
             assert_eq!(distances.kind(), Kind::Float);
         }
         close(&values(&pairwise(&x)), &Batch::naive_distances(&x.to_kind(Kind::Double)), 2e-6);
+    }
+
+    #[test]
+    fn autocast_changes_nothing() {
+        let x = Batch::random(5).on_the_sphere();
+        let plain = values(&pairwise(&x));
+        let within = with_cpu_autocast(|| {
+            assert_ne!(x.matmul(&x.tr()).kind(), Kind::Float);
+            pairwise(&x)
+        });
+        assert_eq!(values(&within), plain);
     }
 }
