@@ -8,13 +8,14 @@
 #include <vector>
 
 #include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/Version.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <torch/version.h>
-
 
 namespace {
 
@@ -44,6 +45,13 @@ std::vector<at::Tensor> gather(at::Tensor *const *pointers, size_t count) {
   return tensors;
 }
 
+// The fused kernels walk raw memory: a parameter with holes in it would be stepped wrongly.
+void require_dense(const std::vector<at::Tensor> &params) {
+  for (const auto &param : params)
+    TORCH_CHECK(param.is_non_overlapping_and_dense(), "a parameter is a view with gaps (shape ",
+                param.sizes(), ", strides ", param.strides(), "): make it contiguous");
+}
+
 } // namespace
 
 extern "C" {
@@ -54,8 +62,25 @@ const char *visage_torch_version() { return TORCH_VERSION; }
 
 char *visage_cpu_capability() { return message(at::get_cpu_capability().c_str()); }
 
+// Switches autocast for this thread on the CPU and on CUDA, bit 0 and bit 1 of `enabled`, and hands
+// back what was set before in the same form.
+int visage_set_autocast(int enabled) {
+  int before = (at::autocast::is_autocast_enabled(at::kCPU) ? 1 : 0) |
+               (at::autocast::is_autocast_enabled(at::kCUDA) ? 2 : 0);
+  at::autocast::set_autocast_enabled(at::kCPU, (enabled & 1) != 0);
+  at::autocast::set_autocast_enabled(at::kCUDA, (enabled & 2) != 0);
+  return before;
+}
+
+// Gradients become undefined again, as after `optimizer.zero_grad(set_to_none=True)`.
+char *visage_clear_gradients(size_t count, at::Tensor *const *params) {
+  return guarded([&] {
+    for (size_t i = 0; i < count; ++i) params[i]->mutable_grad().reset();
+  });
+}
+
 // One Adam (decoupled = 0) or AdamW (decoupled = 1) step over `count` parameters. `steps` are
-// float32 scalars that already hold the number of this step.
+// float32 scalars, the number of steps done before this one; they are counted up here.
 char *visage_fused_adam(size_t count, at::Tensor *const *params, at::Tensor *const *grads,
                         at::Tensor *const *averages, at::Tensor *const *squares,
                         at::Tensor *const *steps, double lr, double beta1, double beta2,
@@ -64,6 +89,8 @@ char *visage_fused_adam(size_t count, at::Tensor *const *params, at::Tensor *con
     c10::NoGradGuard no_grad;
     auto p = gather(params, count), g = gather(grads, count), m = gather(averages, count),
          v = gather(squares, count), s = gather(steps, count);
+    require_dense(p);
+    at::_foreach_add_(s, 1);
     if (decoupled != 0) {
       at::_fused_adamw_(p, g, m, v, {}, s, lr, beta1, beta2, weight_decay, eps, false, false);
     } else {
@@ -72,15 +99,16 @@ char *visage_fused_adam(size_t count, at::Tensor *const *params, at::Tensor *con
   });
 }
 
-// One SGD step; `momenta` is empty (count_momenta = 0) without momentum.
+// One SGD step; `momenta` is empty (count_momenta = 0) without momentum. A momentum that starts at
+// zero makes the first step what PyTorch's is (dampening is 0), so no first step is told apart.
 char *visage_fused_sgd(size_t count, at::Tensor *const *params, at::Tensor *const *grads,
                        size_t count_momenta, at::Tensor *const *momenta, double lr,
-                       double momentum, double weight_decay, int nesterov, int first_step) {
+                       double momentum, double weight_decay, int nesterov) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
     auto p = gather(params, count), g = gather(grads, count), b = gather(momenta, count_momenta);
-    at::_fused_sgd_(p, g, b, weight_decay, momentum, lr, 0.0, nesterov != 0, false,
-                    first_step != 0);
+    require_dense(p);
+    at::_fused_sgd_(p, g, b, weight_decay, momentum, lr, 0.0, nesterov != 0, false, false);
   });
 }
 

@@ -1,1 +1,454 @@
 //! The only place that speaks to the C++ shim in `native/`.
+//!
+//! Every function here is safe to call: shapes, kinds, devices and lengths are compared before a
+//! pointer crosses, and a C++ exception comes back as an [`Error`]. The file is long so that all
+//! `unsafe` of the crate can be read in one place.
+
+// A C++ function and a library loaded at run time can only be called through `unsafe`; nowhere else
+// in the crate is it allowed.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::marker::PhantomData;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use tch::{Kind, TchError, Tensor};
+
+use crate::{Error, Result};
+
+type TensorPtr = *const c_void;
+type Message = *mut c_char;
+
+unsafe extern "C" {
+    fn visage_free(text: Message);
+    fn visage_torch_version() -> *const c_char;
+    fn visage_cpu_capability() -> Message;
+    fn visage_set_autocast(enabled: c_int) -> c_int;
+    fn visage_clear_gradients(count: usize, params: *const TensorPtr) -> Message;
+    fn visage_fused_adam(
+        count: usize,
+        params: *const TensorPtr,
+        grads: *const TensorPtr,
+        averages: *const TensorPtr,
+        squares: *const TensorPtr,
+        steps: *const TensorPtr,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        decoupled: c_int,
+    ) -> Message;
+    fn visage_fused_sgd(
+        count: usize,
+        params: *const TensorPtr,
+        grads: *const TensorPtr,
+        count_momenta: usize,
+        momenta: *const TensorPtr,
+        lr: f64,
+        momentum: f64,
+        weight_decay: f64,
+        nesterov: c_int,
+    ) -> Message;
+}
+
+/// The libtorch version the shim was compiled against, such as `2.13.0`.
+pub fn torch_version() -> &'static str {
+    // SAFETY: a string literal of the shim, there for the whole run.
+    unsafe { CStr::from_ptr(visage_torch_version()) }.to_str().unwrap_or("unknown")
+}
+
+/// The vector instructions that libtorch's CPU kernels chose: `DEFAULT`, `AVX2`, `AVX512`...
+///
+/// # Errors
+/// When the shim ran out of memory for the answer.
+pub fn cpu_capability() -> Result<String> {
+    // SAFETY: no arguments; the text is ours to free.
+    let text = unsafe { take(visage_cpu_capability()) };
+    text.ok_or_else(|| Error::Device("libtorch did not name its CPU kernels".into()))
+}
+
+/// Runs `body` with autocast off on this thread, on the CPU and on CUDA alike, and puts back what
+/// was set before, also when `body` panics. Nothing happens where autocast is off already.
+///
+/// Distances and losses need it: autocast would turn a float32 matrix product into a 16-bit one.
+pub fn without_autocast<T>(body: impl FnOnce() -> T) -> T {
+    with_autocast_set_to(0, body)
+}
+
+/// Runs `body` as if inside a 16-bit autocast region of the CPU.
+#[cfg(test)]
+pub(crate) fn with_cpu_autocast<T>(body: impl FnOnce() -> T) -> T {
+    with_autocast_set_to(1, body)
+}
+
+/// `flags`: bit 0 for the CPU, bit 1 for CUDA.
+fn with_autocast_set_to<T>(flags: c_int, body: impl FnOnce() -> T) -> T {
+    /// Autocast is a setting of the thread, so the guard must stay on it (not `Send`).
+    struct Restore(c_int, PhantomData<*const ()>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: sets two thread-local flags.
+            unsafe { visage_set_autocast(self.0) };
+        }
+    }
+    // SAFETY: sets two thread-local flags.
+    let _restore = Restore(unsafe { visage_set_autocast(flags) }, PhantomData);
+    body()
+}
+
+/// Makes the gradients of `params` undefined, as PyTorch's `zero_grad(set_to_none=True)` does: a
+/// parameter that the next backward pass does not reach is then skipped by the optimiser.
+///
+/// # Errors
+/// What libtorch reports.
+pub fn clear_gradients(params: &[&Tensor]) -> Result<()> {
+    let params = pointers(params);
+    // SAFETY: `params` holds live tensors; the shim reads `params.len()` of them.
+    finish(unsafe { visage_clear_gradients(params.len(), params.as_ptr()) })
+}
+
+/// The numbers of one Adam or AdamW step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamStep {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the running mean of the gradient.
+    pub beta1: f64,
+    /// Decay of the running mean of the squared gradient.
+    pub beta2: f64,
+    /// L2 penalty (Adam), or the share of the weights taken off a step per unit of `lr` (AdamW).
+    pub weight_decay: f64,
+    /// Added to the root in the denominator.
+    pub eps: f64,
+    /// AdamW's decoupled decay instead of Adam's L2 penalty.
+    pub decoupled: bool,
+}
+
+/// One Adam or AdamW step over all parameters in one kernel (PyTorch's `fused=True`), in place.
+///
+/// `averages` and `squares` are the running means; `steps` are float32 scalars with the number of
+/// steps done so far, counted up here.
+///
+/// # Errors
+/// When the lists do not match in length, shape, strides, kind or device.
+pub fn fused_adam_step(
+    params: &[&Tensor],
+    grads: &[&Tensor],
+    averages: &[&Tensor],
+    squares: &[&Tensor],
+    steps: &[&Tensor],
+    with: AdamStep,
+) -> Result<()> {
+    let Some(first) = params.first() else { return Ok(()) };
+    check_alike("parameter", params, &vec![*first; params.len()], Alike::KindAndDevice)?;
+    for (what, tensors) in [("gradient", grads), ("exp_avg", averages), ("exp_avg_sq", squares)] {
+        check_alike(what, tensors, params, Alike::Everything)?;
+    }
+    let scalar = Tensor::zeros([], (Kind::Float, first.device()));
+    check_alike("step", steps, &vec![&scalar; params.len()], Alike::Everything)?;
+    let [params, grads, averages, squares, steps] =
+        [params, grads, averages, squares, steps].map(pointers);
+    // SAFETY: five lists of live tensors of equal length, alike in all the kernel relies on.
+    finish(unsafe {
+        visage_fused_adam(
+            params.len(),
+            params.as_ptr(),
+            grads.as_ptr(),
+            averages.as_ptr(),
+            squares.as_ptr(),
+            steps.as_ptr(),
+            with.lr,
+            with.beta1,
+            with.beta2,
+            with.weight_decay,
+            with.eps,
+            c_int::from(with.decoupled),
+        )
+    })
+}
+
+/// The numbers of one SGD step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SgdStep {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the running sum of gradients; 0 wants no buffers.
+    pub momentum: f64,
+    /// L2 penalty.
+    pub weight_decay: f64,
+    /// Nesterov's look-ahead.
+    pub nesterov: bool,
+}
+
+/// One SGD step over all parameters in one kernel, in place. `momenta` is empty without momentum
+/// and otherwise one buffer a parameter, zero before the first step.
+///
+/// # Errors
+/// When the lists do not match in length, shape, strides, kind or device.
+pub fn fused_sgd_step(
+    params: &[&Tensor],
+    grads: &[&Tensor],
+    momenta: &[&Tensor],
+    with: SgdStep,
+) -> Result<()> {
+    let Some(first) = params.first() else { return Ok(()) };
+    check_alike("parameter", params, &vec![*first; params.len()], Alike::KindAndDevice)?;
+    check_alike("gradient", grads, params, Alike::Everything)?;
+    if with.momentum != 0.0 {
+        check_alike("momentum_buffer", momenta, params, Alike::Everything)?;
+    }
+    let momenta = if with.momentum == 0.0 { &[] } else { momenta };
+    let [params, grads, momenta] = [params, grads, momenta].map(pointers);
+    // SAFETY: lists of live tensors of the lengths given, alike in all the kernel relies on.
+    finish(unsafe {
+        visage_fused_sgd(
+            params.len(),
+            params.as_ptr(),
+            grads.as_ptr(),
+            momenta.len(),
+            momenta.as_ptr(),
+            with.lr,
+            with.momentum,
+            with.weight_decay,
+            c_int::from(with.nesterov),
+        )
+    })
+}
+
+/// Loads libtorch's CUDA half, so that `tch::Cuda` and CUDA tensors work.
+///
+/// The linker leaves it out because nothing references it. Call this before anything else that
+/// may ask libtorch about CUDA (`tch::Cuda::is_available`, `tch::manual_seed`): libtorch asks once
+/// and remembers the answer. Later calls repeat the first one's answer; the library stays loaded.
+///
+/// # Errors
+/// Names the cause and the cure: no driver, no device, a libtorch without CUDA, or a CUDA library
+/// that is not installed.
+pub fn load_cuda() -> Result<()> {
+    static ANSWER: OnceLock<Result<(), String>> = OnceLock::new();
+    let answer = ANSWER.get_or_init(|| load_cuda_from(Path::new(env!("VISAGE_LIBTORCH_LIB"))));
+    answer.clone().map_err(|reason| Error::Device(format!("CUDA cannot be used: {reason}")))
+}
+
+fn load_cuda_from(folder: &Path) -> Result<(), String> {
+    let path = folder.join("libtorch_cuda.so");
+    if !path.exists() {
+        return Err(format!(
+            "{} does not exist, this libtorch is for the CPU only; \
+             run `make libtorch CUDA=1` or point LIBTORCH to one with CUDA, and build again",
+            path.display()
+        ));
+    }
+    // The driver first: without it the CUDA libraries would be gigabytes for nothing.
+    let devices = count_devices()?;
+    keep_open(&path.to_string_lossy()).map_err(|reason| {
+        format!(
+            "{reason}; where a library is missing, libtorch was installed for the CPU: \
+             run `make libtorch CUDA=1`"
+        )
+    })?;
+    match tch::Cuda::is_available() {
+        true => Ok(()),
+        false => Err(format!(
+            "the driver has {devices} device(s), but libtorch {} cannot use them: \
+             the driver may be too old for its CUDA (see `nvidia-smi`)",
+            torch_version()
+        )),
+    }
+}
+
+/// How many GPUs the NVIDIA driver offers this process; none is an error.
+#[cfg(unix)]
+fn count_devices() -> Result<c_int, String> {
+    type Init = unsafe extern "C" fn(flags: u32) -> c_int;
+    type Count = unsafe extern "C" fn(count: *mut c_int) -> c_int;
+    const CURE: &str = "see whether `nvidia-smi` lists a GPU, or use `--device cpu`";
+    let driver = keep_open("libcuda.so.1")
+        .map_err(|reason| format!("the NVIDIA driver is not installed ({reason}); {CURE}"))?;
+    let mut devices: c_int = 0;
+    // SAFETY: the two signatures are the driver API's, unchanged since its first version.
+    let status = unsafe {
+        let missing = |error: libloading::Error| format!("libcuda.so.1: {error}; {CURE}");
+        let init = driver.get::<Init>(b"cuInit\0").map_err(missing)?;
+        let count = driver.get::<Count>(b"cuDeviceGetCount\0").map_err(missing)?;
+        match init(0) {
+            0 => count(&mut devices),
+            failed => failed,
+        }
+    };
+    match (status, devices) {
+        (0, 1..) => Ok(devices),
+        (0 | 100, _) => {
+            let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+            let why = visible.map(|ids| format!(" (CUDA_VISIBLE_DEVICES is \"{ids}\")"));
+            Err(format!("the NVIDIA driver found no GPU{}; {CURE}", why.unwrap_or_default()))
+        }
+        _ => Err(format!("the NVIDIA driver does not start (CUDA error {status}); {CURE}")),
+    }
+}
+
+#[cfg(not(unix))]
+fn count_devices() -> Result<c_int, String> {
+    Err("CUDA is supported on Linux only; use `--device cpu`".into())
+}
+
+/// Opens a library with its symbols visible to all others and never closes it: libtorch registers
+/// kernels in it, and unloading would leave them dangling.
+#[cfg(unix)]
+fn keep_open(name: &str) -> Result<&'static libloading::os::unix::Library, String> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    // SAFETY: its initialisers are libtorch's or the driver's own, made to run at load time.
+    let opened = unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) };
+    opened.map(|library| &*Box::leak(Box::new(library))).map_err(|error| error.to_string())
+}
+
+#[cfg(not(unix))]
+fn keep_open(_: &str) -> Result<(), String> {
+    Err("CUDA is supported on Linux only".into())
+}
+
+/// What two tensors must share.
+#[derive(Clone, Copy, PartialEq)]
+enum Alike {
+    KindAndDevice,
+    Everything,
+}
+
+/// Compares two lists of tensors, one by one, before their memory is walked side by side.
+fn check_alike(what: &str, tensors: &[&Tensor], like: &[&Tensor], alike: Alike) -> Result<()> {
+    let fail = |text: String| Err(Error::Torch(TchError::Shape(text)));
+    if tensors.len() != like.len() {
+        return fail(format!("{} parameters, but {} of {what}", like.len(), tensors.len()));
+    }
+    for (index, (tensor, like)) in tensors.iter().zip(like).enumerate() {
+        if !tensor.defined() || !like.defined() {
+            return fail(format!("{what} {index} is undefined"));
+        }
+        // The stride of a dimension of size 1 is never used, and autograd leaves it as it falls.
+        let layout = |tensor: &Tensor| {
+            let mut strides = tensor.stride();
+            let size = tensor.size();
+            strides.iter_mut().zip(&size).filter(|(_, n)| **n == 1).for_each(|(s, _)| *s = 0);
+            (size, strides)
+        };
+        if tensor.kind() != like.kind()
+            || tensor.device() != like.device()
+            || (alike == Alike::Everything && layout(tensor) != layout(like))
+        {
+            return fail(format!("{what} {index} is {tensor:?}, expected the like of {like:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn pointers(tensors: &[&Tensor]) -> Vec<TensorPtr> {
+    tensors.iter().map(|tensor| tensor.as_ptr().cast::<c_void>()).collect()
+}
+
+/// Turns the shim's message, null for success, into a result.
+fn finish(message: Message) -> Result<()> {
+    // SAFETY: `message` came from the shim just now and is used once.
+    match unsafe { take(message) } {
+        None => Ok(()),
+        Some(text) => Err(Error::Torch(TchError::Torch(text))),
+    }
+}
+
+/// Copies a text of the shim and frees it.
+///
+/// # Safety
+/// `text` is null or comes from the shim's `message()`, and is not used again.
+unsafe fn take(text: Message) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the shim's texts end in a zero byte.
+    let copy = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+    // SAFETY: allocated by the shim, freed once.
+    unsafe { visage_free(text) };
+    Some(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    const STEP: SgdStep = SgdStep { lr: 1.0, momentum: 0.0, weight_decay: 0.0, nesterov: false };
+
+    #[test]
+    fn the_library_says_what_it_is() {
+        assert!(torch_version().starts_with("2."), "{}", torch_version());
+        assert!(!cpu_capability().unwrap().is_empty());
+    }
+
+    #[test]
+    fn mismatched_tensors_are_refused_before_the_kernel_runs() {
+        let param = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
+        let ones = |size: &[i64], kind| Tensor::ones(size, (kind, Device::Cpu));
+        let step = |grad: &Tensor| fused_sgd_step(&[&param], &[grad], &[], STEP);
+        for wrong in [
+            ones(&[3, 2], Kind::Float),
+            ones(&[2, 3], Kind::Double),
+            ones(&[3, 2], Kind::Float).tr(),
+            Tensor::new(),
+        ] {
+            assert!(step(&wrong).is_err(), "{wrong:?}");
+        }
+        assert!(fused_sgd_step(&[&param], &[], &[], STEP).is_err());
+        assert_eq!(param.abs().sum(Kind::Float).double_value(&[]), 0.0);
+        step(&ones(&[2, 3], Kind::Float)).unwrap();
+        assert_eq!(param.sum(Kind::Float).double_value(&[]), -6.0);
+    }
+
+    #[test]
+    fn a_parameter_with_gaps_is_refused_with_the_c_plus_plus_message() {
+        let with_gaps = || Tensor::zeros([4, 4], (Kind::Float, Device::Cpu)).narrow(1, 0, 2);
+        let (param, grad) = (with_gaps(), with_gaps());
+        let error = fused_sgd_step(&[&param], &[&grad], &[], STEP).unwrap_err().to_string();
+        assert!(error.contains("make it contiguous"), "{error}");
+    }
+
+    #[test]
+    fn cleared_gradients_are_undefined() {
+        let x = Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        x.sum(Kind::Float).backward();
+        assert!(x.grad().defined());
+        clear_gradients(&[&x]).unwrap();
+        assert!(!x.grad().defined());
+    }
+
+    #[test]
+    fn autocast_is_off_inside_and_back_afterwards_even_after_a_panic() {
+        let product = || {
+            let x = Tensor::ones([2, 2], (Kind::Float, Device::Cpu));
+            x.matmul(&x).kind()
+        };
+        with_cpu_autocast(|| {
+            assert_ne!(product(), Kind::Float);
+            assert_eq!(without_autocast(product), Kind::Float);
+            let panicked = std::panic::catch_unwind(|| without_autocast(|| panic!("on purpose")));
+            assert!(panicked.is_err());
+            assert_ne!(product(), Kind::Float);
+        });
+        assert_eq!(product(), Kind::Float);
+    }
+
+    #[test]
+    fn a_missing_cuda_is_explained() {
+        match load_cuda() {
+            Ok(()) => assert!(tch::Cuda::is_available()),
+            Err(error) => {
+                let text = error.to_string();
+                let cures = ["make libtorch CUDA=1", "--device cpu", "nvidia-smi"];
+                assert!(cures.iter().any(|cure| text.contains(cure)), "{text}");
+                assert_eq!(load_cuda().unwrap_err().to_string(), text);
+            }
+        }
+        let empty = tempfile::tempdir().unwrap();
+        let text = load_cuda_from(empty.path()).unwrap_err();
+        assert!(text.contains("libtorch_cuda.so") && text.contains("CUDA=1"), "{text}");
+    }
+}

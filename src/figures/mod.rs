@@ -1,1 +1,56 @@
-//! Pictures of results: scatter plots, confusion matrices, strips of faces.
+//! Pictures of the results: every function here takes plain data and gives an [`RgbImage`].
+//!
+//! Figures are laid out in units of 1/96 inch and come out at two pixels a unit, sharp on a
+//! dense screen. Fonts are part of the program; nothing is looked up on the system. What does
+//! not fit is shortened with an ellipsis, and values that are not finite are left out, so that a
+//! figure never stands in the way of a result.
+
+mod canvas;
+mod confusion;
+mod curve;
+mod palette;
+mod scatter;
+mod sprite;
+mod strip;
+mod text;
+
+use std::path::Path;
+
+use image::RgbImage;
+use image::codecs::png::PngEncoder;
+
+pub use confusion::{ConfusionFigure, confusion};
+pub use curve::{Curve, Series, curve};
+pub use scatter::{Scatter, scatter};
+pub use sprite::{SPRITE_LIMIT, Sprite, sprite};
+pub use strip::{Triplet, strip};
+
+use crate::{Result, files};
+
+/// Writes a picture as PNG, whole or not at all.
+///
+/// # Errors
+/// Names `path`.
+pub fn save_png(path: &Path, picture: &RgbImage) -> Result<()> {
+    files::write_atomically(path, |out| {
+        picture.write_with_encoder(PngEncoder::new(out)).map_err(std::io::Error::other)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    #[test]
+    fn a_saved_picture_reads_back_and_a_bad_path_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/er/picture.png");
+        let picture = RgbImage::from_fn(7, 5, |x, y| Rgb([x as u8 * 30, y as u8 * 50, 200]));
+        save_png(&path, &picture).unwrap();
+        assert_eq!(image::open(&path).unwrap().to_rgb8(), picture);
+        let under_a_file = path.join("x.png");
+        assert!(save_png(&under_a_file, &picture).unwrap_err().to_string().contains("picture.png"));
+    }
+}

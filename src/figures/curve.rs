@@ -1,0 +1,288 @@
+//! Line charts: ROC curves and learning curves.
+
+use image::RgbImage;
+
+use super::canvas::{Canvas, Colour};
+use super::palette::colour;
+use super::text::{Anchor, Text, shortened, width};
+
+const WIDTH: f64 = 560.0;
+const HEIGHT: f64 = 380.0;
+const MARGIN: f64 = 24.0;
+const TITLE: f64 = 40.0;
+const SMALL: f64 = 12.0;
+/// Widest name in the legend.
+const LEGEND_NAME: f64 = 170.0;
+
+/// One line.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// Its name in the legend.
+    pub name: String,
+    /// (x, y) in drawing order; a point that is not finite breaks the line.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// What to draw.
+#[derive(Debug, Clone, Copy)]
+pub struct Curve<'a> {
+    /// The line above the chart.
+    pub title: &'a str,
+    /// What x is.
+    pub x_label: &'a str,
+    /// What y is.
+    pub y_label: &'a str,
+    /// The lines; a legend names them when there is more than one.
+    pub series: &'a [Series],
+    /// Ends of the x axis; `None` to fit the points.
+    pub x_range: Option<(f64, f64)>,
+    /// Ends of the y axis; `None` to fit the points.
+    pub y_range: Option<(f64, f64)>,
+    /// Draws the dashed line from the lower left to the upper right corner: in an ROC chart,
+    /// what guessing achieves.
+    pub diagonal: bool,
+}
+
+/// Draws the chart.
+pub fn curve(figure: &Curve<'_>) -> RgbImage {
+    let x = Axis::new(figure.x_range, figure.series.iter().flat_map(|s| &s.points).map(|p| p.0));
+    let y = Axis::new(figure.y_range, figure.series.iter().flat_map(|s| &s.points).map(|p| p.1));
+    let tick_width = y.ticks().iter().map(|(_, words)| width(words, SMALL)).fold(0.0, f64::max);
+    let left = MARGIN + 22.0 + tick_width + 8.0;
+    let top = TITLE + 12.0;
+    let names = figure.series.iter().map(|series| width(&series.name, SMALL));
+    let legend = if figure.series.len() > 1 {
+        names.fold(0.0, f64::max).min(LEGEND_NAME) + 48.0
+    } else {
+        0.0
+    };
+    let legend_height = figure.series.len() as f64 * 21.0 + 12.0;
+    let plot_height = HEIGHT.max(if legend > 0.0 { legend_height } else { 0.0 });
+    let sheet = left + WIDTH + legend + MARGIN + 6.0;
+    let mut canvas = Canvas::new(sheet, top + plot_height + 62.0);
+
+    let title = shortened(figure.title, 18.0, sheet - 2.0 * MARGIN);
+    Text::new(&title, 18.0, Colour::INK).bold().draw(&mut canvas, MARGIN, TITLE / 2.0 + 2.0);
+    let across = |value: f64| left + x.part(value) * WIDTH;
+    let down = |value: f64| top + (1.0 - y.part(value)) * plot_height;
+    for (value, words) in x.ticks() {
+        canvas.rectangle((across(value) - 0.5, top), (1.0, plot_height), Colour::GRID);
+        Text::new(&words, SMALL, Colour::FAINT).anchored(Anchor::Middle).draw(
+            &mut canvas,
+            across(value),
+            top + plot_height + 14.0,
+        );
+    }
+    for (value, words) in y.ticks() {
+        canvas.rectangle((left, down(value) - 0.5), (WIDTH, 1.0), Colour::GRID);
+        Text::new(&words, SMALL, Colour::FAINT).anchored(Anchor::End).draw(
+            &mut canvas,
+            left - 8.0,
+            down(value),
+        );
+    }
+    let axis = |words| Text::new(words, 13.0, Colour::INK).anchored(Anchor::Middle);
+    axis(figure.x_label).draw(&mut canvas, left + WIDTH / 2.0, top + plot_height + 38.0);
+    axis(figure.y_label).upward().draw(&mut canvas, MARGIN + 6.0, top + plot_height / 2.0);
+    canvas.frame((left, top), (WIDTH, plot_height), 1.0, Colour::LINE);
+
+    let place = |t: f64| (left + t * WIDTH, top + (1.0 - t) * plot_height);
+    for dash in (0..60).step_by(2).filter(|_| figure.diagonal) {
+        let from = f64::from(dash) / 60.0;
+        canvas.line(place(from), place(from + 1.0 / 60.0), 1.2, Colour::LINE);
+    }
+    for (i, series) in figure.series.iter().enumerate() {
+        draw_line(&mut canvas, series, (&x, &y), (left, top, plot_height), colour(i));
+        if legend > 0.0 {
+            let (at, height) = (left + WIDTH + 18.0, top + 10.0 + i as f64 * 21.0);
+            canvas.line((at, height), (at + 18.0, height), 2.4, colour(i));
+            let name = shortened(&series.name, SMALL, LEGEND_NAME);
+            Text::new(&name, SMALL, Colour::INK).draw(&mut canvas, at + 25.0, height);
+        }
+    }
+    canvas.finish()
+}
+
+/// The line, cut at the frame.
+fn draw_line(
+    canvas: &mut Canvas,
+    series: &Series,
+    (x, y): (&Axis, &Axis),
+    (left, top, height): (f64, f64, f64),
+    colour: Colour,
+) {
+    let place = |&(a, b): &(f64, f64)| (x.part(a), y.part(b));
+    let on_sheet = |(a, b): (f64, f64)| (left + a * WIDTH, top + (1.0 - b) * height);
+    let fine = |point: &(f64, f64)| point.0.is_finite() && point.1.is_finite();
+    for run in series.points.split(|point| !fine(point)) {
+        let places: Vec<(f64, f64)> = run.iter().map(place).collect();
+        for pair in places.windows(2) {
+            if let Some((from, to)) = inside(pair[0], pair[1]) {
+                canvas.line(on_sheet(from), on_sheet(to), 2.0, colour);
+            }
+        }
+        // Round joints; with few points, dots that can be seen.
+        let radius = if series.points.len() <= 40 { 3.0 } else { 1.0 };
+        for &(a, b) in places.iter().filter(|(a, b)| in_frame(*a) && in_frame(*b)) {
+            canvas.circle(on_sheet((a, b)), radius, colour);
+        }
+    }
+}
+
+fn in_frame(part: f64) -> bool {
+    (-1e-9..=1.0 + 1e-9).contains(&part)
+}
+
+/// The part of a segment within the unit square (Liang and Barsky's clipping).
+fn inside(a: (f64, f64), b: (f64, f64)) -> Option<((f64, f64), (f64, f64))> {
+    let (mut enter, mut leave) = (0.0f64, 1.0f64);
+    for (from, by) in [(a.0, b.0 - a.0), (a.1, b.1 - a.1)] {
+        if by == 0.0 {
+            if !in_frame(from) {
+                return None;
+            }
+            continue;
+        }
+        let (s, t) = (-from / by, (1.0 - from) / by);
+        enter = enter.max(s.min(t));
+        leave = leave.min(s.max(t));
+    }
+    let at = |part: f64| (a.0 + part * (b.0 - a.0), a.1 + part * (b.1 - a.1));
+    (enter <= leave).then(|| (at(enter), at(leave)))
+}
+
+/// A linear axis with round ticks.
+struct Axis {
+    low: f64,
+    high: f64,
+    step: f64,
+}
+
+impl Axis {
+    /// The given ends, or ends on round numbers around the finite `values`.
+    fn new(range: Option<(f64, f64)>, values: impl Iterator<Item = f64>) -> Self {
+        let fitted = range.filter(|(low, high)| low < high && (high - low).is_finite());
+        let (mut low, mut high) = fitted.unwrap_or_else(|| {
+            values
+                .filter(|value| value.is_finite())
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+                    (low.min(value), high.max(value))
+                })
+        });
+        if !(high - low).is_finite() {
+            (low, high) = (0.0, 1.0);
+        } else if high - low <= 1e-12 * high.abs().max(low.abs()) {
+            // One value only: some room around it.
+            let room = if high == 0.0 { 1.0 } else { high.abs() * 0.1 };
+            (low, high) = (low - room, high + room);
+        }
+        let step = round_step((high - low) / 5.0);
+        if fitted.is_none() {
+            (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
+        }
+        Self { low, high, step }
+    }
+
+    /// 0 at the lower end, 1 at the upper.
+    fn part(&self, value: f64) -> f64 {
+        (value - self.low) / (self.high - self.low)
+    }
+
+    /// Round values within the axis and what to write at them.
+    fn ticks(&self) -> Vec<(f64, String)> {
+        let digits = (-self.step.log10().floor()).clamp(0.0, 12.0) as usize;
+        // 2.5 needs one digit more than 2.
+        let digits = digits + usize::from(self.step * 10f64.powi(digits as i32) % 1.0 > 1e-6);
+        let (first, last) = (self.low / self.step - 1e-6, self.high / self.step + 1e-6);
+        (0..20)
+            .map(|i| first.ceil() + f64::from(i))
+            .take_while(|&at| at <= last)
+            .map(|at| {
+                let value = at * self.step;
+                let large = value.abs() >= 1e6 || self.step < 1e-6;
+                let words = if large && value != 0.0 {
+                    format!("{value:.1e}")
+                } else {
+                    // Adding 0 turns -0 into 0.
+                    format!("{:.digits$}", value + 0.0)
+                };
+                (value, words)
+            })
+            .collect()
+    }
+}
+
+/// The smallest of 1, 2, 2.5, 5 times a power of ten that is at least `step`.
+fn round_step(step: f64) -> f64 {
+    let power = 10f64.powf(step.log10().floor());
+    let fitting = [1.0, 2.0, 2.5, 5.0].into_iter().map(|m| m * power).find(|&s| s >= step * 0.999);
+    fitting.unwrap_or(10.0 * power)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(range: (f64, f64)) -> Vec<String> {
+        let axis = Axis::new(Some(range), std::iter::empty());
+        axis.ticks().into_iter().map(|(_, words)| words).collect()
+    }
+
+    #[test]
+    fn ticks_are_round_numbers_within_the_axis() {
+        assert_eq!(words((0.0, 1.0)), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(words((1.0, 12.0)), ["2.5", "5.0", "7.5", "10.0"]);
+        assert_eq!(words((0.0, 500.0)), ["0", "100", "200", "300", "400", "500"]);
+        assert_eq!(words((-0.01, 0.01)), ["-0.010", "-0.005", "0.000", "0.005", "0.010"]);
+        assert_eq!(words((0.0, 8e6)).last().map(String::as_str), Some("8.0e6"));
+    }
+
+    #[test]
+    fn a_fitted_axis_holds_all_values_and_survives_odd_ones() {
+        let axis = Axis::new(None, [0.13, 0.87, f64::NAN].into_iter());
+        assert!(axis.low <= 0.13 && axis.high >= 0.87);
+        assert!((axis.part(axis.high) - 1.0).abs() < 1e-12);
+        for values in [vec![], vec![f64::INFINITY], vec![5.0], vec![0.0, 0.0], vec![-1e300, 1e300]]
+        {
+            let axis = Axis::new(None, values.into_iter());
+            assert!(axis.low < axis.high && !axis.ticks().is_empty());
+        }
+    }
+
+    #[test]
+    fn segments_are_cut_at_the_frame() {
+        assert_eq!(inside((0.2, 0.2), (0.4, 0.3)), Some(((0.2, 0.2), (0.4, 0.3))));
+        assert_eq!(inside((-1.0, 0.5), (2.0, 0.5)).map(|(a, b)| (a.1, b.1)), Some((0.5, 0.5)));
+        assert_eq!(inside((0.5, 0.5), (0.5, 3.5)).map(|(_, b)| b), Some((0.5, 1.0)));
+        assert_eq!(inside((2.0, 0.0), (3.0, 1.0)), None);
+        assert_eq!(inside((0.5, 2.0), (0.6, 2.0)), None);
+    }
+
+    #[test]
+    fn lines_are_drawn_in_their_colours_and_nothing_is_fine() {
+        let line = |name: &str, points: Vec<(f64, f64)>| Series { name: name.into(), points };
+        let series = [
+            line("up", vec![(0.0, 0.0), (1.0, 1.0)]),
+            line("broken", vec![(0.0, 0.5), (f64::NAN, 0.5), (1.0, 0.5)]),
+        ];
+        let mut figure = Curve {
+            title: "roc",
+            x_label: "x",
+            y_label: "y",
+            series: &series,
+            x_range: None,
+            y_range: None,
+            diagonal: true,
+        };
+        let picture = curve(&figure);
+        let count = |i: usize| {
+            let Colour(r, g, b) = colour(i);
+            picture.pixels().filter(|pixel| pixel.0 == [r, g, b]).count()
+        };
+        assert!(count(0) > 2000, "{}", count(0));
+        // Two dots and the legend, no line between them.
+        assert!((50..1000).contains(&count(1)), "{}", count(1));
+        figure.series = &[];
+        assert!(curve(&figure).width() > 500);
+    }
+}

@@ -1,0 +1,127 @@
+//! Distances between embeddings: in float32 whatever came in, with autocast off, and with gradients
+//! that stay finite where two embeddings are the same.
+
+use tch::{Kind, Tensor, no_grad};
+
+use crate::native::without_autocast;
+
+/// Added inside the root of [`euclidean`], whose gradient at zero would be infinite without it:
+/// two equal embeddings are 1e-6 apart instead of 0.
+pub const ROOT_EPSILON: f64 = 1e-12;
+
+/// Squared Euclidean distances `|a_i - b_j|^2` between all rows of `a [N, D]` and `b [M, D]`, as
+/// float32 `[N, M]`, never negative, differentiable.
+///
+/// Computed as `|a|^2 + |b|^2 - 2ab`, one matrix product instead of an `[N, M, D]` block. The price
+/// is cancellation: an error of about `1e-6` on the unit sphere, and in general `1e-6` times the
+/// squared distance of the rows to the mean of `b`, from where both sides are measured (embeddings
+/// crowded together far from the origin lose nothing). Where single pairs must be exact, use
+/// [`squared_euclidean_rows`].
+pub fn squared_euclidean(a: &Tensor, b: &Tensor) -> Tensor {
+    without_autocast(|| {
+        let (a, b) = (a.to_kind(Kind::Float), b.to_kind(Kind::Float));
+        // Distances do not change when everything is moved, so the centre needs no gradient.
+        let centre = no_grad(|| b.mean_dim([0i64].as_slice(), true, Kind::Float));
+        let (a, b) = (a - &centre, b - &centre);
+        let norms = |x: &Tensor| x.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+        let squared = norms(&a) + norms(&b).tr() - a.matmul(&b.tr()) * 2.0;
+        squared.clamp_min(0.0)
+    })
+}
+
+/// Squared Euclidean distances within one batch `x [B, D]`, as float32 `[B, B]`: those of
+/// [`squared_euclidean`], with a diagonal of exact zeros (and no gradient through it).
+pub fn pairwise(x: &Tensor) -> Tensor {
+    let itself = Tensor::eye(x.size()[0], (Kind::Bool, x.device()));
+    squared_euclidean(x, x).masked_fill(&itself, 0.0)
+}
+
+/// Squared Euclidean distances `|a_i - b_i|^2` of row to row, `a, b [N, D]` to float32 `[N]`.
+/// Subtracted before squaring, so equal rows give exactly zero.
+pub fn squared_euclidean_rows(a: &Tensor, b: &Tensor) -> Tensor {
+    let difference = a.to_kind(Kind::Float) - b.to_kind(Kind::Float);
+    difference.square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
+}
+
+/// Euclidean distances `sqrt(|a_i - b_j|^2 + ROOT_EPSILON)` between all rows of `a [N, D]` and
+/// `b [M, D]`, as float32 `[N, M]`.
+///
+/// The gradient is finite everywhere. The error of [`squared_euclidean`] goes through the root:
+/// on the unit sphere, distances below about `1e-3` are noise.
+pub fn euclidean(a: &Tensor, b: &Tensor) -> Tensor {
+    (squared_euclidean(a, b) + ROOT_EPSILON).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::testing::{Batch, close, values};
+    use crate::native::with_cpu_autocast;
+    use tch::Device;
+
+    #[test]
+    fn matches_a_naive_loop_on_the_unit_sphere() {
+        for seed in 0..20 {
+            let x = Batch::random(seed).on_the_sphere();
+            let wanted = Batch::naive_distances(&x);
+            close(&values(&squared_euclidean(&x, &x)), &wanted, 2e-6);
+            close(&values(&pairwise(&x)), &wanted, 2e-6);
+            let roots: Vec<f64> = wanted.iter().map(|d| d.sqrt()).collect();
+            close(&values(&euclidean(&x, &x)), &roots, 2e-3);
+        }
+    }
+
+    #[test]
+    fn different_sides_and_rows_agree_with_arithmetic_by_hand() {
+        let a = Tensor::from_slice2(&[[0.0f32, 0.0], [1.0, 2.0]]);
+        let b = Tensor::from_slice2(&[[3.0f32, 4.0], [1.0, 2.0], [0.0, -1.0]]);
+        close(&values(&squared_euclidean(&a, &b)), &[25.0, 5.0, 1.0, 8.0, 0.0, 10.0], 1e-5);
+        close(&values(&squared_euclidean_rows(&a, &b.narrow(0, 0, 2))), &[25.0, 0.0], 0.0);
+        close(&values(&euclidean(&a, &b))[..1], &[5.0], 1e-6);
+        assert_eq!(squared_euclidean(&a, &b.narrow(0, 0, 0)).size(), [2, 0]);
+    }
+
+    #[test]
+    fn crowded_embeddings_far_from_the_origin_keep_their_distances() {
+        let x = Tensor::from_slice2(&[[1000.0f32, 1000.0], [1000.0, 1000.5]]);
+        close(&values(&pairwise(&x)), &[0.0, 0.25, 0.25, 0.0], 1e-6);
+    }
+
+    #[test]
+    fn equal_embeddings_have_a_zero_diagonal_and_finite_gradients() {
+        let x = Tensor::full([4, 8], 0.3, (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let distances = pairwise(&x);
+        assert!(values(&distances.diag(0)).iter().all(|&d| d == 0.0));
+        (distances.sum(Kind::Float) + euclidean(&x, &x).sum(Kind::Float)).backward();
+        assert!(values(&x.grad()).iter().all(|g| g.is_finite()));
+    }
+
+    #[test]
+    fn the_gradient_is_twice_the_difference() {
+        let a = Tensor::from_slice2(&[[0.5f32, -1.0]]).set_requires_grad(true);
+        let b = Tensor::from_slice2(&[[2.0f32, 1.0]]).set_requires_grad(true);
+        squared_euclidean(&a, &b).sum(Kind::Float).backward();
+        close(&values(&a.grad()), &[-3.0, -4.0], 1e-5);
+        close(&values(&b.grad()), &[3.0, 4.0], 1e-5);
+    }
+
+    #[test]
+    fn sixteen_bit_embeddings_give_float32_distances() {
+        let x = Batch::random(3).on_the_sphere().to_kind(Kind::BFloat16);
+        for distances in [pairwise(&x), squared_euclidean_rows(&x, &x), euclidean(&x, &x)] {
+            assert_eq!(distances.kind(), Kind::Float);
+        }
+        close(&values(&pairwise(&x)), &Batch::naive_distances(&x.to_kind(Kind::Double)), 2e-6);
+    }
+
+    #[test]
+    fn autocast_changes_nothing() {
+        let x = Batch::random(5).on_the_sphere();
+        let plain = values(&pairwise(&x));
+        let within = with_cpu_autocast(|| {
+            assert_ne!(x.matmul(&x.tr()).kind(), Kind::Float);
+            pairwise(&x)
+        });
+        assert_eq!(values(&within), plain);
+    }
+}

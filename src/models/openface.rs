@@ -1,0 +1,203 @@
+//! OpenFace nn4.small2: FaceNet's NN4 inception network, made small (Amos et al., 2016).
+//!
+//! Input `[N, 3, 96, 96]` RGB in [0, 1], output `[N, 128]` on the unit sphere, 3,733,968 parameters.
+//! The keys are those of the PyTorch port (`layer1.weight`, `layer14.seq_list.0.1_conv.weight`, …).
+//! The port cut the gradient at its LRN layers; here it reaches `layer1`.
+
+use tch::{Device, Tensor};
+
+use super::layers::{BatchNorm, Conv2d, CrossMapLrn, Linear, Mode, l2_pool, max_pool, unit_rows};
+use super::params::Scope;
+
+/// The side of the input picture.
+pub const INPUT: i64 = 96;
+/// The length of the embedding.
+pub const EMBEDDING: i64 = 128;
+/// Channels between the last inception block and the linear layer.
+const FEATURES: i64 = 736;
+
+/// One inception block, as a row of a table.
+struct Plan {
+    name: &'static str,
+    inputs: i64,
+    /// Branches 1x1 → kxk: (kernel, reduced channels, output channels).
+    towers: &'static [(i64, i64, i64)],
+    /// Stride of the kxk convolutions.
+    stride: i64,
+    pool: Pool,
+    /// Channels of the 1x1 convolution behind the pool; none passes the pooled input through.
+    pool_project: Option<i64>,
+    /// Channels of the plain 1x1 branch, where there is one.
+    project: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Pool {
+    Max,
+    L2,
+}
+
+impl Pool {
+    /// Both shrink the map (stride 2 or 3); the block pads it back with zeros, as Torch7's
+    /// `DepthConcat` did and the published weights expect.
+    fn forward(self, xs: &Tensor) -> Tensor {
+        match self {
+            Self::Max => max_pool(xs, 3, 2, 0),
+            Self::L2 => l2_pool(xs, 3, 3),
+        }
+    }
+}
+
+#[rustfmt::skip]
+const BLOCKS: [Plan; 7] = [
+    Plan { name: "layer14", inputs: 192, towers: &[(3, 96, 128), (5, 16, 32)], stride: 1,
+           pool: Pool::Max, pool_project: Some(32), project: Some(64) },
+    Plan { name: "layer15", inputs: 256, towers: &[(3, 96, 128), (5, 32, 64)], stride: 1,
+           pool: Pool::L2, pool_project: Some(64), project: Some(64) },
+    Plan { name: "layer16", inputs: 320, towers: &[(3, 128, 256), (5, 32, 64)], stride: 2,
+           pool: Pool::Max, pool_project: None, project: None },
+    Plan { name: "layer17", inputs: 640, towers: &[(3, 96, 192), (5, 32, 64)], stride: 1,
+           pool: Pool::L2, pool_project: Some(128), project: Some(256) },
+    Plan { name: "layer18", inputs: 640, towers: &[(3, 160, 256), (5, 64, 128)], stride: 2,
+           pool: Pool::Max, pool_project: None, project: None },
+    Plan { name: "layer19", inputs: 1024, towers: &[(3, 96, 384)], stride: 1,
+           pool: Pool::L2, pool_project: Some(96), project: Some(256) },
+    Plan { name: "layer21", inputs: 736, towers: &[(3, 96, 384)], stride: 1,
+           pool: Pool::Max, pool_project: Some(96), project: Some(256) },
+];
+
+/// Convolution, batch normalisation, ReLU.
+#[derive(Debug)]
+struct ConvBlock {
+    conv: Conv2d,
+    norm: BatchNorm,
+}
+
+impl ConvBlock {
+    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        self.norm.forward(&self.conv.forward(xs), mode).relu()
+    }
+}
+
+#[derive(Debug)]
+struct Inception {
+    towers: Vec<[ConvBlock; 2]>,
+    pool: Pool,
+    pool_project: Option<ConvBlock>,
+    project: Option<ConvBlock>,
+}
+
+impl Inception {
+    fn new(root: &Scope, plan: &Plan) -> Self {
+        let list = root.sub(plan.name).sub("seq_list");
+        // `first` is the number in the port's layer names: 1_conv 2_bn 3_relu 4_conv 5_bn 6_relu.
+        let block = |at: &Scope, first: i64, inputs, outputs, kernel, stride| ConvBlock {
+            conv: Conv2d::new(
+                &at.sub(format!("{first}_conv")),
+                inputs,
+                outputs,
+                kernel,
+                stride,
+                kernel / 2,
+            ),
+            norm: BatchNorm::new(&at.sub(format!("{}_bn", first + 1)), outputs),
+        };
+        let towers: Vec<_> = plan
+            .towers
+            .iter()
+            .enumerate()
+            .map(|(i, &(kernel, reduce, outputs))| {
+                let at = list.sub(i);
+                [
+                    block(&at, 1, plan.inputs, reduce, 1, 1),
+                    block(&at, 4, reduce, outputs, kernel, plan.stride),
+                ]
+            })
+            .collect();
+        let next = towers.len();
+        let pool_project =
+            plan.pool_project.map(|outputs| block(&list.sub(next), 2, plan.inputs, outputs, 1, 1));
+        let project =
+            plan.project.map(|outputs| block(&list.sub(next + 1), 1, plan.inputs, outputs, 1, 1));
+        Self { towers, pool: plan.pool, pool_project, project }
+    }
+
+    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        let mut branches: Vec<Tensor> = self
+            .towers
+            .iter()
+            .map(|[reduce, conv]| conv.forward(&reduce.forward(xs, mode), mode))
+            .collect();
+        let pooled = self.pool.forward(xs);
+        branches.push(match &self.pool_project {
+            Some(project) => project.forward(&pooled, mode),
+            None => pooled,
+        });
+        if let Some(project) = &self.project {
+            branches.push(project.forward(xs, mode));
+        }
+        let height = branches.iter().map(|b| b.size()[2]).max().unwrap_or(0);
+        let width = branches.iter().map(|b| b.size()[3]).max().unwrap_or(0);
+        let padded: Vec<_> = branches.into_iter().map(|b| pad_centred(b, height, width)).collect();
+        Tensor::cat(&padded, 1)
+    }
+}
+
+/// Zero-pads the map to `height` x `width`, the odd row and column at the end.
+fn pad_centred(xs: Tensor, height: i64, width: i64) -> Tensor {
+    let size = xs.size();
+    let (down, right) = (height - size[2], width - size[3]);
+    if down == 0 && right == 0 {
+        return xs;
+    }
+    let (top, left) = (down / 2, right / 2);
+    xs.constant_pad_nd([left, right - left, top, down - top])
+}
+
+/// The network.
+#[derive(Debug)]
+pub struct OpenFace {
+    stem: [ConvBlock; 3],
+    lrn: [CrossMapLrn; 2],
+    blocks: Vec<Inception>,
+    embed: Linear,
+}
+
+impl OpenFace {
+    /// Registers all layers under `root`, with PyTorch's default initialisation.
+    pub fn new(root: &Scope, device: Device) -> Self {
+        let block = |conv: i64, inputs, outputs, kernel, stride, pad| ConvBlock {
+            conv: Conv2d::new(
+                &root.sub(format!("layer{conv}")),
+                inputs,
+                outputs,
+                kernel,
+                stride,
+                pad,
+            ),
+            norm: BatchNorm::new(&root.sub(format!("layer{}", conv + 1)), outputs),
+        };
+        Self {
+            stem: [block(1, 3, 64, 7, 2, 3), block(6, 64, 64, 1, 1, 0), block(9, 64, 192, 3, 1, 1)],
+            lrn: [
+                CrossMapLrn::new(device, 64, 5, 1e-4, 0.75),
+                CrossMapLrn::new(device, 192, 5, 1e-4, 0.75),
+            ],
+            blocks: BLOCKS.iter().map(|plan| Inception::new(root, plan)).collect(),
+            embed: Linear::new(&root.sub("layer25"), FEATURES, EMBEDDING),
+        }
+    }
+}
+
+impl super::Trunk for OpenFace {
+    fn forward(&self, pictures: &Tensor, mode: Mode) -> Tensor {
+        let [first, second, third] = &self.stem;
+        let xs = max_pool(&first.forward(pictures, mode), 3, 2, 1); // [N, 64, 24, 24]
+        let xs = second.forward(&self.lrn[0].forward(&xs), mode);
+        let xs = self.lrn[1].forward(&third.forward(&xs, mode)); // [N, 192, 24, 24]
+        let xs = max_pool(&xs, 3, 2, 1); // [N, 192, 12, 12]
+        let xs = self.blocks.iter().fold(xs, |xs, block| block.forward(&xs, mode)); // [N, 736, 3, 3]
+        let xs = xs.avg_pool2d([3, 3], [1, 1], [0, 0], false, true, None).view([-1, FEATURES]);
+        unit_rows(&self.embed.forward(&xs))
+    }
+}

@@ -1,0 +1,188 @@
+//! The named tensors of a network, in the order PyTorch's `state_dict()` lists them.
+//!
+//! tch's `VarStore` keeps no order, cannot hold integer buffers (`num_batches_tracked`) and loads
+//! without a report, so the networks here keep their own book: each layer registers its tensors
+//! under PyTorch's key, and readers, writers, optimisers and `--freeze` all work on that book.
+
+use std::cell::RefCell;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::{Error, Result};
+
+/// One named tensor of a network.
+#[derive(Debug)]
+pub struct Param {
+    /// PyTorch's state-dict key, for example `layer14.seq_list.0.1_conv.weight`.
+    pub name: String,
+    /// The tensor; layers hold shallow clones of it, so it is only ever changed in place.
+    pub tensor: Tensor,
+    /// A parameter that an optimiser may change (true) or a buffer such as a running mean (false).
+    pub is_parameter: bool,
+}
+
+/// The ordered book of a network's tensors.
+#[derive(Debug, Default)]
+pub struct Params {
+    entries: Vec<Param>,
+}
+
+impl Params {
+    /// Builds a network's tensors on `device`: `build` receives the root scope.
+    pub fn collect<T>(device: Device, build: impl FnOnce(&Scope) -> T) -> (T, Self) {
+        let book = RefCell::new(Self::default());
+        let net = build(&Scope { book: &book, device, prefix: String::new() });
+        (net, book.into_inner())
+    }
+
+    /// Every tensor, in registration order.
+    pub fn iter(&self) -> impl Iterator<Item = &Param> {
+        self.entries.iter()
+    }
+
+    /// The number of trainable scalars, frozen or not.
+    pub fn parameter_count(&self) -> usize {
+        self.entries.iter().filter(|p| p.is_parameter).map(|p| p.tensor.numel()).sum()
+    }
+
+    /// The parameters that still ask for a gradient, with their names.
+    pub fn trainable(&self) -> Vec<(String, Tensor)> {
+        self.entries
+            .iter()
+            .filter(|p| p.is_parameter && p.tensor.requires_grad())
+            .map(|p| (p.name.clone(), p.tensor.shallow_clone()))
+            .collect()
+    }
+
+    /// Takes every parameter out of training, for good.
+    pub fn freeze_all(&self) {
+        for param in self.entries.iter().filter(|p| p.is_parameter) {
+            let _ = param.tensor.set_requires_grad(false);
+        }
+    }
+
+    /// Freezes the parameters whose key starts with one of `prefixes`, on whole path components:
+    /// `layer1` freezes `layer1.weight` and not `layer14.…`. Returns how many tensors it froze.
+    ///
+    /// # Errors
+    /// A prefix that matches nothing is named, with the blocks that exist.
+    pub fn freeze(&self, prefixes: &[String]) -> Result<usize> {
+        let mut frozen = 0;
+        for prefix in prefixes {
+            let matching: Vec<_> = self
+                .entries
+                .iter()
+                .filter(|p| p.is_parameter && is_below(&p.name, prefix))
+                .collect();
+            if matching.is_empty() {
+                return Err(Error::Config(format!(
+                    "--freeze {prefix}: no parameter of the trunk starts with it; its blocks are {}",
+                    self.blocks().join(", ")
+                )));
+            }
+            for param in matching {
+                let _ = param.tensor.set_requires_grad(false);
+                frozen += 1;
+            }
+        }
+        Ok(frozen)
+    }
+
+    /// The first components of the keys, in order: what `--freeze` is usually given.
+    pub fn blocks(&self) -> Vec<String> {
+        let mut blocks: Vec<String> = Vec::new();
+        for param in self.entries.iter().filter(|p| p.is_parameter) {
+            let block = param.name.split('.').next().unwrap_or(&param.name);
+            if blocks.last().is_none_or(|last| last != block) {
+                blocks.push(block.to_owned());
+            }
+        }
+        blocks
+    }
+
+    /// Deep copies of all tensors on the CPU, as `(name, tensor)`: a snapshot to write or restore.
+    pub fn snapshot(&self) -> Vec<(String, Tensor)> {
+        tch::no_grad(|| {
+            self.entries
+                .iter()
+                .map(|p| (p.name.clone(), p.tensor.detach().to_device(Device::Cpu).copy()))
+                .collect()
+        })
+    }
+}
+
+fn is_below(name: &str, prefix: &str) -> bool {
+    let prefix = prefix.trim_end_matches('.');
+    name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// A place in the book under which a layer registers its tensors.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    book: &'a RefCell<Params>,
+    device: Device,
+    prefix: String,
+}
+
+impl Scope<'_> {
+    /// The scope one component deeper.
+    pub fn sub(&self, name: impl std::fmt::Display) -> Self {
+        Self { book: self.book, device: self.device, prefix: self.key(&name.to_string()) }
+    }
+
+    /// Registers a trainable parameter and returns the tensor the layer computes with.
+    pub fn parameter(&self, name: &str, value: Tensor) -> Tensor {
+        let tensor = value.to_device(self.device).set_requires_grad(true);
+        self.register(name, tensor, true)
+    }
+
+    /// Registers a buffer: saved and loaded, never trained.
+    pub fn buffer(&self, name: &str, value: Tensor) -> Tensor {
+        self.register(name, value.to_device(self.device), false)
+    }
+
+    fn register(&self, name: &str, tensor: Tensor, is_parameter: bool) -> Tensor {
+        let param = Param { name: self.key(name), tensor: tensor.shallow_clone(), is_parameter };
+        self.book.borrow_mut().entries.push(param);
+        tensor
+    }
+
+    fn key(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// U(-bound, bound), the draw behind PyTorch's default initialisation.
+    pub(super) fn uniform(&self, shape: &[i64], bound: f64) -> Tensor {
+        Tensor::empty(shape, (Kind::Float, Device::Cpu)).uniform_(-bound, bound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two_blocks() -> Params {
+        let options = (Kind::Float, Device::Cpu);
+        let ((), params) = Params::collect(Device::Cpu, |root| {
+            root.sub("layer1").parameter("weight", Tensor::zeros([2, 3], options));
+            root.sub("layer14").parameter("weight", Tensor::zeros([4], options));
+            root.sub("layer14").buffer("steps", Tensor::zeros([1], (Kind::Int64, Device::Cpu)));
+        });
+        params
+    }
+
+    #[test]
+    fn freezing_stops_at_component_borders() {
+        let params = two_blocks();
+        assert_eq!(params.parameter_count(), 10);
+        assert_eq!(params.freeze(&["layer1".into()]).unwrap(), 1);
+        let left: Vec<_> = params.trainable().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(left, ["layer14.weight"]);
+    }
+
+    #[test]
+    fn an_unknown_prefix_is_named_with_the_blocks_there_are() {
+        let error = two_blocks().freeze(&["layer9".into()]).unwrap_err().to_string();
+        assert!(error.contains("--freeze layer9") && error.contains("layer1, layer14"), "{error}");
+    }
+}

@@ -1,0 +1,190 @@
+//! The weights Visage knows by name, from `pretrained/manifest.toml`; small ones are embedded.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::{TensorFile, load};
+use crate::models::{Architecture, Backbone};
+use crate::{Error, Result};
+
+/// One entry of the manifest.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// What `--weights` calls it.
+    pub name: String,
+    /// The architecture it fits.
+    pub architecture: Architecture,
+    /// Its file under `pretrained/`.
+    pub file: String,
+    /// SHA-256 of the file, hexadecimal.
+    pub sha256: String,
+    /// Used where `--weights` is not given.
+    #[serde(default)]
+    pub default: bool,
+    /// The input it expects.
+    pub input: String,
+    /// How pixels are scaled.
+    pub normalisation: String,
+    /// What comes out.
+    pub embedding: String,
+    /// Terms of use.
+    pub licence: String,
+    /// How it was made.
+    pub made: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    weights: Vec<Entry>,
+}
+
+const MANIFEST: &str = include_str!("../../pretrained/manifest.toml");
+
+/// The bytes of the weights that are part of the program.
+const EMBEDDED: [(&str, &[u8]); 1] = [(
+    "openface-nn4-distilled.safetensors",
+    include_bytes!("../../pretrained/openface-nn4-distilled.safetensors"),
+)];
+
+/// All entries of the manifest.
+///
+/// # Errors
+/// Only if the embedded manifest is malformed, which a test excludes.
+pub fn entries() -> Result<Vec<Entry>> {
+    toml::from_str::<Manifest>(MANIFEST)
+        .map(|manifest| manifest.weights)
+        .map_err(|error| Error::Config(format!("pretrained/manifest.toml: {error}")))
+}
+
+/// Where a trunk's weights come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Random initialisation (`--weights none`).
+    Random,
+    /// An entry of the manifest.
+    Named(String),
+    /// A file of the user's.
+    File(PathBuf),
+}
+
+impl Source {
+    /// Reads `--weights NAME|FILE|none`; without the flag, the architecture's default entry.
+    ///
+    /// # Errors
+    /// Neither a known name nor an existing file: names the value, the known names, and a near miss.
+    pub fn resolve(flag: Option<&str>, architecture: Architecture) -> Result<Self> {
+        let entries = entries()?;
+        let Some(value) = flag else {
+            let default = entries.iter().find(|e| e.default && e.architecture == architecture);
+            return Ok(default.map_or(Self::Random, |entry| Self::Named(entry.name.clone())));
+        };
+        if value == "none" {
+            return Ok(Self::Random);
+        }
+        if entries.iter().any(|entry| entry.name == value) {
+            return Ok(Self::Named(value.to_owned()));
+        }
+        let path = Path::new(value);
+        if path.is_file() {
+            return Ok(Self::File(path.to_owned()));
+        }
+        let names: Vec<_> = entries.iter().map(|e| e.name.as_str()).chain(["none"]).collect();
+        let near = names
+            .iter()
+            .filter(|name| strsim::jaro_winkler(name, value) > 0.8)
+            .map(|name| format!(" Did you mean {name}?"))
+            .next()
+            .unwrap_or_default();
+        Err(Error::Config(format!(
+            "--weights {value}: neither a file nor a name Visage knows ({}).{near}",
+            names.join(", ")
+        )))
+    }
+
+    /// A short name for reports.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Random => "random weights".into(),
+            Self::Named(name) => format!("{name} (embedded)"),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+
+    /// Loads the weights into `backbone`, strictly; returns the report for the log.
+    ///
+    /// # Errors
+    /// An unreadable file, or one that does not fit: every missing, unused and wrongly shaped
+    /// tensor is listed, and the backbone is unchanged.
+    pub fn load_into(&self, backbone: &Backbone) -> Result<Option<load::LoadReport>> {
+        let (path, file) = match self {
+            Self::Random => return Ok(None),
+            Self::Named(name) => {
+                let path = PathBuf::from(name);
+                let file = TensorFile::parse(&path, embedded(name)?)?;
+                (path, file)
+            }
+            Self::File(path) => (path.clone(), TensorFile::read(path)?),
+        };
+        load_trunk(backbone, &path, &file).map(Some)
+    }
+}
+
+/// Loads the trunk's tensors of `file` into `backbone`; a head or gallery beside them is passed over.
+///
+/// # Errors
+/// As [`Source::load_into`].
+pub fn load_trunk(backbone: &Backbone, path: &Path, file: &TensorFile) -> Result<load::LoadReport> {
+    let report = load::load(&backbone.params, file, &[super::HEAD, super::GALLERY]);
+    if report.is_strict() {
+        return Ok(report);
+    }
+    let architecture = backbone.architecture.name();
+    Err(Error::weights(path, format!("does not fit the trunk {architecture}: {report}")))
+}
+
+/// The embedded bytes of a manifest entry, checked against its sum.
+fn embedded(name: &str) -> Result<&'static [u8]> {
+    let entries = entries()?;
+    let found = entries.iter().find(|entry| entry.name == name).and_then(|entry| {
+        EMBEDDED.iter().find(|(file, _)| *file == entry.file).map(|(_, bytes)| (entry, *bytes))
+    });
+    let Some((entry, bytes)) = found else {
+        return Err(Error::Config(format!("the weights {name} are not part of this program")));
+    };
+    let sum: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    if sum != entry.sha256 {
+        return Err(Error::weights(&entry.file, "sha256 differs from pretrained/manifest.toml"));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn every_entry_is_embedded_whole_and_fits_its_architecture() {
+        for entry in entries().unwrap() {
+            let backbone = Backbone::new(entry.architecture, Device::Cpu);
+            let report = Source::Named(entry.name.clone()).load_into(&backbone).unwrap().unwrap();
+            assert!(report.is_strict(), "{}: {report}", entry.name);
+            assert_eq!(report.matched, backbone.params.iter().count(), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn weights_flag_is_a_name_a_file_or_none() {
+        let openface = Architecture::OpenFace;
+        assert_eq!(Source::resolve(Some("none"), openface).unwrap(), Source::Random);
+        let default = Source::resolve(None, openface).unwrap();
+        assert_eq!(default, Source::Named("openface-nn4-distilled".into()));
+        let error =
+            Source::resolve(Some("openface-nn4-distiled"), openface).unwrap_err().to_string();
+        assert!(error.contains("Did you mean openface-nn4-distilled?"), "{error}");
+    }
+}

@@ -1,0 +1,181 @@
+//! Tensor files in memory: ordered named tensors plus a string table of metadata.
+//!
+//! Reading checks the whole header before it touches a tensor and keeps the file's dtypes. Writing
+//! goes through a temporary file.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, View};
+use tch::{Device, Kind, Tensor};
+
+use crate::{Error, Result, files};
+
+/// Named tensors and metadata, as read from or written to a safetensors file.
+#[derive(Debug, Default)]
+pub struct TensorFile {
+    /// The tensors, on the CPU, sorted by name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Free text by key (`format`, and `visage` in files written here).
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl TensorFile {
+    /// Reads a safetensors file.
+    ///
+    /// # Errors
+    /// A missing, truncated or malformed file is named with the reason; so is a tensor whose dtype
+    /// libtorch has no counterpart for.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+        Self::parse(path, &bytes)
+    }
+
+    /// Reads safetensors bytes; `path` only names them in errors.
+    ///
+    /// # Errors
+    /// As [`TensorFile::read`].
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let fail = |reason: String| Error::weights(path, reason);
+        let (_, header) = SafeTensors::read_metadata(bytes)
+            .map_err(|error| fail(format!("not a whole safetensors file: {error}")))?;
+        let views = SafeTensors::deserialize(bytes)
+            .map_err(|error| fail(format!("not a whole safetensors file: {error}")))?;
+        let mut tensors = BTreeMap::new();
+        for (name, view) in views.iter() {
+            let kind = kind_of(view.dtype())
+                .ok_or_else(|| fail(format!("{name}: dtype {} is not supported", view.dtype())))?;
+            let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
+            let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)
+                .map_err(|error| fail(format!("{name}: {error}")))?;
+            tensors.insert(name.to_owned(), tensor);
+        }
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        Ok(Self { tensors, metadata })
+    }
+
+    /// Writes a safetensors file, whole or not at all.
+    ///
+    /// # Errors
+    /// Names `path` and what failed (a full disk, a read-only folder, an unsupported dtype).
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let views = self
+            .tensors
+            .iter()
+            .map(|(name, tensor)| Ok((name.as_str(), Bytes::of(path, name, tensor)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let metadata = (!self.metadata.is_empty()).then(|| {
+            self.metadata.clone().into_iter().collect::<std::collections::HashMap<_, _>>()
+        });
+        let bytes = safetensors::serialize(views, metadata)
+            .map_err(|error| Error::weights(path, error.to_string()))?;
+        files::write_atomically(path, |out| std::io::Write::write_all(out, &bytes))
+    }
+
+    /// The metadata value of `key`.
+    pub fn meta(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+}
+
+/// A CPU copy of a tensor's bytes in a form safetensors can write.
+struct Bytes {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    data: Vec<u8>,
+}
+
+impl Bytes {
+    fn of(path: &Path, name: &str, tensor: &Tensor) -> Result<Self> {
+        let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
+            Error::weights(path, format!("{name}: {:?} cannot be written", tensor.kind()))
+        })?;
+        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+        let mut data = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+        tensor.f_copy_data_u8(&mut data, tensor.numel())?;
+        let shape = tensor.size().iter().map(|&side| side as usize).collect();
+        Ok(Self { dtype, shape, data })
+    }
+}
+
+impl View for Bytes {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.data)
+    }
+    fn data_len(&self) -> usize {
+        self.data.len()
+    }
+}
+
+const KINDS: [(Dtype, Kind); 10] = [
+    (Dtype::BOOL, Kind::Bool),
+    (Dtype::U8, Kind::Uint8),
+    (Dtype::I8, Kind::Int8),
+    (Dtype::I16, Kind::Int16),
+    (Dtype::I32, Kind::Int),
+    (Dtype::I64, Kind::Int64),
+    (Dtype::F16, Kind::Half),
+    (Dtype::BF16, Kind::BFloat16),
+    (Dtype::F32, Kind::Float),
+    (Dtype::F64, Kind::Double),
+];
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    KINDS.iter().find(|(known, _)| *known == dtype).map(|&(_, kind)| kind)
+}
+
+fn dtype_of(kind: Kind) -> Option<Dtype> {
+    KINDS.iter().find(|(_, known)| *known == kind).map(|&(dtype, _)| dtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> TensorFile {
+        let mut file = TensorFile::default();
+        file.tensors.insert("b.half".into(), Tensor::from_slice(&[1f32, -2.5]).to_kind(Kind::Half));
+        file.tensors.insert("a.count".into(), Tensor::from(7i64));
+        file.tensors
+            .insert("view".into(), Tensor::arange(6, (Kind::Float, Device::Cpu)).view([2, 3]).tr());
+        file.metadata.insert("visage".into(), "{}".into());
+        file
+    }
+
+    #[test]
+    fn dtypes_views_and_metadata_survive() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        sample().write(&path).unwrap();
+        let read = TensorFile::read(&path).unwrap();
+        assert_eq!(read.meta("visage"), Some("{}"));
+        for (name, tensor) in &sample().tensors {
+            assert_eq!(read.tensors[name].kind(), tensor.kind(), "{name}");
+            assert_eq!(read.tensors[name].size(), tensor.size(), "{name}");
+            assert_eq!(&read.tensors[name], tensor, "{name}");
+        }
+        let again = folder.path().join("y.safetensors");
+        sample().write(&again).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&again).unwrap());
+    }
+
+    #[test]
+    fn every_cut_of_a_file_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        sample().write(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for length in 0..bytes.len() {
+            let error =
+                TensorFile::parse(Path::new("cut.safetensors"), &bytes[..length]).unwrap_err();
+            assert!(error.to_string().starts_with("cut.safetensors: "), "{error}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The trunk against PyTorch: `tests/golden/openface.py` made the numbers.
+
+use serde::Deserialize;
+use tch::{Device, Kind, Tensor};
+use visage::models::{Architecture, Backbone, Mode};
+use visage::weights::Source;
+
+#[derive(Deserialize)]
+struct Golden {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    batch: i64,
+    train: bool,
+    embedding: Vec<f32>,
+    layer1_grad_norm: f64,
+    layer1_grad_head: Vec<f32>,
+    bn_mean_after: Vec<f32>,
+}
+
+/// The script's formula: 0.5 + 0.5 sin(0.1 i (1 + n) + 0.07 j + c + 2 n), computed in float64.
+fn pictures(count: i64) -> Tensor {
+    let mut values = Vec::new();
+    for n in 0..count {
+        for c in 0..3 {
+            for i in 0..96 {
+                for j in 0..96 {
+                    let (n, c, i, j) = (n as f64, c as f64, i as f64, j as f64);
+                    let wave = (0.1 * i * (1.0 + n) + 0.07 * j + c + 2.0 * n).sin();
+                    values.push((0.5 + 0.5 * wave) as f32);
+                }
+            }
+        }
+    }
+    Tensor::from_slice(&values).view([count, 3, 96, 96])
+}
+
+fn pretrained() -> Backbone {
+    let backbone = Backbone::new(Architecture::OpenFace, Device::Cpu);
+    let source = Source::resolve(None, Architecture::OpenFace).unwrap();
+    source.load_into(&backbone).unwrap();
+    backbone
+}
+
+fn tensor<'a>(backbone: &'a Backbone, name: &str) -> &'a Tensor {
+    &backbone.params.iter().find(|param| param.name == name).unwrap().tensor
+}
+
+fn relative(found: &Tensor, expected: &[f32]) -> f64 {
+    let expected = Tensor::from_slice(expected).view_as(found);
+    let distance = f64::try_from((found - &expected).norm()).unwrap();
+    distance / f64::try_from(expected.norm()).unwrap()
+}
+
+#[test]
+fn forward_gradient_and_statistics_agree_with_pytorch() {
+    let golden: Golden =
+        serde_json::from_str(include_str!("golden/openface.json")).expect("golden file");
+    for case in golden.cases {
+        let what = format!("batch {}, train {}", case.batch, case.train);
+        let backbone = pretrained();
+        let mode = if case.train { Mode::TRAIN } else { Mode::EVAL };
+        let embedding = backbone.embed(&pictures(case.batch), mode);
+        assert_eq!(embedding.size(), [case.batch, 128], "{what}");
+        let off = relative(&embedding, &case.embedding);
+        assert!(off < 1e-5, "{what}: embedding off by {off:e}");
+
+        let weight = Tensor::arange(128, (Kind::Double, Device::Cpu)).cos().to_kind(Kind::Float);
+        (&embedding * weight).sum(Kind::Float).backward();
+        let gradient = tensor(&backbone, "layer1.weight").grad();
+        let norm = f64::try_from(gradient.norm()).unwrap();
+        assert!((norm / case.layer1_grad_norm - 1.0).abs() < 1e-4, "{what}: gradient norm {norm}");
+        let off = relative(&gradient.flatten(0, -1).slice(0, 0, 24, 1), &case.layer1_grad_head);
+        assert!(off < 1e-4, "{what}: gradient off by {off:e}");
+
+        let mean = tensor(&backbone, "layer2.running_mean").slice(0, 0, 8, 1);
+        let off = relative(&mean, &case.bn_mean_after);
+        assert!(off < 1e-5, "{what}: running mean off by {off:e}");
+    }
+}
+
+#[test]
+fn the_published_parameter_count() {
+    let backbone = Backbone::new(Architecture::OpenFace, Device::Cpu);
+    assert_eq!(backbone.params.parameter_count(), 3_733_968);
+}
+
+#[test]
+fn black_pictures_have_finite_gradients() {
+    // Behind a ReLU whole L2-pooling windows are zero: the root must not make NaN there.
+    let backbone = pretrained();
+    let black = Tensor::zeros([2, 3, 96, 96], (Kind::Float, Device::Cpu));
+    backbone.embed(&black, Mode::EVAL).square().sum(Kind::Float).backward();
+    for (name, tensor) in backbone.params.trainable() {
+        let finite = tensor.grad().isfinite().all();
+        assert!(bool::try_from(finite).unwrap(), "{name}: gradient is not finite");
+    }
+}
+
+#[test]
+fn every_parameter_gets_a_gradient() {
+    let backbone = pretrained();
+    let weight = Tensor::arange(128, (Kind::Float, Device::Cpu)).cos();
+    (backbone.embed(&pictures(3), Mode::EVAL) * weight).sum(Kind::Float).backward();
+    for (name, tensor) in backbone.params.trainable() {
+        let norm = f64::try_from(tensor.grad().norm()).unwrap();
+        assert!(norm.is_finite() && norm > 0.0, "{name}: gradient norm {norm}");
+    }
+}
