@@ -7,33 +7,64 @@ TORCH  := 2.13.0
 # (CUDA=1) needs the wheel with everything it depends on.
 LEAN   := torch==$(TORCH) nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
 STAMP  := libtorch/.installed-$(TORCH)$(if $(CUDA),-cuda,)
+PIP    := -m pip install --quiet --disable-pip-version-check
+VISAGE := cargo run --quiet --release --
 
 export LIBTORCH ?= $(CURDIR)/libtorch/torch
 
-.PHONY: all libtorch build demo test lint doc bench clean help
+.PHONY: all help libtorch build demo test tools lint doc clean
 all: build
 
 help:
-	@echo 'make demo     set up everything, train on faces, name one of them'
-	@echo 'make test     set up everything, run the tests'
-	@echo 'make lint     rustfmt and clippy, warnings denied'
-	@echo 'make doc      the library documentation, warnings denied'
-	@echo 'make libtorch only install libtorch (CUDA=1: with the CUDA libraries)'
+	@echo 'make demo      set up everything, train on faces, name one of them'
+	@echo 'make test      set up everything, run the tests'
+	@echo 'make lint      rustfmt and clippy, warnings denied'
+	@echo 'make doc       the library documentation, warnings denied'
+	@echo 'make libtorch  only install libtorch (CUDA=1: with the CUDA libraries)'
+	@echo 'make clean     remove what was built, keep libtorch, data and runs'
 
 # A LIBTORCH that the environment already has is used as it is.
 ifeq ($(LIBTORCH),$(CURDIR)/libtorch/torch)
 libtorch: $(STAMP)
 else
 libtorch:
-	@test -e "$(LIBTORCH)/lib/libtorch_cpu.so" || { echo "LIBTORCH is $(LIBTORCH), which has no lib/libtorch_cpu.so; unset it to let make install libtorch"; exit 1; }
+	@test -e "$(LIBTORCH)/lib/libtorch_cpu.so" || { echo "LIBTORCH is $(LIBTORCH), which has no lib/libtorch_cpu.so; unset it and make installs libtorch"; exit 1; }
 endif
 
 # Installed beside its place and moved there, so that a cut download leaves nothing half there.
 $(STAMP):
 	@echo 'Installing libtorch $(TORCH) from its wheels into ./libtorch ...'
+	@$(PYTHON) -m pip --version >/dev/null || { echo '$(PYTHON) has no pip; install it (python3-pip) or set PYTHON'; exit 1; }
 	rm -rf libtorch.tmp
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-warn-script-location --root-user-action=ignore --target libtorch.tmp $(if $(CUDA),torch==$(TORCH),--no-deps $(LEAN))
+	$(PYTHON) $(PIP) --no-warn-script-location --root-user-action=ignore --target libtorch.tmp $(if $(CUDA),torch==$(TORCH),--no-deps $(LEAN))
 	rm -rf libtorch && mv libtorch.tmp libtorch && touch $@
 
 build: libtorch
 	cargo build --release
+
+# The main job: two trainings, a map of the faces, and a face from the validation part named.
+demo: build
+	$(VISAGE) doctor
+	$(VISAGE) train-triplet --epochs 6
+	$(VISAGE) train-classifier
+	$(VISAGE) tsne --out runs/tsne.png
+	$(VISAGE) classify "$$(awk -F, 'NR == FNR { if (/^path *=|^data *=/) { gsub(/.*= *"|"$$/, ""); root = $$0 } next } /,validation$$/ { print root "/" $$1; exit }' runs/classifier/config.toml runs/classifier/split.csv)"
+
+test: libtorch tools
+	cargo test --release
+
+# TensorBoard reads the logs back in the tests; without it that test says it was skipped.
+tools: .venv/.installed
+.venv/.installed:
+	@$(PYTHON) -m venv .venv && .venv/bin/python $(PIP) 'tensorboard==2.21.0' && touch $@ \
+		|| echo 'note: TensorBoard could not be installed into .venv; the test that needs it will be skipped'
+
+lint: libtorch
+	cargo fmt --check
+	cargo clippy --release --all-targets -- -D warnings
+
+doc: libtorch
+	RUSTDOCFLAGS='-D warnings' cargo doc --release --no-deps --lib
+
+clean:
+	cargo clean

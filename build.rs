@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 const TORCH_VERSION: &str = "2.13.0";
 
+// A build script has nowhere else to say what is wrong.
+#[allow(clippy::print_stderr)]
 fn main() {
     for variable in ["LIBTORCH", "LIBTORCH_BYPASS_VERSION_CHECK", "LIBTORCH_CXX11_ABI"] {
         println!("cargo:rerun-if-env-changed={variable}");

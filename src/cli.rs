@@ -1,1 +1,293 @@
-//! The command line: flags, help texts and their validated form.
+//! The command line: subcommands, their flags, and how a `config.toml` fills the flags not given.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::device::DeviceChoice;
+use crate::models::Architecture;
+use crate::train::settings::{ClassifierSettings, TripletSettings};
+use crate::{Error, Result};
+
+/// Train a face recogniser on folders of pictures, and ask it who is on a picture.
+#[derive(Debug, Parser)]
+#[command(
+    name = "visage",
+    version,
+    about,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+#[command(after_help = "Start with `visage doctor`, or:\n  visage train-triplet --data DIR\n  \
+    visage train-classifier --data DIR\n  visage classify face.png")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How to do it.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Where to compute: cpu, cuda, cuda:N, or auto
+    #[arg(long, global = true, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
+    pub device: DeviceChoice,
+    /// Threads libtorch computes with [default: one a core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Say nothing but results, warnings and errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fine-tune a trunk with triplet loss: one picture of a person near the others, far from
+    /// everybody else's
+    TrainTriplet(Box<Configured<TripletSettings>>),
+    /// Train a linear classifier on the frozen trunk of a triplet run
+    TrainClassifier(Box<Configured<ClassifierSettings>>),
+    /// Name the faces on pictures
+    Classify(Classify),
+    /// Measure a model on a labelled folder, and on strangers
+    Evaluate(Evaluate),
+    /// Draw the embeddings of a folder as a t-SNE scatter plot
+    Tsne(Tsne),
+    /// Write the embeddings of pictures to a file
+    Embed(Embed),
+    /// Show what this installation has, and what to do about what it lacks
+    Doctor(Doctor),
+}
+
+/// A command whose flags can also come from a file.
+#[derive(Debug, Clone, Args)]
+pub struct Configured<S: Args> {
+    /// Take the settings from a run's config.toml; flags given here win
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: S,
+}
+
+/// Flags of `classify`.
+#[derive(Debug, Args)]
+pub struct Classify {
+    /// Pictures, or folders of pictures
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub inputs: Vec<PathBuf>,
+    /// Model file [default: the newest runs/*/best.safetensors with a classifier]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Show the N likeliest identities
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub top: usize,
+    /// Name a face only from this probability on, in percent [default: the model's own]
+    #[arg(long, value_name = "PERCENT")]
+    pub unknown: Option<f64>,
+    /// One JSON object a line on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `evaluate`.
+#[derive(Debug, Args)]
+pub struct Evaluate {
+    /// Model file [default: the newest runs/*/best.safetensors with a classifier]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Folder with one sub-folder of pictures per identity
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Folder of faces the model shall not know; identities it knows are left out of them
+    #[arg(long, value_name = "DIR")]
+    pub strangers: Option<PathBuf>,
+    /// Where to draw the confusion matrix (PNG)
+    #[arg(long, value_name = "FILE")]
+    pub confusion: Option<PathBuf>,
+    /// Name a face only from this probability on, in percent [default: the model's own]
+    #[arg(long, value_name = "PERCENT")]
+    pub unknown: Option<f64>,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which trunk computes embeddings: a model's, or a bare backbone with weights.
+#[derive(Debug, Args)]
+pub struct TrunkChoice {
+    /// Model file [default: the newest runs/*/best.safetensors]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["backbone", "weights"])]
+    pub model: Option<PathBuf>,
+    /// Architecture of an untrained trunk
+    #[arg(long, value_enum)]
+    pub backbone: Option<Architecture>,
+    /// Its weights: a known name, a file, or `none` [default: the backbone's own]
+    #[arg(long, value_name = "NAME|FILE|none", requires = "backbone")]
+    pub weights: Option<String>,
+}
+
+/// Flags of `tsne`.
+#[derive(Debug, Args)]
+pub struct Tsne {
+    /// The trunk.
+    #[command(flatten)]
+    pub trunk: TrunkChoice,
+    /// Folder with one sub-folder of pictures per identity [default: as train-triplet]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The picture (PNG)
+    #[arg(long, value_name = "FILE", default_value = "tsne.png")]
+    pub out: PathBuf,
+    /// How many neighbours each point minds (lowered where the data is small)
+    #[arg(long, default_value_t = 20.0)]
+    pub perplexity: f32,
+    /// Gradient steps
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub iterations: usize,
+}
+
+/// Flags of `embed`.
+#[derive(Debug, Args)]
+pub struct Embed {
+    /// Pictures, or folders of pictures (a picture's label is its folder's name)
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub inputs: Vec<PathBuf>,
+    /// The trunk.
+    #[command(flatten)]
+    pub trunk: TrunkChoice,
+    /// Where to write: .npy (with the paths and labels beside it as .csv), .csv or .safetensors
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Parses the process's arguments and reads the `--config` file, if one is named.
+///
+/// Help, version and misuse end the process here, as clap does.
+///
+/// # Errors
+/// A config file that cannot be read or holds an unknown key or an impossible value.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli> {
+    let matches = Cli::command().get_matches_from(arguments);
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Some((name, flags)) = matches.subcommand() {
+        match &mut cli.command {
+            Command::TrainTriplet(command) => command.fill(name, flags)?,
+            Command::TrainClassifier(command) => command.fill(name, flags)?,
+            _ => {}
+        }
+    }
+    Ok(cli)
+}
+
+impl<S: Args + Clone + Serialize + DeserializeOwned> Configured<S> {
+    /// Replaces every setting that was not given as a flag by the config file's.
+    fn fill(&mut self, command: &str, flags: &ArgMatches) -> Result<()> {
+        let Some(path) = &self.config else { return Ok(()) };
+        let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
+        let file: toml::Table = toml::from_str(&text)
+            .map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
+        self.settings = overlay(&self.settings, file, flags, path, command)?;
+        Ok(())
+    }
+}
+
+fn overlay<S: Args + Serialize + DeserializeOwned>(
+    settings: &S,
+    file: toml::Table,
+    flags: &ArgMatches,
+    path: &Path,
+    command: &str,
+) -> Result<S> {
+    let fail = |reason: String| Error::Config(format!("{}: {reason}", path.display()));
+    let known: Vec<String> = S::augment_args(clap::Command::new("settings"))
+        .get_arguments()
+        .map(|argument| argument.get_id().as_str().replace('_', "-"))
+        .collect();
+    let mut table = toml::Table::try_from(settings).map_err(|error| fail(error.to_string()))?;
+    for (key, value) in file {
+        if !known.contains(&key) {
+            let near = known
+                .iter()
+                .filter(|name| strsim::jaro_winkler(name, &key) > 0.8)
+                .max_by(|a, b| {
+                    strsim::jaro_winkler(a, &key).total_cmp(&strsim::jaro_winkler(b, &key))
+                })
+                .map(|name| format!("; did you mean `{name}`?"));
+            let near = near.unwrap_or_default();
+            return Err(fail(format!("`{key}` is not a setting of {command}{near}")));
+        }
+        let given = flags.value_source(&key.replace('-', "_")) == Some(ValueSource::CommandLine);
+        if !given {
+            table.insert(key, value);
+        }
+    }
+    table.try_into().map_err(|error| fail(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn triplet(arguments: &[&str]) -> Result<TripletSettings> {
+        let all = ["visage", "train-triplet"].iter().chain(arguments).map(OsString::from);
+        match parse(all)?.command {
+            Command::TrainTriplet(command) => Ok(command.settings),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_surface_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, "margin = 0.5\nepochs = 3\nflip = false\noptimizer = \"sgd\"\n")
+            .unwrap();
+        let path = path.to_str().unwrap();
+        let settings = triplet(&["--config", path, "--epochs", "7"]).unwrap();
+        assert_eq!((settings.margin, settings.epochs, settings.flip), (0.5, 7, false));
+        assert_eq!(settings.pictures_per_identity, 4);
+        assert_eq!(settings.lr(), 3e-3);
+    }
+
+    #[test]
+    fn a_written_config_is_read_back_to_the_same_settings() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let settings =
+            triplet(&["--freeze", "layer1,layer2", "--weights", "none", "-p", "3"]).unwrap();
+        let text = crate::train::run_folder::config_text("train-triplet", &settings).unwrap();
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(triplet(&["--config", path.to_str().unwrap()]).unwrap(), settings);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_neighbour() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, "margn = 0.5\n").unwrap();
+        let error = triplet(&["--config", path.to_str().unwrap()]).unwrap_err().to_string();
+        assert!(error.contains("`margn`") && error.contains("`margin`"), "{error}");
+    }
+}

@@ -14,15 +14,17 @@
 //!
 //! | room | what lives there |
 //! |---|---|
-//! | [`error`], [`files`], [`native`] | the error type, atomic files, the C++ shim |
+//! | [`error`], [`files`], [`native`], [`device`] | the error type, atomic files, the C++ shim, `--device` |
 //! | [`data`], [`models`], [`weights`], [`metric`] | pictures and splits, networks, tensor files, losses and miners |
 //! | [`eval`], [`figures`] | pure functions over embeddings, pictures of the results |
+//! | [`recognise`] | the model file, and a loaded model naming faces |
 //! | [`train`] | the loop, optimisers, schedules, checkpoints, logs |
 //! | [`cli`], [`commands`] | the command line, one file a subcommand |
 
 pub mod cli;
 pub mod commands;
 pub mod data;
+pub mod device;
 pub mod error;
 pub mod eval;
 pub mod figures;
@@ -30,6 +32,7 @@ pub mod files;
 pub mod metric;
 pub mod models;
 pub mod native;
+pub mod recognise;
 pub mod train;
 pub mod weights;
 

@@ -1,2 +1,14 @@
-//! The `visage` command.
-fn main() {}
+//! The `visage` command: parse, run, report.
+
+use std::process::ExitCode;
+
+use visage::{cli, commands};
+
+fn main() -> ExitCode {
+    let outcome =
+        cli::parse(std::env::args_os()).map_err(anyhow::Error::from).and_then(commands::run);
+    match outcome {
+        Ok(code) => code,
+        Err(error) => commands::report(&error),
+    }
+}

@@ -1,4 +1,5 @@
 //! The fetch of the ORL faces for real: `cargo test --release --test data_orl -- --ignored`.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 use visage::data::{FaceFolder, Part, Split, manifest, near_duplicates, orl};
 

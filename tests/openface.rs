@@ -1,4 +1,5 @@
 //! The trunk against PyTorch: `tests/golden/openface.py` made the numbers.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};

@@ -1,1 +1,97 @@
 //! One file per subcommand: validate, build, call, report.
+
+mod classify;
+mod dataset;
+mod doctor;
+mod embed;
+mod evaluate;
+mod output;
+mod stream;
+mod train_classifier;
+mod train_triplet;
+mod trunk;
+mod tsne;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use tch::Device;
+
+use crate::Result;
+use crate::cli::{Cli, Command, Common};
+use crate::train::progress::Reporter;
+
+/// Where runs are looked for when no model is named.
+const RUNS: &str = "runs";
+
+/// What every command is given.
+struct Context {
+    common: Common,
+    say: Reporter,
+}
+
+impl Context {
+    fn new(common: Common) -> Self {
+        if let Some(threads) = common.threads {
+            tch::set_num_threads(i32::from(threads));
+        }
+        let say = Reporter::stderr(common.quiet);
+        Self { common, say }
+    }
+
+    /// The device to compute on, resolved when a command needs one.
+    fn device(&self) -> Result<Device> {
+        self.common.device.resolve()
+    }
+
+    fn runs(&self) -> &Path {
+        Path::new(RUNS)
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Whatever ends it early; [`report`] prints it.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let context = Context::new(cli.common);
+    match cli.command {
+        Command::TrainTriplet(command) => train_triplet::run(&context, command.settings),
+        Command::TrainClassifier(command) => train_classifier::run(&context, command.settings),
+        Command::Classify(flags) => classify::run(&context, &flags),
+        Command::Evaluate(flags) => evaluate::run(&context, &flags),
+        Command::Tsne(flags) => tsne::run(&context, &flags),
+        Command::Embed(flags) => embed::run(&context, &flags),
+        Command::Doctor(flags) => doctor::run(&context, &flags),
+    }
+}
+
+/// Prints an error once, with the causes its own text does not already hold.
+///
+/// A reader that closed our output early (`| head`) is no error.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let closed = error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    });
+    if closed {
+        return ExitCode::SUCCESS;
+    }
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
+    // Nobody is left to tell when standard error is closed, too.
+    let _ = writeln!(std::io::stderr(), "error: {text}");
+    ExitCode::from(2)
+}
+
+/// A run's settings as the JSON that its model files remember.
+fn settings_json<S: serde::Serialize>(settings: &S) -> Result<serde_json::Value> {
+    serde_json::to_value(settings).map_err(|error| crate::Error::Config(error.to_string()))
+}

@@ -26,6 +26,12 @@ pub fn resolve(flag: Option<&Path>, project: &Path) -> Result<Source> {
     decide(flag, project, fetch_orl)
 }
 
+/// The data a command would use without `--data` and without fetching anything.
+pub fn locate(project: &Path) -> Option<PathBuf> {
+    let folder = |name| project.join("data").join(name);
+    ["avengers", "orl"].map(folder).into_iter().find(|path| path.is_dir())
+}
+
 fn decide(
     flag: Option<&Path>,
     project: &Path,

@@ -164,9 +164,10 @@ mod tests {
     fn two_blocks() -> Params {
         let options = (Kind::Float, Device::Cpu);
         let ((), params) = Params::collect(Device::Cpu, |root| {
-            root.sub("layer1").parameter("weight", Tensor::zeros([2, 3], options));
-            root.sub("layer14").parameter("weight", Tensor::zeros([4], options));
-            root.sub("layer14").buffer("steps", Tensor::zeros([1], (Kind::Int64, Device::Cpu)));
+            let _ = root.sub("layer1").parameter("weight", Tensor::zeros([2, 3], options));
+            let _ = root.sub("layer14").parameter("weight", Tensor::zeros([4], options));
+            let _ =
+                root.sub("layer14").buffer("steps", Tensor::zeros([1], (Kind::Int64, Device::Cpu)));
         });
         params
     }

@@ -1,6 +1,14 @@
 //! Training: the loop, optimisers, schedules, checkpoints and logs.
 
+pub mod blend;
+pub mod calibrate;
+pub mod classifier;
+pub mod fit;
 pub mod log;
 pub mod optim;
 pub mod progress;
+pub mod run_folder;
 pub mod schedule;
+pub mod scoring;
+pub mod settings;
+pub mod triplet;

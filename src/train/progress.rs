@@ -64,6 +64,11 @@ impl Reporter {
         self.print(&format!("warning: {text}"));
     }
 
+    /// Prints an error about one of several things, after which the others go on.
+    pub fn error(&self, text: &str) {
+        self.print(&format!("error: {text}"));
+    }
+
     /// Starts showing work of `total` steps, called `title` and counted in `unit`s (`"faces"`); a
     /// total of 0 stands for an unknown one.
     pub fn progress(&self, title: &str, total: u64, unit: &str) -> Progress {

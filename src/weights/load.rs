@@ -99,9 +99,10 @@ mod tests {
     fn net() -> Params {
         let float = (Kind::Float, Device::Cpu);
         let ((), params) = Params::collect(Device::Cpu, |root| {
-            root.sub("a").parameter("weight", Tensor::zeros([2, 2], float));
-            root.sub("a").parameter("bias", Tensor::zeros([2], float));
-            root.sub("n")
+            let _ = root.sub("a").parameter("weight", Tensor::zeros([2, 2], float));
+            let _ = root.sub("a").parameter("bias", Tensor::zeros([2], float));
+            let _ = root
+                .sub("n")
                 .buffer("num_batches_tracked", Tensor::zeros([], (Kind::Int64, Device::Cpu)));
         });
         params

@@ -32,6 +32,33 @@ impl TensorFile {
         Self::parse(path, &bytes)
     }
 
+    /// Reads only the metadata of a safetensors file: a few kilobytes, whatever its size.
+    ///
+    /// # Errors
+    /// As [`TensorFile::read`].
+    pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+        use std::io::Read;
+        #[derive(serde::Deserialize)]
+        struct Header {
+            #[serde(default, rename = "__metadata__")]
+            metadata: BTreeMap<String, String>,
+        }
+        const MOST: u64 = 100_000_000; // the format's own limit on its header
+        let fail = |reason: String| Error::weights(path, reason);
+        let mut file = std::fs::File::open(path).map_err(|source| Error::io(path, source))?;
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(|source| Error::io(path, source))?;
+        let length = u64::from_le_bytes(length);
+        if length > MOST {
+            return Err(fail(format!("not a safetensors file: a header of {length} bytes")));
+        }
+        let mut header = Vec::new();
+        file.take(length).read_to_end(&mut header).map_err(|source| Error::io(path, source))?;
+        let header: Header = serde_json::from_slice(&header)
+            .map_err(|error| fail(format!("not a whole safetensors file: {error}")))?;
+        Ok(header.metadata)
+    }
+
     /// Reads safetensors bytes; `path` only names them in errors.
     ///
     /// # Errors

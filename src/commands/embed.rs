@@ -1,0 +1,144 @@
+//! `visage embed`.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use npyz::WriterBuilder;
+use tch::Tensor;
+
+use super::output::{count, line};
+use super::{Context, stream, trunk};
+use crate::cli;
+use crate::data::picture;
+use crate::weights::TensorFile;
+use crate::{Error, Result, files};
+
+/// What `--out` ends in.
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Npy,
+    Csv,
+    Safetensors,
+}
+
+impl Format {
+    fn of(path: &Path) -> Result<Self> {
+        match path.extension().and_then(OsStr::to_str) {
+            Some("npy") => Ok(Self::Npy),
+            Some("csv") => Ok(Self::Csv),
+            Some("safetensors") => Ok(Self::Safetensors),
+            _ => Err(Error::Config(format!(
+                "--out {}: the name must end in .npy, .csv or .safetensors",
+                path.display()
+            ))),
+        }
+    }
+}
+
+/// The rows of the output.
+struct Table {
+    dim: usize,
+    paths: Vec<PathBuf>,
+    values: Vec<f32>,
+}
+
+pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
+    let format = Format::of(&flags.out)?;
+    let backbone = trunk::load(context, &flags.trunk)?;
+    let mut paths = Vec::new();
+    for input in &flags.inputs {
+        paths.extend(picture::walk(input)?);
+    }
+    if paths.is_empty() {
+        let inputs: Vec<_> = flags.inputs.iter().map(|path| path.display().to_string()).collect();
+        return Err(Error::Data(format!("{}: no pictures there", inputs.join(", "))).into());
+    }
+    paths.sort();
+    paths.dedup();
+    let dim = backbone.embedding_dim as usize;
+    let mut table = Table { dim, paths: Vec::new(), values: Vec::new() };
+    let mut failed = 0;
+    stream::embed_files(&backbone, &paths, &context.say, |path, row| {
+        match row {
+            Ok(row) => {
+                table.paths.push(path.to_owned());
+                table.values.extend_from_slice(row);
+            }
+            Err(error) => {
+                context.say.error(&error.to_string());
+                failed += 1;
+            }
+        }
+        Ok(())
+    })?;
+    if table.paths.is_empty() {
+        return Err(
+            Error::Data("none of the pictures can be read; nothing was written".into()).into()
+        );
+    }
+    table.write(&flags.out, format)?;
+    let rows = count(table.paths.len(), "embedding");
+    line(&format!("wrote {rows} of length {dim} to {}", flags.out.display()))?;
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}
+
+impl Table {
+    fn write(&self, path: &Path, format: Format) -> Result<()> {
+        match format {
+            Format::Npy => {
+                self.write_npy(path)?;
+                self.write_csv(&path.with_extension("csv"), false)
+            }
+            Format::Csv => self.write_csv(path, true),
+            Format::Safetensors => {
+                let shape = [self.paths.len() as i64, self.dim as i64];
+                let mut file = TensorFile::default();
+                let tensor = Tensor::from_slice(&self.values).view(shape);
+                file.tensors.insert("embeddings".into(), tensor);
+                let labels: Vec<_> = self.paths.iter().map(|path| label(path)).collect();
+                let table = serde_json::json!({ "paths": self.paths, "labels": labels });
+                file.metadata.insert("visage-embeddings".into(), table.to_string());
+                file.write(path)
+            }
+        }
+    }
+
+    /// A `[N, D]` float32 array that `numpy.load` opens.
+    fn write_npy(&self, path: &Path) -> Result<()> {
+        files::write_atomically(path, |out| {
+            let shape = [self.paths.len() as u64, self.dim as u64];
+            let mut writer =
+                npyz::WriteOptions::new().default_dtype().shape(&shape).writer(out).begin_nd()?;
+            writer.extend(self.values.iter().copied())?;
+            writer.finish()
+        })
+    }
+
+    /// One line a picture: path, label and, with `numbers`, the embedding.
+    fn write_csv(&self, path: &Path, numbers: bool) -> Result<()> {
+        files::write_atomically(path, |out| {
+            let mut writer = csv::Writer::from_writer(out);
+            let mut header = vec!["path".to_owned(), "label".to_owned()];
+            if numbers {
+                header.extend((0..self.dim).map(|i| format!("e{i}")));
+            }
+            writer.write_record(&header)?;
+            for (path, row) in self.paths.iter().zip(self.values.chunks_exact(self.dim)) {
+                let mut record = vec![path.display().to_string(), label(path)];
+                if numbers {
+                    record.extend(row.iter().map(ToString::to_string));
+                }
+                writer.write_record(&record)?;
+            }
+            writer.flush()?;
+            Ok(())
+        })
+    }
+}
+
+/// A picture's label: the name of the folder it lies in.
+fn label(path: &Path) -> String {
+    let folder = path.parent().and_then(Path::file_name);
+    folder.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}

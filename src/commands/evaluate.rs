@@ -1,0 +1,282 @@
+//! `visage evaluate`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::output::{count, line, percent};
+use super::train_classifier::stranger_files;
+use super::{Context, classify, dataset, stream};
+use crate::cli;
+use crate::data::folder::FaceFolder;
+use crate::eval::calibration::expected_calibration_error;
+use crate::eval::confusion::Confusion;
+use crate::eval::roc::roc_auc;
+use crate::eval::{Embeddings, knn};
+use crate::figures::{self, ConfusionFigure};
+use crate::recognise::{Answer, Classifier};
+use crate::train::scoring::Labelled;
+use crate::{Error, Result};
+
+pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode> {
+    let say = &context.say;
+    let model = classify::load(context, flags.model.as_deref(), flags.unknown)?;
+    let Some(classifier) = model.classifier() else { return Err(classify::no_classifier().into()) };
+    let names = &model.card.classes;
+
+    let bar = say.progress("reading pictures", 0, "pictures");
+    let folder = FaceFolder::scan(&flags.data, false, model.card.input.size, &|_, _| bar.inc(1))?;
+    bar.finish();
+    dataset::tell(&folder, say);
+    let known = known_pictures(&folder, names, &flags.data, say)?;
+    let pictures: Vec<_> = known.iter().map(|&(index, _)| folder.fitted[index].clone()).collect();
+    let data = Labelled {
+        embeddings: model.embed(&pictures)?,
+        labels: known.iter().map(|&(_, label)| label).collect(),
+    };
+    let answers = classifier.answer(&data.embeddings);
+    let strangers = match &flags.strangers {
+        Some(folder) => Some(strangers(context, &model, classifier, folder)?),
+        None => None,
+    };
+    let seen = seen(&folder, &known, &classifier.gallery.paths);
+    let report = Report::of(names, classifier, &data, &answers, &seen)?;
+    if let Some(path) = &flags.confusion {
+        let title = format!("{} pictures of {} identities", report.pictures, names.len());
+        let counts = report.confusion.counts();
+        let figure = ConfusionFigure { title: &title, names, counts };
+        figures::save_png(path, &figures::confusion(&figure))?;
+        say.line(&format!("confusion matrix: {}", path.display()));
+    }
+    if flags.json {
+        line(&report.json(strangers, folder.unreadable.len(), classifier).to_string())?;
+    } else {
+        report.print(strangers)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Pictures of identities the model knows, as (index, the model's label); the others are named.
+fn known_pictures(
+    folder: &FaceFolder,
+    names: &[String],
+    root: &Path,
+    say: &crate::train::progress::Reporter,
+) -> Result<Vec<(usize, usize)>> {
+    let label = |identity: usize| {
+        let name = folder.identities.get(identity)?;
+        names.iter().position(|known| known == name)
+    };
+    let foreign: Vec<_> = (0..folder.identities.len())
+        .filter(|&identity| label(identity).is_none())
+        .map(|identity| folder.identities[identity].as_str())
+        .collect();
+    if !foreign.is_empty() {
+        say.warn(&format!(
+            "{} not among the model's and left out ({}{}); give them as --strangers",
+            count(foreign.len(), "folder") + if foreign.len() == 1 { " is" } else { " are" },
+            foreign.iter().take(5).copied().collect::<Vec<_>>().join(", "),
+            if foreign.len() > 5 { ", ..." } else { "" }
+        ));
+    }
+    let known: Vec<_> = folder
+        .pictures
+        .iter()
+        .enumerate()
+        .filter_map(|(index, face)| Some((index, label(face.identity)?)))
+        .collect();
+    if known.is_empty() {
+        return Err(Error::Data(format!(
+            "--data {}: none of its folders is named after an identity of the model ({})",
+            root.display(),
+            names.join(", ")
+        )));
+    }
+    Ok(known)
+}
+
+/// Which of the known pictures are files of the gallery: the model learnt from them.
+fn seen(folder: &FaceFolder, known: &[(usize, usize)], gallery: &[PathBuf]) -> Vec<bool> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let gallery: BTreeSet<_> = gallery.iter().map(|path| real(path)).collect();
+    known.iter().map(|&(index, _)| gallery.contains(&real(&folder.pictures[index].path))).collect()
+}
+
+/// How many strangers there were and how many were called UNKNOWN.
+#[derive(Debug, Clone, Copy)]
+struct Strangers {
+    pictures: usize,
+    unknown: usize,
+    unreadable: usize,
+}
+
+fn strangers(
+    context: &Context,
+    model: &crate::recognise::Recogniser,
+    classifier: &Classifier,
+    folder: &Path,
+) -> anyhow::Result<Strangers> {
+    let paths = stranger_files(folder, &model.card.classes)?;
+    let mut found = Strangers { pictures: 0, unknown: 0, unreadable: 0 };
+    stream::embed_files(&model.backbone, &paths, &context.say, |_, row| {
+        match row {
+            Ok(row) => {
+                let one = Embeddings::new(1, row.len(), row.to_vec())?;
+                found.pictures += 1;
+                found.unknown += classifier.answer(&one).iter().filter(|a| !a.is_known).count();
+            }
+            Err(error) => {
+                context.say.warn(&format!("skipped {error}"));
+                found.unreadable += 1;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// What there is to say about a classifier on labelled pictures.
+struct Report {
+    pictures: usize,
+    seen: usize,
+    /// Right identity, whether named or UNKNOWN.
+    accuracy: f64,
+    unseen_accuracy: Option<f64>,
+    /// Named, rightly or wrongly.
+    named: f64,
+    /// Named rightly.
+    named_right: f64,
+    knn: Option<f64>,
+    knn_loo: Option<f64>,
+    auc: Option<f64>,
+    ece: Option<f64>,
+    /// With an UNKNOWN column.
+    confusion: Confusion,
+}
+
+impl Report {
+    fn of(
+        names: &[String],
+        classifier: &Classifier,
+        data: &Labelled,
+        answers: &[Answer],
+        seen: &[bool],
+    ) -> Result<Self> {
+        let best = |answer: &Answer| answer.ranking.first().copied().unwrap_or((usize::MAX, 0.0));
+        let right: Vec<bool> =
+            answers.iter().zip(&data.labels).map(|(a, &label)| best(a).0 == label).collect();
+        let share = |hits: usize, of: usize| hits as f64 / of.max(1) as f64;
+        let total = answers.len();
+        let unseen: Vec<bool> =
+            right.iter().zip(seen).filter(|(_, seen)| !**seen).map(|(right, _)| *right).collect();
+        let hits = |list: &[bool]| list.iter().filter(|right| **right).count();
+        let mut confusion = Confusion::new(names.to_vec());
+        let (mut named, mut named_right) = (0, 0);
+        for ((answer, &label), right) in answers.iter().zip(&data.labels).zip(&right) {
+            confusion.record(label, answer.is_known.then_some(best(answer).0))?;
+            named += usize::from(answer.is_known);
+            named_right += usize::from(answer.is_known && *right);
+        }
+        let confidences: Vec<f64> = answers.iter().map(|answer| best(answer).1).collect();
+        let gallery = &classifier.gallery;
+        Ok(Self {
+            pictures: total,
+            seen: hits(seen),
+            accuracy: share(hits(&right), total),
+            unseen_accuracy: (!unseen.is_empty() && unseen.len() < total)
+                .then(|| share(hits(&unseen), unseen.len())),
+            named: share(named, total),
+            named_right: share(named_right, total),
+            knn: knn::against_gallery(
+                &gallery.embeddings,
+                &gallery.labels,
+                &data.embeddings,
+                &data.labels,
+            ),
+            knn_loo: knn::leave_one_out(&data.embeddings, &data.labels),
+            auc: roc_auc(&data.pairs()),
+            ece: expected_calibration_error(&confidences, &right, 15),
+            confusion,
+        })
+    }
+
+    fn json(
+        &self,
+        strangers: Option<Strangers>,
+        unreadable: usize,
+        classifier: &Classifier,
+    ) -> serde_json::Value {
+        let matrix: Vec<_> =
+            (0..self.confusion.names().len()).map(|row| self.confusion.row(row)).collect();
+        json!({
+            "pictures": self.pictures,
+            "unreadable": unreadable,
+            "trained_on": self.seen,
+            "accuracy": self.accuracy,
+            "unseen_accuracy": self.unseen_accuracy,
+            "knn_accuracy": self.knn,
+            "knn_leave_one_out": self.knn_loo,
+            "verification_auc": self.auc,
+            "named": self.named,
+            "named_right": self.named_right,
+            "unknown": 1.0 - self.named,
+            "unknown_rule": classifier.calibration.unknown,
+            "ece": self.ece,
+            "identities": self.confusion.table(),
+            "confusion": {
+                "labels": self.confusion.names(),
+                "columns": "labels, then UNKNOWN",
+                "matrix": matrix,
+            },
+            "strangers": strangers.map(|found| json!({
+                "pictures": found.pictures,
+                "unreadable": found.unreadable,
+                "unknown": found.unknown,
+                "unknown_rate": found.unknown as f64 / found.pictures.max(1) as f64,
+            })),
+        })
+    }
+
+    fn print(&self, strangers: Option<Strangers>) -> std::io::Result<()> {
+        let optional = |figure: Option<f64>| figure.map_or_else(|| "-".into(), percent);
+        line(&format!("{:<34}{:>10}", "pictures", self.pictures))?;
+        line(&format!("{:<34}{:>10}", "accuracy (UNKNOWN aside)", percent(self.accuracy)))?;
+        if self.seen > 0 {
+            line(&format!("{:<34}{:>10}", "  of them trained on", self.seen))?;
+            let unseen = optional(self.unseen_accuracy);
+            line(&format!("{:<34}{unseen:>10}", "  accuracy on the others"))?;
+        }
+        for (name, value) in [
+            ("1-NN against the training faces", self.knn),
+            ("1-NN among these, leave-one-out", self.knn_loo),
+            ("verification AUC among these", self.auc),
+            ("named", Some(self.named)),
+            ("named rightly", Some(self.named_right)),
+            ("expected calibration error", self.ece),
+        ] {
+            line(&format!("{name:<34}{:>10}", optional(value)))?;
+        }
+        line("")?;
+        let width = self.confusion.names().iter().map(|name| name.chars().count()).max();
+        let width = width.unwrap_or(0).max(8);
+        line(&format!(
+            "{:<width$}{:>10}{:>12}{:>10}{:>10}",
+            "identity", "pictures", "precision", "recall", "UNKNOWN"
+        ))?;
+        for row in self.confusion.table() {
+            let (precision, recall) = (optional(row.precision), optional(row.recall));
+            line(&format!(
+                "{:<width$}{:>10}{precision:>12}{recall:>10}{:>10}",
+                row.name, row.support, row.unknown
+            ))?;
+        }
+        if let Some(found) = strangers {
+            let rate = percent(found.unknown as f64 / found.pictures.max(1) as f64);
+            line("")?;
+            line(&format!("strangers: {} of {} UNKNOWN ({rate})", found.unknown, found.pictures))?;
+        }
+        Ok(())
+    }
+}

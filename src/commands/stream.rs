@@ -1,0 +1,63 @@
+//! Files to embeddings with constant memory: one thread decodes the next batches while libtorch
+//! embeds the last one.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+
+use image::RgbImage;
+use rayon::prelude::*;
+
+use crate::Result;
+use crate::data::picture;
+use crate::models::Backbone;
+use crate::recognise::recogniser::{BATCH, embed_batch};
+use crate::train::progress::Reporter;
+
+/// Decoded batches that may wait for the network.
+const AHEAD: usize = 2;
+
+/// Embeds `paths` in order; `each` receives every file with its embedding, or the reason why it
+/// has none.
+///
+/// # Errors
+/// What libtorch or `each` raises; a file that cannot be decoded is not an error here.
+pub fn embed_files(
+    backbone: &Backbone,
+    paths: &[PathBuf],
+    say: &Reporter,
+    mut each: impl FnMut(&Path, Result<&[f32]>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (dim, size) = (backbone.embedding_dim as usize, backbone.input.size);
+    let bar = (paths.len() > BATCH).then(|| say.progress("faces", paths.len() as u64, "pictures"));
+    std::thread::scope(|scope| {
+        let (sender, receiver) = sync_channel::<Vec<Result<RgbImage>>>(AHEAD);
+        scope.spawn(move || {
+            for batch in paths.chunks(BATCH) {
+                let decode = |path: &PathBuf| Ok(picture::fit(&picture::decode(path)?, size));
+                if sender.send(batch.par_iter().map(decode).collect()).is_err() {
+                    return; // the other side stopped early
+                }
+            }
+        });
+        for (batch, decoded) in paths.chunks(BATCH).zip(receiver) {
+            let mut pictures = Vec::new();
+            let mut outcomes = Vec::new();
+            for outcome in decoded {
+                outcomes.push(outcome.map(|picture| pictures.push(picture)));
+            }
+            let values = match pictures.is_empty() {
+                true => Vec::new(),
+                false => embed_batch(backbone, &picture::to_tensor(&pictures)?)?,
+            };
+            let mut rows = values.chunks_exact(dim);
+            for (path, outcome) in batch.iter().zip(outcomes) {
+                let row = outcome.map(|()| rows.next().unwrap_or_default());
+                each(path, row)?;
+            }
+            if let Some(bar) = &bar {
+                bar.inc(batch.len() as u64);
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,165 @@
+//! `visage train-triplet`.
+
+use std::process::ExitCode;
+
+use tch::Device;
+
+use super::output::{count, line, percent};
+use super::{Context, dataset};
+use crate::data::cache::FaceCache;
+use crate::device;
+use crate::models::Backbone;
+use crate::recognise::{ModelCard, ModelKind, Recogniser};
+use crate::train::fit::{Outcome, fit};
+use crate::train::log::RunLog;
+use crate::train::log::projector::{Projector, Sprite};
+use crate::train::optim::Optimizer;
+use crate::train::run_folder::RunFolder;
+use crate::train::settings::{BnMode, TripletSettings};
+use crate::train::triplet::{TripletTask, embed_cached};
+use crate::weights::Source;
+use crate::{Error, Result};
+
+pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<ExitCode> {
+    settings.check()?;
+    let say = &context.say;
+    let device = context.device()?;
+    tch::manual_seed(settings.data.seed as i64);
+
+    let source = Source::resolve(settings.weights.as_deref(), settings.backbone)?;
+    let backbone = Backbone::new(settings.backbone, device);
+    let report = source.load_into(&backbone)?;
+    say.line(&format!(
+        "trunk: {}, {:.1} M parameters, {}{}, on {}",
+        settings.backbone.name(),
+        backbone.params.parameter_count() as f64 / 1e6,
+        source.describe(),
+        report.map(|report| format!(": {report}")).unwrap_or_default(),
+        device::name(device)
+    ));
+    // Written to config.toml as decided, so that repeating the run needs no rule.
+    let bn = if source == Source::Random { BnMode::Train } else { BnMode::Eval };
+    settings.bn.get_or_insert(bn);
+    settings.blend.get_or_insert(if source == Source::Random { 1.0 } else { 0.75 });
+    backbone.params.freeze(&settings.freeze)?;
+    let trainable = backbone.params.trainable();
+    if trainable.is_empty() {
+        return Err(Error::Config("--freeze: nothing is left to train".into()).into());
+    }
+
+    let data = dataset::open(&settings.data, backbone.input.size, say)?;
+    let faces = FaceCache::new(&data.folder, Device::Cpu)?;
+    let card = card(&settings, &backbone, &source, &data)?;
+    let mut task =
+        TripletTask::new(&backbone, &faces, &data.folder, &data.parts, &card, &settings)?;
+    for note in task.notes() {
+        say.line(&format!("note: {note}"));
+    }
+
+    let run = RunFolder::create(&settings.out, "train-triplet", &settings)?;
+    if let Some(moved) = &run.moved {
+        say.line(&format!("note: the older run is now {}", moved.display()));
+    }
+    data.split.write_csv(&run.split(), &data.folder)?;
+    let lr = settings.lr();
+    let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), trainable)?;
+    let plan = settings.schedule.plan(settings.epochs, lr);
+    let mut log = RunLog::create(run.path());
+    let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;
+
+    write_projector(context, &outcome, &data, &faces, &mut log)?;
+    for warning in log.take_warnings() {
+        say.warn(&warning);
+    }
+    summary(&outcome, &run, &data)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn card(
+    settings: &TripletSettings,
+    backbone: &Backbone,
+    source: &Source,
+    data: &dataset::Dataset,
+) -> Result<ModelCard> {
+    Ok(ModelCard {
+        version: env!("CARGO_PKG_VERSION").into(),
+        kind: ModelKind::Trunk,
+        architecture: settings.backbone,
+        embedding_dim: backbone.embedding_dim,
+        input: backbone.input.clone(),
+        weights: source.describe(),
+        classes: data.folder.identities.clone(),
+        seed: settings.data.seed,
+        epoch: 0,
+        data: data.card.clone(),
+        settings: super::settings_json(settings)?,
+        metrics: Default::default(),
+        calibration: None,
+        gallery: Vec::new(),
+    })
+}
+
+/// The best model's embeddings, with thumbnails and labels, for TensorBoard's projector.
+fn write_projector(
+    context: &Context,
+    outcome: &Outcome,
+    data: &dataset::Dataset,
+    faces: &FaceCache,
+    log: &mut RunLog,
+) -> Result<()> {
+    let best = Recogniser::load(&outcome.model, context.device()?)?;
+    let embeddings = embed_cached(&best.backbone, faces)?;
+    let names: Vec<String> = data
+        .parts
+        .labels
+        .iter()
+        .map(|&label| data.folder.identities.get(label).cloned().unwrap_or_default())
+        .collect();
+    let parts: Vec<String> = data.split.parts.iter().map(|part| part.name().to_owned()).collect();
+    let paths: Vec<String> =
+        data.folder.pictures.iter().map(|face| data.folder.relative(&face.path)).collect();
+    let sprite = Sprite::tile(&data.folder.fitted, (48, 48));
+    log.projector(&Projector {
+        embeddings: embeddings.values(),
+        dim: embeddings.dim(),
+        columns: &[("identity", &names), ("part", &parts), ("path", &paths)],
+        sprite: Some(&sprite),
+    });
+    Ok(())
+}
+
+fn summary(outcome: &Outcome, run: &RunFolder, data: &dataset::Dataset) -> std::io::Result<()> {
+    line(&format!("{:<22}{:>12}{:>12}", "validation", "untouched", "best"))?;
+    for (name, before) in &outcome.untouched.values {
+        let after = outcome.best.values.iter().find(|(other, _)| other == name);
+        let Some((_, after)) = after.filter(|_| *name != "threshold") else { continue };
+        line(&format!("{:<22}{:>12}{:>12}", label(name), percent(*before), percent(*after)))?;
+    }
+    if outcome.best_epoch == 0 {
+        line("no epoch scored above the untouched trunk: the best model is that trunk")?;
+    } else {
+        let trained = count(outcome.epochs, "epoch");
+        line(&format!("best epoch: {} of {trained}", outcome.best_epoch))?;
+    }
+    line(&format!("model: {}", outcome.model.display()))?;
+    line(&format!(
+        "curves, hardest triplets, projector: tensorboard --logdir {}",
+        run.path().display()
+    ))?;
+    line(&format!(
+        "next: visage train-classifier --data {} --trunk {}",
+        data.card.path.display(),
+        outcome.model.display()
+    ))
+}
+
+fn label(name: &str) -> &str {
+    match name {
+        "knn" => "1-NN, leave-one-out",
+        "knn_gallery" => "1-NN against training",
+        "centroid" => "nearest centroid",
+        "verification" => "verification",
+        "auc" => "verification AUC",
+        other => other,
+    }
+}

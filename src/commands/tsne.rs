@@ -1,0 +1,46 @@
+//! `visage tsne`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::{Context, dataset, trunk};
+use crate::cli;
+use crate::data::source;
+use crate::eval::tsne::{TsneOptions, tsne};
+use crate::figures::{self, Scatter, scatter};
+use crate::recognise::recogniser;
+
+pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
+    let say = &context.say;
+    let backbone = trunk::load(context, &flags.trunk)?;
+    let source = source::resolve(flags.data.as_deref(), Path::new("."))?;
+    if let Some(note) = &source.note {
+        say.line(note);
+    }
+    let folder = dataset::open_folder(&source.path, false, backbone.input.size, say)?;
+    let embeddings = recogniser::embed(&backbone, &folder.fitted)?;
+    let options = TsneOptions {
+        perplexity: f64::from(flags.perplexity),
+        iterations: flags.iterations,
+        seed: 0,
+    };
+    let bar = say.progress("t-SNE", flags.iterations as u64, "steps");
+    let points = tsne(&embeddings, &options, |_, _| bar.inc(1))?;
+    bar.finish();
+    let title = format!(
+        "t-SNE of {} faces, {} ({}-d)",
+        folder.pictures.len(),
+        backbone.architecture.name(),
+        backbone.embedding_dim
+    );
+    let picture = scatter(&Scatter {
+        title: &title,
+        names: &folder.identities,
+        points: &points,
+        labels: &folder.labels(),
+        validation: &[],
+    });
+    figures::save_png(&flags.out, &picture)?;
+    super::output::line(&format!("wrote {}", flags.out.display()))?;
+    Ok(ExitCode::SUCCESS)
+}

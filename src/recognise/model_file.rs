@@ -1,0 +1,178 @@
+//! The model file: a trunk, perhaps a classifier head and its gallery, and what there is to know
+//! about them, in one safetensors file whose trunk carries PyTorch's keys.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::eval::unknown::Logistic;
+use crate::models::{Architecture, InputSpec};
+use crate::weights::TensorFile;
+use crate::{Error, Result};
+
+/// The key of the metadata table under which [`ModelCard`] is stored as JSON.
+const CARD: &str = "visage";
+
+/// What kind of model a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelKind {
+    /// A trunk: pictures to embeddings.
+    Trunk,
+    /// A frozen trunk with a linear head, calibration and gallery: pictures to names.
+    Classifier,
+}
+
+/// The data a model was trained on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DataCard {
+    /// The folder, as given.
+    pub path: PathBuf,
+    /// SHA-256 over names and contents of all its pictures.
+    pub fingerprint: String,
+    /// Pictures used for training.
+    pub train: usize,
+    /// Pictures used for validation.
+    pub validation: usize,
+}
+
+/// How a classifier's scores become a probability, and when it says UNKNOWN.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    /// Divides the head's logits before the softmax.
+    pub temperature: f64,
+    /// P(one of the known identities | distance to the nearest training face).
+    pub known: Logistic,
+    /// When the answer is UNKNOWN.
+    pub unknown: Unknown,
+}
+
+/// When a face is called UNKNOWN.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unknown {
+    /// P(known) is below this: the choice of `train-classifier`, made on validation faces. Doubt
+    /// between two known identities does not make a face a stranger, so it plays no part.
+    KnownBelow(f64),
+    /// The answer's own probability is below this: what `--unknown PERCENT` asks for.
+    ProbabilityBelow(f64),
+}
+
+impl Unknown {
+    /// The threshold, as a share.
+    pub fn threshold(self) -> f64 {
+        match self {
+            Self::KnownBelow(threshold) | Self::ProbabilityBelow(threshold) => threshold,
+        }
+    }
+}
+
+/// Everything about a model that is not a tensor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelCard {
+    /// The version of Visage that wrote the file.
+    pub version: String,
+    /// What the file holds.
+    pub kind: ModelKind,
+    /// The trunk's architecture.
+    pub architecture: Architecture,
+    /// The length of its embeddings.
+    pub embedding_dim: i64,
+    /// Its input size and normalisation.
+    pub input: InputSpec,
+    /// What the trunk started from.
+    pub weights: String,
+    /// The identities it was trained on, in label order.
+    pub classes: Vec<String>,
+    /// The seed of the run.
+    pub seed: u64,
+    /// The epoch the weights are from; 0 is the untouched start.
+    pub epoch: usize,
+    /// The data of the run.
+    pub data: DataCard,
+    /// Every setting of the run, as in its `config.toml`.
+    pub settings: serde_json::Value,
+    /// The validation figures at that epoch.
+    pub metrics: BTreeMap<String, f64>,
+    /// For a classifier: its calibration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
+    /// For a classifier: the pictures behind the gallery's rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gallery: Vec<PathBuf>,
+}
+
+impl ModelCard {
+    /// Reads the card out of a file's metadata.
+    ///
+    /// # Errors
+    /// The file has no card (it is a plain weight file, not a model written by Visage), or one this
+    /// version cannot read.
+    pub fn of(path: &Path, file: &TensorFile) -> Result<Self> {
+        Self::parse(path, file.meta(CARD))
+    }
+
+    /// Reads the card without reading the tensors.
+    ///
+    /// # Errors
+    /// As [`ModelCard::of`].
+    pub fn peek(path: &Path) -> Result<Self> {
+        let metadata = TensorFile::read_metadata(path)?;
+        Self::parse(path, metadata.get(CARD).map(String::as_str))
+    }
+
+    fn parse(path: &Path, text: Option<&str>) -> Result<Self> {
+        let text = text.ok_or_else(|| {
+            Error::weights(
+                path,
+                "holds weights but no Visage model card; give it as --weights with a --backbone, \
+                 or give a model that train-triplet or train-classifier wrote",
+            )
+        })?;
+        serde_json::from_str(text).map_err(|error| {
+            Error::weights(path, format!("its model card cannot be read by this version: {error}"))
+        })
+    }
+
+    /// The card of this run's model at `epoch`, with its figures.
+    pub fn at(&self, epoch: usize, figures: &[(&str, f64)]) -> Self {
+        let metrics = figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        Self { epoch, metrics, ..self.clone() }
+    }
+
+    /// Stores the card in a file's metadata.
+    pub fn store(&self, file: &mut TensorFile) {
+        // Serialising plain structs and maps to JSON cannot fail.
+        file.metadata.insert(CARD.into(), serde_json::json!(self).to_string());
+    }
+}
+
+/// The newest model of `kind` among `runs/*/best.safetensors`.
+///
+/// # Errors
+/// There is none: says which command makes one.
+pub fn newest(runs: &Path, kind: ModelKind) -> Result<PathBuf> {
+    let mut found: Vec<(std::time::SystemTime, PathBuf)> = Vec::new();
+    let folders = std::fs::read_dir(runs).into_iter().flatten().flatten();
+    for path in folders.map(|folder| folder.path().join("best.safetensors")) {
+        let Ok(modified) = std::fs::metadata(&path).and_then(|meta| meta.modified()) else {
+            continue;
+        };
+        if ModelCard::peek(&path).is_ok_and(|card| card.kind == kind) {
+            found.push((modified, path));
+        }
+    }
+    found.sort();
+    found.pop().map(|(_, path)| path).ok_or_else(|| {
+        let (what, command, flag) = match kind {
+            ModelKind::Trunk => ("trunk", "train-triplet", "--trunk"),
+            ModelKind::Classifier => ("classifier", "train-classifier", "--model"),
+        };
+        Error::Config(format!(
+            "there is no trained {what} under {}; run `visage {command}` first, or name a model \
+             file with {flag}",
+            runs.display()
+        ))
+    })
+}

@@ -1,0 +1,270 @@
+//! Pictures to names: trunk, head, calibration and gallery together.
+
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+use tch::{Device, Kind, Tensor};
+
+use super::model_file::{Calibration, ModelCard, ModelKind, Unknown};
+use crate::data::picture;
+use crate::eval::calibration::softmax;
+use crate::eval::{Embeddings, knn};
+use crate::models::{Backbone, Mode};
+use crate::weights::{self, GALLERY, HEAD, TensorFile};
+use crate::{Error, Result};
+
+/// Pictures embedded in one forward pass.
+pub const BATCH: usize = 64;
+
+/// A linear layer from embeddings to one logit per identity.
+#[derive(Debug)]
+pub struct Head {
+    /// `[C, D]`
+    pub weight: Tensor,
+    /// `[C]`
+    pub bias: Tensor,
+}
+
+impl Head {
+    /// Logits `[N, C]` of embeddings `[N, D]`.
+    pub fn logits(&self, embeddings: &Embeddings) -> Vec<Vec<f32>> {
+        let rows = embeddings.rows() as i64;
+        let xs = Tensor::from_slice(embeddings.values()).view([rows, embeddings.dim() as i64]);
+        let logits = tch::no_grad(|| xs.linear(&self.weight, Some(&self.bias)));
+        Vec::<Vec<f32>>::try_from(logits.to_kind(Kind::Float)).unwrap_or_default()
+    }
+}
+
+/// The training faces a classifier remembers.
+#[derive(Debug)]
+pub struct Gallery {
+    /// One row a training picture.
+    pub embeddings: Embeddings,
+    /// Its identity.
+    pub labels: Vec<usize>,
+    /// Its file.
+    pub paths: Vec<PathBuf>,
+}
+
+/// What makes a trunk a classifier.
+#[derive(Debug)]
+pub struct Classifier {
+    /// Embeddings to logits.
+    pub head: Head,
+    /// The training faces.
+    pub gallery: Gallery,
+    /// Logits and distances to probabilities and UNKNOWN.
+    pub calibration: Calibration,
+}
+
+/// What the classifier says about one face.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The identities with their probabilities, likeliest first. They sum to P(known), the rest is
+    /// the probability of a stranger.
+    pub ranking: Vec<(usize, f64)>,
+    /// P(one of the identities), whichever.
+    pub known: f64,
+    /// The face is named, not UNKNOWN.
+    pub is_known: bool,
+    /// Euclidean distance to the nearest training face.
+    pub distance: f32,
+    /// The row of that face in the gallery.
+    pub neighbour: usize,
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Recogniser {
+    /// What there is to know about it.
+    pub card: ModelCard,
+    /// Its frozen trunk.
+    pub backbone: Backbone,
+    classifier: Option<Classifier>,
+}
+
+impl Recogniser {
+    /// Reads a model file written by `train-triplet` or `train-classifier`.
+    ///
+    /// # Errors
+    /// The file is missing, broken, not a model, or its tensors do not fit its card.
+    pub fn load(path: &Path, device: Device) -> Result<Self> {
+        let mut file = TensorFile::read(path)?;
+        let card = ModelCard::of(path, &file)?;
+        let backbone = Backbone::new(card.architecture, device);
+        weights::manifest::load_trunk(&backbone, path, &file)?;
+        backbone.params.freeze_all();
+        let classifier = match card.kind {
+            ModelKind::Trunk => None,
+            ModelKind::Classifier => Some(read_classifier(path, &card, &mut file)?),
+        };
+        Ok(Self { card, backbone, classifier })
+    }
+
+    /// Head, gallery and calibration, where the model is a classifier.
+    pub fn classifier(&self) -> Option<&Classifier> {
+        self.classifier.as_ref()
+    }
+
+    /// Calls UNKNOWN every face whose probability is below `share` (in [0, 1]).
+    pub fn demand_probability(&mut self, share: f64) {
+        if let Some(classifier) = &mut self.classifier {
+            classifier.calibration.unknown = Unknown::ProbabilityBelow(share);
+        }
+    }
+
+    /// Embeds pictures of any size: the model's own resize and normalisation, in batches.
+    ///
+    /// # Errors
+    /// What libtorch raises (out of memory, say).
+    pub fn embed(&self, pictures: &[RgbImage]) -> Result<Embeddings> {
+        embed(&self.backbone, pictures)
+    }
+
+    /// Names the faces behind `embeddings`.
+    ///
+    /// P(identity k) = P(known | distance to the nearest training face) · softmax(logits / T)_k.
+    ///
+    /// # Errors
+    /// The model has no head.
+    pub fn answer(&self, embeddings: &Embeddings) -> Result<Vec<Answer>> {
+        let classifier = self.classifier.as_ref().ok_or_else(|| {
+            Error::Config(
+                "the model is a trunk without a classifier; run `visage train-classifier` on it"
+                    .into(),
+            )
+        })?;
+        Ok(classifier.answer(embeddings))
+    }
+}
+
+impl Classifier {
+    /// One answer an embedding.
+    pub fn answer(&self, embeddings: &Embeddings) -> Vec<Answer> {
+        let nearest = knn::nearest(&self.gallery.embeddings, embeddings);
+        let answers = self.head.logits(embeddings).into_iter().zip(nearest);
+        answers.map(|(logits, near)| self.calibration.answer(&logits, near)).collect()
+    }
+}
+
+/// Writes a model file, whole or not at all: the trunk under PyTorch's keys, the classifier's
+/// tensors under `classifier.` and `gallery.`, the card in the metadata.
+///
+/// # Errors
+/// Names the path and what failed.
+pub fn write(
+    path: &Path,
+    card: &ModelCard,
+    trunk: &Backbone,
+    classifier: Option<&Classifier>,
+) -> Result<()> {
+    let mut file = TensorFile::default();
+    file.tensors.extend(trunk.params.snapshot());
+    let mut card = card.clone();
+    if let Some(Classifier { head, gallery, calibration }) = classifier {
+        let shape = [gallery.embeddings.rows() as i64, gallery.embeddings.dim() as i64];
+        let labels: Vec<i64> = gallery.labels.iter().map(|&label| label as i64).collect();
+        let embeddings = Tensor::from_slice(gallery.embeddings.values()).view(shape);
+        file.tensors.extend([
+            (format!("{HEAD}weight"), head.weight.shallow_clone()),
+            (format!("{HEAD}bias"), head.bias.shallow_clone()),
+            (format!("{GALLERY}embeddings"), embeddings),
+            (format!("{GALLERY}labels"), Tensor::from_slice(&labels)),
+        ]);
+        card.calibration = Some(calibration.clone());
+        card.gallery = gallery.paths.clone();
+    }
+    card.store(&mut file);
+    file.write(path)
+}
+
+impl Calibration {
+    /// One answer from the head's logits and the nearest gallery row with its distance.
+    pub fn answer(&self, logits: &[f32], (neighbour, distance): (usize, f32)) -> Answer {
+        let known = self.known.probability(f64::from(distance));
+        let mut ranking: Vec<_> = softmax(logits, self.temperature)
+            .into_iter()
+            .map(|share| share * known)
+            .enumerate()
+            .collect();
+        // Stable: equal probabilities stay in the order of the classes.
+        ranking.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let probability = ranking.first().map_or(0.0, |&(_, best)| best);
+        let is_known = match self.unknown {
+            Unknown::KnownBelow(threshold) => known >= threshold,
+            Unknown::ProbabilityBelow(threshold) => probability >= threshold,
+        };
+        Answer { ranking, known, is_known, distance, neighbour }
+    }
+}
+
+/// Embeds pictures of any size with a bare backbone.
+///
+/// # Errors
+/// What libtorch raises.
+pub fn embed(backbone: &Backbone, pictures: &[RgbImage]) -> Result<Embeddings> {
+    let dim = backbone.embedding_dim as usize;
+    let mut values = Vec::with_capacity(pictures.len() * dim);
+    for batch in pictures.chunks(BATCH) {
+        let fitted: Vec<_> =
+            batch.iter().map(|picture| picture::fit(picture, backbone.input.size)).collect();
+        values.extend(embed_batch(backbone, &picture::to_tensor(&fitted)?)?);
+    }
+    Embeddings::new(pictures.len(), dim, values)
+}
+
+/// Embeds one batch of fitted pictures, u8 `[N, 3, S, S]`; row-major values.
+///
+/// # Errors
+/// What libtorch raises.
+pub fn embed_batch(backbone: &Backbone, pixels: &Tensor) -> Result<Vec<f32>> {
+    embed_unit(backbone, &(pixels.to_device(backbone.device()).to_kind(Kind::Float) / 255.0))
+}
+
+/// Embeds one batch of fitted pictures, f32 `[N, 3, S, S]` in [0, 1]; row-major values.
+///
+/// # Errors
+/// What libtorch raises.
+pub fn embed_unit(backbone: &Backbone, pictures: &Tensor) -> Result<Vec<f32>> {
+    let rows = tch::no_grad(|| backbone.embed(pictures, Mode::EVAL)).to_device(Device::Cpu);
+    let mut values = vec![0f32; rows.numel()];
+    rows.contiguous().f_copy_data(&mut values, rows.numel())?;
+    Ok(values)
+}
+
+fn read_classifier(path: &Path, card: &ModelCard, file: &mut TensorFile) -> Result<Classifier> {
+    let (classes, dim) = (card.classes.len() as i64, card.embedding_dim);
+    let rows = card.gallery.len() as i64;
+    let mut take = |name: String, kind: Kind, shape: &[i64]| -> Result<Tensor> {
+        let tensor = file
+            .tensors
+            .remove(&name)
+            .ok_or_else(|| Error::weights(path, format!("{name} is missing")))?;
+        if tensor.size() != shape {
+            let found = tensor.size();
+            return Err(Error::weights(path, format!("{name} is {found:?}, not {shape:?}")));
+        }
+        Ok(tensor.to_kind(kind))
+    };
+    let head = Head {
+        weight: take(format!("{HEAD}weight"), Kind::Float, &[classes, dim])?,
+        bias: take(format!("{HEAD}bias"), Kind::Float, &[classes])?,
+    };
+    let embeddings = take(format!("{GALLERY}embeddings"), Kind::Float, &[rows, dim])?;
+    let labels = take(format!("{GALLERY}labels"), Kind::Int64, &[rows])?;
+    let labels: Vec<i64> = Vec::try_from(labels)?;
+    if rows == 0 || labels.iter().any(|label| !(0..classes).contains(label)) {
+        return Err(Error::weights(path, format!("{GALLERY}labels do not match the classes")));
+    }
+    let values: Vec<f32> = Vec::try_from(embeddings.flatten(0, -1))?;
+    let gallery = Gallery {
+        embeddings: Embeddings::new(rows as usize, dim as usize, values)?,
+        labels: labels.into_iter().map(|label| label as usize).collect(),
+        paths: card.gallery.clone(),
+    };
+    let calibration = card
+        .calibration
+        .clone()
+        .ok_or_else(|| Error::weights(path, "its model card has no calibration"))?;
+    Ok(Classifier { head, gallery, calibration })
+}

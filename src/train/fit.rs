@@ -1,0 +1,229 @@
+//! The training loop: one for every kind of training.
+
+use std::path::PathBuf;
+
+use tch::Tensor;
+
+use super::log::RunLog;
+use super::optim::Optimizer;
+use super::progress::Reporter;
+use super::run_folder::RunFolder;
+use super::schedule::Schedule;
+use crate::Result;
+
+/// What one optimiser step was worth: everything stays on the device until the epoch ends.
+#[derive(Debug)]
+pub struct Step {
+    /// The loss, 0-d, with its graph.
+    pub loss: Tensor,
+    /// Further 0-d figures, averaged over the epoch for the log.
+    pub measures: Vec<(&'static str, Tensor)>,
+}
+
+/// The validation figures of one epoch.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scores {
+    /// Named figures, in the order of the table's columns.
+    pub values: Vec<(&'static str, f64)>,
+    /// What "better" means: compared in order, larger is better.
+    pub rank: Vec<f64>,
+    /// The figures for the progress line.
+    pub headline: String,
+}
+
+impl Scores {
+    /// The model makes numbers that are not finite: worse than anything.
+    pub fn diverged() -> Self {
+        let headline = "the embeddings are not finite".into();
+        Self { values: Vec::new(), rank: vec![f64::NAN], headline }
+    }
+
+    fn has_diverged(&self) -> bool {
+        self.rank.iter().any(|figure| figure.is_nan())
+    }
+
+    fn beats(&self, other: &Self) -> bool {
+        self.rank.partial_cmp(&other.rank) == Some(std::cmp::Ordering::Greater)
+    }
+}
+
+/// A kind of training: what a batch, a loss and a score are.
+pub trait Task {
+    /// The batches of an epoch, as lists of picture indices; a function of the seed and the epoch.
+    ///
+    /// # Errors
+    /// The data cannot fill a batch.
+    fn batches(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>>;
+
+    /// Forward pass and loss of one batch.
+    ///
+    /// # Errors
+    /// What libtorch raises.
+    fn step(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Step>;
+
+    /// Scores the model as it is; epoch 0 is the untouched start. Pictures of the state (strips,
+    /// histograms) go to the log.
+    ///
+    /// # Errors
+    /// What libtorch raises.
+    fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores>;
+
+    /// Writes the model as it is.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    fn save(&self, path: &std::path::Path, epoch: usize, scores: &Scores) -> Result<()>;
+}
+
+/// How long, how fast, how patient.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The most epochs.
+    pub epochs: usize,
+    /// The highest learning rate.
+    pub lr: f64,
+    /// Share of all steps that the learning rate takes to rise.
+    pub warmup: f64,
+    /// Falls along a cosine after it, or stays.
+    pub cosine: bool,
+    /// Epochs without a better score before the run ends early; 0 for never.
+    pub patience: usize,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The scores of the untouched start.
+    pub untouched: Scores,
+    /// The best scores and their epoch; 0 when no epoch beat the start.
+    pub best: Scores,
+    /// The epoch of the best scores.
+    pub best_epoch: usize,
+    /// Epochs trained.
+    pub epochs: usize,
+    /// The best model's file.
+    pub model: PathBuf,
+}
+
+/// Trains `task`, keeping the best and the last model in `run`.
+///
+/// The untouched start is scored first and saved as the best there is: only a higher score ever
+/// replaces it.
+///
+/// # Errors
+/// What the task raises, or a model file that cannot be written. Logging never ends a run.
+pub fn fit(
+    task: &mut dyn Task,
+    optimizer: &mut Optimizer,
+    plan: &Plan,
+    run: &RunFolder,
+    log: &mut RunLog,
+    say: &Reporter,
+) -> Result<Outcome> {
+    let untouched = task.validate(0, log)?;
+    task.save(&run.best(), 0, &untouched)?;
+    record(log, 0, &[], &untouched);
+    say.line(&format!("epoch 0 (untouched): {}", untouched.headline));
+    let (mut best, mut best_epoch) = (untouched.clone(), 0);
+    let (mut schedule, mut done, mut trained) = (Schedule::Constant, 0u64, 0);
+    for epoch in 1..=plan.epochs {
+        let batches = task.batches(epoch)?;
+        if epoch == 1 {
+            schedule = plan.schedule(batches.len());
+        }
+        let bar = say.progress(
+            &format!("epoch {epoch}/{}", plan.epochs),
+            batches.iter().map(|batch| batch.len() as u64).sum(),
+            "pictures",
+        );
+        let mut totals = Totals::default();
+        for (index, batch) in batches.iter().enumerate() {
+            optimizer.zero_grad()?;
+            let step = task.step(epoch, index, batch)?;
+            step.loss.backward();
+            optimizer.step(plan.lr * schedule.factor(done))?;
+            totals.add(step);
+            done += 1;
+            bar.inc(batch.len() as u64);
+        }
+        drop(bar);
+        let mut means = totals.means();
+        means.push(("lr", plan.lr * schedule.factor(done.saturating_sub(1))));
+        let scores = task.validate(epoch, log)?;
+        record(log, epoch, &means, &scores);
+        trained = epoch;
+        let is_best = scores.beats(&best);
+        let loss = means.first().map_or(f64::NAN, |(_, loss)| *loss);
+        let mark = if is_best { "  (best)" } else { "" };
+        say.line(&format!("epoch {epoch}: loss {loss:.4}, {}{mark}", scores.headline));
+        for warning in log.take_warnings() {
+            say.warn(&warning);
+        }
+        if scores.has_diverged() || !loss.is_finite() {
+            say.warn(&format!(
+                "training diverged in epoch {epoch}; stopping, the best model is kept (a lower --lr \
+                 helps)"
+            ));
+            break;
+        }
+        if is_best {
+            task.save(&run.best(), epoch, &scores)?;
+            (best, best_epoch) = (scores.clone(), epoch);
+        }
+        task.save(&run.last(), epoch, &scores)?;
+        if plan.patience > 0 && epoch - best_epoch >= plan.patience {
+            say.line(&format!("stopping: no better score for {} epochs", plan.patience));
+            break;
+        }
+    }
+    Ok(Outcome { untouched, best, best_epoch, epochs: trained, model: run.best() })
+}
+
+impl Plan {
+    fn schedule(&self, steps_per_epoch: usize) -> Schedule {
+        let total_steps = (steps_per_epoch * self.epochs) as u64;
+        let warmup_steps = (self.warmup * total_steps as f64).round() as u64;
+        let final_fraction = if self.cosine { 0.0 } else { 1.0 };
+        Schedule::WarmupCosine { warmup_steps, total_steps, final_fraction }
+    }
+}
+
+/// Running sums on the device; read once an epoch.
+#[derive(Default)]
+struct Totals {
+    sums: Vec<(&'static str, Tensor)>,
+    steps: usize,
+}
+
+impl Totals {
+    fn add(&mut self, step: Step) {
+        let figures = std::iter::once(("loss", step.loss)).chain(step.measures);
+        for (at, (name, value)) in figures.enumerate() {
+            let value = value.detach();
+            match self.sums.get_mut(at) {
+                Some((_, sum)) => *sum += value,
+                None => self.sums.push((name, value.copy())),
+            }
+        }
+        self.steps += 1;
+    }
+
+    fn means(&self) -> Vec<(&'static str, f64)> {
+        let mean = |sum: &Tensor| f64::try_from(sum).unwrap_or(f64::NAN) / self.steps as f64;
+        self.sums.iter().map(|(name, sum)| (*name, mean(sum))).collect()
+    }
+}
+
+/// One row of metrics.csv and one point of every TensorBoard curve.
+fn record(log: &mut RunLog, epoch: usize, means: &[(&'static str, f64)], scores: &Scores) {
+    let train: Vec<_> =
+        means.iter().map(|(name, value)| (format!("train/{name}"), *value)).collect();
+    let val = scores.values.iter().map(|(name, value)| (format!("val/{name}"), *value));
+    let all: Vec<_> = train.into_iter().chain(val).collect();
+    let tags: Vec<_> = all.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    log.scalars(epoch as u64, &tags);
+    let mut row = vec![("epoch", epoch as f64)];
+    row.extend(means.iter().copied());
+    row.extend(scores.values.iter().copied());
+    log.epoch_row(&row);
+}

@@ -1,0 +1,375 @@
+//! The commands as a user runs them, on drawn pictures: exit codes, standard output, files.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::OnceLock;
+
+use assert_cmd::Command;
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+use visage::models::{Architecture, Backbone};
+use visage::recognise::ModelCard;
+use visage::weights::{Source, TensorFile};
+
+/// A "face": an identity is a colour pair and a wave; a picture varies phase and noise.
+fn draw(identity: u32, picture: u32, side: u32) -> RgbImage {
+    let mut state = identity * 7919 + picture * 104_729 + 1;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(state >> 24) / 255.0
+    };
+    let (frequency, phase) = (3.0 + 4.0 * f64::from(identity), 0.5 * f64::from(picture));
+    RgbImage::from_fn(side, side, |x, y| {
+        let (x, y) = (f64::from(x) / f64::from(side), f64::from(y) / f64::from(side));
+        let wave = 0.5 + 0.5 * (frequency * (x + f64::from(identity % 2) * y) + phase).sin();
+        let level = |tint: u32| 200.0 * wave * f64::from((identity + tint) % 3 + 1) / 3.0;
+        Rgb([0, 1, 2].map(|tint| (level(tint) + 40.0 * noise()) as u8))
+    })
+}
+
+const IDENTITIES: [&str; 4] = ["ada", "bohr", "curie", "dirac"];
+
+fn write_faces(root: &Path) {
+    for (identity, name) in IDENTITIES.iter().enumerate() {
+        std::fs::create_dir_all(root.join(name)).unwrap();
+        for picture in 0..8 {
+            let side = 70 + 10 * picture;
+            let path = root.join(name).join(format!("{picture}.png"));
+            draw(identity as u32, picture, side).save(path).unwrap();
+        }
+    }
+}
+
+fn visage(folder: &Path, arguments: &[&str]) -> Output {
+    Command::cargo_bin("visage")
+        .unwrap()
+        .current_dir(folder)
+        .args(["--device", "cpu", "--threads", "1"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Runs a command that must succeed and returns its standard output.
+fn run(folder: &Path, arguments: &[&str]) -> String {
+    let output = visage(folder, arguments);
+    assert!(output.status.success(), "visage {arguments:?}:\n{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Runs a command that must fail and returns its standard error.
+fn fail(folder: &Path, arguments: &[&str]) -> String {
+    let output = visage(folder, arguments);
+    assert_eq!(output.status.code(), Some(2), "visage {arguments:?}:\n{}", text(&output.stdout));
+    let errors = text(&output.stderr);
+    assert!(!errors.contains("panicked"), "{errors}");
+    errors
+}
+
+const TRAIN: [&str; 11] =
+    ["train-triplet", "--data", "faces", "--epochs", "2", "-p", "4", "-k", "2", "--seed", "7"];
+
+/// A folder with faces, a trunk and a classifier, trained once for all tests that only read them.
+fn trained() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap().keep();
+        write_faces(&folder.join("faces"));
+        run(&folder, &TRAIN);
+        run(&folder, &["train-classifier"]);
+        folder
+    })
+}
+
+#[test]
+fn a_run_folder_holds_what_the_documentation_says() {
+    let folder = trained();
+    for run in ["triplet", "classifier"] {
+        let run = folder.join("runs").join(run);
+        for file in ["best.safetensors", "last.safetensors", "config.toml", "split.csv"] {
+            assert!(run.join(file).is_file(), "{}", run.join(file).display());
+        }
+        let card = ModelCard::peek(&run.join("best.safetensors")).unwrap();
+        assert_eq!(card.classes, IDENTITIES);
+        assert_eq!(card.data.train + card.data.validation, 32);
+        assert_eq!(card.data.fingerprint.len(), 64);
+        assert_eq!(card.settings["seed"], if run.ends_with("triplet") { 7 } else { 0 });
+    }
+    let table = std::fs::read_to_string(folder.join("runs/triplet/metrics.csv")).unwrap();
+    let rows: Vec<_> = table.lines().collect();
+    assert_eq!(rows.len(), 4, "a header, the untouched trunk and two epochs:\n{table}");
+    for column in
+        ["epoch", "loss", "active", "positive_distance", "knn", "centroid", "verification"]
+    {
+        assert!(rows[0].split(',').any(|name| name == column), "no column {column}: {}", rows[0]);
+    }
+    let board = folder.join("runs/triplet/tensorboard");
+    let names: Vec<_> = std::fs::read_dir(board)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    for wanted in ["events.out.tfevents", "projector_config.pbtxt", "tensors.tsv", "sprite.png"] {
+        assert!(names.iter().any(|name| name.starts_with(wanted)), "{wanted} in {names:?}");
+    }
+    // The classifier kept the trunk's validation pictures out of its own training.
+    let split = |run: &str| std::fs::read(folder.join("runs").join(run).join("split.csv")).unwrap();
+    assert_eq!(split("triplet"), split("classifier"));
+}
+
+#[test]
+fn the_trunk_in_a_model_file_has_pytorchs_keys_and_the_classifier_keeps_it() {
+    let folder = trained().join("runs");
+    let trunk = TensorFile::read(&folder.join("triplet/best.safetensors")).unwrap();
+    let model = TensorFile::read(&folder.join("classifier/best.safetensors")).unwrap();
+    let backbone = Backbone::new(Architecture::OpenFace, tch::Device::Cpu);
+    let keys: std::collections::BTreeSet<_> =
+        backbone.params.iter().map(|param| param.name.as_str()).collect();
+    assert_eq!(
+        trunk.tensors.keys().map(String::as_str).collect::<std::collections::BTreeSet<_>>(),
+        keys
+    );
+    for (name, tensor) in &trunk.tensors {
+        assert_eq!(tensor, &model.tensors[name], "{name} changed although the trunk is frozen");
+    }
+    assert_eq!(model.tensors["classifier.weight"].size(), [4, 128]);
+}
+
+#[test]
+fn the_same_config_gives_bit_identical_weights() {
+    let folder = trained();
+    let again = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(folder.join("faces"), again.path().join("faces")).unwrap();
+    let config = folder.join("runs/triplet/config.toml");
+    run(again.path(), &["train-triplet", "--config", config.to_str().unwrap()]);
+    for file in ["last.safetensors", "split.csv", "metrics.csv"] {
+        let read = |root: &Path| std::fs::read(root.join("runs/triplet").join(file)).unwrap();
+        assert!(read(folder) == read(again.path()), "{file} differs");
+    }
+    let other = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(folder.join("faces"), other.path().join("faces")).unwrap();
+    let config = config.to_str().unwrap();
+    run(other.path(), &["train-triplet", "--config", config, "--seed", "8"]);
+    let weights = |root: &Path| {
+        TensorFile::read(&root.join("runs/triplet/last.safetensors")).unwrap().tensors
+    };
+    assert_ne!(weights(folder)["layer25.weight"], weights(other.path())["layer25.weight"]);
+}
+
+#[test]
+fn a_ruined_run_keeps_the_untouched_trunk_as_its_best() {
+    let folder = tempfile::tempdir().unwrap();
+    write_faces(&folder.path().join("faces"));
+    // A learning rate that destroys the trunk in one step.
+    let said = run(folder.path(), &[&TRAIN[..], &["--lr", "100", "--warmup", "0"]].concat());
+    assert!(said.contains("the best model is that trunk"), "{said}");
+    let path = folder.path().join("runs/triplet/best.safetensors");
+    assert_eq!(ModelCard::peek(&path).unwrap().epoch, 0);
+    let best = TensorFile::read(&path).unwrap();
+    let untouched = Backbone::new(Architecture::OpenFace, tch::Device::Cpu);
+    Source::resolve(None, Architecture::OpenFace).unwrap().load_into(&untouched).unwrap();
+    for param in untouched.params.iter() {
+        assert_eq!(best.tensors[&param.name], param.tensor, "{}", param.name);
+    }
+}
+
+#[test]
+fn frozen_prefixes_do_not_move() {
+    let folder = tempfile::tempdir().unwrap();
+    write_faces(&folder.path().join("faces"));
+    run(folder.path(), &[&TRAIN[..], &["--freeze", "layer1,layer14"]].concat());
+    let last = TensorFile::read(&folder.path().join("runs/triplet/last.safetensors")).unwrap();
+    let start = Backbone::new(Architecture::OpenFace, tch::Device::Cpu);
+    Source::resolve(None, Architecture::OpenFace).unwrap().load_into(&start).unwrap();
+    for param in start.params.iter() {
+        let moved = last.tensors[&param.name] != param.tensor;
+        let frozen = param.name.starts_with("layer1.") || param.name.starts_with("layer14.");
+        // Batch statistics stay as they are while fine-tuning.
+        assert_eq!(moved, param.is_parameter && !frozen, "{}", param.name);
+    }
+    let said = fail(folder.path(), &[&TRAIN[..], &["--freeze", "layer99"]].concat());
+    assert!(said.contains("--freeze layer99") && said.contains("layer25"), "{said}");
+}
+
+#[test]
+fn classify_speaks_the_originals_words() {
+    let folder = trained();
+    let one = run(folder, &["classify", "faces/ada/0.png", "--unknown", "0"]);
+    assert!(one.starts_with("ada with ") && one.ends_with("% probability\n"), "{one}");
+    let one = run(folder, &["classify", "faces/ada/0.png", "--unknown", "100"]);
+    assert!(one.starts_with("UNKNOWN FACE, but similar to ada with "), "{one}");
+    let all = run(folder, &["classify", "faces/ada", "faces/bohr/3.png", "--unknown", "0"]);
+    let lines: Vec<_> = all.lines().collect();
+    assert_eq!(lines.len(), 9);
+    assert!(lines[0].starts_with("faces/ada/0.png: "), "{all}");
+    assert!(lines[8].starts_with("faces/bohr/3.png: "), "{all}");
+    let top = run(folder, &["classify", "faces/ada/0.png", "--top", "3"]);
+    assert_eq!(top.lines().count(), 3, "{top}");
+}
+
+#[test]
+fn classify_json_has_the_documented_keys() {
+    let folder = trained();
+    let output = visage(folder, &["classify", "faces", "--json", "--top", "2"]);
+    let lines: Vec<Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 32);
+    for answer in &lines {
+        assert!(Path::new(answer["file"].as_str().unwrap()).starts_with("faces"));
+        let probability = answer["probability"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&probability));
+        assert!(answer["label"].is_null() || answer["label"] == answer["nearest"]);
+        assert!(answer["distance"].as_f64().unwrap() >= 0.0);
+        assert!(folder.join(answer["nearest_path"].as_str().unwrap()).is_file());
+        assert_eq!(answer["top"].as_array().unwrap().len(), 2);
+    }
+    // A training face is its own nearest neighbour.
+    assert!(lines.iter().any(|answer| answer["distance"].as_f64().unwrap() < 1e-3));
+}
+
+#[test]
+fn a_bad_picture_is_an_error_line_and_the_others_go_on() {
+    let folder = trained();
+    let broken = tempfile::tempdir().unwrap();
+    let corrupt = broken.path().join("corrupt.png");
+    let whole = std::fs::read(folder.join("faces/ada/0.png")).unwrap();
+    std::fs::write(&corrupt, &whole[..whole.len() / 2]).unwrap();
+    let output = visage(
+        folder,
+        &["classify", "no/such.png", corrupt.to_str().unwrap(), "faces/ada/0.png", "--json"],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let (out, errors) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(out.lines().count(), 1, "{out}");
+    assert!(errors.contains("error: no/such.png"), "{errors}");
+    assert!(errors.contains("corrupt.png"), "{errors}");
+}
+
+#[test]
+fn evaluate_reports_accuracy_unknowns_and_strangers() {
+    let folder = trained();
+    let strangers = tempfile::tempdir().unwrap();
+    for picture in 0..5 {
+        let path = strangers.path().join(format!("{picture}.png"));
+        RgbImage::from_pixel(96, 96, Rgb([picture as u8 * 50; 3])).save(path).unwrap();
+    }
+    let strangers = strangers.path().to_str().unwrap();
+    let arguments =
+        ["evaluate", "--data", "faces", "--strangers", strangers, "--json", "--confusion", "c.png"];
+    let report: Value = serde_json::from_str(&run(folder, &arguments)).unwrap();
+    assert_eq!(report["pictures"], 32);
+    assert!(report["trained_on"].as_u64().unwrap() > 16);
+    for key in ["accuracy", "unseen_accuracy", "knn_accuracy", "named", "named_right", "ece"] {
+        let value = report[key].as_f64().unwrap_or_else(|| panic!("{key}: {report}"));
+        assert!((0.0..=1.0).contains(&value), "{key}: {value}");
+    }
+    assert_eq!(report["strangers"]["pictures"], 5);
+    let matrix = report["confusion"]["matrix"].as_array().unwrap();
+    let counted: u64 = matrix
+        .iter()
+        .flat_map(|row| row.as_array().unwrap())
+        .map(|count| count.as_u64().unwrap())
+        .sum();
+    assert_eq!(counted, 32);
+    assert_eq!(matrix[0].as_array().unwrap().len(), 5, "four identities and UNKNOWN");
+    assert!(image::open(folder.join("c.png")).unwrap().width() > 200);
+    let table = run(folder, &["evaluate", "--data", "faces"]);
+    assert!(table.contains("accuracy") && table.contains("dirac"), "{table}");
+}
+
+#[test]
+fn embeddings_come_in_three_formats_with_paths_and_labels() {
+    let folder = trained();
+    for out in ["e.npy", "e.csv", "e.safetensors"] {
+        run(folder, &["embed", "faces", "--backbone", "openface", "--out", out]);
+    }
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let bytes = read("e.npy");
+    let array = npyz::NpyFile::new(&bytes[..]).unwrap();
+    assert_eq!(array.shape(), [32, 128]);
+    let values: Vec<f32> = array.into_vec().unwrap();
+    let file = TensorFile::read(&folder.join("e.safetensors")).unwrap();
+    assert_eq!(Vec::<f32>::try_from(file.tensors["embeddings"].flatten(0, -1)).unwrap(), values);
+    // Writing the .npy left a table of paths and labels beside it, which e.csv then replaced.
+    let table = text(&read("e.csv"));
+    let mut rows = csv::Reader::from_reader(table.as_bytes());
+    for (index, row) in rows.records().enumerate() {
+        let row = row.unwrap();
+        assert_eq!(row[1], *IDENTITIES[index / 8]);
+        assert_eq!(row[2].parse::<f32>().unwrap(), values[index * 128]);
+    }
+    let length: f32 = values[..128].iter().map(|v| v * v).sum();
+    assert!((length - 1.0).abs() < 1e-4, "not on the unit sphere: {length}");
+    let said = fail(folder, &["embed", "faces", "--backbone", "openface", "--out", "e.txt"]);
+    assert!(said.contains("--out e.txt") && said.contains(".npy"), "{said}");
+}
+
+#[test]
+fn tsne_draws_the_same_picture_twice() {
+    let folder = trained();
+    let draw = |name: &str| {
+        run(folder, &["tsne", "--data", "faces", "--out", name, "--iterations", "100"]);
+        std::fs::read(folder.join(name)).unwrap()
+    };
+    assert!(draw("t1.png") == draw("t2.png"));
+}
+
+#[test]
+fn doctor_tells_what_is_there_and_what_to_do() {
+    let empty = tempfile::tempdir().unwrap();
+    let said = run(empty.path(), &["doctor"]);
+    assert!(said.contains("libtorch") && said.contains("2.13"), "{said}");
+    assert!(said.contains("visage train-triplet"), "no advice: {said}");
+    let report: Value = serde_json::from_str(&run(empty.path(), &["doctor", "--json"])).unwrap();
+    assert_eq!(report["libtorch"]["state"], "ok");
+    assert_eq!(report["newest_model"]["state"], "missing");
+}
+
+#[test]
+fn cuda_that_is_not_there_is_refused_with_the_reason() {
+    if visage::native::load_cuda().is_ok() {
+        eprintln!("skipped: CUDA works here");
+        return;
+    }
+    let folder = trained();
+    let output = Command::cargo_bin("visage")
+        .unwrap()
+        .current_dir(folder)
+        .args(["classify", "faces/ada/0.png", "--device", "cuda"])
+        .output()
+        .unwrap();
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.starts_with("error: --device cuda:0: "), "{errors}");
+    assert_eq!(errors.matches("error:").count(), 1, "printed once: {errors}");
+}
+
+#[test]
+fn bad_input_names_the_flag_and_the_fix() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let cases: [(&[&str], &[&str]); 8] = [
+        (&["train-triplet", "--data", "nowhere"], &["nowhere"]),
+        (&["train-triplet", "--margin", "-1"], &["--margin -1", "above 0"]),
+        (&["train-triplet", "--val-fraction", "1"], &["--val-fraction 1"]),
+        (&["train-triplet", "-k", "1"], &["--pictures-per-identity 1"]),
+        (
+            &["train-triplet", "--weights", "no.pth"],
+            &["--weights no.pth", "openface-nn4-distilled"],
+        ),
+        (&["train-classifier"], &["train-triplet"]),
+        (&["classify", "x.png"], &["train-classifier"]),
+        (&["classify", "x.png", "--model", "no.safetensors"], &["no.safetensors"]),
+    ];
+    for (arguments, parts) in cases {
+        let said = fail(here, arguments);
+        for part in parts {
+            assert!(said.contains(part), "visage {arguments:?} should say {part:?}:\n{said}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(here).unwrap().count(), 0, "nothing may be left behind");
+}
