@@ -268,7 +268,7 @@ mod tests {
         let settings = triplet(&["--config", path, "--epochs", "7"]).unwrap();
         assert_eq!((settings.margin, settings.epochs, settings.flip), (0.5, 7, false));
         assert_eq!(settings.pictures_per_identity, 4);
-        assert_eq!(settings.lr(), 3e-3);
+        assert_eq!(settings.lr(), 6e-3);
     }
 
     #[test]

@@ -45,7 +45,7 @@ struct Table {
 
 pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
     let format = Format::of(&flags.out)?;
-    let backbone = trunk::load(context, &flags.trunk)?;
+    let backbone = trunk::load(context, &flags.trunk)?.backbone;
     let mut paths = Vec::new();
     for input in &flags.inputs {
         paths.extend(picture::walk(input)?);

@@ -8,13 +8,14 @@ use super::output::{count, line, percent};
 use super::{Context, dataset};
 use crate::data::cache::FaceCache;
 use crate::device;
+use crate::figures::{self, Curve, Series};
 use crate::models::Backbone;
 use crate::recognise::{ModelCard, ModelKind, Recogniser};
 use crate::train::fit::{Outcome, fit};
 use crate::train::log::RunLog;
 use crate::train::log::projector::{Projector, Sprite};
 use crate::train::optim::Optimizer;
-use crate::train::run_folder::RunFolder;
+use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::settings::{BnMode, TripletSettings};
 use crate::train::triplet::{TripletTask, embed_cached};
 use crate::weights::Source;
@@ -65,9 +66,12 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), trainable)?;
     let plan = settings.schedule.plan(settings.epochs, lr);
     let mut log = RunLog::create(run.path());
+    log.text("config", 0, &markdown(&config_text("train-triplet", &settings)?));
     let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;
 
     write_projector(context, &outcome, &data, &faces, &mut log)?;
+    let curves = run.path().join("curves.png");
+    figures::save_png(&curves, &learning_curves(&outcome))?;
     for warning in log.take_warnings() {
         say.warn(&warning);
     }
@@ -126,6 +130,36 @@ fn write_projector(
         sprite: Some(&sprite),
     });
     Ok(())
+}
+
+/// A text of several lines as TensorBoard shows it unchanged.
+fn markdown(text: &str) -> String {
+    format!("```\n{text}\n```")
+}
+
+/// Loss and validation figures over the epochs.
+fn learning_curves(outcome: &Outcome) -> image::RgbImage {
+    let epochs = || (0..).map(|epoch| epoch as f64);
+    let figure = |name: &'static str| {
+        let points = epochs().zip(&outcome.history).filter_map(|(epoch, (_, scores))| {
+            let (_, value) = scores.values.iter().find(|(other, _)| *other == name)?;
+            Some((epoch, *value))
+        });
+        Series { name: label(name).into(), points: points.collect() }
+    };
+    let losses =
+        epochs().zip(&outcome.history).filter_map(|(epoch, (loss, _))| Some((epoch, (*loss)?)));
+    let mut series = vec![Series { name: "training loss".into(), points: losses.collect() }];
+    series.extend(["knn", "knn_gallery", "verification"].map(figure));
+    figures::curve(&Curve {
+        title: "Triplet training: loss and validation accuracy",
+        x_label: "epoch",
+        y_label: "",
+        series: &series,
+        x_range: None,
+        y_range: None,
+        diagonal: false,
+    })
 }
 
 fn summary(outcome: &Outcome, run: &RunFolder, data: &dataset::Dataset) -> std::io::Result<()> {

@@ -1,5 +1,7 @@
 //! `--model FILE`, or `--backbone B --weights W`, or the newest run: the trunk that embeds.
 
+use std::path::PathBuf;
+
 use super::Context;
 use crate::Result;
 use crate::cli::TrunkChoice;
@@ -7,18 +9,24 @@ use crate::models::Backbone;
 use crate::recognise::{ModelKind, Recogniser, model_file};
 use crate::weights::Source;
 
+/// A trunk, and the split it was trained with where that lies beside its model file.
+pub struct Trunk {
+    pub backbone: Backbone,
+    pub split: Option<PathBuf>,
+}
+
 /// Loads the trunk the flags ask for and tells which it is.
 ///
 /// # Errors
 /// The model or the weights cannot be loaded, or there is no run to take a model from.
-pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Backbone> {
+pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
     let device = context.device()?;
     if let Some(architecture) = choice.backbone {
         let source = Source::resolve(choice.weights.as_deref(), architecture)?;
         let backbone = Backbone::new(architecture, device);
         source.load_into(&backbone)?;
         context.say.line(&format!("trunk: {}, {}", architecture.name(), source.describe()));
-        return Ok(backbone);
+        return Ok(Trunk { backbone, split: None });
     }
     let path = match &choice.model {
         Some(path) => path.clone(),
@@ -27,5 +35,6 @@ pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Backbone> {
     };
     let model = Recogniser::load(&path, device)?;
     context.say.line(&format!("trunk: {} of {}", model.card.architecture.name(), path.display()));
-    Ok(model.backbone)
+    let split = Some(path.with_file_name("split.csv")).filter(|path| path.is_file());
+    Ok(Trunk { backbone: model.backbone, split })
 }

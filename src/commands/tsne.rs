@@ -3,16 +3,17 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{Context, dataset, trunk};
+use super::trunk::{self, Trunk};
+use super::{Context, dataset};
 use crate::cli;
-use crate::data::source;
+use crate::data::{Part, Split, source};
 use crate::eval::tsne::{TsneOptions, tsne};
 use crate::figures::{self, Scatter, scatter};
 use crate::recognise::recogniser;
 
 pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
     let say = &context.say;
-    let backbone = trunk::load(context, &flags.trunk)?;
+    let Trunk { backbone, split } = trunk::load(context, &flags.trunk)?;
     let source = source::resolve(flags.data.as_deref(), Path::new("."))?;
     if let Some(note) = &source.note {
         say.line(note);
@@ -27,6 +28,11 @@ pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
     let bar = say.progress("t-SNE", flags.iterations as u64, "steps");
     let points = tsne(&embeddings, &options, |_, _| bar.inc(1))?;
     bar.finish();
+    // Validation faces are drawn hollow where the trunk's split is of these very pictures.
+    let split = split.and_then(|file| Split::read_csv(&file, &folder).ok());
+    let validation: Vec<bool> = split.map_or_else(Vec::new, |split| {
+        split.parts.iter().map(|part| *part == Part::Validation).collect()
+    });
     let title = format!(
         "t-SNE of {} faces, {} ({}-d)",
         folder.pictures.len(),
@@ -38,7 +44,7 @@ pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
         names: &folder.identities,
         points: &points,
         labels: &folder.labels(),
-        validation: &[],
+        validation: &validation,
     });
     figures::save_png(&flags.out, &picture)?;
     super::output::line(&format!("wrote {}", flags.out.display()))?;

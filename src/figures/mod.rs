@@ -10,7 +10,6 @@ mod confusion;
 mod curve;
 mod palette;
 mod scatter;
-mod sprite;
 mod strip;
 mod text;
 
@@ -22,7 +21,6 @@ use image::codecs::png::PngEncoder;
 pub use confusion::{ConfusionFigure, confusion};
 pub use curve::{Curve, Series, curve};
 pub use scatter::{Scatter, scatter};
-pub use sprite::{SPRITE_LIMIT, Sprite, sprite};
 pub use strip::{Triplet, strip};
 
 use crate::{Result, files};

@@ -103,6 +103,8 @@ pub struct Outcome {
     pub epochs: usize,
     /// The best model's file.
     pub model: PathBuf,
+    /// Mean loss (none for the untouched start) and scores of each epoch, from epoch 0 on.
+    pub history: Vec<(Option<f64>, Scores)>,
 }
 
 /// Trains `task`, keeping the best and the last model in `run`.
@@ -124,6 +126,7 @@ pub fn fit(
     task.save(&run.best(), 0, &untouched)?;
     record(log, 0, &[], &untouched);
     say.line(&format!("epoch 0 (untouched): {}", untouched.headline));
+    let mut history = vec![(None, untouched.clone())];
     let (mut best, mut best_epoch) = (untouched.clone(), 0);
     let (mut schedule, mut done, mut trained) = (Schedule::Constant, 0u64, 0);
     for epoch in 1..=plan.epochs {
@@ -154,6 +157,7 @@ pub fn fit(
         trained = epoch;
         let is_best = scores.beats(&best);
         let loss = means.first().map_or(f64::NAN, |(_, loss)| *loss);
+        history.push((Some(loss), scores.clone()));
         let mark = if is_best { "  (best)" } else { "" };
         say.line(&format!("epoch {epoch}: loss {loss:.4}, {}{mark}", scores.headline));
         for warning in log.take_warnings() {
@@ -176,7 +180,7 @@ pub fn fit(
             break;
         }
     }
-    Ok(Outcome { untouched, best, best_epoch, epochs: trained, model: run.best() })
+    Ok(Outcome { untouched, best, best_epoch, epochs: trained, model: run.best(), history })
 }
 
 impl Plan {

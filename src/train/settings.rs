@@ -124,9 +124,9 @@ pub struct TripletSettings {
     #[arg(short = 'k', long, value_name = "K", default_value_t = 4)]
     pub pictures_per_identity: usize,
     /// Passes over the training pictures
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 30)]
     pub epochs: usize,
-    /// Highest learning rate [default: 3e-5, or 3e-3 with sgd]
+    /// Highest learning rate [default: 6e-5, or 6e-3 with sgd]
     #[arg(long, value_name = "RATE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
@@ -243,7 +243,7 @@ impl TripletSettings {
 
     /// The learning rate, where none is given the optimiser's own.
     pub fn lr(&self) -> f64 {
-        self.lr.unwrap_or(if self.schedule.optimizer == OptimizerKind::Sgd { 3e-3 } else { 3e-5 })
+        self.lr.unwrap_or(if self.schedule.optimizer == OptimizerKind::Sgd { 6e-3 } else { 6e-5 })
     }
 
     /// The augmentation these settings ask for.

@@ -192,6 +192,8 @@ impl Task for TripletTask<'_> {
                     .collect();
                 log.histogram(tag, epoch as u64, &of_kind);
             }
+            let closeness: Vec<f32> = pairs.distance.iter().map(|to| 1.0 - to / 2.0).collect();
+            log.pr_curve("verification", epoch as u64, &pairs.same, &closeness);
             if let Some(picture) = self.hardest_triplets(&train) {
                 log.image("hardest_triplets", epoch as u64, &picture);
             }
