@@ -6,7 +6,9 @@ TORCH  := 2.13.0
 # The CPU needs libtorch itself and the two small CUDA libraries that libtorch_cpu.so names; a GPU
 # (CUDA=1) needs the wheel with everything it depends on.
 LEAN   := torch==$(TORCH) nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
-STAMP  := libtorch/.installed-$(TORCH)$(if $(CUDA),-cuda,)
+# An installed full set serves where the lean one is wanted.
+FULL   := libtorch/.installed-$(TORCH)-cuda
+STAMP  := $(if $(or $(CUDA),$(wildcard $(FULL))),$(FULL),libtorch/.installed-$(TORCH))
 PIP    := -m pip install --quiet --disable-pip-version-check
 VISAGE := cargo run --quiet --release --
 

@@ -47,7 +47,8 @@ fn find_libtorch() -> Result<PathBuf, String> {
          `lib` and `include`)"
     );
     let root = match std::env::var_os("LIBTORCH") {
-        Some(root) => PathBuf::from(root),
+        // Made absolute, because it becomes the rpath of every binary.
+        Some(root) => PathBuf::from(&root).canonicalize().unwrap_or_else(|_| root.into()),
         None => return Err(format!("libtorch was not found: LIBTORCH is not set; {how}.")),
     };
     for needed in ["lib/libtorch_cpu.so", "include/torch/csrc/api/include/torch/torch.h"] {

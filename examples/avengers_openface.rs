@@ -25,7 +25,7 @@ use visage::figures::{self, Scatter};
 use visage::metric::losses::TripletLoss;
 use visage::metric::miners::Miner;
 use visage::models::{Architecture, Backbone, Mode};
-use visage::recognise::{Classifier, Gallery, Head, recogniser};
+use visage::recognise::{Classifier, Gallery, GalleryFace, Head, recogniser};
 use visage::train::calibrate::{Known, calibrate};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
 use visage::train::scoring::{Labelled, score};
@@ -70,7 +70,7 @@ fn main() -> anyhow::Result<()> {
     // every anchor. Batch normalisation keeps its statistics: five identities would spoil them.
     let train_labels: Vec<usize> = train.iter().map(|&i| labels[i]).collect();
     let sampler = visage::data::PkSampler::new(&train_labels, 5, 4, 0)?;
-    let config = OptimizerConfig { lr: 3e-5, ..OptimizerConfig::new(OptimizerKind::Adam) };
+    let config = OptimizerConfig { lr: 6e-5, ..OptimizerConfig::new(OptimizerKind::Adam) };
     let mut optimizer = Optimizer::new(config, backbone.params.trainable())?;
     let loss = TripletLoss::default();
     for epoch in 1..=epochs {
@@ -89,7 +89,7 @@ fn main() -> anyhow::Result<()> {
             optimizer.zero_grad()?;
             let output = loss.over(&triplets, &distances, &own);
             output.loss.backward();
-            optimizer.step(3e-5)?;
+            optimizer.step(6e-5)?;
             sum += f64::try_from(&output.loss)?;
         }
         let (train, validation) = parts(&backbone)?;
@@ -107,16 +107,21 @@ fn main() -> anyhow::Result<()> {
     // ## 5. When to say UNKNOWN
     // The distance to the nearest training face tells a known face from a stranger's; the softmax,
     // with its temperature fitted on validation, tells the known faces apart.
-    let known = Known::fit(&train_part, &validation_part, None);
-    let calibration = calibrate(&head, &validation_part, &known);
-    let paths = train.iter().map(|&i| folder.pictures[i].path.clone()).collect();
+    let nobody = train_part.embeddings.subset(&[]);
+    let known = Known::fit(&train_part, &validation_part, None, &nobody);
+    let calibration = calibrate(&head, &validation_part, &known)?;
+    let face = |&i: &usize| GalleryFace {
+        path: folder.pictures[i].path.to_string_lossy().into_owned(),
+        sha256: folder.digest(i),
+    };
+    let faces_behind = train.iter().map(face).collect();
     let gallery = Gallery {
         embeddings: train_part.embeddings.clone(),
         labels: train_part.labels.clone(),
-        paths,
+        faces: faces_behind,
     };
     let classifier = Classifier { head, gallery, calibration };
-    let answers = classifier.answer(&validation_part.embeddings);
+    let answers = classifier.answer(&validation_part.embeddings)?;
     let right = answers
         .iter()
         .zip(&validation_part.labels)
@@ -142,7 +147,7 @@ fn main() -> anyhow::Result<()> {
     // ## 7. Who is this?
     let path = &folder.pictures[*validation.first().context("no validation picture")?].path;
     let face = recogniser::embed(&backbone, &[picture::decode(path)?])?;
-    for answer in classifier.answer(&face) {
+    for answer in classifier.answer(&face)? {
         let (label, probability) = answer.ranking[0];
         let name = &folder.identities[label];
         let percent = 100.0 * probability;

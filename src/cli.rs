@@ -88,8 +88,8 @@ pub struct Classify {
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
     /// Show the N likeliest identities
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub top: usize,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub top: u16,
     /// Name a face only from this probability on, in percent [default: the model's own]
     #[arg(long, value_name = "PERCENT")]
     pub unknown: Option<f64>,
@@ -149,7 +149,7 @@ pub struct Tsne {
     pub out: PathBuf,
     /// How many neighbours each point minds (lowered where the data is small)
     #[arg(long, default_value_t = 20.0)]
-    pub perplexity: f32,
+    pub perplexity: f64,
     /// Gradient steps
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub iterations: usize,

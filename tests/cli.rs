@@ -78,7 +78,10 @@ const TRAIN: [&str; 11] =
 fn trained() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap().keep();
+        // Below the build folder: `cargo clean` takes it away.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("trained");
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
         write_faces(&folder.join("faces"));
         run(&folder, &TRAIN);
         run(&folder, &["train-classifier"]);
@@ -91,7 +94,8 @@ fn a_run_folder_holds_what_the_documentation_says() {
     let folder = trained();
     for run in ["triplet", "classifier"] {
         let run = folder.join("runs").join(run);
-        for file in ["best.safetensors", "last.safetensors", "config.toml", "split.csv"] {
+        let files = ["best.safetensors", "last.safetensors", "config.toml", "split.csv"];
+        for file in files.iter().chain(&["metrics.csv", "summary.json"]) {
             assert!(run.join(file).is_file(), "{}", run.join(file).display());
         }
         let card = ModelCard::peek(&run.join("best.safetensors")).unwrap();
@@ -178,6 +182,74 @@ fn a_ruined_run_keeps_the_untouched_trunk_as_its_best() {
 }
 
 #[test]
+fn two_pictures_each_leave_nothing_to_validate_on_and_the_last_epoch_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    for (identity, name) in IDENTITIES.iter().enumerate() {
+        let own = folder.path().join("faces").join(name);
+        std::fs::create_dir_all(&own).unwrap();
+        for picture in 0..2 {
+            draw(identity as u32, picture, 96).save(own.join(format!("{picture}.png"))).unwrap();
+        }
+    }
+    // Patience must not end a run that has no score to be patient about.
+    let said = run(folder.path(), &[&TRAIN[..], &["--patience", "1"]].concat());
+    assert!(said.contains("the last epoch"), "{said}");
+    run(folder.path(), &["train-classifier"]);
+    for (run, epochs) in [("triplet", 2), ("classifier", 60)] {
+        let best = folder.path().join("runs").join(run).join("best.safetensors");
+        assert_eq!(ModelCard::peek(&best).unwrap().epoch, epochs, "{run}");
+    }
+    let report = run(folder.path(), &["evaluate", "--data", "faces", "--json"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["accuracy"], 1.0, "the head was not trained: {report}");
+}
+
+#[test]
+fn a_classifier_never_validates_on_what_its_trunk_has_learnt() {
+    let folder = tempfile::tempdir().unwrap();
+    let faces = folder.path().join("faces");
+    write_faces(&faces);
+    run(folder.path(), &TRAIN);
+    let rows = |run: &str| -> Vec<String> {
+        let split = folder.path().join("runs").join(run).join("split.csv");
+        std::fs::read_to_string(split).unwrap().lines().map(str::to_owned).collect()
+    };
+    // Another spelling of the folder, and one more picture.
+    draw(0, 99, 90).save(faces.join("ada/9.png")).unwrap();
+    let absolute = faces.canonicalize().unwrap();
+    run(folder.path(), &["train-classifier", "--data", absolute.to_str().unwrap()]);
+    let (trunk, classifier) = (rows("triplet"), rows("classifier"));
+    assert_eq!(classifier.len(), trunk.len() + 1);
+    for row in &trunk {
+        assert!(classifier.contains(row), "{row} changed its part");
+    }
+}
+
+#[test]
+fn a_classifier_on_the_untouched_trunk_is_the_baseline() {
+    let folder = trained();
+    let weights = "openface-nn4-distilled";
+    run(folder, &["train-classifier", "--data", "faces", "--trunk", weights, "--out", "base"]);
+    let model = TensorFile::read(&folder.join("base/best.safetensors")).unwrap();
+    let start = Backbone::new(Architecture::OpenFace, tch::Device::Cpu);
+    Source::resolve(None, Architecture::OpenFace).unwrap().load_into(&start).unwrap();
+    for param in start.params.iter() {
+        assert_eq!(model.tensors[&param.name], param.tensor, "{}", param.name);
+    }
+}
+
+#[test]
+fn an_unfinished_run_is_no_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("runs/triplet");
+    std::fs::create_dir_all(&run).unwrap();
+    let best = trained().join("runs/triplet/best.safetensors");
+    std::fs::copy(best, run.join("best.safetensors")).unwrap();
+    let said = fail(folder.path(), &["train-classifier", "--data", "faces"]);
+    assert!(said.contains("no trained trunk"), "{said}");
+}
+
+#[test]
 fn frozen_prefixes_do_not_move() {
     let folder = tempfile::tempdir().unwrap();
     write_faces(&folder.path().join("faces"));
@@ -225,6 +297,7 @@ fn classify_json_has_the_documented_keys() {
         assert!(answer["label"].is_null() || answer["label"] == answer["nearest"]);
         assert!(answer["distance"].as_f64().unwrap() >= 0.0);
         assert!(folder.join(answer["nearest_path"].as_str().unwrap()).is_file());
+        assert!(answer["known_probability"].as_f64().unwrap() >= probability);
         assert_eq!(answer["top"].as_array().unwrap().len(), 2);
     }
     // A training face is its own nearest neighbour.

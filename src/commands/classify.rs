@@ -16,8 +16,9 @@ use crate::{Error, Result};
 pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode> {
     let model = load(context, flags.model.as_deref(), flags.unknown)?;
     let Some(classifier) = model.classifier() else { return Err(no_classifier().into()) };
-    let (files, mut failed) = collect(&flags.inputs, &context.say)?;
+    let (files, mut failed) = collect(&flags.inputs, &context.say);
     let several = files.len() + failed > 1;
+    let top = usize::from(flags.top);
     stream::embed_files(&model.backbone, &files, &context.say, |path, row| {
         let row = match row {
             Ok(row) => row,
@@ -28,14 +29,10 @@ pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode>
             }
         };
         let one = Embeddings::new(1, row.len(), row.to_vec())?;
-        for answer in classifier.answer(&one) {
+        for answer in classifier.answer(&one)? {
             let reply = Reply { path, answer: &answer, classifier, names: &model.card.classes };
-            for line in if flags.json {
-                vec![reply.json(flags.top)]
-            } else {
-                reply.text(flags.top, several)
-            } {
-                output::line(&line)?;
+            for line in if flags.json { vec![reply.json(top)] } else { reply.text(top, several) } {
+                context.say.suspend(|| output::line(&line))?;
             }
         }
         Ok(())
@@ -72,25 +69,24 @@ pub fn no_classifier() -> Error {
 
 /// All pictures that `inputs` name, in the order given; inputs that are not there are reported and
 /// counted, the others go on.
-fn collect(
+pub fn collect(
     inputs: &[PathBuf],
     say: &crate::train::progress::Reporter,
-) -> Result<(Vec<PathBuf>, usize)> {
+) -> (Vec<PathBuf>, usize) {
     let (mut files, mut failed) = (Vec::new(), 0);
     for input in inputs {
-        match picture::walk(input) {
-            Ok(found) if found.is_empty() => {
-                say.error(&format!("{}: holds no pictures", input.display()));
-                failed += 1;
-            }
-            Ok(found) => files.extend(found),
-            Err(error) => {
-                say.error(&error.to_string());
-                failed += 1;
-            }
+        let (found, troubles) = picture::walk_on(input);
+        if found.is_empty() && troubles.is_empty() {
+            say.error(&format!("{}: holds no pictures", input.display()));
+            failed += 1;
         }
+        for trouble in &troubles {
+            say.error(&trouble.to_string());
+        }
+        failed += troubles.len();
+        files.extend(found);
     }
-    Ok((files, failed))
+    (files, failed)
 }
 
 /// An answer with what it takes to word it.
@@ -143,13 +139,13 @@ impl Reply<'_> {
             .map(|&(label, probability)| json!({"label": self.name(label), "probability": probability}))
             .collect();
         json!({
-            "file": self.path,
+            "file": self.path.to_string_lossy(),
             "label": nearest.filter(|_| self.answer.is_known),
             "nearest": nearest,
             "probability": best.map(|(_, probability)| probability),
             "known_probability": self.answer.known,
             "distance": self.answer.distance,
-            "nearest_path": self.classifier.gallery.paths.get(self.answer.neighbour),
+            "nearest_path": self.classifier.gallery.faces.get(self.answer.neighbour).map(|f| &f.path),
             "top": ranking,
         })
         .to_string()

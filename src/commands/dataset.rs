@@ -1,16 +1,15 @@
 //! A labelled folder opened for training: pictures decoded, split drawn or read, parts counted.
 
-use crate::data::folder::FaceFolder;
-use crate::data::near_duplicates;
-use crate::data::source::{self, Source};
+use std::path::{Path, PathBuf};
+
+use super::output::{count, identities};
 use crate::data::split::{Part, Split};
+use crate::data::{FaceFolder, Source, near_duplicates, picture, source};
 use crate::recognise::DataCard;
 use crate::train::progress::Reporter;
 use crate::train::settings::DataSettings;
 use crate::train::triplet::Parts;
 use crate::{Error, Result};
-
-use super::output::count;
 
 /// Pictures, identities and their split.
 pub struct Dataset {
@@ -24,22 +23,29 @@ pub struct Dataset {
     pub card: DataCard,
 }
 
-/// Decodes every picture of a folder at `size`, with a progress bar; tells what was skipped.
-pub fn open_folder(
-    root: &std::path::Path,
-    strict: bool,
-    size: u32,
-    say: &Reporter,
-) -> Result<FaceFolder> {
-    let bar = say.progress("reading pictures", 0, "pictures");
-    let folder = FaceFolder::open(root, strict, size, &|_, _| bar.inc(1))?;
-    bar.finish();
-    tell(&folder, say);
-    Ok(folder)
+/// How a labelled folder is read.
+pub enum Reading {
+    /// Two identities or more; with `strict`, an unreadable picture is an error.
+    Train { strict: bool },
+    /// Whatever there is.
+    Evaluate,
 }
 
-/// Says what was noticed and what could not be read.
-pub fn tell(folder: &FaceFolder, say: &Reporter) {
+/// Decodes every picture of a folder at `size`, with a progress bar; tells what was skipped.
+///
+/// # Errors
+/// No usable folder.
+pub fn open_folder(root: &Path, reading: Reading, size: u32, say: &Reporter) -> Result<FaceFolder> {
+    let total = picture::walk_on(root).0.len() as u64;
+    let bar = say.progress("reading pictures", total, "pictures");
+    let step = |_: usize, _: usize| bar.inc(1);
+    let (folder, advice) = match reading {
+        Reading::Train { strict } => {
+            (FaceFolder::open(root, strict, size, &step)?, "; --strict makes that an error")
+        }
+        Reading::Evaluate => (FaceFolder::scan(root, false, size, &step)?, ""),
+    };
+    bar.finish();
     for note in &folder.notes {
         say.line(&format!("note: {note}"));
     }
@@ -48,48 +54,91 @@ pub fn tell(folder: &FaceFolder, say: &Reporter) {
     }
     if !folder.unreadable.is_empty() {
         let skipped = count(folder.unreadable.len(), "unreadable picture");
-        say.warn(&format!("skipped {skipped}; --strict makes that an error"));
+        say.warn(&format!("skipped {skipped}{advice}"));
     }
+    Ok(folder)
 }
 
-/// Resolves the data of a training command and opens it.
+/// Resolves the data of a training command and opens it. Where no `--split` is given and `inherited`
+/// is the split file of the trunk that training starts from, its pictures keep their parts: what
+/// the trunk has learnt from is no validation picture.
 ///
 /// # Errors
 /// No usable data, or a split that does not fit it.
-pub fn open(settings: &DataSettings, size: u32, say: &Reporter) -> Result<Dataset> {
-    let Source { path, name, note } =
-        source::resolve(settings.data.as_deref(), &std::path::PathBuf::from("."))?;
+pub fn open(
+    settings: &DataSettings,
+    inherited: Option<PathBuf>,
+    size: u32,
+    say: &Reporter,
+) -> Result<Dataset> {
+    if settings.data.is_none() && source::locate(Path::new(".")).is_none() {
+        say.line("fetching the ORL faces (once) ...");
+    }
+    let Source { path, name, note } = source::resolve(settings.data.as_deref(), Path::new("."))?;
     if let Some(note) = note {
         say.line(&note);
     }
-    let folder = open_folder(&path, settings.strict, size, say)?;
-    let split = match &settings.split {
-        Some(file) => Split::read_csv(file, &folder)?,
-        None => {
-            let groups = near_duplicates::groups(&folder.looks);
-            Split::stratified(&folder, &groups, settings.val_fraction, settings.seed)?
-        }
+    let reading = Reading::Train { strict: settings.strict };
+    let folder = open_folder(&path, reading, size, say)?;
+    let split = split(settings, inherited, &folder, say)?;
+    for note in &split.notes {
+        say.line(&format!("note: {note}"));
+    }
+    let parts = Parts {
+        labels: folder.labels(),
+        train: split.indices(Part::Train),
+        validation: split.indices(Part::Validation),
     };
-    let of = |wanted: Part| -> Vec<usize> {
-        (0..split.parts.len()).filter(|&i| split.parts[i] == wanted).collect()
-    };
-    let parts =
-        Parts { labels: folder.labels(), train: of(Part::Train), validation: of(Part::Validation) };
     if parts.train.is_empty() {
         return Err(Error::Data(format!("{}: no pictures are left to train on", path.display())));
     }
     say.line(&format!(
         "data: {name}, {} of {}: {} to train, {} to validate",
         count(folder.pictures.len(), "picture"),
-        count(folder.identities.len(), "identity").replace("identitys", "identities"),
+        identities(folder.identities.len()),
         parts.train.len(),
         parts.validation.len()
     ));
     let card = DataCard {
-        path,
+        path: path.to_string_lossy().into_owned(),
         fingerprint: folder.fingerprint(),
         train: parts.train.len(),
         validation: parts.validation.len(),
     };
     Ok(Dataset { folder, split, parts, card })
+}
+
+fn split(
+    settings: &DataSettings,
+    inherited: Option<PathBuf>,
+    folder: &FaceFolder,
+    say: &Reporter,
+) -> Result<Split> {
+    if let Some(file) = &settings.split {
+        return Split::read_csv(file, folder);
+    }
+    let groups = || {
+        if folder.pictures.len() > 1000 {
+            say.line("looking for near-duplicates ...");
+        }
+        near_duplicates::groups(&folder.looks)
+    };
+    if let Some(file) = inherited.filter(|file| file.is_file())
+        && let Some(carried) = Split::carry_over(&file, folder, groups)?
+    {
+        let new = match carried.new {
+            0 => String::new(),
+            new => format!(", {} new since", count(new, "picture")),
+        };
+        say.line(&format!(
+            "split: {}, as the trunk was trained with{new} (--val-fraction and --seed draw none)",
+            file.display()
+        ));
+        return Ok(carried.split);
+    }
+    let groups = match settings.val_fraction > 0.0 {
+        true => groups(),
+        false => (0..folder.pictures.len()).collect(),
+    };
+    Split::stratified(folder, &groups, settings.val_fraction, settings.seed)
 }

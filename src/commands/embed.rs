@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use npyz::WriterBuilder;
 use tch::Tensor;
 
+use super::classify::collect;
 use super::output::{count, line};
 use super::{Context, stream, trunk};
 use crate::cli;
@@ -39,30 +40,34 @@ impl Format {
 /// The rows of the output.
 struct Table {
     dim: usize,
-    paths: Vec<PathBuf>,
+    paths: Vec<String>,
+    labels: Vec<String>,
     values: Vec<f32>,
 }
 
 pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
     let format = Format::of(&flags.out)?;
     let backbone = trunk::load(context, &flags.trunk)?.backbone;
-    let mut paths = Vec::new();
-    for input in &flags.inputs {
-        paths.extend(picture::walk(input)?);
-    }
-    if paths.is_empty() {
-        let inputs: Vec<_> = flags.inputs.iter().map(|path| path.display().to_string()).collect();
-        return Err(Error::Data(format!("{}: no pictures there", inputs.join(", "))).into());
-    }
+    let (mut paths, mut failed) = collect(&flags.inputs, &context.say);
     paths.sort();
     paths.dedup();
+    let owner = |path: &Path| {
+        let inputs = flags.inputs.iter().filter(|input| path.starts_with(input));
+        let root = inputs.max_by_key(|input| input.components().count());
+        picture::owner(root.map_or(Path::new(""), PathBuf::as_path), path)
+    };
     let dim = backbone.embedding_dim as usize;
-    let mut table = Table { dim, paths: Vec::new(), values: Vec::new() };
-    let mut failed = 0;
+    let mut table = Table { dim, paths: Vec::new(), labels: Vec::new(), values: Vec::new() };
     stream::embed_files(&backbone, &paths, &context.say, |path, row| {
         match row {
             Ok(row) => {
-                table.paths.push(path.to_owned());
+                if row.iter().any(|value| !value.is_finite()) {
+                    let path = path.display();
+                    let text = format!("{path}: its embedding is not finite: broken weights?");
+                    return Err(Error::Data(text).into());
+                }
+                table.paths.push(path.to_string_lossy().into_owned());
+                table.labels.push(owner(path));
                 table.values.extend_from_slice(row);
             }
             Err(error) => {
@@ -79,7 +84,13 @@ pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
     }
     table.write(&flags.out, format)?;
     let rows = count(table.paths.len(), "embedding");
-    line(&format!("wrote {rows} of length {dim} to {}", flags.out.display()))?;
+    let beside = match format {
+        Format::Npy => {
+            format!(", paths and labels to {}", flags.out.with_extension("csv").display())
+        }
+        _ => String::new(),
+    };
+    line(&format!("wrote {rows} of length {dim} to {}{beside}", flags.out.display()))?;
     Ok(ExitCode::from(u8::from(failed > 0)))
 }
 
@@ -96,8 +107,7 @@ impl Table {
                 let mut file = TensorFile::default();
                 let tensor = Tensor::from_slice(&self.values).view(shape);
                 file.tensors.insert("embeddings".into(), tensor);
-                let labels: Vec<_> = self.paths.iter().map(|path| label(path)).collect();
-                let table = serde_json::json!({ "paths": self.paths, "labels": labels });
+                let table = serde_json::json!({ "paths": self.paths, "labels": self.labels });
                 file.metadata.insert("visage-embeddings".into(), table.to_string());
                 file.write(path)
             }
@@ -124,8 +134,9 @@ impl Table {
                 header.extend((0..self.dim).map(|i| format!("e{i}")));
             }
             writer.write_record(&header)?;
-            for (path, row) in self.paths.iter().zip(self.values.chunks_exact(self.dim)) {
-                let mut record = vec![path.display().to_string(), label(path)];
+            let names = self.paths.iter().zip(&self.labels);
+            for ((path, label), row) in names.zip(self.values.chunks_exact(self.dim)) {
+                let mut record = vec![path.clone(), label.clone()];
                 if numbers {
                     record.extend(row.iter().map(ToString::to_string));
                 }
@@ -135,10 +146,4 @@ impl Table {
             Ok(())
         })
     }
-}
-
-/// A picture's label: the name of the folder it lies in.
-fn label(path: &Path) -> String {
-    let folder = path.parent().and_then(Path::file_name);
-    folder.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

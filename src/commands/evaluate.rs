@@ -1,14 +1,15 @@
 //! `visage evaluate`.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::output::{count, line, percent};
-use super::train_classifier::stranger_files;
-use super::{Context, classify, dataset, stream};
+use super::dataset::{self, Reading};
+use super::output::{count, demand_png, line, percent};
+use super::strangers::stranger_files;
+use super::{Context, classify, stream};
 use crate::cli;
 use crate::data::folder::FaceFolder;
 use crate::eval::calibration::expected_calibration_error;
@@ -16,32 +17,33 @@ use crate::eval::confusion::Confusion;
 use crate::eval::roc::roc_auc;
 use crate::eval::{Embeddings, knn};
 use crate::figures::{self, ConfusionFigure};
-use crate::recognise::{Answer, Classifier};
+use crate::recognise::{Answer, Classifier, GalleryFace};
 use crate::train::scoring::Labelled;
 use crate::{Error, Result};
 
 pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &flags.confusion {
+        demand_png("--confusion", path)?;
+    }
     let say = &context.say;
     let model = classify::load(context, flags.model.as_deref(), flags.unknown)?;
     let Some(classifier) = model.classifier() else { return Err(classify::no_classifier().into()) };
     let names = &model.card.classes;
 
-    let bar = say.progress("reading pictures", 0, "pictures");
-    let folder = FaceFolder::scan(&flags.data, false, model.card.input.size, &|_, _| bar.inc(1))?;
-    bar.finish();
-    dataset::tell(&folder, say);
+    let size = model.card.input.size;
+    let folder = dataset::open_folder(&flags.data, Reading::Evaluate, size, say)?;
     let known = known_pictures(&folder, names, &flags.data, say)?;
     let pictures: Vec<_> = known.iter().map(|&(index, _)| folder.fitted[index].clone()).collect();
     let data = Labelled {
         embeddings: model.embed(&pictures)?,
         labels: known.iter().map(|&(_, label)| label).collect(),
     };
-    let answers = classifier.answer(&data.embeddings);
+    let answers = classifier.answer(&data.embeddings)?;
     let strangers = match &flags.strangers {
         Some(folder) => Some(strangers(context, &model, classifier, folder)?),
         None => None,
     };
-    let seen = seen(&folder, &known, &classifier.gallery.paths);
+    let seen = seen(&folder, &known, &classifier.gallery.faces);
     let report = Report::of(names, classifier, &data, &answers, &seen)?;
     if let Some(path) = &flags.confusion {
         let title = format!("{} pictures of {} identities", report.pictures, names.len());
@@ -97,11 +99,11 @@ fn known_pictures(
     Ok(known)
 }
 
-/// Which of the known pictures are files of the gallery: the model learnt from them.
-fn seen(folder: &FaceFolder, known: &[(usize, usize)], gallery: &[PathBuf]) -> Vec<bool> {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let gallery: BTreeSet<_> = gallery.iter().map(|path| real(path)).collect();
-    known.iter().map(|&(index, _)| gallery.contains(&real(&folder.pictures[index].path))).collect()
+/// Which of the known pictures are in the gallery, by content: the model learnt from them.
+fn seen(folder: &FaceFolder, known: &[(usize, usize)], gallery: &[GalleryFace]) -> Vec<bool> {
+    let gallery: BTreeSet<&str> = gallery.iter().map(|face| face.sha256.as_str()).collect();
+    let seen = |&(index, _): &(usize, usize)| gallery.contains(folder.digest(index).as_str());
+    known.iter().map(seen).collect()
 }
 
 /// How many strangers there were and how many were called UNKNOWN.
@@ -125,7 +127,7 @@ fn strangers(
             Ok(row) => {
                 let one = Embeddings::new(1, row.len(), row.to_vec())?;
                 found.pictures += 1;
-                found.unknown += classifier.answer(&one).iter().filter(|a| !a.is_known).count();
+                found.unknown += classifier.answer(&one)?.iter().filter(|a| !a.is_known).count();
             }
             Err(error) => {
                 context.say.warn(&format!("skipped {error}"));

@@ -6,6 +6,7 @@ mod doctor;
 mod embed;
 mod evaluate;
 mod output;
+mod strangers;
 mod stream;
 mod train_classifier;
 mod train_triplet;
@@ -35,6 +36,9 @@ impl Context {
     fn new(common: Common) -> Self {
         if let Some(threads) = common.threads {
             tch::set_num_threads(i32::from(threads));
+            // Decoding and distances, too. Only a second call could fail, and there is none.
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads));
+            let _ = pool.build_global();
         }
         let say = Reporter::stderr(common.quiet);
         Self { common, say }

@@ -1,76 +1,73 @@
 //! `visage train-classifier`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tch::Tensor;
 
+use super::Context;
 use super::dataset::{self, Dataset};
-use super::output::{count, line, percent};
-use super::{Context, stream};
+use super::output::{count, line, percent, quoted};
+use super::strangers::embed_strangers;
 use crate::data::picture;
 use crate::eval::Embeddings;
-use crate::models::Backbone;
+use crate::models::{Architecture, Backbone};
 use crate::recognise::recogniser::{BATCH, embed_batch};
-use crate::recognise::{ModelCard, ModelKind, Recogniser, model_file};
+use crate::recognise::{DataCard, GalleryFace, ModelCard, ModelKind, Recogniser, model_file};
 use crate::train::calibrate::Known;
 use crate::train::classifier::{ClassifierTask, Features};
-use crate::train::fit::{Outcome, fit};
+use crate::train::fit::{Outcome, Plan, fit};
 use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
+use crate::train::progress::Reporter;
 use crate::train::run_folder::RunFolder;
 use crate::train::scoring::Labelled;
 use crate::train::settings::ClassifierSettings;
+use crate::weights::{Source, TensorFile};
 use crate::{Error, Result};
 
 pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Result<ExitCode> {
     settings.check()?;
     let say = &context.say;
-    let trunk_path = match &settings.trunk {
-        Some(path) => path.clone(),
-        None => model_file::newest(context.runs(), ModelKind::Trunk)?,
-    };
-    let trunk = Recogniser::load(&trunk_path, context.device()?)?;
-    say.line(&format!(
-        "trunk: {} of {}, frozen",
-        trunk.card.architecture.name(),
-        trunk_path.display()
-    ));
-    settings.trunk = Some(trunk_path.clone());
-    if settings.data.data.is_none() && trunk.card.data.path.is_dir() {
-        settings.data.data = Some(trunk.card.data.path.clone());
-    }
-    let data = open_data(&mut settings, &trunk, &trunk_path, say)?;
-
+    let trunk = load_trunk(context, &mut settings)?;
+    let data = open_data(&mut settings, &trunk, say)?;
     let classes = Classes::of(&data, say);
-    let (train, mirrored, validation) =
-        features(&trunk.backbone, &data, &classes, settings.flip, say)?;
+    let parts = features(&trunk.backbone, &data, &classes, settings.flip, say)?;
     let strangers = match &settings.strangers {
         Some(folder) => {
-            Some(embed_strangers(&trunk.backbone, folder, &data.folder.identities, say)?)
+            let names = &data.folder.identities;
+            Some(embed_strangers(&trunk.backbone, folder, names, say)?)
         }
         None => None,
     };
-    let known = Known::fit(&train, &validation, strangers.as_ref());
-    let paths: Vec<PathBuf> =
-        data.parts.train.iter().map(|&i| data.folder.pictures[i].path.clone()).collect();
+    let known = Known::fit(&parts.train, &parts.validation, strangers.as_ref(), &parts.lone);
+    let faces: Vec<GalleryFace> = data
+        .parts
+        .train
+        .iter()
+        .map(|&i| GalleryFace {
+            path: data.folder.pictures[i].path.to_string_lossy().into_owned(),
+            sha256: data.folder.digest(i),
+        })
+        .collect();
     let card = ModelCard {
         version: env!("CARGO_PKG_VERSION").into(),
         kind: ModelKind::Classifier,
         classes: classes.names.clone(),
         seed: settings.data.seed,
+        threads: tch::get_num_threads() as u32,
         epoch: 0,
         data: data.card.clone(),
         settings: super::settings_json(&settings)?,
         metrics: Default::default(),
-        ..trunk.card.clone()
+        ..trunk.card
     };
     let from = Features {
         trunk: &trunk.backbone,
-        train: &train,
-        mirrored: mirrored.as_ref(),
-        validation: &validation,
-        paths: &paths,
+        train: &parts.train,
+        mirrored: parts.mirrored.as_ref(),
+        validation: &parts.validation,
+        faces: &faces,
         known: &known,
     };
     tch::manual_seed(settings.data.seed as i64);
@@ -84,33 +81,86 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
     data.split.write_csv(&run.split(), &data.folder)?;
     let config = settings.schedule.optimizer(settings.lr);
     let mut optimizer = Optimizer::new(config, task.params.trainable())?;
-    let plan = settings.schedule.plan(settings.epochs, settings.lr);
+    // A few seconds of work: the last model is written once, at the end.
+    let plan = Plan { keep_last: false, ..settings.schedule.plan(settings.epochs, settings.lr) };
     let mut log = RunLog::create(run.path());
     let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;
     for warning in log.take_warnings() {
         say.warn(&warning);
     }
+    run.finish(&outcome)?;
     summary(&outcome, &data)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens the data with the split the trunk was trained with, wherever that fits: a picture the
-/// trunk learnt from is no validation picture.
-fn open_data(
-    settings: &mut ClassifierSettings,
-    trunk: &Recogniser,
-    trunk_path: &Path,
-    say: &crate::train::progress::Reporter,
-) -> Result<Dataset> {
-    let size = trunk.backbone.input.size;
-    let beside = trunk_path.with_file_name("split.csv");
-    let same_data = settings.data.data.as_ref() == Some(&trunk.card.data.path);
-    if settings.data.split.is_none() && beside.is_file() && same_data {
-        settings.data.split = Some(beside.clone());
-        say.line(&format!("split: {}, as the trunk was trained with", beside.display()));
+/// A frozen trunk with what is known about it.
+struct Trunk {
+    card: ModelCard,
+    backbone: Backbone,
+    /// The split it was trained with, where it was trained.
+    split: Option<PathBuf>,
+}
+
+/// Loads `--trunk`: a model file, or weights as `--weights` takes them, for a classifier on an
+/// untouched trunk.
+fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Trunk> {
+    let device = context.device()?;
+    let value = match &settings.trunk {
+        Some(value) => value.clone(),
+        None => model_file::newest(context.runs(), ModelKind::Trunk)?.to_string_lossy().into(),
+    };
+    settings.trunk = Some(value.clone());
+    let path = PathBuf::from(&value);
+    let is_model = path.is_file()
+        && TensorFile::read_metadata(&path).is_ok_and(|meta| meta.contains_key(model_file::CARD));
+    if is_model {
+        let model = Recogniser::load(&path, device)?;
+        let what = model.card.architecture.name();
+        context.say.line(&format!("trunk: {what} of {}, frozen", path.display()));
+        let split = Some(path.with_file_name("split.csv"));
+        return Ok(Trunk { card: model.card, backbone: model.backbone, split });
     }
-    let data = dataset::open(&settings.data, size, say)?;
-    if settings.data.split.is_none() && data.card.fingerprint == trunk.card.data.fingerprint {
+    let architecture = Architecture::OpenFace;
+    let source = Source::resolve(Some(&value), architecture)
+        .map_err(|error| Error::Config(error.to_string().replace("--weights", "--trunk")))?;
+    let backbone = Backbone::new(architecture, device);
+    source.load_into(&backbone)?;
+    backbone.params.freeze_all();
+    let what = architecture.name();
+    context.say.line(&format!("trunk: {what}, {}, untouched and frozen", source.describe()));
+    let nothing =
+        DataCard { path: String::new(), fingerprint: String::new(), train: 0, validation: 0 };
+    let card = ModelCard {
+        version: String::new(),
+        kind: ModelKind::Trunk,
+        architecture,
+        embedding_dim: backbone.embedding_dim,
+        input: backbone.input.clone(),
+        weights: source.describe(),
+        classes: Vec::new(),
+        seed: 0,
+        threads: 0,
+        epoch: 0,
+        data: nothing,
+        settings: serde_json::Value::Null,
+        metrics: Default::default(),
+        calibration: None,
+        gallery: Vec::new(),
+    };
+    Ok(Trunk { card, backbone, split: None })
+}
+
+/// Opens the data with the split the trunk was trained with, wherever that fits.
+fn open_data(settings: &mut ClassifierSettings, trunk: &Trunk, say: &Reporter) -> Result<Dataset> {
+    let of_trunk = PathBuf::from(&trunk.card.data.path);
+    if settings.data.data.is_none() && of_trunk.is_dir() {
+        settings.data.data = Some(of_trunk);
+    }
+    let inherited = trunk.split.clone();
+    let is_beside = inherited.as_ref().is_some_and(|file| file.is_file());
+    let data = dataset::open(&settings.data, inherited, trunk.backbone.input.size, say)?;
+    let same = data.card.fingerprint == trunk.card.data.fingerprint;
+    if same && !is_beside && settings.data.split.is_none() {
         say.warn(
             "the trunk was trained on these pictures and its split.csv is not beside it: validation \
              figures may be measured on pictures the trunk has learnt from (--split FILE mends it)",
@@ -127,7 +177,7 @@ struct Classes {
 }
 
 impl Classes {
-    fn of(data: &Dataset, say: &crate::train::progress::Reporter) -> Self {
+    fn of(data: &Dataset, say: &Reporter) -> Self {
         let mut has_pictures = vec![false; data.folder.identities.len()];
         for &picture in &data.parts.train {
             has_pictures[data.parts.labels[picture]] = true;
@@ -142,7 +192,9 @@ impl Classes {
         let without = data.folder.identities.len() - classes.names.len();
         if without > 0 {
             let without = count(without, "folder");
-            say.line(&format!("note: {without} without a training picture: not among the classes"));
+            say.line(&format!(
+                "note: {without} without a training picture: strangers, not classes"
+            ));
         }
         classes
     }
@@ -152,14 +204,24 @@ impl Classes {
     }
 }
 
-/// Embeddings of the training part, its mirror images and the validation part: computed once.
+/// Embeddings by the use that is made of them.
+struct PartFeatures {
+    train: Labelled,
+    /// The training pictures' mirror images.
+    mirrored: Option<Labelled>,
+    validation: Labelled,
+    /// Faces of identities that have no training picture.
+    lone: Embeddings,
+}
+
+/// Embeds every picture once.
 fn features(
     trunk: &Backbone,
     data: &Dataset,
     classes: &Classes,
     flip: bool,
-    say: &crate::train::progress::Reporter,
-) -> Result<(Labelled, Option<Labelled>, Labelled)> {
+    say: &Reporter,
+) -> Result<PartFeatures> {
     let total = data.parts.train.len() * (1 + usize::from(flip)) + data.parts.validation.len();
     let bar = say.progress("features", total as u64, "pictures");
     let embed = |indices: &[usize], mirror: bool| -> Result<Labelled> {
@@ -179,58 +241,12 @@ fn features(
     };
     let train = embed(&data.parts.train, false)?;
     let mirrored = flip.then(|| embed(&data.parts.train, true)).transpose()?;
-    let known = data.parts.validation.iter().copied();
-    let known: Vec<usize> = known.filter(|&i| classes.label(data, i).is_some()).collect();
+    let (known, lone): (Vec<usize>, Vec<usize>) =
+        data.parts.validation.iter().partition(|&&i| classes.label(data, i).is_some());
     let validation = embed(&known, false)?;
+    let lone = embed(&lone, false)?.embeddings;
     bar.finish();
-    Ok((train, mirrored, validation))
-}
-
-/// Embeds the faces below `folder` whose own folder is not named after a known identity.
-///
-/// # Errors
-/// None of them can be read.
-fn embed_strangers(
-    trunk: &Backbone,
-    folder: &Path,
-    identities: &[String],
-    say: &crate::train::progress::Reporter,
-) -> anyhow::Result<Embeddings> {
-    let paths = stranger_files(folder, identities)?;
-    let mut values = Vec::new();
-    stream::embed_files(trunk, &paths, say, |_, row| {
-        match row {
-            Ok(row) => values.extend_from_slice(row),
-            Err(error) => say.warn(&format!("skipped {error}")),
-        }
-        Ok(())
-    })?;
-    let rows = values.len() / trunk.embedding_dim as usize;
-    if rows == 0 {
-        let text = format!("--strangers {}: none of the pictures can be read", folder.display());
-        return Err(Error::Data(text).into());
-    }
-    say.line(&format!("strangers: {} from {}", count(rows, "picture"), folder.display()));
-    Ok(Embeddings::new(rows, trunk.embedding_dim as usize, values)?)
-}
-
-/// The pictures below `folder`, without folders named after one of `identities`.
-///
-/// # Errors
-/// The folder cannot be read or holds no picture of a stranger.
-pub fn stranger_files(folder: &Path, identities: &[String]) -> Result<Vec<PathBuf>> {
-    let mut paths = picture::walk(folder)?;
-    paths.retain(|path| {
-        let owner = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy());
-        owner.is_none_or(|owner| identities.iter().all(|identity| *identity != owner))
-    });
-    if paths.is_empty() {
-        return Err(Error::Data(format!(
-            "--strangers {}: no picture of anybody the model does not know",
-            folder.display()
-        )));
-    }
-    Ok(paths)
+    Ok(PartFeatures { train, mirrored, validation, lone })
 }
 
 fn summary(outcome: &Outcome, data: &Dataset) -> std::io::Result<()> {
@@ -252,6 +268,6 @@ fn summary(outcome: &Outcome, data: &Dataset) -> std::io::Result<()> {
     }
     line(&format!("model: {}", outcome.model.display()))?;
     let example = data.parts.validation.first().or(data.parts.train.first());
-    let picture = example.map(|&i| data.folder.pictures[i].path.display().to_string());
+    let picture = example.map(|&i| quoted(&data.folder.pictures[i].path));
     line(&format!("next: visage classify {}", picture.unwrap_or_else(|| "face.png".into())))
 }

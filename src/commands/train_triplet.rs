@@ -1,10 +1,9 @@
 //! `visage train-triplet`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use tch::Device;
-
-use super::output::{count, line, percent};
+use super::output::{count, line, percent, quoted};
 use super::{Context, dataset};
 use crate::data::cache::FaceCache;
 use crate::device;
@@ -48,8 +47,12 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
         return Err(Error::Config("--freeze: nothing is left to train".into()).into());
     }
 
-    let data = dataset::open(&settings.data, backbone.input.size, say)?;
-    let faces = FaceCache::new(&data.folder, Device::Cpu)?;
+    let inherited = match &source {
+        Source::File(path) => Some(path.with_file_name("split.csv")),
+        _ => None,
+    };
+    let data = dataset::open(&settings.data, inherited, backbone.input.size, say)?;
+    let faces = FaceCache::new(&data.folder, device)?;
     let card = card(&settings, &backbone, &source, &data)?;
     let mut task =
         TripletTask::new(&backbone, &faces, &data.folder, &data.parts, &card, &settings)?;
@@ -70,11 +73,13 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
     let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;
 
     write_projector(context, &outcome, &data, &faces, &mut log)?;
-    let curves = run.path().join("curves.png");
-    figures::save_png(&curves, &learning_curves(&outcome))?;
+    if let Err(error) = figures::save_png(&run.curves(), &learning_curves(&outcome)) {
+        say.warn(&format!("no learning curves: {error}"));
+    }
     for warning in log.take_warnings() {
         say.warn(&warning);
     }
+    run.finish(&outcome)?;
     summary(&outcome, &run, &data)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -94,6 +99,7 @@ fn card(
         weights: source.describe(),
         classes: data.folder.identities.clone(),
         seed: settings.data.seed,
+        threads: tch::get_num_threads() as u32,
         epoch: 0,
         data: data.card.clone(),
         settings: super::settings_json(settings)?,
@@ -169,7 +175,9 @@ fn summary(outcome: &Outcome, run: &RunFolder, data: &dataset::Dataset) -> std::
         let Some((_, after)) = after.filter(|_| *name != "threshold") else { continue };
         line(&format!("{:<22}{:>12}{:>12}", label(name), percent(*before), percent(*after)))?;
     }
-    if outcome.best_epoch == 0 {
+    if outcome.best.is_unmeasured() {
+        line("nothing to validate on: the best model is that of the last epoch")?;
+    } else if outcome.best_epoch == 0 {
         line("no epoch scored above the untouched trunk: the best model is that trunk")?;
     } else {
         let trained = count(outcome.epochs, "epoch");
@@ -182,8 +190,8 @@ fn summary(outcome: &Outcome, run: &RunFolder, data: &dataset::Dataset) -> std::
     ))?;
     line(&format!(
         "next: visage train-classifier --data {} --trunk {}",
-        data.card.path.display(),
-        outcome.model.display()
+        quoted(Path::new(&data.card.path)),
+        quoted(&outcome.model)
     ))
 }
 

@@ -23,6 +23,7 @@ pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
     let device = context.device()?;
     if let Some(architecture) = choice.backbone {
         let source = Source::resolve(choice.weights.as_deref(), architecture)?;
+        tch::manual_seed(0); // random weights, where asked for, are the same every time
         let backbone = Backbone::new(architecture, device);
         source.load_into(&backbone)?;
         context.say.line(&format!("trunk: {}, {}", architecture.name(), source.describe()));

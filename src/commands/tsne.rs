@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::Context;
+use super::dataset::{self, Reading};
 use super::trunk::{self, Trunk};
-use super::{Context, dataset};
+use crate::Error;
 use crate::cli;
 use crate::data::{Part, Split, source};
 use crate::eval::tsne::{TsneOptions, tsne};
@@ -12,19 +14,21 @@ use crate::figures::{self, Scatter, scatter};
 use crate::recognise::recogniser;
 
 pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
+    super::output::demand_png("--out", &flags.out)?;
+    if flags.perplexity < 1.0 {
+        let text = format!("--perplexity {}: expected 1 or more", flags.perplexity);
+        return Err(Error::Config(text).into());
+    }
     let say = &context.say;
     let Trunk { backbone, split } = trunk::load(context, &flags.trunk)?;
     let source = source::resolve(flags.data.as_deref(), Path::new("."))?;
     if let Some(note) = &source.note {
         say.line(note);
     }
-    let folder = dataset::open_folder(&source.path, false, backbone.input.size, say)?;
+    let folder = dataset::open_folder(&source.path, Reading::Evaluate, backbone.input.size, say)?;
     let embeddings = recogniser::embed(&backbone, &folder.fitted)?;
-    let options = TsneOptions {
-        perplexity: f64::from(flags.perplexity),
-        iterations: flags.iterations,
-        seed: 0,
-    };
+    let options =
+        TsneOptions { perplexity: flags.perplexity, iterations: flags.iterations, seed: 0 };
     let bar = say.progress("t-SNE", flags.iterations as u64, "steps");
     let points = tsne(&embeddings, &options, |_, _| bar.inc(1))?;
     bar.finish();

@@ -167,10 +167,6 @@ impl FaceFolder {
             );
             return Err(Error::Data(text));
         }
-        if !self.unreadable.is_empty() {
-            let which = count(self.unreadable.len(), "picture");
-            self.notes.push(format!("{which} cannot be read and are skipped"));
-        }
         let lonely: Vec<&str> = self
             .sizes()
             .into_iter()
@@ -186,6 +182,12 @@ impl FaceFolder {
             self.notes.push(text);
         }
         Ok(())
+    }
+
+    /// The SHA-256 of a picture's file, hexadecimal; empty where there is no such picture.
+    pub fn digest(&self, picture: usize) -> String {
+        let digest = self.digests.get(picture);
+        digest.map(|bytes| bytes.iter().map(|b| format!("{b:02x}")).collect()).unwrap_or_default()
     }
 
     /// The number of pictures of each identity.
@@ -376,7 +378,6 @@ mod tests {
         for part in [
             "1 folder without pictures ignored: eve",
             "1 picture directly in",
-            "2 pictures cannot be read",
             "1 identity with one picture only: used for validation negatives only (bob)",
         ] {
             assert!(notes.contains(part), "{part} in\n{notes}");

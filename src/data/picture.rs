@@ -105,11 +105,18 @@ pub fn is_picture(path: &Path) -> bool {
 /// # Errors
 /// Where `path` does not exist or a folder cannot be read.
 pub fn walk(path: &Path) -> Result<Vec<PathBuf>> {
-    let kind = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
-    if !kind.is_dir() {
-        return Ok(vec![path.to_path_buf()]);
+    let (pictures, mut troubles) = walk_on(path);
+    if troubles.is_empty() { Ok(pictures) } else { Err(troubles.swap_remove(0)) }
+}
+
+/// As [`walk`], but goes on behind what cannot be read: the pictures, and the troubles.
+pub fn walk_on(path: &Path) -> (Vec<PathBuf>, Vec<Error>) {
+    match std::fs::metadata(path) {
+        Err(source) => return (Vec::new(), vec![Error::io(path, source)]),
+        Ok(kind) if !kind.is_dir() => return (vec![path.to_path_buf()], Vec::new()),
+        Ok(_) => {}
     }
-    let mut pictures = Vec::new();
+    let (mut pictures, mut troubles) = (Vec::new(), Vec::new());
     let entries = WalkDir::new(path)
         .follow_links(true)
         .into_iter()
@@ -126,13 +133,30 @@ pub fn walk(path: &Path) -> Result<Vec<PathBuf>> {
                     let at = at.unwrap_or(path).to_path_buf();
                     let source = error.into_io_error();
                     let looping = || std::io::Error::other("a link that leads back to itself");
-                    return Err(Error::io(at, source.unwrap_or_else(looping)));
+                    troubles.push(Error::io(at, source.unwrap_or_else(looping)));
                 }
             },
         }
     }
     pictures.sort();
-    Ok(pictures)
+    (pictures, troubles)
+}
+
+/// Whose picture it is: the first folder below `root` on the way to it, or, for a picture that lies
+/// in `root` itself or is `root`, the folder it lies in.
+pub fn owner(root: &Path, picture: &Path) -> String {
+    let below = picture.strip_prefix(root).unwrap_or(Path::new(""));
+    let mut parts = below.components();
+    let first = parts.next().filter(|_| parts.next().is_some());
+    let name = match first {
+        Some(folder) => Some(folder.as_os_str().to_owned()),
+        None => {
+            let folder = picture.canonicalize().ok();
+            let folder = folder.as_deref().and_then(Path::parent).and_then(Path::file_name);
+            folder.map(std::ffi::OsStr::to_owned)
+        }
+    };
+    name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Whether a file or folder is hidden: macOS leaves `._NAME.png` beside every unpacked NAME.png.

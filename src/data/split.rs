@@ -55,7 +55,7 @@ impl Split {
     /// - n = 2: both are trained on, since one alone has no positive;
     /// - n > 2: at least 2 are trained on and at least 1 is held back, where the groups allow it.
     ///
-    /// With `val_fraction` 0 everything is trained on. The same folder, groups, fraction and seed
+    /// With `val_fraction` 0 everything but the lone pictures is trained on. The same folder, groups, fraction and seed
     /// make the same split.
     ///
     /// # Errors
@@ -122,6 +122,12 @@ fn draw(
 ) -> Vec<Part> {
     let mut parts = vec![Part::Train; labels.len()];
     if val_fraction == 0.0 {
+        for (part, &label) in parts.iter_mut().zip(labels) {
+            // A lone picture has no positive: it can only be a negative to measure against.
+            if sizes[label] == 1 {
+                *part = Part::Validation;
+            }
+        }
         return parts;
     }
     let mut units = units(labels, groups);
@@ -218,7 +224,7 @@ mod tests {
         let split =
             |fraction| held_back(&labels, &draw(&labels, &sizes_of(&labels), &alone, fraction, 7));
         assert_eq!(split(0.2), [1, 0, 1, 1, 2, 4, 9]);
-        assert_eq!(split(0.0), [0; 7]);
+        assert_eq!(split(0.0), [1, 0, 0, 0, 0, 0, 0], "the lone picture can only be a negative");
         assert_eq!(split(0.99), [1, 0, 1, 2, 8, 18, 43]);
     }
 

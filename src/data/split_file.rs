@@ -84,6 +84,57 @@ impl Split {
     }
 }
 
+/// A split carried over to pictures that may have changed since it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CarriedOver {
+    /// The split of all pictures that are there now.
+    pub split: Split,
+    /// How many of them the file did not know.
+    pub new: usize,
+}
+
+impl Split {
+    /// Reads a split file for a folder that may have gained or lost pictures: known pictures keep
+    /// their part, a new one joins the part of a near-duplicate of it (`groups`), else training.
+    /// `None` where the file knows less than half of the pictures: it is another data set's.
+    ///
+    /// # Errors
+    /// Names the file and the line that cannot be used.
+    pub fn carry_over(
+        path: &Path,
+        folder: &FaceFolder,
+        groups: impl FnOnce() -> Vec<usize>,
+    ) -> Result<Option<CarriedOver>> {
+        let content = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+        let wrong = |what: String| Error::Data(format!("{}: {what}", path.display()));
+        let rows = read_rows(&content).map_err(wrong)?;
+        let known: Vec<Option<Part>> = folder
+            .pictures
+            .iter()
+            .map(|face| {
+                let row = rows.get(&folder.relative(&face.path))?;
+                (folder.identities[face.identity] == row.identity).then_some(row.part)
+            })
+            .collect();
+        let new = known.iter().filter(|part| part.is_none()).count();
+        if 2 * new > known.len() {
+            return Ok(None);
+        }
+        let mut of_group = BTreeMap::new();
+        let groups = if new > 0 { groups() } else { vec![0; known.len()] };
+        for (part, group) in known.iter().zip(&groups) {
+            if let Some(part) = part {
+                of_group.entry(*group).or_insert(*part);
+            }
+        }
+        let part = |(part, group): (&Option<Part>, &usize)| {
+            part.or_else(|| of_group.get(group).copied()).unwrap_or(Part::Train)
+        };
+        let parts = known.iter().zip(&groups).map(part).collect();
+        Ok(Some(CarriedOver { split: Self { parts, notes: Vec::new() }, new }))
+    }
+}
+
 /// What a row says about its picture.
 struct Row {
     line: u64,
@@ -129,6 +180,33 @@ mod tests {
 
     fn open(root: &Path) -> FaceFolder {
         FaceFolder::open(root, false, 8, &|_, _| {}).unwrap()
+    }
+
+    #[test]
+    fn a_split_is_carried_over_to_a_folder_that_has_grown() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(root.path(), &[("ann", 4), ("bob", 4)]);
+        let old = open(root.path());
+        let parts = [Part::Train, Part::Validation].repeat(4);
+        let file = root.path().join("split.csv");
+        Split { parts: parts.clone(), notes: vec![] }.write_csv(&file, &old).unwrap();
+        let same = Split::carry_over(&file, &old, || panic!("nothing is new")).unwrap().unwrap();
+        assert_eq!((same.split.parts, same.new), (parts.clone(), 0));
+
+        // Two more of bob's: one in the group of a validation picture, one alone.
+        face_folder(root.path(), &[("bob", 6)]);
+        let grown = open(root.path());
+        assert_eq!(grown.pictures.len(), 10);
+        let groups = || vec![0, 1, 2, 3, 4, 5, 6, 7, 5, 9];
+        let carried = Split::carry_over(&file, &grown, groups).unwrap().unwrap();
+        assert_eq!(carried.new, 2);
+        assert_eq!(carried.split.parts[..8], parts);
+        assert_eq!(carried.split.parts[8..], [Part::Validation, Part::Train]);
+
+        let other = tempfile::tempdir().unwrap();
+        face_folder(other.path(), &[("cid", 4), ("dan", 4)]);
+        let other = Split::carry_over(&file, &open(other.path()), || vec![0; 8]).unwrap();
+        assert_eq!(other, None);
     }
 
     #[test]

@@ -3,5 +3,5 @@
 pub mod model_file;
 pub mod recogniser;
 
-pub use model_file::{Calibration, DataCard, ModelCard, ModelKind, Unknown};
+pub use model_file::{Calibration, DataCard, GalleryFace, ModelCard, ModelKind, Unknown};
 pub use recogniser::{Answer, Classifier, Gallery, Head, Recogniser};

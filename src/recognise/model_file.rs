@@ -12,7 +12,7 @@ use crate::weights::TensorFile;
 use crate::{Error, Result};
 
 /// The key of the metadata table under which [`ModelCard`] is stored as JSON.
-const CARD: &str = "visage";
+pub const CARD: &str = "visage";
 
 /// What kind of model a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,14 +27,23 @@ pub enum ModelKind {
 /// The data a model was trained on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DataCard {
-    /// The folder, as given.
-    pub path: PathBuf,
+    /// The folder, as given (a name that is not Unicode is written as near as can be).
+    pub path: String,
     /// SHA-256 over names and contents of all its pictures.
     pub fingerprint: String,
     /// Pictures used for training.
     pub train: usize,
     /// Pictures used for validation.
     pub validation: usize,
+}
+
+/// A training picture that a classifier remembers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GalleryFace {
+    /// Its file, as near as Unicode can name it.
+    pub path: String,
+    /// SHA-256 of its content, hexadecimal: knows the picture under another name.
+    pub sha256: String,
 }
 
 /// How a classifier's scores become a probability, and when it says UNKNOWN.
@@ -87,6 +96,8 @@ pub struct ModelCard {
     pub classes: Vec<String>,
     /// The seed of the run.
     pub seed: u64,
+    /// The threads libtorch computed with: part of what makes a run repeatable to the bit.
+    pub threads: u32,
     /// The epoch the weights are from; 0 is the untouched start.
     pub epoch: usize,
     /// The data of the run.
@@ -100,7 +111,7 @@ pub struct ModelCard {
     pub calibration: Option<Calibration>,
     /// For a classifier: the pictures behind the gallery's rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gallery: Vec<PathBuf>,
+    pub gallery: Vec<GalleryFace>,
 }
 
 impl ModelCard {
@@ -143,12 +154,15 @@ impl ModelCard {
 
     /// Stores the card in a file's metadata.
     pub fn store(&self, file: &mut TensorFile) {
-        // Serialising plain structs and maps to JSON cannot fail.
+        // Plain structs, strings and maps: this serialisation cannot fail.
         file.metadata.insert(CARD.into(), serde_json::json!(self).to_string());
     }
 }
 
-/// The newest model of `kind` among `runs/*/best.safetensors`.
+/// The file that a run writes last; without it the run was cut short or is still going.
+pub const SUMMARY: &str = "summary.json";
+
+/// The newest model of `kind` among the `runs/*/best.safetensors` of finished runs.
 ///
 /// # Errors
 /// There is none: says which command makes one.
@@ -156,6 +170,9 @@ pub fn newest(runs: &Path, kind: ModelKind) -> Result<PathBuf> {
     let mut found: Vec<(std::time::SystemTime, PathBuf)> = Vec::new();
     let folders = std::fs::read_dir(runs).into_iter().flatten().flatten();
     for path in folders.map(|folder| folder.path().join("best.safetensors")) {
+        if !path.with_file_name(SUMMARY).is_file() {
+            continue;
+        }
         let Ok(modified) = std::fs::metadata(&path).and_then(|meta| meta.modified()) else {
             continue;
         };

@@ -1,11 +1,11 @@
 //! Pictures to names: trunk, head, calibration and gallery together.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::RgbImage;
 use tch::{Device, Kind, Tensor};
 
-use super::model_file::{Calibration, ModelCard, ModelKind, Unknown};
+use super::model_file::{Calibration, GalleryFace, ModelCard, ModelKind, Unknown};
 use crate::data::picture;
 use crate::eval::calibration::softmax;
 use crate::eval::{Embeddings, knn};
@@ -27,11 +27,14 @@ pub struct Head {
 
 impl Head {
     /// Logits `[N, C]` of embeddings `[N, D]`.
-    pub fn logits(&self, embeddings: &Embeddings) -> Vec<Vec<f32>> {
+    ///
+    /// # Errors
+    /// The embeddings are not of the head's length.
+    pub fn logits(&self, embeddings: &Embeddings) -> Result<Vec<Vec<f32>>> {
         let rows = embeddings.rows() as i64;
         let xs = Tensor::from_slice(embeddings.values()).view([rows, embeddings.dim() as i64]);
-        let logits = tch::no_grad(|| xs.linear(&self.weight, Some(&self.bias)));
-        Vec::<Vec<f32>>::try_from(logits.to_kind(Kind::Float)).unwrap_or_default()
+        let logits = tch::no_grad(|| xs.f_linear(&self.weight, Some(&self.bias)))?;
+        Ok(Vec::<Vec<f32>>::try_from(logits.to_kind(Kind::Float))?)
     }
 }
 
@@ -42,8 +45,8 @@ pub struct Gallery {
     pub embeddings: Embeddings,
     /// Its identity.
     pub labels: Vec<usize>,
-    /// Its file.
-    pub paths: Vec<PathBuf>,
+    /// Its file and content.
+    pub faces: Vec<GalleryFace>,
 }
 
 /// What makes a trunk a classifier.
@@ -94,6 +97,11 @@ impl Recogniser {
         let backbone = Backbone::new(card.architecture, device);
         weights::manifest::load_trunk(&backbone, path, &file)?;
         backbone.params.freeze_all();
+        if card.input != backbone.input {
+            let (found, known) = (&card.input, &backbone.input);
+            let text = format!("its input is {found:?}, this version's {known:?}");
+            return Err(Error::weights(path, text));
+        }
         let classifier = match card.kind {
             ModelKind::Trunk => None,
             ModelKind::Classifier => Some(read_classifier(path, &card, &mut file)?),
@@ -134,16 +142,19 @@ impl Recogniser {
                     .into(),
             )
         })?;
-        Ok(classifier.answer(embeddings))
+        classifier.answer(embeddings)
     }
 }
 
 impl Classifier {
     /// One answer an embedding.
-    pub fn answer(&self, embeddings: &Embeddings) -> Vec<Answer> {
+    ///
+    /// # Errors
+    /// The embeddings are not of the head's length.
+    pub fn answer(&self, embeddings: &Embeddings) -> Result<Vec<Answer>> {
         let nearest = knn::nearest(&self.gallery.embeddings, embeddings);
-        let answers = self.head.logits(embeddings).into_iter().zip(nearest);
-        answers.map(|(logits, near)| self.calibration.answer(&logits, near)).collect()
+        let answers = self.head.logits(embeddings)?.into_iter().zip(nearest);
+        Ok(answers.map(|(logits, near)| self.calibration.answer(&logits, near)).collect())
     }
 }
 
@@ -172,7 +183,7 @@ pub fn write(
             (format!("{GALLERY}labels"), Tensor::from_slice(&labels)),
         ]);
         card.calibration = Some(calibration.clone());
-        card.gallery = gallery.paths.clone();
+        card.gallery = gallery.faces.clone();
     }
     card.store(&mut file);
     file.write(path)
@@ -260,7 +271,7 @@ fn read_classifier(path: &Path, card: &ModelCard, file: &mut TensorFile) -> Resu
     let gallery = Gallery {
         embeddings: Embeddings::new(rows as usize, dim as usize, values)?,
         labels: labels.into_iter().map(|label| label as usize).collect(),
-        paths: card.gallery.clone(),
+        faces: card.gallery.clone(),
     };
     let calibration = card
         .calibration

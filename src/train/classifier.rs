@@ -15,7 +15,7 @@ use crate::eval::calibration::{expected_calibration_error, negative_log_likeliho
 use crate::eval::knn;
 use crate::models::layers::Linear;
 use crate::models::{Backbone, Params};
-use crate::recognise::{Classifier, Gallery, Head, ModelCard, Unknown, recogniser};
+use crate::recognise::{Classifier, Gallery, GalleryFace, Head, ModelCard, Unknown, recogniser};
 use crate::{Error, Result};
 
 /// What a classifier is trained from.
@@ -30,7 +30,7 @@ pub struct Features<'a> {
     /// Validation features.
     pub validation: &'a Labelled,
     /// The files behind the training features.
-    pub paths: &'a [std::path::PathBuf],
+    pub faces: &'a [GalleryFace],
     /// What is known of the distances of known faces and strangers.
     pub known: &'a Known,
 }
@@ -87,14 +87,14 @@ impl<'a> ClassifierTask<'a> {
     /// What libtorch raises.
     pub fn classifier(&self) -> Result<Classifier> {
         let head = self.head()?;
-        let mut calibration = calibrate(&head, self.from.validation, self.from.known);
+        let mut calibration = calibrate(&head, self.from.validation, self.from.known)?;
         if let Some(share) = self.unknown {
             calibration.unknown = Unknown::ProbabilityBelow(share);
         }
         let gallery = Gallery {
             embeddings: self.from.train.embeddings.clone(),
             labels: self.from.train.labels.clone(),
-            paths: self.from.paths.to_vec(),
+            faces: self.from.faces.to_vec(),
         };
         Ok(Classifier { head, gallery, calibration })
     }
@@ -123,7 +123,7 @@ impl Task for ClassifierTask<'_> {
         if validation.labels.is_empty() {
             return Ok(Scores { headline: "no validation pictures".into(), ..Scores::default() });
         }
-        let logits = head.logits(&validation.embeddings);
+        let logits = head.logits(&validation.embeddings)?;
         let right: Vec<bool> = logits
             .iter()
             .zip(&validation.labels)
@@ -133,7 +133,7 @@ impl Task for ClassifierTask<'_> {
         let accuracy = share(right.iter().filter(|right| **right).count());
         let nll = negative_log_likelihood(&logits.concat(), &validation.labels, 1.0, 0.0);
         let classifier = self.classifier()?;
-        let answers = classifier.answer(&validation.embeddings);
+        let answers = classifier.answer(&validation.embeddings)?;
         let named = share(answers.iter().filter(|answer| answer.is_known).count());
         let confidences: Vec<f64> =
             answers.iter().filter_map(|answer| Some(answer.ranking.first()?.1)).collect();

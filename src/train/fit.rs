@@ -9,7 +9,7 @@ use super::optim::Optimizer;
 use super::progress::Reporter;
 use super::run_folder::RunFolder;
 use super::schedule::Schedule;
-use crate::Result;
+use crate::{Error, Result};
 
 /// What one optimiser step was worth: everything stays on the device until the epoch ends.
 #[derive(Debug)]
@@ -25,7 +25,8 @@ pub struct Step {
 pub struct Scores {
     /// Named figures, in the order of the table's columns.
     pub values: Vec<(&'static str, f64)>,
-    /// What "better" means: compared in order, larger is better.
+    /// What "better" means: compared in order, larger is better. Empty where there is nothing to
+    /// measure on: then the newest model is the best.
     pub rank: Vec<f64>,
     /// The figures for the progress line.
     pub headline: String,
@@ -42,7 +43,15 @@ impl Scores {
         self.rank.iter().any(|figure| figure.is_nan())
     }
 
+    /// There was nothing to measure on.
+    pub fn is_unmeasured(&self) -> bool {
+        self.rank.is_empty()
+    }
+
     fn beats(&self, other: &Self) -> bool {
+        if self.is_unmeasured() {
+            return true;
+        }
         self.rank.partial_cmp(&other.rank) == Some(std::cmp::Ordering::Greater)
     }
 }
@@ -88,6 +97,8 @@ pub struct Plan {
     pub cosine: bool,
     /// Epochs without a better score before the run ends early; 0 for never.
     pub patience: usize,
+    /// Writes the last model after every epoch, so that a killed run leaves one; else at the end.
+    pub keep_last: bool,
 }
 
 /// What came of a run.
@@ -123,11 +134,27 @@ pub fn fit(
     say: &Reporter,
 ) -> Result<Outcome> {
     let untouched = task.validate(0, log)?;
+    if untouched.has_diverged() {
+        return Err(Error::Config(
+            "the starting weights make embeddings that are not finite; start from other --weights"
+                .into(),
+        ));
+    }
+    if untouched.is_unmeasured() {
+        say.warn("nothing to validate on: the model of the last epoch is kept as the best");
+    }
     task.save(&run.best(), 0, &untouched)?;
-    record(log, 0, &[], &untouched);
     say.line(&format!("epoch 0 (untouched): {}", untouched.headline));
     let mut history = vec![(None, untouched.clone())];
-    let (mut best, mut best_epoch) = (untouched.clone(), 0);
+    let (mut best, mut best_epoch, mut last) = (untouched.clone(), 0, None);
+    // A full disk must not end the run; one warning is enough.
+    let mut can_save = true;
+    let mut save_last = |task: &dyn Task, epoch: usize, scores: &Scores| {
+        if can_save && let Err(error) = task.save(&run.last(), epoch, scores) {
+            say.warn(&format!("the last model is not kept: {error}"));
+            can_save = false;
+        }
+    };
     let (mut schedule, mut done, mut trained) = (Schedule::Constant, 0u64, 0);
     for epoch in 1..=plan.epochs {
         let batches = task.batches(epoch)?;
@@ -153,13 +180,16 @@ pub fn fit(
         let mut means = totals.means();
         means.push(("lr", plan.lr * schedule.factor(done.saturating_sub(1))));
         let scores = task.validate(epoch, log)?;
+        if epoch == 1 {
+            // The table's columns come from its first row, so it waits for the training figures.
+            let none: Vec<_> = means.iter().map(|(name, _)| (*name, f64::NAN)).collect();
+            record(log, 0, &none, &untouched);
+        }
         record(log, epoch, &means, &scores);
         trained = epoch;
         let is_best = scores.beats(&best);
         let loss = means.first().map_or(f64::NAN, |(_, loss)| *loss);
         history.push((Some(loss), scores.clone()));
-        let mark = if is_best { "  (best)" } else { "" };
-        say.line(&format!("epoch {epoch}: loss {loss:.4}, {}{mark}", scores.headline));
         for warning in log.take_warnings() {
             say.warn(&warning);
         }
@@ -174,11 +204,22 @@ pub fn fit(
             task.save(&run.best(), epoch, &scores)?;
             (best, best_epoch) = (scores.clone(), epoch);
         }
-        task.save(&run.last(), epoch, &scores)?;
-        if plan.patience > 0 && epoch - best_epoch >= plan.patience {
+        let mark = if is_best { "  (best)" } else { "" };
+        let figures = headline(&means, &scores);
+        say.line(&format!("epoch {epoch}: {figures}{mark}"));
+        if plan.keep_last {
+            save_last(task, epoch, &scores);
+        }
+        last = Some((epoch, scores));
+        if plan.patience > 0 && !best.is_unmeasured() && epoch - best_epoch >= plan.patience {
             say.line(&format!("stopping: no better score for {} epochs", plan.patience));
             break;
         }
+    }
+    if !plan.keep_last
+        && let Some((epoch, scores)) = &last
+    {
+        save_last(task, *epoch, scores);
     }
     Ok(Outcome { untouched, best, best_epoch, epochs: trained, model: run.best(), history })
 }
@@ -216,6 +257,18 @@ impl Totals {
         let mean = |sum: &Tensor| f64::try_from(sum).unwrap_or(f64::NAN) / self.steps as f64;
         self.sums.iter().map(|(name, sum)| (*name, mean(sum))).collect()
     }
+}
+
+/// The epoch's line: the loss and what goes with it, then the validation figures.
+fn headline(means: &[(&'static str, f64)], scores: &Scores) -> String {
+    let means = means.iter().filter(|(name, _)| *name != "lr");
+    let means = means.map(|(name, mean)| match *name {
+        "loss" => format!("loss {mean:.4}"),
+        "positive_distance" => format!("d(+) {mean:.2}"),
+        "negative_distance" => format!("d(-) {mean:.2}"),
+        share => format!("{share} {:.0} %", 100.0 * mean),
+    });
+    format!("{}; {}", means.collect::<Vec<_>>().join(", "), scores.headline)
 }
 
 /// One row of metrics.csv and one point of every TensorBoard curve.

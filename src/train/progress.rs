@@ -64,6 +64,14 @@ impl Reporter {
         self.print(&format!("warning: {text}"));
     }
 
+    /// Runs `body`, which writes to the terminal, while no bar stands in its way.
+    pub fn suspend<T>(&self, body: impl FnOnce() -> T) -> T {
+        match &self.bars {
+            Some(bars) => bars.suspend(body),
+            None => body(),
+        }
+    }
+
     /// Prints an error about one of several things, after which the others go on.
     pub fn error(&self, text: &str) {
         self.print(&format!("error: {text}"));

@@ -1,10 +1,13 @@
 //! The folder of a training run: `best.safetensors`, `last.safetensors`, `metrics.csv`,
-//! `config.toml`, `split.csv` and `tensorboard/`.
+//! `config.toml`, `split.csv`, `curves.png`, `summary.json` and `tensorboard/`. The summary is written
+//! last: a run without it was cut short, and no command takes its model unasked.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::fit::Outcome;
+use crate::recognise::model_file;
 use crate::{Error, Result, files};
 
 /// A run's folder, created and empty of an older run.
@@ -23,7 +26,7 @@ impl RunFolder {
     /// The folder holds something that is not a run, or cannot be created or written.
     pub fn create<S: Serialize>(path: &Path, command: &str, settings: &S) -> Result<Self> {
         let mut moved = None;
-        if path.join("config.toml").is_file() {
+        if path.join("config.toml").is_file() && path.file_name().is_some() {
             let free = next_free(path);
             std::fs::rename(path, &free).map_err(|source| Error::io(path, source))?;
             moved = Some(free);
@@ -56,9 +59,42 @@ impl RunFolder {
         self.path.join("last.safetensors")
     }
 
+    /// The loss and the scores over the epochs, as a picture.
+    pub fn curves(&self) -> PathBuf {
+        self.path.join("curves.png")
+    }
+
+    /// What came of the run; its presence means that the run came to its end.
+    pub fn summary(&self) -> PathBuf {
+        self.path.join(model_file::SUMMARY)
+    }
+
     /// The split in use.
     pub fn split(&self) -> PathBuf {
         self.path.join("split.csv")
+    }
+}
+
+impl RunFolder {
+    /// Writes `summary.json`: the untouched and the best figures, the epochs.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn finish(&self, outcome: &Outcome) -> Result<()> {
+        let figures = |scores: &super::fit::Scores| -> serde_json::Map<_, _> {
+            let pairs = scores.values.iter();
+            pairs.map(|(name, value)| ((*name).to_owned(), serde_json::json!(value))).collect()
+        };
+        let summary = serde_json::json!({
+            "epochs": outcome.epochs,
+            "best_epoch": outcome.best_epoch,
+            "untouched": figures(&outcome.untouched),
+            "best": figures(&outcome.best),
+            "model": outcome.model.to_string_lossy(),
+        });
+        files::write_atomically(&self.summary(), |out| {
+            std::io::Write::write_all(out, format!("{summary:#}\n").as_bytes())
+        })
     }
 }
 

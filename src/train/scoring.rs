@@ -76,7 +76,7 @@ pub fn score(train: &Labelled, validation: &Labelled) -> Scores {
             .iter()
             .filter_map(|(name, value)| value.map(|value| (*name, value)))
             .collect(),
-        rank: vec![mean, auc.unwrap_or(0.0)],
+        rank: if main.is_empty() { Vec::new() } else { vec![mean, auc.unwrap_or(0.0)] },
         headline: format!(
             "validation 1-NN {}, against training {}, centroid {}, verification {}",
             percent(knn),

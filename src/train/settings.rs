@@ -169,10 +169,11 @@ pub struct ClassifierSettings {
     #[command(flatten)]
     #[serde(flatten)]
     pub data: DataSettings,
-    /// Model file of the trained trunk [default: the newest runs/*/best.safetensors with one]
-    #[arg(long, value_name = "FILE")]
+    /// Model file of the trained trunk, or weights (name or file) for an untouched one [default:
+    /// the newest runs/*/best.safetensors of a finished run]
+    #[arg(long, value_name = "FILE|NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub trunk: Option<PathBuf>,
+    pub trunk: Option<String>,
     /// Folder of faces of other people; makes the UNKNOWN threshold better
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -213,7 +214,7 @@ impl ScheduleSettings {
     /// The loop's plan for `epochs` at learning rate `lr`.
     pub fn plan(&self, epochs: usize, lr: f64) -> Plan {
         let (warmup, patience) = (self.warmup, self.patience);
-        Plan { epochs, lr, warmup, cosine: self.decay == Decay::Cosine, patience }
+        Plan { epochs, lr, warmup, cosine: self.decay == Decay::Cosine, patience, keep_last: true }
     }
 
     fn check(&self, lr: f64) -> Result<()> {

@@ -159,11 +159,13 @@ impl Task for TripletTask<'_> {
         let distances = pairwise(&embeddings);
         let selection = self.miner.mine(&distances.detach(), &labels, self.loss.margin, seed);
         let output = self.loss.over(&selection, &distances, &labels);
+        // Of all triplets of the batch, whatever the miner chose: comparable between miners.
+        let active = self.loss.over_all(&distances.detach(), &labels);
         let (positives, negatives) = (miners::positives(&labels), miners::negatives(&labels));
         Ok(Step {
             loss: output.loss,
             measures: vec![
-                ("active", &output.active / output.tuples.clamp_min(1)),
+                ("active", &active.active / active.tuples.clamp_min(1)),
                 ("positive_distance", mean_distance(&distances, &positives)),
                 ("negative_distance", mean_distance(&distances, &negatives)),
             ],
