@@ -144,7 +144,7 @@ const TABLE: [ArchitectureInfo; 15] = [
         name: "openface",
         summary: "OpenFace nn4.small2: 3.7 M parameters, 96x96 in, 128-d out on the unit sphere",
         parameters: 3_733_968,
-        gflops: 0.0,
+        gflops: 0.20,
         input: InputSpec::plain(openface::INPUT as u32),
         input_sizes: InputSizes::Only(openface::INPUT as u32),
         embedding_dim: openface::EMBEDDING,

@@ -90,7 +90,7 @@ def weighted(xs):
 
 
 def summary(tensor, head):
-    return {"norm": tensor.norm().item(), "head": [float(f"{v:.8g}") for v in tensor.flatten()[:head].tolist()]}
+    return {"norm": tensor.double().norm().item(), "head": [float(f"{v:.8g}") for v in tensor.flatten()[:head].tolist()]}
 
 
 def last_layer(name, net):
@@ -125,10 +125,10 @@ def case(name, batch, size, train):
     result["embedding"] = summary(F.normalize(features), 32)
     first = next(net.parameters()).grad
     result["gradient"] = summary(first, 16)
-    result["gradients"] = torch.stack([p.grad.norm() for p in net.parameters() if p.grad is not None]).norm().item()
+    result["gradients"] = torch.stack([p.grad.double().norm() for p in net.parameters() if p.grad is not None]).norm().item()
     buffers = [b.flatten() for k, b in net.state_dict().items() if k.endswith(("running_mean", "running_var"))]
     if train and buffers:
-        result["statistics"] = torch.cat(buffers).norm().item()
+        result["statistics"] = torch.cat(buffers).double().norm().item()
     return result
 
 
