@@ -63,10 +63,10 @@ def fill(net):
         tensor.copy_(u.float())
 
 
-def build(name):
+def build(name, initialise=False):
     if name == "facenet":
         return facenet_pytorch.InceptionResnetV1(classify=True, num_classes=1000)
-    kwargs = {} if name.startswith("densenet") else {"init_weights": False}
+    kwargs = {} if name.startswith("densenet") else {"init_weights": initialise}
     if name == "inception_v3":
         kwargs["transform_input"] = True
     return getattr(torchvision.models, name)(weights=None, **kwargs)
@@ -132,6 +132,16 @@ def case(name, batch, size, train):
     return result
 
 
+def initial(name):
+    """The deviation of the first values of every tensor that is large enough to tell it."""
+    torch.manual_seed(0)
+    rows = []
+    for key, tensor in build(name, initialise=True).named_parameters():
+        if tensor.numel() >= (50_000 if tensor.dim() > 1 else 500):
+            rows.append([key, float(f"{tensor.double().std().item():.3g}")])
+    return rows
+
+
 def multiply_adds(net, size):
     """One picture through the trunk alone, without the classifier."""
     total = 0
@@ -163,6 +173,7 @@ def model(name, native, odd):
         "trunk_multiply_adds": multiply_adds(net, native),
         "keys": len(net.state_dict()),
         "keys_sha256": hashlib.sha256(keys.encode()).hexdigest(),
+        "initial": initial(name) if name in IN_DEPTH else [],
         "cases": cases,
     }
 
