@@ -1,7 +1,7 @@
 //! What a network expects to see: the size and the normalisation of its input.
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::{Error, Result};
 
@@ -50,7 +50,7 @@ impl InputSpec {
         }
         let channel = |values: &[f64; 3]| {
             Tensor::from_slice(values)
-                .to_kind(Kind::Float)
+                .to_kind(pictures.kind())
                 .to_device(pictures.device())
                 .view([1, 3, 1, 1])
         };

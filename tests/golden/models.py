@@ -4,6 +4,8 @@
 
 No weights are downloaded: every tensor is filled by a formula that tests/models.rs evaluates too,
 an integer hash of the tensor's place in the state dict and the element's place in the tensor.
+Everything is computed in float64: in float32 a rounding here or there turns a ReLU, and PyTorch's
+own gradients differ by percents from one processor to another.
 """
 
 import hashlib
@@ -86,11 +88,11 @@ def normalised(name, xs):
 
 def weighted(xs):
     """A loss that differs from picture to picture: batch normalisation hides what they share."""
-    return (xs * torch.cos(torch.arange(xs.numel(), dtype=torch.float64)).float().view_as(xs)).sum()
+    return (xs * torch.cos(torch.arange(xs.numel(), dtype=torch.float64)).view_as(xs)).sum()
 
 
 def summary(tensor, head):
-    return {"norm": tensor.double().norm().item(), "head": [float(f"{v:.8g}") for v in tensor.flatten()[:head].tolist()]}
+    return {"norm": tensor.norm().item(), "head": [float(f"{v:.12g}") for v in tensor.flatten()[:head].tolist()]}
 
 
 def last_layer(name, net):
@@ -100,10 +102,10 @@ def last_layer(name, net):
     return net.logits if name == "facenet" else net.fc if name == "inception_v3" else net.classifier
 
 
-def case(name, batch, size, train):
+def case(name, batch, size, train, gradient):
     net = build(name)
     fill(net)
-    net.train(train)
+    net.double().train(train)
     for module in net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -111,24 +113,23 @@ def case(name, batch, size, train):
         net.aux_logits, net.AuxLogits = False, None
     seen = []
     hook = last_layer(name, net).register_forward_hook(lambda m, xs, y: seen.append(xs[0]))
-    out = net(normalised(name, pictures(batch, size)))
+    out = net(normalised(name, pictures(batch, size).double()))
     hook.remove()
     features = seen[0].mean((2, 3)) if seen[0].dim() == 4 else seen[0]
     result = {"batch": batch, "size": size, "train": train}
-    if isinstance(out, tuple):
-        out, aux = out
-        result["auxiliary"] = summary(aux, 32)
-        (weighted(out) + 0.4 * weighted(aux)).backward()
-    else:
-        weighted(out).backward()
+    out, aux = out if isinstance(out, tuple) else (out, None)
     result["logits"] = summary(out, 32)
     result["embedding"] = summary(F.normalize(features), 32)
-    first = next(net.parameters()).grad
-    result["gradient"] = summary(first, 16)
-    result["gradients"] = torch.stack([p.grad.double().norm() for p in net.parameters() if p.grad is not None]).norm().item()
+    if aux is not None:
+        result["auxiliary"] = summary(aux, 32)
+    if gradient:
+        (weighted(out) + (0 if aux is None else 0.4 * weighted(aux))).backward()
+        gradients = [p.grad for p in net.parameters() if p.grad is not None]
+        result["first_gradient"] = summary(gradients[0], 16)
+        result["gradients"] = torch.stack([g.norm() for g in gradients]).norm().item()
     buffers = [b.flatten() for k, b in net.state_dict().items() if k.endswith(("running_mean", "running_var"))]
     if train and buffers:
-        result["statistics"] = torch.cat(buffers).double().norm().item()
+        result["statistics"] = torch.cat(buffers).norm().item()
     return result
 
 
@@ -163,9 +164,13 @@ def model(name, native, odd):
     keys = "".join(f"{k} {list(v.shape)}\n" for k, v in net.state_dict().items())
     if name in IN_DEPTH:
         last = native if name == "inception_v3" else odd
-        cases = [case(name, 1, native, False), case(name, 3, odd, False), case(name, 3, last, True)]
+        cases = [
+            case(name, 1, native, False, False),
+            case(name, 3, odd, False, True),
+            case(name, 3, last, True, True),
+        ]
     else:
-        cases = [case(name, 1, odd, False)]
+        cases = [case(name, 1, odd, False, False)]
     return {
         "name": name.replace("_", "-"),
         "parameters": sum(p.numel() for p in net.parameters()),
@@ -203,7 +208,7 @@ if __name__ == "__main__":
         last = models[-1]
         print(last["name"], last["trunk_parameters"], last["trunk_multiply_adds"], flush=True)
         for c in last["cases"]:
-            print("   ", c["size"], c["train"], c["logits"]["norm"], c["gradient"]["norm"], c["embedding"]["head"][:4])
+            print("   ", c["size"], c["train"], c["logits"]["norm"], c.get("gradients"), c["embedding"]["head"][:4])
     golden = {
         "torch": torch.__version__,
         "openface_multiply_adds": multiply_adds(openface.Net(), 96),
