@@ -6,7 +6,10 @@
 
 use tch::{Device, Tensor};
 
-use super::layers::{BatchNorm, Conv2d, CrossMapLrn, Linear, Mode, l2_pool, max_pool, unit_rows};
+use super::layers::{
+    BatchNorm, Conv2d, ConvSpec, CrossMapLrn, Linear, Mode, Window, avg_pool, l2_pool, max_pool,
+    unit_rows,
+};
 use super::params::Scope;
 
 /// The side of the input picture.
@@ -42,7 +45,7 @@ impl Pool {
     /// `DepthConcat` did and the published weights expect.
     fn forward(self, xs: &Tensor) -> Tensor {
         match self {
-            Self::Max => max_pool(xs, 3, 2, 0),
+            Self::Max => max_pool(xs, Window::new(3, 2)),
             Self::L2 => l2_pool(xs, 3, 3),
         }
     }
@@ -94,11 +97,7 @@ impl Inception {
         let block = |at: &Scope, first: i64, inputs, outputs, kernel, stride| ConvBlock {
             conv: Conv2d::new(
                 &at.sub(format!("{first}_conv")),
-                inputs,
-                outputs,
-                kernel,
-                stride,
-                kernel / 2,
+                ConvSpec::new(inputs, outputs, kernel).stride(stride).same(),
             ),
             norm: BatchNorm::new(&at.sub(format!("{}_bn", first + 1)), outputs),
         };
@@ -166,19 +165,15 @@ pub struct OpenFace {
 impl OpenFace {
     /// Registers all layers under `root`, with PyTorch's default initialisation.
     pub fn new(root: &Scope, device: Device) -> Self {
-        let block = |conv: i64, inputs, outputs, kernel, stride, pad| ConvBlock {
+        let block = |conv: i64, inputs, outputs, kernel, stride| ConvBlock {
             conv: Conv2d::new(
                 &root.sub(format!("layer{conv}")),
-                inputs,
-                outputs,
-                kernel,
-                stride,
-                pad,
+                ConvSpec::new(inputs, outputs, kernel).stride(stride).same(),
             ),
             norm: BatchNorm::new(&root.sub(format!("layer{}", conv + 1)), outputs),
         };
         Self {
-            stem: [block(1, 3, 64, 7, 2, 3), block(6, 64, 64, 1, 1, 0), block(9, 64, 192, 3, 1, 1)],
+            stem: [block(1, 3, 64, 7, 2), block(6, 64, 64, 1, 1), block(9, 64, 192, 3, 1)],
             lrn: [
                 CrossMapLrn::new(device, 64, 5, 1e-4, 0.75),
                 CrossMapLrn::new(device, 192, 5, 1e-4, 0.75),
@@ -192,12 +187,12 @@ impl OpenFace {
 impl super::Trunk for OpenFace {
     fn forward(&self, pictures: &Tensor, mode: Mode) -> Tensor {
         let [first, second, third] = &self.stem;
-        let xs = max_pool(&first.forward(pictures, mode), 3, 2, 1); // [N, 64, 24, 24]
+        let xs = max_pool(&first.forward(pictures, mode), Window::new(3, 2).padding(1)); // [N, 64, 24, 24]
         let xs = second.forward(&self.lrn[0].forward(&xs), mode);
         let xs = self.lrn[1].forward(&third.forward(&xs, mode)); // [N, 192, 24, 24]
-        let xs = max_pool(&xs, 3, 2, 1); // [N, 192, 12, 12]
+        let xs = max_pool(&xs, Window::new(3, 2).padding(1)); // [N, 192, 12, 12]
         let xs = self.blocks.iter().fold(xs, |xs, block| block.forward(&xs, mode)); // [N, 736, 3, 3]
-        let xs = xs.avg_pool2d([3, 3], [1, 1], [0, 0], false, true, None).view([-1, FEATURES]);
+        let xs = avg_pool(&xs, Window::new(3, 1)).flatten(1, -1);
         unit_rows(&self.embed.forward(&xs))
     }
 }

@@ -88,11 +88,12 @@ impl Params {
         Ok(frozen)
     }
 
-    /// The first components of the keys, in order: what `--freeze` is usually given.
+    /// What `--freeze` is usually given, in order: the first component of each key, or the first
+    /// two where the first is only a container ([`CONTAINERS`]): `layer1`, `features.denseblock1`.
     pub fn blocks(&self) -> Vec<String> {
         let mut blocks: Vec<String> = Vec::new();
         for param in self.entries.iter().filter(|p| p.is_parameter) {
-            let block = param.name.split('.').next().unwrap_or(&param.name);
+            let block = block_of(&param.name);
             if blocks.last().is_none_or(|last| last != block) {
                 blocks.push(block.to_owned());
             }
@@ -109,6 +110,16 @@ impl Params {
                 .collect()
         })
     }
+}
+
+/// First components that hold a whole trunk: torchvision's VGG and DenseNet put everything but the
+/// classifier below `features`.
+pub const CONTAINERS: [&str; 1] = ["features"];
+
+/// The block a key belongs to; see [`Params::blocks`].
+fn block_of(key: &str) -> &str {
+    let depth = if CONTAINERS.iter().any(|name| is_below(key, name)) { 2 } else { 1 };
+    key.match_indices('.').nth(depth - 1).map_or(key, |(end, _)| &key[..end])
 }
 
 fn is_below(name: &str, prefix: &str) -> bool {
@@ -155,6 +166,11 @@ impl Scope<'_> {
     pub(super) fn uniform(&self, shape: &[i64], bound: f64) -> Tensor {
         Tensor::empty(shape, (Kind::Float, Device::Cpu)).uniform_(-bound, bound)
     }
+
+    /// N(0, deviation²).
+    pub(super) fn normal(&self, shape: &[i64], deviation: f64) -> Tensor {
+        Tensor::empty(shape, (Kind::Float, Device::Cpu)).normal_(0.0, deviation)
+    }
 }
 
 #[cfg(test)]
@@ -170,6 +186,18 @@ mod tests {
                 root.sub("layer14").buffer("steps", Tensor::zeros([1], (Kind::Int64, Device::Cpu)));
         });
         params
+    }
+
+    #[test]
+    fn a_block_is_the_first_component_or_the_second_of_a_container() {
+        assert_eq!(block_of("layer14.seq_list.0.1_conv.weight"), "layer14");
+        assert_eq!(
+            block_of("features.denseblock1.denselayer1.norm1.weight"),
+            "features.denseblock1"
+        );
+        assert_eq!(block_of("features.0.weight"), "features.0");
+        assert_eq!(block_of("classifier.0.weight"), "classifier");
+        assert_eq!(block_of("scale"), "scale");
     }
 
     #[test]

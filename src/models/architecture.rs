@@ -1,0 +1,327 @@
+//! The architectures Visage knows: one row of a table each.
+
+use clap::builder::PossibleValue;
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+use super::params::Scope;
+use super::{InputSizes, InputSpec, Trunk, densenet, facenet, inception_v3, openface, vgg};
+
+/// The architectures Visage knows; `--backbone`, model files and the manifest use their
+/// [`name`](Architecture::name)s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
+#[allow(missing_docs)] // the table below describes each
+pub enum Architecture {
+    OpenFace,
+    FaceNet,
+    Vgg11,
+    Vgg11Bn,
+    Vgg13,
+    Vgg13Bn,
+    Vgg16,
+    Vgg16Bn,
+    Vgg19,
+    Vgg19Bn,
+    DenseNet121,
+    DenseNet161,
+    DenseNet169,
+    DenseNet201,
+    InceptionV3,
+}
+
+/// What there is to know about an architecture before it is built.
+#[derive(Debug)]
+pub struct ArchitectureInfo {
+    /// The variant this row describes.
+    pub architecture: Architecture,
+    /// What `--backbone` calls it.
+    pub name: &'static str,
+    /// One line for the help.
+    pub summary: &'static str,
+    /// Trainable scalars of the trunk, without a classifier.
+    pub parameters: usize,
+    /// Multiply-adds of one native picture through the trunk, in 10⁹ (torchvision's "GFLOPS").
+    pub gflops: f64,
+    /// The native input size, and the normalisation.
+    pub input: InputSpec,
+    /// The sizes it can take.
+    pub input_sizes: InputSizes,
+    /// The length of the trunk's own embedding.
+    pub embedding_dim: i64,
+    /// Prefixes of the keys of the classifier it was published with; empty where it has none.
+    pub classifier: &'static [&'static str],
+    /// Weights that fit.
+    pub weights: &'static [KnownWeights],
+    /// Where the network was published.
+    pub paper: &'static str,
+}
+
+/// Weights that people have for an architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownWeights {
+    /// The file, as its publisher names it.
+    pub file: &'static str,
+    /// Who publishes it.
+    pub source: &'static str,
+    /// Outputs of the classifier in it; none where it has no classifier.
+    pub classes: Option<i64>,
+    /// Terms of use, as far as they are stated.
+    pub licence: &'static str,
+}
+
+/// torchvision's pretrained weights.
+const fn torchvision(file: &'static str) -> KnownWeights {
+    let licence =
+        "BSD-3-Clause (torchvision); trained on ImageNet, whose pictures are for research";
+    KnownWeights { file, source: "torchvision, IMAGENET1K_V1", classes: Some(1000), licence }
+}
+
+/// facenet-pytorch's pretrained weights.
+const fn facenet_pytorch(file: &'static str, classes: i64) -> KnownWeights {
+    let licence = "MIT (facenet-pytorch); trained on pictures for research";
+    KnownWeights { file, source: "facenet-pytorch 2.2.9", classes: Some(classes), licence }
+}
+
+const VGG16_FEATURES: KnownWeights = KnownWeights {
+    file: "vgg16_features-amdegroot-88682ab5.pth",
+    source: "torchvision, IMAGENET1K_FEATURES (made for another normalisation: pixels - mean)",
+    classes: None,
+    licence: "BSD-3-Clause (torchvision); the original VGG weights are CC BY 4.0",
+};
+
+/// A VGG: name, summary, parameters, GFLOPs, weights.
+const fn vgg_row(
+    architecture: Architecture,
+    name: &'static str,
+    summary: &'static str,
+    (parameters, gflops): (usize, f64),
+    weights: &'static [KnownWeights],
+) -> ArchitectureInfo {
+    ArchitectureInfo {
+        architecture,
+        name,
+        summary,
+        parameters,
+        gflops,
+        input: InputSpec::imagenet(224),
+        input_sizes: InputSizes::From(32),
+        embedding_dim: vgg::EMBEDDING,
+        classifier: &["classifier."],
+        weights,
+        paper: "Simonyan and Zisserman, 2014, arXiv:1409.1556",
+    }
+}
+
+/// A DenseNet: name, summary, embedding, parameters, GFLOPs, weights.
+const fn densenet_row(
+    architecture: Architecture,
+    name: &'static str,
+    summary: &'static str,
+    embedding_dim: i64,
+    (parameters, gflops): (usize, f64),
+    weights: &'static [KnownWeights],
+) -> ArchitectureInfo {
+    ArchitectureInfo {
+        architecture,
+        name,
+        summary,
+        parameters,
+        gflops,
+        input: InputSpec::imagenet(224),
+        input_sizes: InputSizes::From(29),
+        embedding_dim,
+        classifier: &["classifier."],
+        weights,
+        paper: "Huang et al., 2017, arXiv:1608.06993",
+    }
+}
+
+#[rustfmt::skip]
+const TABLE: [ArchitectureInfo; 15] = [
+    ArchitectureInfo {
+        architecture: Architecture::OpenFace,
+        name: "openface",
+        summary: "OpenFace nn4.small2: 3.7 M parameters, 96x96 in, 128-d out on the unit sphere",
+        parameters: 3_733_968,
+        gflops: 0.20,
+        input: InputSpec::plain(openface::INPUT as u32),
+        input_sizes: InputSizes::Only(openface::INPUT as u32),
+        embedding_dim: openface::EMBEDDING,
+        classifier: &[],
+        weights: &[
+            KnownWeights {
+                file: "openface-nn4-distilled.safetensors",
+                source: "Visage, embedded",
+                classes: None,
+                licence: "MIT, with Visage; research use, as its training pictures",
+            },
+            KnownWeights {
+                file: "openface.pth",
+                source: "the PyTorch port of OpenFace",
+                classes: None,
+                licence: "Apache-2.0 (OpenFace)",
+            },
+        ],
+        paper: "Amos et al., 2016, CMU-CS-16-118",
+    },
+    ArchitectureInfo {
+        architecture: Architecture::FaceNet,
+        name: "facenet",
+        summary: "FaceNet InceptionResnetV1: 23.5 M parameters, 160x160 in, 512-d out",
+        parameters: 23_482_624,
+        gflops: 1.42,
+        input: InputSpec::facenet(160),
+        input_sizes: InputSizes::From(75),
+        embedding_dim: facenet::EMBEDDING,
+        classifier: &["logits."],
+        weights: &[
+            facenet_pytorch("20180402-114759-vggface2.pt", 8631),
+            facenet_pytorch("20180408-102900-casia-webface.pt", 10575),
+        ],
+        paper: "Schroff et al., 2015, arXiv:1503.03832; Szegedy et al., 2016, arXiv:1602.07261",
+    },
+    vgg_row(Architecture::Vgg11, "vgg11", "VGG11: 9.2 M parameters, 224x224 in, 512-d out",
+            (9_220_480, 7.49), &[torchvision("vgg11-8a719046.pth")]),
+    vgg_row(Architecture::Vgg11Bn, "vgg11-bn", "VGG11 with batch normalisation",
+            (9_225_984, 7.49), &[torchvision("vgg11_bn-6002323d.pth")]),
+    vgg_row(Architecture::Vgg13, "vgg13", "VGG13: 9.4 M parameters, 224x224 in, 512-d out",
+            (9_404_992, 11.18), &[torchvision("vgg13-19584684.pth")]),
+    vgg_row(Architecture::Vgg13Bn, "vgg13-bn", "VGG13 with batch normalisation",
+            (9_410_880, 11.18), &[torchvision("vgg13_bn-abd245e5.pth")]),
+    vgg_row(Architecture::Vgg16, "vgg16", "VGG16: 14.7 M parameters, 224x224 in, 512-d out",
+            (14_714_688, 15.35), &[torchvision("vgg16-397923af.pth"), VGG16_FEATURES]),
+    vgg_row(Architecture::Vgg16Bn, "vgg16-bn", "VGG16 with batch normalisation",
+            (14_723_136, 15.35), &[torchvision("vgg16_bn-6c64b313.pth")]),
+    vgg_row(Architecture::Vgg19, "vgg19", "VGG19: 20.0 M parameters, 224x224 in, 512-d out",
+            (20_024_384, 19.51), &[torchvision("vgg19-dcbb9e9d.pth")]),
+    vgg_row(Architecture::Vgg19Bn, "vgg19-bn", "VGG19 with batch normalisation",
+            (20_035_392, 19.51), &[torchvision("vgg19_bn-c79401a0.pth")]),
+    densenet_row(Architecture::DenseNet121, "densenet121",
+                 "DenseNet121: 7.0 M parameters, 224x224 in, 1024-d out", 1024,
+                 (6_953_856, 2.83), &[torchvision("densenet121-a639ec97.pth")]),
+    densenet_row(Architecture::DenseNet161, "densenet161",
+                 "DenseNet161: 26.5 M parameters, 224x224 in, 2208-d out", 2208,
+                 (26_472_000, 7.73), &[torchvision("densenet161-8d451a50.pth")]),
+    densenet_row(Architecture::DenseNet169, "densenet169",
+                 "DenseNet169: 12.5 M parameters, 224x224 in, 1664-d out", 1664,
+                 (12_484_480, 3.36), &[torchvision("densenet169-b2777c0a.pth")]),
+    densenet_row(Architecture::DenseNet201, "densenet201",
+                 "DenseNet201: 18.1 M parameters, 224x224 in, 1920-d out", 1920,
+                 (18_092_928, 4.29), &[torchvision("densenet201-c1103571.pth")]),
+    ArchitectureInfo {
+        architecture: Architecture::InceptionV3,
+        name: "inception-v3",
+        summary: "InceptionV3: 21.8 M parameters, 299x299 in, 2048-d out",
+        parameters: 21_785_568,
+        gflops: 5.71,
+        input: InputSpec::imagenet(299),
+        input_sizes: InputSizes::From(75),
+        embedding_dim: inception_v3::EMBEDDING,
+        classifier: &["AuxLogits.", "fc."],
+        weights: &[torchvision("inception_v3_google-0cc3c7bd.pth")],
+        paper: "Szegedy et al., 2016, arXiv:1512.00567",
+    },
+];
+
+const VARIANTS: [Architecture; TABLE.len()] = {
+    let mut variants = [Architecture::OpenFace; TABLE.len()];
+    let mut row = 0;
+    while row < TABLE.len() {
+        variants[row] = TABLE[row].architecture;
+        // `info` finds a variant's row by its number.
+        assert!(variants[row] as usize == row, "the table and the enum differ in their order");
+        row += 1;
+    }
+    variants
+};
+
+impl Architecture {
+    /// All of them, in the order of the table.
+    pub const ALL: [Self; VARIANTS.len()] = VARIANTS;
+
+    /// What there is to know about it.
+    pub fn info(self) -> &'static ArchitectureInfo {
+        static ROWS: [ArchitectureInfo; TABLE.len()] = TABLE;
+        &ROWS[self as usize]
+    }
+
+    /// The name used by `--backbone` and in model files.
+    pub fn name(self) -> &'static str {
+        self.info().name
+    }
+
+    /// Builds the network with random weights; its classifier only where `classes` is given.
+    pub(super) fn trunk(self, at: &Scope, device: Device, classes: Option<i64>) -> Box<dyn Trunk> {
+        let vgg = |depths, batch_norm| -> Box<dyn Trunk> {
+            Box::new(vgg::Vgg::new(at, vgg::Plan { depths, batch_norm }, classes))
+        };
+        let densenet = |stem, growth, depths| -> Box<dyn Trunk> {
+            let plan = densenet::Plan { stem, growth, depths };
+            Box::new(densenet::DenseNet::new(at, plan, classes))
+        };
+        match self {
+            Self::OpenFace => Box::new(openface::OpenFace::new(at, device)),
+            Self::FaceNet => Box::new(facenet::FaceNet::new(at, classes)),
+            Self::Vgg11 => vgg([1, 1, 2, 2, 2], false),
+            Self::Vgg11Bn => vgg([1, 1, 2, 2, 2], true),
+            Self::Vgg13 => vgg([2, 2, 2, 2, 2], false),
+            Self::Vgg13Bn => vgg([2, 2, 2, 2, 2], true),
+            Self::Vgg16 => vgg([2, 2, 3, 3, 3], false),
+            Self::Vgg16Bn => vgg([2, 2, 3, 3, 3], true),
+            Self::Vgg19 => vgg([2, 2, 4, 4, 4], false),
+            Self::Vgg19Bn => vgg([2, 2, 4, 4, 4], true),
+            Self::DenseNet121 => densenet(64, 32, [6, 12, 24, 16]),
+            Self::DenseNet161 => densenet(96, 48, [6, 12, 36, 24]),
+            Self::DenseNet169 => densenet(64, 32, [6, 12, 32, 32]),
+            Self::DenseNet201 => densenet(64, 32, [6, 12, 48, 32]),
+            Self::InceptionV3 => Box::new(inception_v3::InceptionV3::new(at, classes)),
+        }
+    }
+}
+
+impl clap::ValueEnum for Architecture {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let info = self.info();
+        Some(PossibleValue::new(info.name).help(info.summary))
+    }
+}
+
+impl From<Architecture> for &'static str {
+    fn from(architecture: Architecture) -> Self {
+        architecture.name()
+    }
+}
+
+impl TryFrom<String> for Architecture {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        let names = Self::ALL.map(Self::name);
+        Self::ALL.into_iter().find(|known| known.name() == name).ok_or_else(|| {
+            format!("{name:?} is no architecture that Visage knows ({})", names.join(", "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_through_files_and_the_command_line() {
+        for architecture in Architecture::ALL {
+            let text = serde_json::to_string(&architecture).unwrap();
+            assert_eq!(text, format!("{:?}", architecture.name()));
+            assert_eq!(serde_json::from_str::<Architecture>(&text).unwrap(), architecture);
+            let parsed = <Architecture as clap::ValueEnum>::from_str(architecture.name(), false);
+            assert_eq!(parsed.unwrap(), architecture);
+        }
+        let error = serde_json::from_str::<Architecture>("\"resnet\"").unwrap_err().to_string();
+        assert!(error.contains("\"resnet\"") && error.contains("openface, facenet, vgg11"));
+    }
+}

@@ -1,0 +1,145 @@
+//! DenseNet-BC (Huang et al., 2017) as torchvision has it: 121, 161, 169 and 201 layers; keys
+//! `features.conv0.weight`, `features.denseblock1.denselayer1.norm1.*`, …, `classifier.*`.
+//!
+//! Input `[N, 3, H, W]` from 29x29 up, ImageNet-normalised. The embedding is what the classifier
+//! sees, the mean of the last map over its places, scaled to length one.
+
+use tch::Tensor;
+
+use super::layers::{
+    BatchNorm, Bias, Conv2d, ConvSpec, Linear, Mode, Weight, Window, avg_pool, global_avg_pool,
+    max_pool, normalize,
+};
+use super::params::Scope;
+use super::{Logits, Trunk};
+
+/// The bottleneck of a layer has this many times the growth in channels.
+const BOTTLENECK: i64 = 4;
+
+/// What tells the variants apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Channels behind the first convolution.
+    pub stem: i64,
+    /// Channels that each layer adds.
+    pub growth: i64,
+    /// Layers in each of the four blocks.
+    pub depths: [i64; 4],
+}
+
+/// A convolution without a bias, with He's initialisation.
+fn conv(at: &Scope, name: &str, spec: ConvSpec) -> Conv2d {
+    Conv2d::new(&at.sub(name), spec.weight(Weight::KaimingFanIn).bias(Bias::None))
+}
+
+/// Batch normalisation, ReLU, convolution: the order that DenseNet computes in.
+#[derive(Debug)]
+struct NormConv {
+    norm: BatchNorm,
+    conv: Conv2d,
+}
+
+impl NormConv {
+    /// Registers `norm…` and `conv…`, both with `suffix`.
+    fn new(at: &Scope, suffix: &str, channels: i64, spec: ConvSpec) -> Self {
+        Self {
+            norm: BatchNorm::new(&at.sub(format!("norm{suffix}")), channels),
+            conv: conv(at, &format!("conv{suffix}"), spec),
+        }
+    }
+
+    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        self.conv.forward(&self.norm.forward(xs, mode).relu())
+    }
+}
+
+/// A block, and the transition behind it (all but the last have one).
+#[derive(Debug)]
+struct Block {
+    layers: Vec<[NormConv; 2]>,
+    transition: Option<NormConv>,
+}
+
+impl Block {
+    /// Every layer sees the input and the output of all layers before it.
+    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        let mut maps = vec![xs.shallow_clone()];
+        for [reduce, grow] in &self.layers {
+            let reduced = reduce.forward(&Tensor::cat(&maps, 1), mode);
+            maps.push(grow.forward(&reduced, mode));
+        }
+        let xs = Tensor::cat(&maps, 1);
+        match &self.transition {
+            Some(transition) => avg_pool(&transition.forward(&xs, mode), Window::new(2, 2)),
+            None => xs,
+        }
+    }
+}
+
+/// The network.
+#[derive(Debug)]
+pub struct DenseNet {
+    conv0: Conv2d,
+    norm0: BatchNorm,
+    blocks: Vec<Block>,
+    norm5: BatchNorm,
+    classifier: Option<Linear>,
+}
+
+impl DenseNet {
+    /// Registers all layers under `root`, with torchvision's initialisation; the classifier only
+    /// where `classes` is given.
+    pub fn new(root: &Scope, plan: Plan, classes: Option<i64>) -> Self {
+        let at = root.sub("features");
+        let conv0 = conv(&at, "conv0", ConvSpec::new(3, plan.stem, 7).stride(2).same());
+        let norm0 = BatchNorm::new(&at.sub("norm0"), plan.stem);
+        let mut channels = plan.stem;
+        let mut blocks = Vec::new();
+        for (number, depth) in (1..).zip(plan.depths) {
+            let place = at.sub(format!("denseblock{number}"));
+            let layers = (1..=depth)
+                .map(|number| {
+                    let at = place.sub(format!("denselayer{number}"));
+                    let (inputs, wide) = (channels, BOTTLENECK * plan.growth);
+                    channels += plan.growth;
+                    [
+                        NormConv::new(&at, "1", inputs, ConvSpec::new(inputs, wide, 1)),
+                        NormConv::new(&at, "2", wide, ConvSpec::new(wide, plan.growth, 3).same()),
+                    ]
+                })
+                .collect();
+            let transition = (number < plan.depths.len()).then(|| {
+                let at = at.sub(format!("transition{number}"));
+                let inputs = channels;
+                channels /= 2;
+                NormConv::new(&at, "", inputs, ConvSpec::new(inputs, channels, 1))
+            });
+            blocks.push(Block { layers, transition });
+        }
+        let norm5 = BatchNorm::new(&at.sub("norm5"), channels);
+        let classifier = classes.map(|classes| {
+            let at = root.sub("classifier");
+            Linear::with(&at, channels, classes, Weight::Default, Bias::Zero)
+        });
+        Self { conv0, norm0, blocks, norm5, classifier }
+    }
+
+    fn features(&self, pictures: &Tensor, mode: Mode) -> Tensor {
+        let xs = self.norm0.forward(&self.conv0.forward(pictures), mode).relu();
+        let xs = max_pool(&xs, Window::new(3, 2).padding(1));
+        let xs = self.blocks.iter().fold(xs, |xs, block| block.forward(&xs, mode));
+        global_avg_pool(&self.norm5.forward(&xs, mode).relu())
+    }
+}
+
+impl Trunk for DenseNet {
+    fn forward(&self, pictures: &Tensor, mode: Mode) -> Tensor {
+        normalize(&self.features(pictures, mode))
+    }
+
+    fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
+        let classifier = self.classifier.as_ref()?;
+        let classes = classifier.forward(&self.features(pictures, mode));
+        Some(Logits { classes, auxiliary: None })
+    }
+}

@@ -1,0 +1,230 @@
+//! FaceNet's InceptionResnetV1 as facenet-pytorch has it (Schroff et al., 2015; Szegedy et al.,
+//! 2016); keys `conv2d_1a.conv.weight`, `repeat_1.0.branch0.*`, …, `last_bn.*`, `logits.*`.
+//!
+//! Input `[N, 3, H, W]` from 75x75 up (natively 160x160), `(255 x - 127.5) / 128`. The embedding is
+//! facenet-pytorch's own: 512-d on the unit sphere. In training 60 % dropout precedes the last
+//! linear layer.
+
+use tch::Tensor;
+
+use super::layers::{
+    BatchNorm, Bias, Conv2d, ConvNormRelu, ConvSpec, Linear, Mode, NormOptions, Weight, Window,
+    dropout, global_avg_pool, max_pool, normalize,
+};
+use super::params::Scope;
+use super::{Logits, Trunk};
+
+/// The length of the embedding.
+pub const EMBEDDING: i64 = 512;
+/// Channels of the last map.
+const FEATURES: i64 = 1792;
+/// Dropout before the last linear layer.
+const DROPOUT: f64 = 0.6;
+
+type Branch = &'static [ConvSpec];
+
+const fn conv(inputs: i64, outputs: i64, kernel: i64) -> ConvSpec {
+    ConvSpec::new(inputs, outputs, kernel)
+}
+
+/// A kernel of `[height, width]` that keeps the size of the map.
+const fn bar(channels: i64, kernel: [i64; 2]) -> ConvSpec {
+    ConvSpec::rectangle(channels, channels, kernel).same()
+}
+
+/// Convolutions before the residual blocks; a 3x3 max pool with stride 2 stands before `conv2d_3b`.
+const STEM: [(&str, ConvSpec); 6] = [
+    ("conv2d_1a", conv(3, 32, 3).stride(2)),
+    ("conv2d_2a", conv(32, 32, 3)),
+    ("conv2d_2b", conv(32, 64, 3).same()),
+    ("conv2d_3b", conv(64, 80, 1)),
+    ("conv2d_4a", conv(80, 192, 3)),
+    ("conv2d_4b", conv(192, 256, 3).stride(2)),
+];
+const POOL_BEFORE: &str = "conv2d_3b";
+
+/// A residual block: x + scale · projection(branches(x)), and a ReLU on most.
+struct Residual {
+    channels: i64,
+    branches: &'static [Branch],
+    scale: f64,
+}
+
+const BLOCK35: Residual = Residual {
+    channels: 256,
+    branches: &[
+        &[conv(256, 32, 1)],
+        &[conv(256, 32, 1), conv(32, 32, 3).same()],
+        &[conv(256, 32, 1), conv(32, 32, 3).same(), conv(32, 32, 3).same()],
+    ],
+    scale: 0.17,
+};
+const BLOCK17: Residual = Residual {
+    channels: 896,
+    branches: &[&[conv(896, 128, 1)], &[conv(896, 128, 1), bar(128, [1, 7]), bar(128, [7, 1])]],
+    scale: 0.10,
+};
+const BLOCK8: Residual = Residual {
+    channels: FEATURES,
+    branches: &[
+        &[conv(FEATURES, 192, 1)],
+        &[conv(FEATURES, 192, 1), bar(192, [1, 3]), bar(192, [3, 1])],
+    ],
+    scale: 0.20,
+};
+/// The last block takes its branches whole and has no ReLU.
+const LAST: Residual = Residual { scale: 1.0, ..BLOCK8 };
+
+/// Branches that halve the map; a 3x3 max pool with stride 2 is concatenated to them.
+const MIXED_6A: [Branch; 2] = [
+    &[conv(256, 384, 3).stride(2)],
+    &[conv(256, 192, 1), conv(192, 192, 3).same(), conv(192, 256, 3).stride(2)],
+];
+const MIXED_7A: [Branch; 3] = [
+    &[conv(896, 256, 1), conv(256, 384, 3).stride(2)],
+    &[conv(896, 256, 1), conv(256, 256, 3).stride(2)],
+    &[conv(896, 256, 1), conv(256, 256, 3).same(), conv(256, 256, 3).stride(2)],
+];
+
+/// The branches of one block; those of a single convolution have no number in their keys.
+#[derive(Debug)]
+struct Branches(Vec<Vec<ConvNormRelu>>);
+
+impl Branches {
+    fn new(at: &Scope, plan: &[Branch]) -> Self {
+        let branch = |(number, specs): (usize, &Branch)| {
+            let at = at.sub(format!("branch{number}"));
+            match specs {
+                [only] => vec![ConvNormRelu::new(&at, *only)],
+                _ => specs
+                    .iter()
+                    .enumerate()
+                    .map(|(number, spec)| ConvNormRelu::new(&at.sub(number), *spec))
+                    .collect(),
+            }
+        };
+        Self(plan.iter().enumerate().map(branch).collect())
+    }
+
+    fn forward(&self, xs: &Tensor, mode: Mode) -> Vec<Tensor> {
+        let chain = |branch: &Vec<ConvNormRelu>| {
+            branch.iter().fold(xs.shallow_clone(), |xs, conv| conv.forward(&xs, mode))
+        };
+        self.0.iter().map(chain).collect()
+    }
+}
+
+#[derive(Debug)]
+struct ResidualBlock {
+    branches: Branches,
+    project: Conv2d,
+    scale: f64,
+}
+
+impl ResidualBlock {
+    fn new(at: &Scope, plan: &Residual) -> Self {
+        let joined = plan.branches.iter().filter_map(|branch| branch.last());
+        let joined = joined.map(ConvSpec::outputs).sum();
+        Self {
+            branches: Branches::new(at, plan.branches),
+            project: Conv2d::new(&at.sub("conv2d"), conv(joined, plan.channels, 1)),
+            scale: plan.scale,
+        }
+    }
+
+    /// Without the ReLU.
+    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        let joined = Tensor::cat(&self.branches.forward(xs, mode), 1);
+        self.project.forward(&joined) * self.scale + xs
+    }
+}
+
+/// Blocks in a row, and the reduction behind them.
+#[derive(Debug)]
+struct Stage {
+    repeat: Vec<ResidualBlock>,
+    reduce: Option<Branches>,
+}
+
+impl Stage {
+    fn new(root: &Scope, name: &str, count: usize, plan: &Residual) -> Self {
+        let at = root.sub(name);
+        let repeat = (0..count).map(|number| ResidualBlock::new(&at.sub(number), plan)).collect();
+        Self { repeat, reduce: None }
+    }
+
+    fn reduced(mut self, root: &Scope, name: &str, plan: &[Branch]) -> Self {
+        self.reduce = Some(Branches::new(&root.sub(name), plan));
+        self
+    }
+
+    fn forward(&self, xs: Tensor, mode: Mode) -> Tensor {
+        let xs = self.repeat.iter().fold(xs, |xs, block| block.forward(&xs, mode).relu());
+        let Some(reduce) = &self.reduce else { return xs };
+        let mut maps = reduce.forward(&xs, mode);
+        maps.push(max_pool(&xs, Window::new(3, 2)));
+        Tensor::cat(&maps, 1)
+    }
+}
+
+/// The network.
+#[derive(Debug)]
+pub struct FaceNet {
+    stem: Vec<(bool, ConvNormRelu)>,
+    stages: [Stage; 3],
+    last: ResidualBlock,
+    last_linear: Linear,
+    last_bn: BatchNorm,
+    logits: Option<Linear>,
+}
+
+impl FaceNet {
+    /// Registers all layers under `root`, with PyTorch's default initialisation; `logits` only
+    /// where `classes` is given.
+    pub fn new(root: &Scope, classes: Option<i64>) -> Self {
+        let stem = |(name, spec): (&str, ConvSpec)| {
+            (name == POOL_BEFORE, ConvNormRelu::new(&root.sub(name), spec))
+        };
+        let norm = NormOptions { eps: 1e-3, ..NormOptions::default() };
+        Self {
+            stem: STEM.into_iter().map(stem).collect(),
+            stages: [
+                Stage::new(root, "repeat_1", 5, &BLOCK35).reduced(root, "mixed_6a", &MIXED_6A),
+                Stage::new(root, "repeat_2", 10, &BLOCK17).reduced(root, "mixed_7a", &MIXED_7A),
+                Stage::new(root, "repeat_3", 5, &BLOCK8),
+            ],
+            last: ResidualBlock::new(&root.sub("block8"), &LAST),
+            last_linear: Linear::with(
+                &root.sub("last_linear"),
+                FEATURES,
+                EMBEDDING,
+                Weight::Default,
+                Bias::None,
+            ),
+            last_bn: BatchNorm::with(&root.sub("last_bn"), EMBEDDING, norm),
+            logits: classes.map(|classes| Linear::new(&root.sub("logits"), EMBEDDING, classes)),
+        }
+    }
+
+    fn features(&self, pictures: &Tensor, mode: Mode) -> Tensor {
+        let xs = self.stem.iter().fold(pictures.shallow_clone(), |xs, (pool_first, conv)| {
+            let xs = if *pool_first { max_pool(&xs, Window::new(3, 2)) } else { xs };
+            conv.forward(&xs, mode)
+        });
+        let xs = self.stages.iter().fold(xs, |xs, stage| stage.forward(xs, mode));
+        let xs = global_avg_pool(&self.last.forward(&xs, mode));
+        self.last_bn.forward(&self.last_linear.forward(&dropout(&xs, DROPOUT, mode)), mode)
+    }
+}
+
+impl Trunk for FaceNet {
+    fn forward(&self, pictures: &Tensor, mode: Mode) -> Tensor {
+        normalize(&self.features(pictures, mode))
+    }
+
+    fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
+        let layer = self.logits.as_ref()?;
+        let classes = layer.forward(&self.features(pictures, mode));
+        Some(Logits { classes, auxiliary: None })
+    }
+}

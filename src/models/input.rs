@@ -1,0 +1,117 @@
+//! What a network expects to see: the size and the normalisation of its input.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::{Error, Result};
+
+/// The mean of ImageNet's pixels in [0, 1], per RGB channel.
+pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+/// Their standard deviation.
+pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+
+/// How a picture becomes a network's input: resize to `size` x `size`, scale to [0, 1], then
+/// (x - mean) / std per RGB channel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InputSpec {
+    /// Side of the square input in pixels.
+    pub size: u32,
+    /// Subtracted from each channel.
+    pub mean: [f64; 3],
+    /// Divides each channel.
+    pub std: [f64; 3],
+}
+
+impl InputSpec {
+    /// Pixels in [0, 1] and nothing else.
+    pub const fn plain(size: u32) -> Self {
+        Self { size, mean: [0.0; 3], std: [1.0; 3] }
+    }
+
+    /// torchvision's normalisation.
+    pub const fn imagenet(size: u32) -> Self {
+        Self { size, mean: IMAGENET_MEAN, std: IMAGENET_STD }
+    }
+
+    /// facenet-pytorch's `fixed_image_standardization`, (255 x - 127.5) / 128.
+    pub const fn facenet(size: u32) -> Self {
+        Self { size, mean: [0.5; 3], std: [128.0 / 255.0; 3] }
+    }
+
+    /// Pictures `[N, 3, H, W]`, or grey ones `[N, 1, H, W]`, in [0, 1] to the network's input
+    /// `[N, 3, H, W]`.
+    pub fn normalise(&self, pictures: &Tensor) -> Tensor {
+        let rgb = match pictures.size()[..] {
+            [count, 1, height, width] => pictures.expand([count, 3, height, width], false),
+            _ => pictures.shallow_clone(),
+        };
+        if self.mean == [0.0; 3] && self.std == [1.0; 3] {
+            return rgb;
+        }
+        let channel = |values: &[f64; 3]| {
+            Tensor::from_slice(values)
+                .to_kind(pictures.kind())
+                .to_device(pictures.device())
+                .view([1, 3, 1, 1])
+        };
+        (rgb - channel(&self.mean)) / channel(&self.std)
+    }
+}
+
+/// The input sizes that an architecture can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputSizes {
+    /// This side alone: a fixed pooling window ends the network.
+    Only(u32),
+    /// This side and every larger one.
+    From(u32),
+}
+
+impl InputSizes {
+    /// Whether pictures of `height` x `width` fit.
+    ///
+    /// # Errors
+    /// They do not: names the `network`, the size and what fits.
+    pub fn check(self, network: &str, height: i64, width: i64) -> Result<()> {
+        let (fits, what) = match self {
+            Self::Only(side) => {
+                let side = i64::from(side);
+                (height == side && width == side, format!("exactly {side}x{side}"))
+            }
+            Self::From(side) => {
+                (height.min(width) >= i64::from(side), format!("at least {side}x{side}"))
+            }
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "an input of {height}x{width} pixels does not fit {network}: it takes {what}"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facenet_normalisation_is_fixed_image_standardization() {
+        let grey = Tensor::from_slice(&[0f32, 1.0, 0.2]).view([1, 1, 1, 3]);
+        let input = InputSpec::facenet(160).normalise(&grey);
+        assert_eq!(input.size(), [1, 3, 1, 3]);
+        let values: Vec<f32> = Vec::try_from(input.flatten(0, -1)).unwrap();
+        for (value, pixel) in values.iter().zip([0f32, 255.0, 51.0].repeat(3)) {
+            assert!((value - (pixel - 127.5) / 128.0).abs() < 1e-6, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_does_not_fit_is_named_with_what_does() {
+        assert!(InputSizes::From(32).check("vgg16", 32, 500).is_ok());
+        let error = InputSizes::From(32).check("vgg16", 64, 31).unwrap_err().to_string();
+        assert!(error.contains("64x31") && error.contains("vgg16: it takes at least 32x32"));
+        let error = InputSizes::Only(96).check("openface", 128, 128).unwrap_err().to_string();
+        assert!(error.contains("exactly 96x96"), "{error}");
+    }
+}

@@ -1,0 +1,121 @@
+//! 2-d convolution, alone and with what usually follows it.
+
+use tch::Tensor;
+
+use super::{BatchNorm, Bias, Mode, NormOptions, Weight};
+use crate::models::params::Scope;
+
+/// The shape and the first values of a convolution: a square kernel, stride 1, no padding, a bias
+/// and PyTorch's initialisation, unless said otherwise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ConvSpec {
+    inputs: i64,
+    outputs: i64,
+    kernel: [i64; 2],
+    stride: i64,
+    padding: [i64; 2],
+    weight: Weight,
+    bias: Bias,
+}
+
+impl ConvSpec {
+    /// A `kernel` x `kernel` convolution.
+    pub const fn new(inputs: i64, outputs: i64, kernel: i64) -> Self {
+        Self::rectangle(inputs, outputs, [kernel; 2])
+    }
+
+    /// A convolution with a kernel of `[height, width]`.
+    pub const fn rectangle(inputs: i64, outputs: i64, kernel: [i64; 2]) -> Self {
+        let (weight, bias) = (Weight::Default, Bias::Default);
+        Self { inputs, outputs, kernel, stride: 1, padding: [0; 2], weight, bias }
+    }
+
+    /// Channels that come out.
+    pub const fn outputs(&self) -> i64 {
+        self.outputs
+    }
+
+    /// The step of the kernel in both directions.
+    pub const fn stride(mut self, stride: i64) -> Self {
+        self.stride = stride;
+        self
+    }
+
+    /// Zeros around the map: `padding` rows and columns on every side.
+    pub const fn padding(mut self, padding: i64) -> Self {
+        self.padding = [padding; 2];
+        self
+    }
+
+    /// Half the kernel as padding, so that stride 1 keeps the size of the map.
+    pub const fn same(mut self) -> Self {
+        self.padding = [self.kernel[0] / 2, self.kernel[1] / 2];
+        self
+    }
+
+    /// Another law for the weight.
+    pub const fn weight(mut self, weight: Weight) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Another bias, or none.
+    pub const fn bias(mut self, bias: Bias) -> Self {
+        self.bias = bias;
+        self
+    }
+}
+
+/// 2-d convolution.
+#[derive(Debug)]
+pub struct Conv2d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    stride: i64,
+    padding: [i64; 2],
+}
+
+impl Conv2d {
+    /// Registers `weight` `[out, in, kh, kw]` and, where there is one, `bias` `[out]`.
+    pub fn new(at: &Scope, spec: ConvSpec) -> Self {
+        let ConvSpec { inputs, outputs, kernel: [high, wide], stride, padding, .. } = spec;
+        let weight = spec.weight.draw(at, &[outputs, inputs, high, wide]);
+        let bias = spec.bias.draw(at, outputs, inputs * high * wide);
+        Self {
+            weight: at.parameter("weight", weight),
+            bias: bias.map(|bias| at.parameter("bias", bias)),
+            stride,
+            padding,
+        }
+    }
+
+    /// `[N, in, H, W]` to `[N, out, H', W']`.
+    pub fn forward(&self, xs: &Tensor) -> Tensor {
+        let stride = [self.stride; 2];
+        xs.conv2d(&self.weight, self.bias.as_ref(), stride, self.padding, [1, 1], 1)
+    }
+}
+
+/// Convolution without a bias (`conv`), batch normalisation with eps 0.001 (`bn`), ReLU: the
+/// `BasicConv2d` of torchvision's Inception and of facenet-pytorch.
+#[derive(Debug)]
+pub struct ConvNormRelu {
+    conv: Conv2d,
+    norm: BatchNorm,
+}
+
+impl ConvNormRelu {
+    /// Registers `conv.weight` and `bn.*`; the spec's bias is dropped.
+    pub fn new(at: &Scope, spec: ConvSpec) -> Self {
+        let options = NormOptions { eps: 1e-3, ..NormOptions::default() };
+        Self {
+            conv: Conv2d::new(&at.sub("conv"), spec.bias(Bias::None)),
+            norm: BatchNorm::with(&at.sub("bn"), spec.outputs, options),
+        }
+    }
+
+    /// `[N, in, H, W]` to `[N, out, H', W']`.
+    pub fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        self.norm.forward(&self.conv.forward(xs), mode).relu()
+    }
+}

@@ -1,0 +1,35 @@
+//! A fully connected layer.
+
+use tch::Tensor;
+
+use super::{Bias, Weight};
+use crate::models::params::Scope;
+
+/// y = x Wᵀ + b.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// Weight `[out, in]` and bias `[out]`, both U(-b, b) with b = 1/sqrt(in), as PyTorch.
+    pub fn new(at: &Scope, inputs: i64, outputs: i64) -> Self {
+        Self::with(at, inputs, outputs, Weight::Default, Bias::Default)
+    }
+
+    /// The same with other first values, or without a bias.
+    pub fn with(at: &Scope, inputs: i64, outputs: i64, weight: Weight, bias: Bias) -> Self {
+        let weight = weight.draw(at, &[outputs, inputs]);
+        let bias = bias.draw(at, outputs, inputs);
+        Self {
+            weight: at.parameter("weight", weight),
+            bias: bias.map(|bias| at.parameter("bias", bias)),
+        }
+    }
+
+    /// `[N, in]` to `[N, out]`.
+    pub fn forward(&self, xs: &Tensor) -> Tensor {
+        xs.linear(&self.weight, self.bias.as_ref())
+    }
+}

@@ -1,0 +1,118 @@
+//! Batch normalisation (Ioffe and Szegedy, 2015).
+
+use tch::{Device, Kind, Tensor};
+
+use super::Mode;
+use crate::models::params::Scope;
+
+/// The settings of a batch normalisation; the default is PyTorch's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormOptions {
+    /// Added to the variance.
+    pub eps: f64,
+    /// The share of the newest batch in the running statistics.
+    pub momentum: f64,
+    /// Whether a learnt weight and bias follow.
+    pub affine: bool,
+}
+
+impl Default for NormOptions {
+    fn default() -> Self {
+        Self { eps: 1e-5, momentum: 0.1, affine: true }
+    }
+}
+
+/// y = (x - mean) / sqrt(variance + eps) · weight + bias per channel, over `[N, C, H, W]` or `[N, C]`.
+#[derive(Debug)]
+pub struct BatchNorm {
+    affine: Option<[Tensor; 2]>,
+    running_mean: Tensor,
+    running_var: Tensor,
+    num_batches_tracked: Tensor,
+    options: NormOptions,
+}
+
+impl BatchNorm {
+    /// With PyTorch's defaults: eps 1e-5, momentum 0.1, a weight and a bias.
+    pub fn new(at: &Scope, channels: i64) -> Self {
+        Self::with(at, channels, NormOptions::default())
+    }
+
+    /// PyTorch's start: weight 1, bias 0, mean 0, variance 1.
+    pub fn with(at: &Scope, channels: i64, options: NormOptions) -> Self {
+        let float = (Kind::Float, Device::Cpu);
+        let affine = options.affine.then(|| {
+            [
+                at.parameter("weight", Tensor::ones([channels], float)),
+                at.parameter("bias", Tensor::zeros([channels], float)),
+            ]
+        });
+        Self {
+            affine,
+            running_mean: at.buffer("running_mean", Tensor::zeros([channels], float)),
+            running_var: at.buffer("running_var", Tensor::ones([channels], float)),
+            num_batches_tracked: at
+                .buffer("num_batches_tracked", Tensor::zeros([], (Kind::Int64, Device::Cpu))),
+            options,
+        }
+    }
+
+    /// Normalises with the running statistics, or with the batch's where `mode` says so.
+    ///
+    /// A batch with one value a channel (one picture, a 1x1 map) has no variance. PyTorch refuses
+    /// it; here the running statistics serve, unchanged, so that a last, short batch of one
+    /// picture neither stops a training run nor leaves NaN in the variance.
+    pub fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        let channels = self.running_mean.numel();
+        let from_batch = mode.batch_statistics && xs.numel() > channels;
+        if from_batch {
+            // In place on the shared tensor: the book of parameters sees the count.
+            let _ = self.num_batches_tracked.shallow_clone().g_add_scalar_(1);
+        }
+        Tensor::batch_norm(
+            xs,
+            self.affine.as_ref().map(|[weight, _]| weight),
+            self.affine.as_ref().map(|[_, bias]| bias),
+            Some(&self.running_mean),
+            Some(&self.running_var),
+            from_batch,
+            self.options.momentum,
+            self.options.eps,
+            false,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::Params;
+
+    /// The formula by hand, for the values 1, 2, 3, 6 of one channel.
+    #[test]
+    fn eps_momentum_and_the_unbiased_running_variance() {
+        let options = NormOptions { eps: 0.5, momentum: 0.25, affine: false };
+        let (norm, params) = Params::collect(Device::Cpu, |root| BatchNorm::with(root, 1, options));
+        assert_eq!(params.parameter_count(), 0);
+        let xs = Tensor::from_slice(&[1f32, 2., 3., 6.]).view([4, 1]);
+        let ys: Vec<f32> = Vec::try_from(norm.forward(&xs, Mode::TRAIN).view([4])).unwrap();
+        for (y, x) in ys.iter().zip([1f32, 2., 3., 6.]) {
+            assert!((y - (x - 3.0) / (3.5f32 + 0.5).sqrt()).abs() < 1e-6, "{ys:?}");
+        }
+        // The mean is 3, the unbiased variance 14/3: each enters with a quarter.
+        assert!((norm.running_mean.double_value(&[0]) - 0.75).abs() < 1e-6);
+        let variance = norm.running_var.double_value(&[0]);
+        assert!((variance - (0.75 + 0.25 * 14.0 / 3.0)).abs() < 1e-6, "{variance}");
+        assert_eq!(i64::try_from(&norm.num_batches_tracked).unwrap(), 1);
+    }
+
+    #[test]
+    fn one_value_a_channel_leaves_the_statistics_alone() {
+        let (norm, _) = Params::collect(Device::Cpu, |root| BatchNorm::new(root, 2));
+        let xs = Tensor::from_slice(&[5f32, -5.]).view([1, 2]);
+        let ys: Vec<f32> = Vec::try_from(norm.forward(&xs, Mode::TRAIN).view([2])).unwrap();
+        assert!((ys[0] - 5.0).abs() < 1e-3 && (ys[1] + 5.0).abs() < 1e-3, "{ys:?}");
+        assert_eq!(norm.running_var.double_value(&[0]), 1.0);
+        assert_eq!(i64::try_from(&norm.num_batches_tracked).unwrap(), 0);
+    }
+}
