@@ -1,18 +1,19 @@
 //! Tensor files in memory: ordered named tensors plus a string table of metadata.
 //!
-//! Reading checks the whole header before it touches a tensor and keeps the file's dtypes. Writing
-//! goes through a temporary file.
+//! Reading goes through [`WeightFile`], which takes any format and checks the whole index before it
+//! touches a tensor; the file's dtypes are kept. Writing goes through a temporary file.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, View};
 use tch::{Device, Kind, Tensor};
 
+use super::{WeightFile, dtype, write_pth};
 use crate::{Error, Result, files};
 
-/// Named tensors and metadata, as read from or written to a safetensors file.
+/// Named tensors and metadata, as read from a weight file.
 #[derive(Debug, Default)]
 pub struct TensorFile {
     /// The tensors, on the CPU, sorted by name.
@@ -22,14 +23,25 @@ pub struct TensorFile {
 }
 
 impl TensorFile {
-    /// Reads a safetensors file.
+    /// Reads a file of any format that [`WeightFile::open`] takes, whatever its name ends with.
     ///
     /// # Errors
     /// A missing, truncated or malformed file is named with the reason; so is a tensor whose dtype
     /// libtorch has no counterpart for.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
-        Self::parse(path, &bytes)
+        Self::collect(&WeightFile::open(path)?)
+    }
+
+    /// Reads every tensor of an opened file.
+    ///
+    /// # Errors
+    /// As [`WeightFile::tensor`].
+    pub fn collect(file: &WeightFile) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for entry in file.entries() {
+            tensors.insert(entry.name.clone(), file.tensor(entry)?);
+        }
+        Ok(Self { tensors, metadata: file.metadata().clone() })
     }
 
     /// Reads only the metadata of a safetensors file: a few kilobytes, whatever its size.
@@ -59,27 +71,12 @@ impl TensorFile {
         Ok(header.metadata)
     }
 
-    /// Reads safetensors bytes; `path` only names them in errors.
+    /// Reads the bytes of a weight file; `path` only names them in errors.
     ///
     /// # Errors
     /// As [`TensorFile::read`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let fail = |reason: String| Error::weights(path, reason);
-        let (_, header) = SafeTensors::read_metadata(bytes)
-            .map_err(|error| fail(format!("not a whole safetensors file: {error}")))?;
-        let views = SafeTensors::deserialize(bytes)
-            .map_err(|error| fail(format!("not a whole safetensors file: {error}")))?;
-        let mut tensors = BTreeMap::new();
-        for (name, view) in views.iter() {
-            let kind = kind_of(view.dtype())
-                .ok_or_else(|| fail(format!("{name}: dtype {} is not supported", view.dtype())))?;
-            let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
-            let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)
-                .map_err(|error| fail(format!("{name}: {error}")))?;
-            tensors.insert(name.to_owned(), tensor);
-        }
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        Ok(Self { tensors, metadata })
+        Self::collect(&WeightFile::parse(path, bytes)?)
     }
 
     /// Writes a safetensors file, whole or not at all.
@@ -100,6 +97,15 @@ impl TensorFile {
         files::write_atomically(path, |out| std::io::Write::write_all(out, &bytes))
     }
 
+    /// Writes the zip of `torch.save`, whole or not at all: `torch.load(path, weights_only=True)`
+    /// gives a dict of these tensors. The metadata go into a record that PyTorch passes over.
+    ///
+    /// # Errors
+    /// As [`TensorFile::write`], and for more than the 4 GB that this zip can hold.
+    pub fn write_pth(&self, path: &Path) -> Result<()> {
+        write_pth::write(self, path)
+    }
+
     /// The metadata value of `key`.
     pub fn meta(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
@@ -113,16 +119,21 @@ struct Bytes {
     data: Vec<u8>,
 }
 
+/// A copy of a tensor's bytes, row by row.
+pub(super) fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
+    let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+    let mut data = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+    tensor.f_copy_data_u8(&mut data, tensor.numel())?;
+    Ok(data)
+}
+
 impl Bytes {
     fn of(path: &Path, name: &str, tensor: &Tensor) -> Result<Self> {
         let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
             Error::weights(path, format!("{name}: {:?} cannot be written", tensor.kind()))
         })?;
-        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-        let mut data = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut data, tensor.numel())?;
         let shape = tensor.size().iter().map(|&side| side as usize).collect();
-        Ok(Self { dtype, shape, data })
+        Ok(Self { dtype, shape, data: bytes_of(tensor)? })
     }
 }
 
@@ -141,25 +152,8 @@ impl View for Bytes {
     }
 }
 
-const KINDS: [(Dtype, Kind); 10] = [
-    (Dtype::BOOL, Kind::Bool),
-    (Dtype::U8, Kind::Uint8),
-    (Dtype::I8, Kind::Int8),
-    (Dtype::I16, Kind::Int16),
-    (Dtype::I32, Kind::Int),
-    (Dtype::I64, Kind::Int64),
-    (Dtype::F16, Kind::Half),
-    (Dtype::BF16, Kind::BFloat16),
-    (Dtype::F32, Kind::Float),
-    (Dtype::F64, Kind::Double),
-];
-
-fn kind_of(dtype: Dtype) -> Option<Kind> {
-    KINDS.iter().find(|(known, _)| *known == dtype).map(|&(_, kind)| kind)
-}
-
 fn dtype_of(kind: Kind) -> Option<Dtype> {
-    KINDS.iter().find(|(_, known)| *known == kind).map(|&(dtype, _)| dtype)
+    dtype::find(|row| row.kind == kind).map(|row| row.safetensors)
 }
 
 #[cfg(test)]
