@@ -182,6 +182,16 @@ impl<'a> WeightFile<'a> {
         copied.map_err(|reason| Error::weights(&self.path, reason))
     }
 
+    /// Holds every tensor's bytes against their checksums, where the format has them (zip files).
+    ///
+    /// # Errors
+    /// Names the first damaged part and its bytes.
+    pub fn verify(&self) -> Result<()> {
+        let mut storages = self.index.storages.iter();
+        let checked = storages.try_for_each(|storage| storage.check(&self.bytes));
+        checked.map_err(|reason| Error::weights(&self.path, reason))
+    }
+
     fn storage(&self, entry: &Entry) -> Result<&Storage> {
         self.index.storages.get(entry.storage).ok_or_else(|| {
             Error::weights(&self.path, format!("{} is a tensor of another file", entry.name))

@@ -118,8 +118,8 @@ pub fn load(params: &Params, file: &TensorFile, extras: &[&str]) -> LoadReport {
 /// memory.
 ///
 /// # Errors
-/// A tensor's bytes turn out to be damaged while they are copied; the net is then partly changed.
-/// What does not fit is no error: the report says it, and nothing is changed.
+/// The bytes of a tensor fail their checksum; nothing is changed then. What does not fit is no
+/// error: the report says it, and nothing is changed either.
 pub fn load_file(params: &Params, file: &WeightFile, options: &Options) -> Result<LoadReport> {
     let entries = file.entries().iter();
     let found = entries.map(|entry| Found {
@@ -130,6 +130,7 @@ pub fn load_file(params: &Params, file: &WeightFile, options: &Options) -> Resul
     let (mut report, copies) = plan(params, found, options);
     report.notes = file.notes().to_vec();
     if report.is_strict() {
+        file.verify()?;
         for (to, from) in copies {
             if let Some(entry) = file.get(&from) {
                 file.copy_into(entry, to)?;

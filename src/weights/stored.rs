@@ -82,7 +82,7 @@ impl Storage {
     }
 
     /// Holds the bytes against their checksum, once.
-    fn check(&self, bytes: &Bytes) -> Result<(), String> {
+    pub fn check(&self, bytes: &Bytes) -> Result<(), String> {
         let Some(expected) = self.crc.get() else { return Ok(()) };
         let mut sum = crc32fast::Hasher::new();
         self.walk(bytes, 0..self.len(), |_, chunk| {

@@ -83,6 +83,9 @@ fn table_of_contents(bytes: &[u8]) -> Result<(u64, usize), String> {
     let Some(end) = found.map(|at| at + earliest) else {
         return fail(bytes.len(), "no table of contents before the end");
     };
+    if end + END_LENGTH + number(bytes, end + 20, 2)? as usize > bytes.len() {
+        return fail(end, "the file ends inside its last record");
+    }
     let (count, at) = (number(bytes, end + 10, 2)?, number(bytes, end + 16, 4)?);
     if count != 0xffff && at != 0xffff_ffff {
         return Ok((count, index(end, at)?));
