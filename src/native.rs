@@ -507,4 +507,26 @@ mod tests {
         let text = load_cuda_from(empty.path()).unwrap_err();
         assert!(text.contains("libtorch_cuda.so") && text.contains("CUDA=1"), "{text}");
     }
+
+    #[test]
+    fn mapped_bytes_come_back_after_their_memory_was_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bytes");
+        let bytes: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let map = FileMap::open(&path).unwrap();
+        assert_eq!(map.bytes(), bytes);
+        for range in [0..bytes.len(), 5..9, 99_999..100_000, 0..0, 9..100_001] {
+            map.release(range);
+            assert_eq!(map.bytes(), bytes);
+        }
+        drop(map);
+        std::fs::write(&path, b"").unwrap();
+        assert_eq!(FileMap::open(&path).unwrap().bytes(), b"");
+        for (wrong, reason) in [(folder.path(), "regular"), (&folder.path().join("no"), "No such")]
+        {
+            let error = FileMap::open(wrong).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
 }

@@ -118,7 +118,7 @@ fn damaged_files_never_end_the_program() {
     let collection = collection();
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     let config = ProptestConfig {
-        cases: cases.unwrap_or(3000),
+        cases: cases.unwrap_or(20_000),
         failure_persistence: None,
         ..ProptestConfig::default()
     };

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 use crate::native::FileMap;
 
 /// So much is copied before the mapped pages behind it are given back.
-const CHUNK: usize = 8 << 20;
+const CHUNK: usize = 1 << 20;
 /// A view may repeat its storage's elements (`expand`), up to this many in all.
 const MOST_REPEATED: i64 = 1 << 20;
 

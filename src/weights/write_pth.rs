@@ -25,17 +25,12 @@ pub(super) fn write(file: &TensorFile, path: &Path) -> Result<()> {
     }
     let program = pickle(file).map_err(fail)?;
     let metadata = serde_json::to_vec(&file.metadata).map_err(|error| fail(error.to_string()))?;
-    // An error of libtorch inside the writer, whose own errors are the disk's.
-    let mut torch = None;
-    let written = files::write_atomically(path, |out| {
+    files::write_atomically(path, |out| {
         let mut zip = ZipWriter { out, at: 0, contents: Vec::new(), count: 0 };
         zip.member("data.pkl", &program)?;
         zip.member("byteorder", b"little")?;
         for (index, tensor) in file.tensors.values().enumerate() {
-            let data = bytes_of(tensor).map_err(|error| {
-                torch = Some(error);
-                std::io::Error::other("libtorch")
-            })?;
+            let data = bytes_of(tensor).map_err(std::io::Error::other)?;
             zip.member(&format!("data/{index}"), &data)?;
         }
         if !file.metadata.is_empty() {
@@ -43,11 +38,7 @@ pub(super) fn write(file: &TensorFile, path: &Path) -> Result<()> {
         }
         zip.member("version", b"3\n")?;
         zip.finish()
-    });
-    match torch {
-        Some(error) => Err(error),
-        None => written,
-    }
+    })
 }
 
 /// The program that builds the dict; storages are named by the tensors' order.
