@@ -283,6 +283,11 @@ fn endless_and_nested_pickles_end_soon() {
         (b"}q\0S'a'\nh\0sS'b'\nh\0s.".to_vec(), "nests too deep"),
         // A dict that is its own state_dict.
         (b"}q\0S'state_dict'\nh\0s.".to_vec(), "holds itself"),
+        // A key that every tensor below would repeat.
+        (
+            [b"}X\x00\x00\x10\x00".to_vec(), vec![b'k'; 1 << 20], b"}S'w'\nNss.".to_vec()].concat(),
+            "keys of 1000 bytes",
+        ),
         // Lengths that are not there.
         (b"X\xff\xff\xff\xff".to_vec(), "wants 4294967295 bytes"),
         (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(), "bytes and"),

@@ -27,6 +27,12 @@ const DEEPEST: usize = 64;
 /// Values looked at; a dict that holds itself twice would never end.
 const MOST_VALUES: usize = 1_000_000;
 
+/// Tensors in one file, and bytes in one key: every tensor repeats the keys it is below.
+const MOST_TENSORS: usize = 100_000;
+const LONGEST_KEY: usize = 1000;
+/// Wrappers around wrappers that are taken off a key.
+const MOST_PREFIXES: usize = 8;
+
 /// Named tensors, and what was done to find them.
 #[derive(Debug, Default)]
 pub(super) struct Named {
@@ -48,7 +54,7 @@ pub(super) fn named_tensors(pickle: &Pickle) -> Result<Named, String> {
         unwrapped.push(key);
         let others = heap.entries(value).unwrap_or_default();
         let others = others.iter().filter_map(|(k, _)| match k {
-            Value::Text(name) if *name != key => Some(*name),
+            Value::Text(name) if *name != key => Some(shortened(name)),
             _ => None,
         });
         let others: Vec<_> = others.take(20).collect();
@@ -114,6 +120,10 @@ impl<'a> Walk<'a, '_> {
         object: bool,
     ) -> Result<(), String> {
         self.looked_at += 1;
+        if name.len() > LONGEST_KEY || self.tensors.len() > MOST_TENSORS {
+            let most = format!("{MOST_TENSORS} tensors and keys of {LONGEST_KEY} bytes");
+            return Err(format!("is beyond {most}, at \"{}\"", shortened(name)));
+        }
         if depth > DEEPEST || self.looked_at > MOST_VALUES {
             return Err(format!("nests too deep or holds itself, at \"{}\"", shortened(name)));
         }
@@ -163,10 +173,11 @@ pub(super) fn strip_prefixes<'n>(
     notes: &mut Vec<String>,
 ) {
     let mut names: Vec<&mut String> = names.collect();
-    while let Some(prefix) = PREFIXES.into_iter().find(|prefix| {
-        !names.is_empty()
-            && names.iter().all(|name| name.len() > prefix.len() && name.starts_with(prefix))
-    }) {
+    for _ in 0..MOST_PREFIXES {
+        let everywhere = PREFIXES.into_iter().find(|prefix| {
+            names.iter().all(|name| name.len() > prefix.len() && name.starts_with(prefix))
+        });
+        let Some(prefix) = everywhere.filter(|_| !names.is_empty()) else { return };
         for name in &mut names {
             name.drain(..prefix.len());
         }
