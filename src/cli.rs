@@ -63,6 +63,8 @@ pub enum Command {
     Tsne(Tsne),
     /// Write the embeddings of pictures to a file
     Embed(Embed),
+    /// Show, compare and convert weight files, PyTorch's and others
+    Weights(Weights),
     /// Show what this installation has, and what to do about what it lacks
     Doctor(Doctor),
 }
@@ -167,6 +169,50 @@ pub struct Embed {
     /// Where to write: .npy (with the paths and labels beside it as .csv), .csv or .safetensors
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+}
+
+/// Flags of `weights`.
+#[derive(Debug, Args)]
+pub struct Weights {
+    /// What to do with the files.
+    #[command(subcommand)]
+    pub action: WeightsAction,
+}
+
+/// The subcommands of `weights`. Files are recognised by their content: torch.save (of any age),
+/// TorchScript, safetensors, tch's .ot, NumPy's .npz.
+#[derive(Debug, Subcommand)]
+pub enum WeightsAction {
+    /// Write a weight file in another format, chosen by the new file's ending
+    Convert {
+        /// A weight file of any format
+        #[arg(value_name = "IN")]
+        input: PathBuf,
+        /// The new file: .safetensors, or .pth or .pt for torch.load
+        #[arg(value_name = "OUT")]
+        output: PathBuf,
+    },
+    /// Show a weight file's tensors: shape, dtype, size, and what the values look like
+    Inspect {
+        /// A weight file of any format
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare two weight files; the exit code is 0 where they hold the same tensors, else 1
+    Diff {
+        /// A weight file of any format
+        #[arg(value_name = "A")]
+        a: PathBuf,
+        /// Another, perhaps of another format
+        #[arg(value_name = "B")]
+        b: PathBuf,
+        /// One JSON object on stdout
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Flags of `doctor`.

@@ -1,4 +1,4 @@
-//! The only place that speaks to the C++ shim in `native/`.
+//! The only place that speaks to the C++ shim in `native/`, and to the kernel about mapped files.
 //!
 //! Every function here is safe to call: shapes, kinds, devices and lengths are compared before a
 //! pointer crosses, and a C++ exception comes back as an [`Error`]. The file is long so that all
@@ -309,6 +309,62 @@ fn keep_open(_: &str) -> Result<(), String> {
     Err("CUDA is supported on Linux only".into())
 }
 
+/// A file's bytes, mapped into memory: pages are read when they are looked at.
+///
+/// The bytes are the file's: whoever shortens it while it is mapped ends this process (SIGBUS).
+/// Files written by Visage are replaced and never shortened, so they are not affected.
+#[derive(Debug)]
+pub struct FileMap {
+    /// `None` for an empty file, which cannot be mapped.
+    map: Option<memmap2::Mmap>,
+}
+
+impl FileMap {
+    /// Maps a file for reading.
+    ///
+    /// # Errors
+    /// Names the file: it is missing, not readable, or no regular file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let fail = |source| Error::io(path, source);
+        let file = std::fs::File::open(path).map_err(fail)?;
+        let about = file.metadata().map_err(fail)?;
+        if !about.is_file() {
+            return Err(fail(std::io::Error::other("is not a regular file")));
+        }
+        if about.len() == 0 {
+            return Ok(Self { map: None });
+        }
+        // SAFETY: read-only and private to this process; nothing but bytes is ever made of it, so
+        // a writer next door can change what is read but no invariant of a type. A shortened file
+        // is the documented exception.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(fail)?;
+        Ok(Self { map: Some(map) })
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+
+    /// Lets the system take back the memory of bytes that were read; they can be read again.
+    pub fn release(&self, range: std::ops::Range<usize>) {
+        let Some(map) = &self.map else { return };
+        if range.start >= range.end || range.end > map.len() {
+            return;
+        }
+        #[cfg(unix)]
+        // SAFETY: the map is backed by its file and never written to: a page dropped here comes
+        // back from the file with the same bytes when it is next looked at.
+        let _ = unsafe {
+            map.unchecked_advise_range(
+                memmap2::UncheckedAdvice::DontNeed,
+                range.start,
+                range.end - range.start,
+            )
+        };
+    }
+}
+
 /// What two tensors must share.
 #[derive(Clone, Copy, PartialEq)]
 enum Alike {
@@ -450,5 +506,27 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let text = load_cuda_from(empty.path()).unwrap_err();
         assert!(text.contains("libtorch_cuda.so") && text.contains("CUDA=1"), "{text}");
+    }
+
+    #[test]
+    fn mapped_bytes_come_back_after_their_memory_was_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bytes");
+        let bytes: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&path, &bytes).unwrap();
+        let map = FileMap::open(&path).unwrap();
+        assert_eq!(map.bytes(), bytes);
+        for range in [0..bytes.len(), 5..9, 99_999..100_000, 0..0, 9..100_001] {
+            map.release(range);
+            assert_eq!(map.bytes(), bytes);
+        }
+        drop(map);
+        std::fs::write(&path, b"").unwrap();
+        assert_eq!(FileMap::open(&path).unwrap().bytes(), b"");
+        for (wrong, reason) in [(folder.path(), "regular"), (&folder.path().join("no"), "No such")]
+        {
+            let error = FileMap::open(wrong).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
     }
 }

@@ -12,6 +12,7 @@ mod train_classifier;
 mod train_triplet;
 mod trunk;
 mod tsne;
+mod weights;
 
 use std::io::Write;
 use std::path::Path;
@@ -67,6 +68,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Evaluate(flags) => evaluate::run(&context, &flags),
         Command::Tsne(flags) => tsne::run(&context, &flags),
         Command::Embed(flags) => embed::run(&context, &flags),
+        Command::Weights(flags) => weights::run(&context, &flags.action),
         Command::Doctor(flags) => doctor::run(&context, &flags),
     }
 }

@@ -1,11 +1,15 @@
 //! Strict loading: every tensor of the net is found in the file with its exact shape, every tensor
-//! of the file is used, or the report says which is not. Nothing is broadcast.
+//! of the file is used, or the report says which is not. Nothing is broadcast; keys are renamed by
+//! the table in [`super::rename`] only, and what may be missing is named by the caller.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use super::TensorFile;
+use super::rename::RULES;
+use super::{TensorFile, WeightFile};
+use crate::Result;
 use crate::models::Params;
 
 /// What a load did, and what kept it from doing.
@@ -15,6 +19,12 @@ pub struct LoadReport {
     pub matched: usize,
     /// Tensors whose dtype was converted to the net's, as `float16 to float32 (224)`.
     pub converted: usize,
+    /// Keys spelt otherwise in the file: (the file's, the net's).
+    pub renamed: Vec<(String, String)>,
+    /// What the file's reader unwrapped, took off the keys and passed over.
+    pub notes: Vec<String>,
+    /// Keys left as they were in the net: missing or of another shape, as the caller allowed.
+    pub allowed: Vec<String>,
     /// Keys that the net has and the file lacks.
     pub missing: Vec<String>,
     /// Keys that the file has and the net does not know.
@@ -24,7 +34,7 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// Everything fitted.
+    /// Everything fitted, but for what the caller allowed to be missing.
     pub fn is_strict(&self) -> bool {
         self.missing.is_empty() && self.unused.is_empty() && self.wrong_shape.is_empty()
     }
@@ -36,9 +46,17 @@ impl fmt::Display for LoadReport {
         if self.converted > 0 {
             write!(f, " ({} converted to the net's dtype)", self.converted)?;
         }
-        for (what, names) in
-            [("missing from the file", &self.missing), ("not used by the net", &self.unused)]
-        {
+        for note in &self.notes {
+            write!(f, "\n  {note}")?;
+        }
+        if let Some((from, to)) = self.renamed.first() {
+            write!(f, "\n  {} keys renamed, such as {from} to {to}", self.renamed.len())?;
+        }
+        for (what, names) in [
+            ("allowed to be missing", &self.allowed),
+            ("missing from the file", &self.missing),
+            ("not used by the net", &self.unused),
+        ] {
             if !names.is_empty() {
                 write!(f, "\n  {} {what}: {}", names.len(), names.join(", "))?;
             }
@@ -50,6 +68,26 @@ impl fmt::Display for LoadReport {
     }
 }
 
+/// What a load may pass over. Prefixes are the beginnings of keys: `classifier`, `gallery.`.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Options<'a> {
+    /// Prefixes of keys in the file that are not the net's business (a head beside the trunk).
+    pub extras: &'a [&'a str],
+    /// Prefixes, on whole path components, of keys in the net that the file may lack or have in
+    /// another shape (`--allow-missing classifier`); the net keeps what it has there.
+    pub allow_missing: &'a [String],
+}
+
+impl Options<'_> {
+    fn allows(&self, key: &str) -> bool {
+        self.allow_missing.iter().any(|prefix| {
+            let prefix = prefix.trim_end_matches('.');
+            let rest = key.strip_prefix(prefix);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+}
+
 /// Copies the tensors of `file` into `params`; where anything does not fit, nothing is changed.
 ///
 /// Buffers named `num_batches_tracked` may be missing: PyTorch adds them itself to old files.
@@ -57,38 +95,104 @@ impl fmt::Display for LoadReport {
 /// one of `extras` (a head, say, that a model file carries beside the trunk) are not the net's
 /// business and are passed over.
 pub fn load(params: &Params, file: &TensorFile, extras: &[&str]) -> LoadReport {
-    let mut report = LoadReport::default();
-    let mut copies: Vec<(&Tensor, &Tensor)> = Vec::new();
-    for param in params.iter() {
-        match file.tensors.get(&param.name) {
-            None if param.name.ends_with("num_batches_tracked") => {}
-            None => report.missing.push(param.name.clone()),
-            Some(found) if found.size() != param.tensor.size() => {
-                report.wrong_shape.push((param.name.clone(), found.size(), param.tensor.size()));
-            }
-            Some(found) => {
-                report.matched += 1;
-                report.converted += usize::from(found.kind() != param.tensor.kind());
-                copies.push((&param.tensor, found));
-            }
-        }
-    }
-    let known: std::collections::HashSet<_> = params.iter().map(|p| p.name.as_str()).collect();
-    report.unused = file
-        .tensors
-        .keys()
-        .filter(|name| !known.contains(name.as_str()))
-        .filter(|name| !extras.iter().any(|extra| name.starts_with(extra)))
-        .cloned()
-        .collect();
+    let of_file = |(name, tensor): (&String, &Tensor)| Found {
+        name: name.clone(),
+        shape: tensor.size(),
+        kind: tensor.kind(),
+    };
+    let files = file.tensors.iter().map(of_file);
+    let (report, copies) = plan(params, files, &Options { extras, allow_missing: &[] });
     if report.is_strict() {
         tch::no_grad(|| {
             for (to, from) in copies {
-                to.shallow_clone().copy_(from);
+                if let Some(from) = file.tensors.get(&from) {
+                    to.shallow_clone().copy_(from);
+                }
             }
         });
     }
     report
+}
+
+/// As [`load`], straight from the disk and one tensor at a time: file and net are never both in
+/// memory.
+///
+/// # Errors
+/// The bytes of a tensor fail their checksum; nothing is changed then. What does not fit is no
+/// error: the report says it, and nothing is changed either.
+pub fn load_file(params: &Params, file: &WeightFile, options: &Options) -> Result<LoadReport> {
+    let entries = file.entries().iter();
+    let found = entries.map(|entry| Found {
+        name: entry.name.clone(),
+        shape: entry.shape.clone(),
+        kind: entry.kind,
+    });
+    let (mut report, copies) = plan(params, found, options);
+    report.notes = file.notes().to_vec();
+    if report.is_strict() {
+        file.verify()?;
+        for (to, from) in copies {
+            if let Some(entry) = file.get(&from) {
+                file.copy_into(entry, to)?;
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// A tensor of the file, as far as fitting goes.
+struct Found {
+    name: String,
+    shape: Vec<i64>,
+    kind: Kind,
+}
+
+/// Decides which of the file's keys goes to which tensor of the net.
+fn plan<'p>(
+    params: &'p Params,
+    found: impl Iterator<Item = Found>,
+    options: &Options,
+) -> (LoadReport, Vec<(&'p Tensor, String)>) {
+    let mut report = LoadReport::default();
+    let known: HashSet<&str> = params.iter().map(|param| param.name.as_str()).collect();
+    let (at_home, strangers): (Vec<_>, Vec<_>) =
+        found.partition(|found| known.contains(found.name.as_str()));
+    let mut by_key: HashMap<String, Found> =
+        at_home.into_iter().map(|found| (found.name.clone(), found)).collect();
+    for stranger in strangers {
+        let renamed = RULES
+            .iter()
+            .filter_map(|rule| (rule.apply)(&stranger.name))
+            .find(|key| known.contains(key.as_str()) && !by_key.contains_key(key));
+        if let Some(key) = renamed {
+            report.renamed.push((stranger.name.clone(), key.clone()));
+            by_key.insert(key, stranger);
+        } else if !options.extras.iter().any(|extra| stranger.name.starts_with(extra)) {
+            report.unused.push(stranger.name);
+        }
+    }
+    let mut copies = Vec::new();
+    for param in params.iter() {
+        match by_key.remove(&param.name) {
+            None if param.name.ends_with("num_batches_tracked") => {}
+            None if options.allows(&param.name) => report.allowed.push(param.name.clone()),
+            None => report.missing.push(param.name.clone()),
+            Some(found) if found.shape != param.tensor.size() => {
+                if options.allows(&param.name) {
+                    report.allowed.push(param.name.clone());
+                } else {
+                    let shape = (param.name.clone(), found.shape, param.tensor.size());
+                    report.wrong_shape.push(shape);
+                }
+            }
+            Some(found) => {
+                report.matched += 1;
+                report.converted += usize::from(found.kind != param.tensor.kind());
+                copies.push((&param.tensor, found.name));
+            }
+        }
+    }
+    (report, copies)
 }
 
 #[cfg(test)]
@@ -150,5 +254,46 @@ mod tests {
             f64::try_from(params.iter().next().unwrap().tensor.sum(Kind::Float)).unwrap(),
             0.0
         );
+    }
+
+    #[test]
+    fn only_what_the_caller_names_may_be_missing_or_of_another_shape() {
+        let params = net();
+        let other = Tensor::ones([3, 2], (Kind::Float, Device::Cpu));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        file(&[("a.weight", other), ("head.w", Tensor::from(1f32))]).write(&path).unwrap();
+        let file = WeightFile::open(&path).unwrap();
+        let with = |allow: &[&str]| {
+            let allow: Vec<String> = allow.iter().map(|&prefix| prefix.into()).collect();
+            let options = Options { extras: &["head."], allow_missing: &allow };
+            load_file(&params, &file, &options).unwrap()
+        };
+        let allowed = with(&["a"]);
+        assert!(allowed.is_strict(), "{allowed}");
+        assert_eq!(allowed.allowed, ["a.weight", "a.bias"]);
+        // Prefixes end at the borders of components.
+        assert!(!with(&["a.w", "aa"]).is_strict());
+        assert_eq!(with(&["a.bias"]).wrong_shape.len(), 1);
+    }
+
+    #[test]
+    fn keys_of_old_files_are_renamed_and_reported() {
+        let float = (Kind::Float, Device::Cpu);
+        let ((), params) = Params::collect(Device::Cpu, |root| {
+            let _ =
+                root.sub("denselayer1").sub("norm1").parameter("weight", Tensor::zeros([2], float));
+        });
+        let old = "denselayer1.norm.1.weight";
+        let report = load(&params, &file(&[(old, Tensor::ones([2], float))]), &[]);
+        assert!(report.is_strict(), "{report}");
+        assert_eq!(report.renamed, [(old.to_owned(), "denselayer1.norm1.weight".to_owned())]);
+        assert_eq!(params.iter().next().unwrap().tensor.sum(Kind::Float).double_value(&[]), 2.0);
+        // With both spellings the old one is left over, not silently preferred.
+        let both = file(&[
+            (old, Tensor::ones([2], float)),
+            ("denselayer1.norm1.weight", Tensor::ones([2], float)),
+        ]);
+        assert_eq!(load(&params, &both, &[]).unused, [old]);
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{TensorFile, load};
+use super::{TensorFile, WeightFile, load};
 use crate::models::{Architecture, Backbone};
 use crate::{Error, Result};
 
@@ -120,16 +120,27 @@ impl Source {
     /// An unreadable file, or one that does not fit: every missing, unused and wrongly shaped
     /// tensor is listed, and the backbone is unchanged.
     pub fn load_into(&self, backbone: &Backbone) -> Result<Option<load::LoadReport>> {
-        let (path, file) = match self {
+        self.load_with(backbone, &[])
+    }
+
+    /// As [`Source::load_into`]; keys of the trunk that begin with one of `allow_missing` may be
+    /// missing from the file, or of another shape, and then keep their values.
+    ///
+    /// # Errors
+    /// As [`Source::load_into`].
+    pub fn load_with(
+        &self,
+        backbone: &Backbone,
+        allow_missing: &[String],
+    ) -> Result<Option<load::LoadReport>> {
+        let file = match self {
             Self::Random => return Ok(None),
-            Self::Named(name) => {
-                let path = PathBuf::from(name);
-                let file = TensorFile::parse(&path, embedded(name)?)?;
-                (path, file)
-            }
-            Self::File(path) => (path.clone(), TensorFile::read(path)?),
+            Self::Named(name) => WeightFile::parse(Path::new(name), embedded(name)?)?,
+            Self::File(path) => WeightFile::open(path)?,
         };
-        load_trunk(backbone, &path, &file).map(Some)
+        let options = load::Options { extras: &[super::HEAD, super::GALLERY], allow_missing };
+        let report = load::load_file(&backbone.params, &file, &options)?;
+        strict(backbone, file.path(), report).map(Some)
     }
 }
 
@@ -139,6 +150,11 @@ impl Source {
 /// As [`Source::load_into`].
 pub fn load_trunk(backbone: &Backbone, path: &Path, file: &TensorFile) -> Result<load::LoadReport> {
     let report = load::load(&backbone.params, file, &[super::HEAD, super::GALLERY]);
+    strict(backbone, path, report)
+}
+
+/// A report that something does not fit is an error here.
+fn strict(backbone: &Backbone, path: &Path, report: load::LoadReport) -> Result<load::LoadReport> {
     if report.is_strict() {
         return Ok(report);
     }

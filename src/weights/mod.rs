@@ -1,11 +1,27 @@
 //! Readers and writers of tensor files, and the report of what fitted.
+//!
+//! [`WeightFile`] opens any format by its content and reads values when asked; [`TensorFile`] holds
+//! them all. [`load`] fits either to a net.
 
+mod checkpoint;
+pub mod dtype;
+mod file;
 pub mod load;
 pub mod manifest;
+mod npz;
+mod pickle;
+pub mod rename;
+pub mod stats;
+mod stored;
 mod tensor_file;
+mod torch_save;
+mod write_pth;
+mod zip;
 
+pub use file::{Format, WeightFile};
 pub use load::LoadReport;
 pub use manifest::Source;
+pub use stored::Entry;
 pub use tensor_file::TensorFile;
 
 /// Prefix of a classifier head's keys in a model file (`classifier.weight`, `classifier.bias`).

@@ -1,18 +1,20 @@
 //! Tensor files in memory: ordered named tensors plus a string table of metadata.
 //!
-//! Reading checks the whole header before it touches a tensor and keeps the file's dtypes. Writing
-//! goes through a temporary file.
+//! Reading goes through [`WeightFile`], which takes any format and checks the whole index before it
+//! touches a tensor; the file's dtypes are kept. Writing goes through a temporary file.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use tch::{Device, Kind, Tensor};
 
+use super::{WeightFile, dtype, write_pth};
 use crate::{Error, Result, files};
 
-/// Named tensors and metadata, as read from or written to a safetensors file.
+/// Named tensors and metadata, as read from a weight file.
 #[derive(Debug, Default)]
 pub struct TensorFile {
     /// The tensors, on the CPU, sorted by name.
@@ -22,14 +24,25 @@ pub struct TensorFile {
 }
 
 impl TensorFile {
-    /// Reads a safetensors file.
+    /// Reads a file of any format that [`WeightFile::open`] takes, whatever its name ends with.
     ///
     /// # Errors
     /// A missing, truncated or malformed file is named with the reason; so is a tensor whose dtype
     /// libtorch has no counterpart for.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
-        Self::parse(path, &bytes)
+        Self::collect(&WeightFile::open(path)?)
+    }
+
+    /// Reads every tensor of an opened file.
+    ///
+    /// # Errors
+    /// As [`WeightFile::tensor`].
+    pub fn collect(file: &WeightFile) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for entry in file.entries() {
+            tensors.insert(entry.name.clone(), file.tensor(entry)?);
+        }
+        Ok(Self { tensors, metadata: file.metadata().clone() })
     }
 
     /// Reads only the metadata of a safetensors file: a few kilobytes, whatever its size.
@@ -59,45 +72,59 @@ impl TensorFile {
         Ok(header.metadata)
     }
 
-    /// Reads safetensors bytes; `path` only names them in errors.
+    /// Reads the bytes of a weight file; `path` only names them in errors.
     ///
     /// # Errors
     /// As [`TensorFile::read`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let fail = |reason: String| Error::weights(path, reason);
-        let (_, header) = SafeTensors::read_metadata(bytes)
-            .map_err(|error| fail(format!("not a whole safetensors file: {error}")))?;
-        let views = SafeTensors::deserialize(bytes)
-            .map_err(|error| fail(format!("not a whole safetensors file: {error}")))?;
-        let mut tensors = BTreeMap::new();
-        for (name, view) in views.iter() {
-            let kind = kind_of(view.dtype())
-                .ok_or_else(|| fail(format!("{name}: dtype {} is not supported", view.dtype())))?;
-            let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
-            let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)
-                .map_err(|error| fail(format!("{name}: {error}")))?;
-            tensors.insert(name.to_owned(), tensor);
-        }
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        Ok(Self { tensors, metadata })
+        Self::collect(&WeightFile::parse(path, bytes)?)
     }
 
-    /// Writes a safetensors file, whole or not at all.
+    /// Writes a safetensors file, whole or not at all, one tensor in memory at a time.
     ///
     /// # Errors
     /// Names `path` and what failed (a full disk, a read-only folder, an unsupported dtype).
     pub fn write(&self, path: &Path) -> Result<()> {
-        let views = self
-            .tensors
-            .iter()
-            .map(|(name, tensor)| Ok((name.as_str(), Bytes::of(path, name, tensor)?)))
-            .collect::<Result<Vec<_>>>()?;
-        let metadata = (!self.metadata.is_empty()).then(|| {
-            self.metadata.clone().into_iter().collect::<std::collections::HashMap<_, _>>()
+        let fail = |reason: String| Error::weights(path, reason);
+        // The widest dtypes first, so that every tensor begins at a multiple of its elements' size.
+        let mut tensors = Vec::new();
+        for (name, tensor) in &self.tensors {
+            let kind = tensor.kind();
+            let dtype = dtype_of(kind)
+                .ok_or_else(|| fail(format!("{name}: {kind:?} cannot be written")))?;
+            tensors.push((dtype, name, tensor));
+        }
+        tensors.sort_by_key(|&(dtype, name, _)| (Reverse(dtype), name));
+        let mut end = 0;
+        let about = tensors.iter().map(|&(dtype, name, tensor)| {
+            let start = end;
+            end += tensor.numel() * tensor.kind().elt_size_in_bytes();
+            let shape = tensor.size().iter().map(|&side| side as usize).collect();
+            (name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
         });
-        let bytes = safetensors::serialize(views, metadata)
-            .map_err(|error| Error::weights(path, error.to_string()))?;
-        files::write_atomically(path, |out| std::io::Write::write_all(out, &bytes))
+        let metadata = (!self.metadata.is_empty())
+            .then(|| self.metadata.clone().into_iter().collect::<HashMap<_, _>>());
+        let header =
+            Metadata::new(metadata, about.collect()).map_err(|error| fail(error.to_string()))?;
+        let mut header = serde_json::to_vec(&header).map_err(|error| fail(error.to_string()))?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        files::write_atomically(path, |out| {
+            out.write_all(&(header.len() as u64).to_le_bytes())?;
+            out.write_all(&header)?;
+            for (_, _, tensor) in &tensors {
+                out.write_all(&bytes_of(tensor).map_err(std::io::Error::other)?)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes the zip of `torch.save`, whole or not at all: `torch.load(path, weights_only=True)`
+    /// gives a dict of these tensors. The metadata go into a record that PyTorch passes over.
+    ///
+    /// # Errors
+    /// As [`TensorFile::write`], and for more than the 4 GB that this zip can hold.
+    pub fn write_pth(&self, path: &Path) -> Result<()> {
+        write_pth::write(self, path)
     }
 
     /// The metadata value of `key`.
@@ -106,60 +133,16 @@ impl TensorFile {
     }
 }
 
-/// A CPU copy of a tensor's bytes in a form safetensors can write.
-struct Bytes {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    data: Vec<u8>,
-}
-
-impl Bytes {
-    fn of(path: &Path, name: &str, tensor: &Tensor) -> Result<Self> {
-        let dtype = dtype_of(tensor.kind()).ok_or_else(|| {
-            Error::weights(path, format!("{name}: {:?} cannot be written", tensor.kind()))
-        })?;
-        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-        let mut data = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.f_copy_data_u8(&mut data, tensor.numel())?;
-        let shape = tensor.size().iter().map(|&side| side as usize).collect();
-        Ok(Self { dtype, shape, data })
-    }
-}
-
-impl View for Bytes {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.data)
-    }
-    fn data_len(&self) -> usize {
-        self.data.len()
-    }
-}
-
-const KINDS: [(Dtype, Kind); 10] = [
-    (Dtype::BOOL, Kind::Bool),
-    (Dtype::U8, Kind::Uint8),
-    (Dtype::I8, Kind::Int8),
-    (Dtype::I16, Kind::Int16),
-    (Dtype::I32, Kind::Int),
-    (Dtype::I64, Kind::Int64),
-    (Dtype::F16, Kind::Half),
-    (Dtype::BF16, Kind::BFloat16),
-    (Dtype::F32, Kind::Float),
-    (Dtype::F64, Kind::Double),
-];
-
-fn kind_of(dtype: Dtype) -> Option<Kind> {
-    KINDS.iter().find(|(known, _)| *known == dtype).map(|&(_, kind)| kind)
+/// A copy of a tensor's bytes, row by row.
+pub(super) fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
+    let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+    let mut data = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+    tensor.f_copy_data_u8(&mut data, tensor.numel())?;
+    Ok(data)
 }
 
 fn dtype_of(kind: Kind) -> Option<Dtype> {
-    KINDS.iter().find(|(_, known)| *known == kind).map(|&(dtype, _)| dtype)
+    dtype::find(|row| row.kind == kind).map(|row| row.safetensors)
 }
 
 #[cfg(test)]
@@ -191,6 +174,26 @@ mod tests {
         let again = folder.path().join("y.safetensors");
         sample().write(&again).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&again).unwrap());
+    }
+
+    #[test]
+    fn the_bytes_are_those_that_the_safetensors_crate_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        sample().write(&path).unwrap();
+        let data: Vec<_> = sample()
+            .tensors
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.size(), tensor.kind(), bytes_of(&tensor).unwrap()))
+            .collect();
+        let views = data.iter().map(|(name, shape, kind, data)| {
+            let shape = shape.iter().map(|&side| side as usize).collect();
+            let dtype = dtype_of(*kind).unwrap();
+            (name, safetensors::tensor::TensorView::new(dtype, shape, data).unwrap())
+        });
+        let metadata = Some(sample().metadata.into_iter().collect());
+        let expected = safetensors::serialize(views, metadata).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), expected);
     }
 
     #[test]

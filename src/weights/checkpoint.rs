@@ -1,0 +1,186 @@
+//! From what `torch.save` was given to named tensors: a state dict, a whole checkpoint around one,
+//! or a TorchScript module.
+
+use std::collections::BTreeMap;
+
+use super::pickle::{Heap, Id, Pickle, Value};
+
+/// Keys under which training scripts keep the state dict, the likeliest first.
+const WRAPPERS: [&str; 10] = [
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "net",
+    "network",
+    "backbone",
+    "module",
+    "params",
+    "weights",
+];
+
+/// What wrappers of a model put before every key: `DataParallel`, `torch.compile`.
+const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
+
+/// Modules nest less; Python's own pickler gives up at a few hundred.
+const DEEPEST: usize = 64;
+/// Values looked at; a dict that holds itself twice would never end.
+const MOST_VALUES: usize = 1_000_000;
+
+/// Tensors in one file, and bytes in one key: every tensor repeats the keys it is below.
+const MOST_TENSORS: usize = 100_000;
+const LONGEST_KEY: usize = 1000;
+/// Wrappers around wrappers that are taken off a key.
+const MOST_PREFIXES: usize = 8;
+
+/// Named tensors, and what was done to find them.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    /// In the order of the file.
+    pub tensors: Vec<(String, Id)>,
+    pub notes: Vec<String>,
+}
+
+/// Finds the state dict in a pickled value and names its tensors.
+///
+/// # Errors
+/// There is no tensor, or the value holds itself.
+pub(super) fn named_tensors(pickle: &Pickle) -> Result<Named, String> {
+    let heap = &pickle.heap;
+    let mut notes = Vec::new();
+    let mut value = pickle.value;
+    let mut unwrapped = Vec::new();
+    while let Some((key, inner)) = wrapped(heap, value) {
+        unwrapped.push(key);
+        let others = heap.entries(value).unwrap_or_default();
+        let others = others.iter().filter_map(|(k, _)| match k {
+            Value::Text(name) if *name != key => Some(shortened(name)),
+            _ => None,
+        });
+        let others: Vec<_> = others.take(20).collect();
+        let beside = if others.is_empty() {
+            String::new()
+        } else {
+            format!("; passed over beside it: {}", others.join(", "))
+        };
+        notes.push(format!("the tensors are under \"{}\"{beside}", unwrapped.join(".")));
+        value = inner;
+        if unwrapped.len() > DEEPEST {
+            return Err("a dict that holds itself".into());
+        }
+    }
+    let mut walk = Walk { heap, tensors: Vec::new(), ignored: 0, looked_at: 0 };
+    walk.value(value, "", 0, false)?;
+    let Walk { tensors, ignored, .. } = walk;
+    if tensors.is_empty() {
+        return Err("holds no tensors".into());
+    }
+    if ignored > 0 {
+        notes.push(format!("{ignored} values beside the tensors are no tensors and were ignored"));
+    }
+    // A key written twice has its last value, as in Python.
+    let mut last: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, (name, _)) in tensors.iter().enumerate() {
+        last.insert(name, index);
+    }
+    let mut keep: Vec<usize> = last.into_values().collect();
+    keep.sort_unstable();
+    let tensors = keep.into_iter().map(|index| tensors[index].clone()).collect();
+    Ok(Named { tensors, notes })
+}
+
+/// The state dict inside a checkpoint; a dict that holds tensors itself is none.
+fn wrapped<'a>(heap: &Heap<'a>, value: Value<'a>) -> Option<(&'static str, Value<'a>)> {
+    let Value::Dict(_) = value else { return None };
+    let entries = heap.entries(value)?;
+    if entries.iter().any(|(_, value)| matches!(value, Value::Tensor(_))) {
+        return None;
+    }
+    WRAPPERS.iter().find_map(|&key| {
+        let inner = heap.get(value, key)?;
+        let is_model =
+            |(_, value): &(Value, Value)| matches!(value, Value::Tensor(_) | Value::Dict(_));
+        heap.entries(inner)?.iter().any(is_model).then_some((key, inner))
+    })
+}
+
+struct Walk<'a, 'h> {
+    heap: &'h Heap<'a>,
+    tensors: Vec<(String, Id)>,
+    ignored: usize,
+    looked_at: usize,
+}
+
+impl<'a> Walk<'a, '_> {
+    fn value(
+        &mut self,
+        value: Value<'a>,
+        name: &str,
+        depth: usize,
+        object: bool,
+    ) -> Result<(), String> {
+        self.looked_at += 1;
+        if name.len() > LONGEST_KEY || self.tensors.len() > MOST_TENSORS {
+            let most = format!("{MOST_TENSORS} tensors and keys of {LONGEST_KEY} bytes");
+            return Err(format!("is beyond {most}, at \"{}\"", shortened(name)));
+        }
+        if depth > DEEPEST || self.looked_at > MOST_VALUES {
+            return Err(format!("nests too deep or holds itself, at \"{}\"", shortened(name)));
+        }
+        let below =
+            |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
+        if let Value::Tensor(id) = value {
+            let name = if name.is_empty() { "tensor" } else { name };
+            self.tensors.push((name.to_owned(), id));
+        } else if let Some(entries) = self.heap.entries(value) {
+            let object = matches!(value, Value::Object(_));
+            for &(key, value) in entries {
+                match key {
+                    // tch writes `a|b` where the state dict says `a.b`.
+                    Value::Text(key) if object => {
+                        self.value(value, &below(&key.replace('|', ".")), depth + 1, true)?
+                    }
+                    Value::Text(key) => self.value(value, &below(key), depth + 1, false)?,
+                    Value::Int(key) => {
+                        self.value(value, &below(&key.to_string()), depth + 1, false)?
+                    }
+                    _ => self.ignored += 1,
+                }
+            }
+        } else if let Some(items) = self.heap.items(value) {
+            let holds_more = |item: &&Value| {
+                matches!(item, Value::Tensor(_) | Value::Dict(_) | Value::Sequence(_))
+            };
+            for (index, &item) in items.iter().enumerate().filter(|(_, item)| holds_more(item)) {
+                self.value(item, &below(&index.to_string()), depth + 1, object)?;
+            }
+        } else if !object {
+            // A TorchScript module's own settings (`training`) are not worth a word.
+            self.ignored += 1;
+        }
+        Ok(())
+    }
+}
+
+fn shortened(name: &str) -> String {
+    let short: String = name.chars().take(60).collect();
+    if short.len() < name.len() { format!("{short}...") } else { short }
+}
+
+/// Takes the prefixes of wrapped models off, where every key has them; says so in `notes`.
+pub(super) fn strip_prefixes<'n>(
+    names: impl Iterator<Item = &'n mut String>,
+    notes: &mut Vec<String>,
+) {
+    let mut names: Vec<&mut String> = names.collect();
+    for _ in 0..MOST_PREFIXES {
+        let everywhere = PREFIXES.into_iter().find(|prefix| {
+            names.iter().all(|name| name.len() > prefix.len() && name.starts_with(prefix))
+        });
+        let Some(prefix) = everywhere.filter(|_| !names.is_empty()) else { return };
+        for name in &mut names {
+            name.drain(..prefix.len());
+        }
+        notes.push(format!("\"{prefix}\" was taken off every key"));
+    }
+}
