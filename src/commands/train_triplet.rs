@@ -28,7 +28,7 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
 
     let source = Source::resolve(settings.weights.as_deref(), settings.backbone)?;
     let backbone = Backbone::new(settings.backbone, device);
-    let report = source.load_into(&backbone)?;
+    let report = source.load_with(&backbone, &settings.allow_missing)?;
     say.line(&format!(
         "trunk: {}, {:.1} M parameters, {}{}, on {}",
         settings.backbone.name(),

@@ -108,6 +108,11 @@ pub struct TripletSettings {
     #[arg(long, value_name = "NAME|FILE|none")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
+    /// Trunk parameters below these key prefixes may be missing from the --weights file, or have
+    /// another shape there; they start at random
+    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',')]
+    #[serde(default)]
+    pub allow_missing: Vec<String>,
     /// Which triplets of a batch to learn from
     #[arg(long, value_enum, default_value_t = Miner::BatchHard)]
     pub miner: Miner,

@@ -138,7 +138,8 @@ impl Source {
             Self::Named(name) => WeightFile::parse(Path::new(name), embedded(name)?)?,
             Self::File(path) => WeightFile::open(path)?,
         };
-        let options = load::Options { extras: &[super::HEAD, super::GALLERY], allow_missing };
+        let extras = extras(backbone);
+        let options = load::Options { extras: &extras, allow_missing };
         let report = load::load_file(&backbone.params, &file, &options)?;
         strict(backbone, file.path(), report).map(Some)
     }
@@ -149,8 +150,15 @@ impl Source {
 /// # Errors
 /// As [`Source::load_into`].
 pub fn load_trunk(backbone: &Backbone, path: &Path, file: &TensorFile) -> Result<load::LoadReport> {
-    let report = load::load(&backbone.params, file, &[super::HEAD, super::GALLERY]);
+    let report = load::load(&backbone.params, file, &extras(backbone));
     strict(backbone, path, report)
+}
+
+/// The keys beside the trunk's that a file may hold: the head and gallery of our model files, and the
+/// architecture's own classifier in the files of torchvision and facenet-pytorch.
+fn extras(backbone: &Backbone) -> Vec<&'static str> {
+    let classifier = backbone.architecture.info().classifier;
+    [super::HEAD, super::GALLERY].into_iter().chain(classifier.iter().copied()).collect()
 }
 
 /// A report that something does not fit is an error here.
