@@ -50,7 +50,8 @@ demo: build
 	$(VISAGE) train-triplet --epochs 6
 	$(VISAGE) train-classifier
 	$(VISAGE) tsne --out runs/tsne.png
-	$(VISAGE) classify "$$(awk -F, 'NR == FNR { if (/^path *=|^data *=/) { gsub(/.*= *"|"$$/, ""); root = $$0 } next } /,validation$$/ { print root "/" $$1; exit }' runs/classifier/config.toml runs/classifier/split.csv)"
+	@face="$$(sed -n 's/^data = "\(.*\)"/\1/p' runs/classifier/config.toml)/$$(sed -n 's/,[^,]*,validation$$//p' runs/classifier/split.csv | head -n 1)"; \
+	echo "$(VISAGE) classify $$face"; $(VISAGE) classify "$$face"
 
 test: libtorch tools
 	cargo test --release

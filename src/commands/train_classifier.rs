@@ -81,8 +81,9 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
     data.split.write_csv(&run.split(), &data.folder)?;
     let config = settings.schedule.optimizer(settings.lr);
     let mut optimizer = Optimizer::new(config, task.params.trainable())?;
-    // A few seconds of work: the last model is written once, at the end.
-    let plan = Plan { keep_last: false, ..settings.schedule.plan(settings.epochs, settings.lr) };
+    // A few seconds of work: a line now and then, and the last model written once, at the end.
+    let plan = settings.schedule.plan(settings.epochs, settings.lr);
+    let plan = Plan { keep_last: false, report_every: 10, ..plan };
     let mut log = RunLog::create(run.path());
     let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;
     for warning in log.take_warnings() {

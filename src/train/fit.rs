@@ -99,6 +99,8 @@ pub struct Plan {
     pub patience: usize,
     /// Writes the last model after every epoch, so that a killed run leaves one; else at the end.
     pub keep_last: bool,
+    /// Prints the line of every n-th epoch, and of the last one.
+    pub report_every: usize,
 }
 
 /// What came of a run.
@@ -206,7 +208,9 @@ pub fn fit(
         }
         let mark = if is_best { "  (best)" } else { "" };
         let figures = headline(&means, &scores);
-        say.line(&format!("epoch {epoch}: {figures}{mark}"));
+        if epoch % plan.report_every.max(1) == 0 || epoch == plan.epochs {
+            say.line(&format!("epoch {epoch}: {figures}{mark}"));
+        }
         if plan.keep_last {
             save_last(task, epoch, &scores);
         }

@@ -219,7 +219,15 @@ impl ScheduleSettings {
     /// The loop's plan for `epochs` at learning rate `lr`.
     pub fn plan(&self, epochs: usize, lr: f64) -> Plan {
         let (warmup, patience) = (self.warmup, self.patience);
-        Plan { epochs, lr, warmup, cosine: self.decay == Decay::Cosine, patience, keep_last: true }
+        Plan {
+            epochs,
+            lr,
+            warmup,
+            cosine: self.decay == Decay::Cosine,
+            patience,
+            keep_last: true,
+            report_every: 1,
+        }
     }
 
     fn check(&self, lr: f64) -> Result<()> {
