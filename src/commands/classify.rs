@@ -6,16 +6,16 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{Context, output, stream};
+use crate::Result;
 use crate::cli;
 use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::recognise::{Answer, Classifier, ModelKind, Recogniser, model_file};
 use crate::train::settings::percentage;
-use crate::{Error, Result};
 
 pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode> {
     let model = load(context, flags.model.as_deref(), flags.unknown)?;
-    let Some(classifier) = model.classifier() else { return Err(no_classifier().into()) };
+    let classifier = model.classifier()?;
     let (files, mut failed) = collect(&flags.inputs, &context.say);
     let several = files.len() + failed > 1;
     let top = usize::from(flags.top);
@@ -57,14 +57,6 @@ pub fn load(context: &Context, model: Option<&Path>, unknown: Option<f64>) -> Re
         model.demand_probability(percent / 100.0);
     }
     Ok(model)
-}
-
-/// The error of a command that needs a head and got a trunk.
-pub fn no_classifier() -> Error {
-    Error::Config(
-        "the model is a trunk without a classifier; `visage train-classifier --trunk FILE` makes one"
-            .into(),
-    )
 }
 
 /// All pictures that `inputs` name, in the order given; inputs that are not there are reported and

@@ -27,7 +27,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
     }
     let say = &context.say;
     let model = classify::load(context, flags.model.as_deref(), flags.unknown)?;
-    let Some(classifier) = model.classifier() else { return Err(classify::no_classifier().into()) };
+    let classifier = model.classifier()?;
     let names = &model.card.classes;
 
     let size = model.card.input.size;

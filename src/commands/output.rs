@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+pub(super) use crate::data::folder::{count, identities};
 use crate::{Error, Result};
 
 /// Writes one line to standard output.
@@ -35,11 +36,6 @@ pub fn demand_png(flag: &str, path: &Path) -> Result<()> {
     }
 }
 
-/// `1 identity`, `2 identities`.
-pub fn identities(number: usize) -> String {
-    if number == 1 { "1 identity".into() } else { format!("{number} identities") }
-}
-
 /// A path as a shell takes it back.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
@@ -48,9 +44,4 @@ pub fn quoted(path: &Path) -> String {
         true => text,
         false => format!("'{}'", text.replace('\'', r"'\''")),
     }
-}
-
-/// `1 picture`, `2 pictures`.
-pub fn count(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }

@@ -299,12 +299,12 @@ fn has_folders(path: &Path) -> bool {
 }
 
 /// `3 pictures`, `1 picture`.
-pub(super) fn count(number: usize, what: &str) -> String {
+pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// `3 identities`, `1 identity`.
-pub(super) fn identities(number: usize) -> String {
+pub(crate) fn identities(number: usize) -> String {
     if number == 1 { "1 identity".into() } else { format!("{number} identities") }
 }
 

@@ -109,9 +109,16 @@ impl Recogniser {
         Ok(Self { card, backbone, classifier })
     }
 
-    /// Head, gallery and calibration, where the model is a classifier.
-    pub fn classifier(&self) -> Option<&Classifier> {
-        self.classifier.as_ref()
+    /// Head, gallery and calibration.
+    ///
+    /// # Errors
+    /// The model is a bare trunk.
+    pub fn classifier(&self) -> Result<&Classifier> {
+        self.classifier.as_ref().ok_or_else(|| {
+            let text = "the model is a trunk without a classifier; `visage train-classifier \
+                        --trunk FILE` makes one";
+            Error::Config(text.into())
+        })
     }
 
     /// Calls UNKNOWN every face whose probability is below `share` (in [0, 1]).
@@ -128,26 +135,11 @@ impl Recogniser {
     pub fn embed(&self, pictures: &[RgbImage]) -> Result<Embeddings> {
         embed(&self.backbone, pictures)
     }
-
-    /// Names the faces behind `embeddings`.
-    ///
-    /// P(identity k) = P(known | distance to the nearest training face) · softmax(logits / T)_k.
-    ///
-    /// # Errors
-    /// The model has no head.
-    pub fn answer(&self, embeddings: &Embeddings) -> Result<Vec<Answer>> {
-        let classifier = self.classifier.as_ref().ok_or_else(|| {
-            Error::Config(
-                "the model is a trunk without a classifier; run `visage train-classifier` on it"
-                    .into(),
-            )
-        })?;
-        classifier.answer(embeddings)
-    }
 }
 
 impl Classifier {
-    /// One answer an embedding.
+    /// One answer an embedding:
+    /// P(identity k) = P(known | distance to the nearest training face) · softmax(logits / T)_k.
     ///
     /// # Errors
     /// The embeddings are not of the head's length.

@@ -20,7 +20,7 @@ use crate::eval::{Embeddings, distance};
 use crate::figures::{Triplet, strip};
 use crate::metric::distance::pairwise;
 use crate::metric::losses::TripletLoss;
-use crate::metric::miners::{self, Miner};
+use crate::metric::miners::{self, Miner, Selection};
 use crate::models::{Backbone, Mode};
 use crate::recognise::{ModelCard, recogniser};
 
@@ -160,12 +160,17 @@ impl Task for TripletTask<'_> {
         let selection = self.miner.mine(&distances.detach(), &labels, self.loss.margin, seed);
         let output = self.loss.over(&selection, &distances, &labels);
         // Of all triplets of the batch, whatever the miner chose: comparable between miners.
-        let active = self.loss.over_all(&distances.detach(), &labels);
+        let counted = match selection {
+            Selection::All => None,
+            Selection::Triplets(_) => Some(self.loss.over_all(&distances.detach(), &labels)),
+        };
+        let all = counted.as_ref().unwrap_or(&output);
+        let active = &all.active / all.tuples.clamp_min(1);
         let (positives, negatives) = (miners::positives(&labels), miners::negatives(&labels));
         Ok(Step {
             loss: output.loss,
             measures: vec![
-                ("active", &active.active / active.tuples.clamp_min(1)),
+                ("active", active),
                 ("positive_distance", mean_distance(&distances, &positives)),
                 ("negative_distance", mean_distance(&distances, &negatives)),
             ],
