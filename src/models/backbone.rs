@@ -1,5 +1,7 @@
 //! A trunk with all that belongs to it.
 
+use std::ops::Range;
+
 use tch::{Device, Kind, Tensor};
 
 use super::layers::{Bias, Linear, Mode, Weight, normalize};
@@ -40,6 +42,9 @@ impl BuildOptions {
     }
 }
 
+/// The key prefix of the layer that `--embedding-dim` puts on top of a trunk.
+pub const EMBEDDING_LAYER: &str = "embedding";
+
 /// A trunk with all that belongs to it.
 #[derive(Debug)]
 pub struct Backbone {
@@ -53,7 +58,29 @@ pub struct Backbone {
     pub params: Params,
     trunk: Box<dyn Trunk>,
     embedding: Option<Linear>,
+    stages: Vec<Stage>,
     device: Device,
+}
+
+/// A part of a trunk that is frozen or trained as a whole.
+#[derive(Debug)]
+pub struct Stage {
+    /// Its blocks, as `--freeze` names them.
+    pub blocks: Vec<String>,
+    /// Its parameters, shared with the trunk.
+    parameters: Vec<Tensor>,
+}
+
+impl Stage {
+    /// The stage's first block.
+    pub fn name(&self) -> &str {
+        self.blocks.first().map_or("", String::as_str)
+    }
+
+    /// No parameter of it asks for a gradient.
+    pub fn is_frozen(&self) -> bool {
+        !self.parameters.iter().any(Tensor::requires_grad)
+    }
 }
 
 impl Backbone {
@@ -82,11 +109,19 @@ impl Backbone {
         let ((trunk, embedding), params) = Params::collect(device, |root| {
             let trunk = architecture.trunk(root, device, options.classes);
             let embedding = options.embedding_dim.map(|outputs| {
-                let at = root.sub("embedding");
+                let at = root.sub(EMBEDDING_LAYER);
                 Linear::with(&at, info.embedding_dim, outputs, Weight::Default, Bias::Zero)
             });
             (trunk, embedding)
         });
+        let mut blocks = trunk.stages();
+        blocks.extend(embedding.is_some().then(|| vec![EMBEDDING_LAYER.to_owned()]));
+        let stage = |blocks: Vec<String>| {
+            let parameters = blocks.iter().flat_map(|block| params.below(block));
+            let parameters = parameters.map(|param| param.tensor.shallow_clone()).collect();
+            Stage { blocks, parameters }
+        };
+        let stages = blocks.into_iter().map(stage).collect();
         Self {
             architecture,
             input: info.input.clone(),
@@ -94,8 +129,19 @@ impl Backbone {
             params,
             trunk,
             embedding,
+            stages,
             device,
         }
+    }
+
+    /// The stages in the order they run; the embedding layer, where there is one, is the last.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// How many stages from the pictures on are frozen: their output for a picture never changes.
+    pub fn frozen_stages(&self) -> usize {
+        self.stages.iter().take_while(|stage| stage.is_frozen()).count()
     }
 
     /// The device its tensors live on.
@@ -137,11 +183,33 @@ impl Backbone {
     /// # Panics
     /// In libtorch, where [`Backbone::check_pictures`] would have refused the tensor.
     pub fn embed(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        let features = self.trunk.forward(&self.input.normalise(pictures), mode);
-        match &self.embedding {
-            None => features.to_kind(Kind::Float),
-            Some(layer) => normalize(&layer.forward(&features)),
-        }
+        self.embed_from(0, pictures, mode)
+    }
+
+    /// The second half of [`Backbone::embed`]: from the maps in front of stage `first`, as
+    /// [`Backbone::maps`] gives them, to embeddings.
+    ///
+    /// A frozen stage rests: no dropout and running statistics, whatever `mode` says.
+    pub fn embed_from(&self, first: usize, maps: &Tensor, mode: Mode) -> Tensor {
+        self.through(first..self.stages.len(), maps, mode).to_kind(Kind::Float)
+    }
+
+    /// What pictures have become in front of stage `end`, in evaluation mode and without a
+    /// gradient: for the frozen stages below it (0 gives the pictures themselves).
+    pub fn maps(&self, pictures: &Tensor, end: usize) -> Tensor {
+        tch::no_grad(|| self.through(0..end, pictures, Mode::EVAL))
+    }
+
+    fn through(&self, stages: Range<usize>, xs: &Tensor, mode: Mode) -> Tensor {
+        stages.fold(xs.shallow_clone(), |xs, number| {
+            let stage = self.stages.get(number);
+            let mode = if stage.is_none_or(Stage::is_frozen) { Mode::EVAL } else { mode };
+            let xs = if number == 0 { self.input.normalise(&xs) } else { xs };
+            match &self.embedding {
+                Some(layer) if number + 1 == self.stages.len() => normalize(&layer.forward(&xs)),
+                _ => self.trunk.run(number, &xs, mode),
+            }
+        })
     }
 
     /// The same pictures through the network's own classifier: what torchvision's `model(x)` gives,

@@ -124,22 +124,44 @@ impl DenseNet {
         Self { conv0, norm0, blocks, norm5, classifier }
     }
 
-    fn features(&self, pictures: &Tensor, mode: Mode) -> Tensor {
+    fn stem(&self, pictures: &Tensor, mode: Mode) -> Tensor {
         let xs = self.norm0.forward(&self.conv0.forward(pictures), mode).relu();
-        let xs = max_pool(&xs, Window::new(3, 2).padding(1));
-        let xs = self.blocks.iter().fold(xs, |xs, block| block.forward(&xs, mode));
-        global_avg_pool(&self.norm5.forward(&xs, mode).relu())
+        max_pool(&xs, Window::new(3, 2).padding(1))
+    }
+
+    /// What the classifier sees of the last block's map.
+    fn pooled(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        global_avg_pool(&self.norm5.forward(xs, mode).relu())
     }
 }
 
 impl Trunk for DenseNet {
-    fn forward(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        normalize(&self.features(pictures, mode))
+    fn stages(&self) -> Vec<Vec<String>> {
+        let mut stages = vec![vec!["features.conv0".into(), "features.norm0".into()]];
+        for (number, block) in (1..).zip(&self.blocks) {
+            let last = if block.transition.is_some() {
+                format!("features.transition{number}")
+            } else {
+                "features.norm5".into()
+            };
+            stages.push(vec![format!("features.denseblock{number}"), last]);
+        }
+        stages
+    }
+
+    fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor {
+        let Some(block) = stage.checked_sub(1).and_then(|number| self.blocks.get(number)) else {
+            return self.stem(xs, mode);
+        };
+        let map = block.forward(xs, mode);
+        if block.transition.is_some() { map } else { normalize(&self.pooled(&map, mode)) }
     }
 
     fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
         let classifier = self.classifier.as_ref()?;
-        let classes = classifier.forward(&self.features(pictures, mode));
+        let xs = self.stem(pictures, mode);
+        let xs = self.blocks.iter().fold(xs, |xs, block| block.forward(&xs, mode));
+        let classes = classifier.forward(&self.pooled(&xs, mode));
         Some(Logits { classes, auxiliary: None })
     }
 }

@@ -18,15 +18,21 @@ pub mod vgg;
 use tch::Tensor;
 
 pub use architecture::{Architecture, ArchitectureInfo, KnownWeights};
-pub use backbone::{Backbone, BuildOptions};
+pub use backbone::{Backbone, BuildOptions, EMBEDDING_LAYER, Stage};
 pub use input::{InputSizes, InputSpec};
 pub use layers::Mode;
 pub use params::Params;
 
-/// A network from pictures to embeddings.
+/// A network from pictures to embeddings, as a row of stages: what is below the first stage that
+/// trains needs no gradient, and may be computed once.
 pub trait Trunk: std::fmt::Debug + Send {
-    /// `[N, 3, H, W]`, already normalised, to `[N, D]` of length one.
-    fn forward(&self, pictures: &Tensor, mode: Mode) -> Tensor;
+    /// The blocks ([`Params::blocks`]) of each stage, in the order they run. Every parameter but
+    /// the classifier's is in exactly one.
+    fn stages(&self) -> Vec<Vec<String>>;
+
+    /// One stage: the first takes pictures `[N, 3, H, W]`, already normalised, each other what the
+    /// one before gave, and the last gives embeddings `[N, D]` of length one.
+    fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor;
 
     /// The same pictures through the classifier that the network was published with; none where it
     /// was built without one.

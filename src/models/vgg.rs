@@ -69,14 +69,24 @@ impl Vgg {
         }
     }
 
-    fn features(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        self.features.iter().fold(pictures.shallow_clone(), |xs, step| match step {
-            Step::Conv(conv) => conv.forward(&xs),
-            Step::Norm(norm) => norm.forward(&xs, mode),
-            Step::Relu => xs.relu(),
-            Step::Pool => max_pool(&xs, Window::new(2, 2)),
-        })
+    /// The steps of each stage: a convolution and what follows it.
+    fn steps(&self) -> impl Iterator<Item = &[Step]> {
+        let is_next = |_: &Step, next: &Step| !matches!(next, Step::Conv(_));
+        self.features.chunk_by(is_next)
     }
+
+    fn features(&self, pictures: &Tensor, mode: Mode) -> Tensor {
+        run(&self.features, pictures, mode)
+    }
+}
+
+fn run(steps: &[Step], xs: &Tensor, mode: Mode) -> Tensor {
+    steps.iter().fold(xs.shallow_clone(), |xs, step| match step {
+        Step::Conv(conv) => conv.forward(&xs),
+        Step::Norm(norm) => norm.forward(&xs, mode),
+        Step::Relu => xs.relu(),
+        Step::Pool => max_pool(&xs, Window::new(2, 2)),
+    })
 }
 
 fn features(at: &Scope, plan: Plan) -> Vec<Step> {
@@ -99,8 +109,27 @@ fn features(at: &Scope, plan: Plan) -> Vec<Step> {
 }
 
 impl Trunk for Vgg {
-    fn forward(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        normalize(&global_avg_pool(&self.features(pictures, mode)))
+    fn stages(&self) -> Vec<Vec<String>> {
+        let numbered = |(number, step): (usize, &Step)| match step {
+            Step::Conv(_) => Some((true, number)),
+            Step::Norm(_) => Some((false, number)),
+            Step::Relu | Step::Pool => None,
+        };
+        let mut stages: Vec<Vec<String>> = Vec::new();
+        for (is_first, number) in self.features.iter().enumerate().filter_map(numbered) {
+            let block = format!("features.{number}");
+            match stages.last_mut() {
+                Some(stage) if !is_first => stage.push(block),
+                _ => stages.push(vec![block]),
+            }
+        }
+        stages
+    }
+
+    fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor {
+        let mut rest = self.steps().skip(stage);
+        let map = rest.next().map_or_else(|| xs.shallow_clone(), |steps| run(steps, xs, mode));
+        if rest.next().is_some() { map } else { normalize(&global_avg_pool(&map)) }
     }
 
     fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
