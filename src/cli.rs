@@ -135,6 +135,12 @@ pub struct TrunkChoice {
     /// Its weights: a known name, a file, or `none` [default: the backbone's own]
     #[arg(long, value_name = "NAME|FILE|none", requires = "backbone")]
     pub weights: Option<String>,
+    /// Trunk parameters below these key prefixes may be missing from the --weights file
+    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', requires = "backbone")]
+    pub allow_missing: Vec<String>,
+    /// Side of the input pictures in pixels [default: the backbone's own]
+    #[arg(long, value_name = "PIXELS", requires = "backbone")]
+    pub input_size: Option<u32>,
 }
 
 /// Flags of `tsne`.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tch::Device;
 
 use crate::eval::unknown::Logistic;
-use crate::models::{Architecture, InputSpec};
+use crate::models::{Architecture, Backbone, BuildOptions, InputSpec};
 use crate::weights::TensorFile;
 use crate::{Error, Result};
 
@@ -88,6 +89,9 @@ pub struct ModelCard {
     pub architecture: Architecture,
     /// The length of its embeddings.
     pub embedding_dim: i64,
+    /// The last layer is one that `--embedding-dim` put on top of the architecture's own.
+    #[serde(default)]
+    pub embedding_layer: bool,
     /// Its input size and normalisation.
     pub input: InputSpec,
     /// What the trunk started from.
@@ -116,6 +120,28 @@ pub struct ModelCard {
 }
 
 impl ModelCard {
+    /// The trunk it describes, with random weights; `path` is the file it is from, for errors.
+    ///
+    /// # Errors
+    /// A card that no trunk of this version fits.
+    pub fn backbone(&self, path: &Path, device: Device) -> Result<Backbone> {
+        let embedding_dim = self.embedding_layer.then_some(self.embedding_dim);
+        let options = BuildOptions { embedding_dim, ..BuildOptions::default() };
+        let mut backbone = Backbone::build(self.architecture, device, &options)?;
+        backbone.set_input_size(self.input.size)?;
+        if (&self.input, self.embedding_dim) != (&backbone.input, backbone.embedding_dim) {
+            let (found, known) = (&self.input, &backbone.input);
+            return Err(Error::weights(
+                path,
+                format!(
+                    "its input is {found:?} and its embedding {}-d, this version's {known:?} and {}-d",
+                    self.embedding_dim, backbone.embedding_dim
+                ),
+            ));
+        }
+        Ok(backbone)
+    }
+
     /// Reads the card out of a file's metadata.
     ///
     /// # Errors
