@@ -212,6 +212,13 @@ impl Backbone {
         self.through(first..self.trunk_stages(), maps, mode)
     }
 
+    /// The shape of the trunk's map of one picture.
+    pub fn map_size(&self) -> Vec<i64> {
+        let side = i64::from(self.input.size);
+        let picture = Tensor::zeros([1, 3, side, side], (Kind::Float, self.device));
+        tch::no_grad(|| self.map_from(0, &picture, Mode::EVAL)).size()
+    }
+
     /// The trunk's map to features `[N, D]` that are not scaled to length one.
     pub fn features(&self, map: &Tensor) -> Tensor {
         self.trunk.features(map)

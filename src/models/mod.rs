@@ -8,6 +8,7 @@ pub mod architecture;
 mod backbone;
 pub mod densenet;
 pub mod facenet;
+pub mod heads;
 pub mod inception_v3;
 pub mod input;
 pub mod layers;
@@ -19,6 +20,7 @@ use tch::Tensor;
 
 pub use architecture::{Architecture, ArchitectureInfo, KnownWeights};
 pub use backbone::{Backbone, BuildOptions, EMBEDDING_LAYER, Stage};
+pub use heads::{HEAD_PREFIX, HeadKind, PairNet};
 pub use input::{InputSizes, InputSpec};
 pub use layers::Mode;
 pub use params::Params;
