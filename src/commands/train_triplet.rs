@@ -106,6 +106,7 @@ fn card(
         settings: super::settings_json(settings)?,
         metrics: Default::default(),
         calibration: None,
+        pair: None,
         gallery: Vec::new(),
     })
 }
