@@ -9,11 +9,20 @@
 
 pub mod distance;
 pub mod losses;
+pub mod measure;
 pub mod miners;
+pub mod pair;
 mod rows;
 #[cfg(test)]
 mod testing;
 
-pub use distance::{euclidean, pairwise, squared_euclidean, squared_euclidean_rows};
-pub use losses::{LossOutput, Reduction, TripletLoss};
-pub use miners::{Miner, Selection, Triplets};
+pub use distance::{
+    cosine, euclidean, normalise, pairwise, squared_euclidean, squared_euclidean_rows,
+};
+pub use losses::{
+    BatchLoss, ContrastiveLoss, Hinge, LossOutput, MarginHead, MarginKind, MultiSimilarityLoss,
+    NtXentLoss, PairBceLoss, Reduction, SupConLoss, TripletLoss, TripletObjective,
+};
+pub use measure::Measure;
+pub use miners::{Miner, PairMiner, Pairs, Selection, Triplets};
+pub use pair::{Pair, PairLabels};
