@@ -1,11 +1,12 @@
 //! Metric learning: distances (larger always means farther), losses, miners.
 //!
 //! ```text
-//! embeddings [B, D] -> distances [B, B] -> miner -> selection of triplets -> loss
+//! embeddings [B, D] -> distances [B, B] -> miner -> selection of triplets or pairs -> loss
+//! embeddings [B, D], labels [B] -> loss that weighs all pairs itself, or a head with class centres
 //! ```
 //!
 //! Distances are computed once a batch; a miner looks at them without gradient and says which
-//! triplets count; the loss reads the same distances with gradient.
+//! triplets or pairs count; the loss reads the same distances with gradient.
 
 pub mod distance;
 pub mod losses;

@@ -80,6 +80,8 @@ impl PlateauConfig {
 }
 
 /// The factor on the learning rate, and what is remembered of the scores. Belongs in a checkpoint.
+///
+/// PyTorch skips falls of less than 1e-8 (its `eps`); here they happen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plateau {
