@@ -6,6 +6,7 @@ use super::*;
 use crate::metric::miners::Selection;
 use crate::metric::testing::values;
 use crate::metric::{Measure, Miner, PairLabels};
+use crate::native::with_cpu_autocast;
 
 type Loss = Box<dyn Fn(&Tensor, &Tensor) -> LossOutput>;
 
@@ -197,5 +198,31 @@ fn gradients_are_those_of_finite_differences() {
             let wanted = (moved(step) - moved(-step)) / (2.0 * step);
             assert!((found - wanted).abs() < 1e-6, "{name}, {place}: {found}, {wanted}");
         }
+    }
+}
+
+#[test]
+fn autocast_changes_nothing() {
+    let (x, labels) = six(Kind::Float);
+    let labels = Tensor::from_slice(&labels);
+    for Row { name, loss, .. } in every_loss() {
+        let plain = loss(&x, &labels).loss.double_value(&[]);
+        let within = with_cpu_autocast(|| loss(&x, &labels));
+        assert_eq!(within.loss.kind(), Kind::Float, "{name}");
+        assert_eq!(within.loss.double_value(&[]), plain, "{name}");
+    }
+}
+
+#[test]
+fn large_batches_need_memory_for_pairs_and_not_for_triplets() {
+    // 2048^3 numbers would be 34 GB.
+    let size = 2048;
+    let x = Tensor::arange(size, (Kind::Float, Device::Cpu)).view([size, 1]) * 0.001;
+    let x = Tensor::cat(&[x.sin(), x.cos()], 1);
+    let labels = Tensor::arange(size, (Kind::Int64, Device::Cpu)).remainder(2);
+    for loss in BatchLoss::value_variants() {
+        let x = x.copy().set_requires_grad(true);
+        loss.over(&x, &labels, Reduction::Mean).loss.backward();
+        assert!(values(&x.grad()).iter().all(|g| g.is_finite()), "{loss:?}");
     }
 }
