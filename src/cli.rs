@@ -395,7 +395,7 @@ mod tests {
             .unwrap();
         let path = path.to_str().unwrap();
         let settings = triplet(&["--config", path, "--epochs", "7"]).unwrap();
-        assert_eq!((settings.margin, settings.epochs, settings.flip), (0.5, 7, false));
+        assert_eq!((settings.margin, settings.epochs, settings.tuning.flip), (Some(0.5), 7, false));
         assert_eq!(settings.pictures_per_identity, 4);
         assert_eq!(settings.lr(), 6e-3);
     }

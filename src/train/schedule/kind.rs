@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cycle, CycleShape, OneCycle, Schedule};
 
-/// A schedule by name. (The one that looks at scores is [`Plateau`](super::Plateau), apart.)
+/// A schedule by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
     /// Always the base learning rate
     Constant,
-    /// A tenth of the run up in a line, the rest down along a cosine
+    /// Up in a line, the rest of the run down along a cosine
     #[default]
     WarmupCosine,
     /// A cosine down, restarted after an epoch, two more, four more and so on
@@ -26,6 +26,8 @@ pub enum ScheduleKind {
     ExpRange,
     /// Up once, down once (super-convergence)
     OneCycle,
+    /// A tenth whenever ten epochs have brought no better score
+    Plateau,
 }
 
 impl ScheduleKind {
@@ -34,7 +36,8 @@ impl ScheduleKind {
         let total_steps = steps_per_epoch.saturating_mul(epochs).max(1);
         let triangle = |shape| Cycle::new(shape, steps_per_epoch.saturating_mul(2).max(1));
         match self {
-            Self::Constant => Schedule::Constant,
+            // What Plateau adds depends on the scores: see [`Plateau`](super::Plateau).
+            Self::Constant | Self::Plateau => Schedule::Constant,
             Self::WarmupCosine => Schedule::WarmupCosine {
                 warmup_steps: total_steps / 10,
                 total_steps,
