@@ -27,8 +27,8 @@ fn strips(context: &Context, flags: &Strips) -> anyhow::Result<ExitCode> {
         Layout::Passports => "passports and photos",
         Layout::Faces => "one folder per identity",
     };
-    let found = count(people.people.len(), "person").replace("persons", "people");
-    context.say.line(&format!("{}: {found}, {layout}", flags.input.display()));
+    let found = count(people.usable().count(), "person").replace("persons", "people");
+    context.say.line(&format!("{}: {found} to draw, {layout}", flags.input.display()));
     for note in &people.notes {
         context.say.line(&format!("note: {note}"));
     }

@@ -155,7 +155,9 @@ impl Work {
         let checked = check(item, &part, true).and_then(|sum| {
             let files = match &item.shape {
                 Shape::File => self.place(&part, options.to).map(|()| 1),
-                Shape::Folder(inside) => self.unpack_all(&[part.clone()], inside, options),
+                Shape::Folder(inside) => {
+                    self.unpack_all(std::slice::from_ref(&part), inside, options)
+                }
             };
             files.map(|files| (files, sum))
         });
