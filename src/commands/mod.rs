@@ -5,6 +5,8 @@ mod dataset;
 mod doctor;
 mod embed;
 mod evaluate;
+mod export;
+mod models;
 mod output;
 mod strangers;
 mod stream;
@@ -69,6 +71,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tsne(flags) => tsne::run(&context, &flags),
         Command::Embed(flags) => embed::run(&context, &flags),
         Command::Weights(flags) => weights::run(&context, &flags.action),
+        Command::Export(flags) => export::run(&context, &flags),
+        Command::Models(flags) => models::run(&flags),
         Command::Doctor(flags) => doctor::run(&context, &flags),
     }
 }
