@@ -216,3 +216,54 @@ impl Drop for Trace {
         unsafe { visage_trace_free(self.module) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{CModule, Device, Kind};
+
+    fn ones(shape: &[i64]) -> Tensor {
+        Tensor::ones(shape, (Kind::Float, Device::Cpu))
+    }
+
+    fn record(network: impl FnMut(&Tensor) -> Result<Vec<Tensor>>) -> Result<Trace> {
+        Trace::record(&[], &ones(&[2, 3]), 1, network)
+    }
+
+    #[test]
+    fn state_keeps_its_keys_and_constants_become_buffers() {
+        let weight = ones(&[4, 3]) * 2.0;
+        let name = "layer.0.1_linear.weight".to_owned();
+        let state = [State { name, tensor: weight.shallow_clone(), is_parameter: true }];
+        let window = ones(&[4]) * 3.0;
+        let network = |xs: &Tensor| Ok(vec![xs.linear(&weight, None::<Tensor>) * &window]);
+        let trace = Trace::record(&state, &ones(&[2, 3]), 1, network).unwrap();
+        assert!(trace.tensor("layer.0.1_linear.weight").unwrap().equal(&weight));
+        assert!(trace.tensor("constant_0").unwrap().equal(&window));
+        assert!(trace.tensor("layer.0.2").is_err());
+        let archive = trace.archive("note.txt", "hello").unwrap();
+        assert!(archive.windows(14).any(|bytes| bytes == b"extra/note.txt"));
+        let module = CModule::load_data(&mut archive.as_slice()).unwrap();
+        let answer = module.forward_ts(&[ones(&[5, 3])]).unwrap();
+        assert!(answer.equal(&(ones(&[5, 4]) * 18.0)));
+        assert_eq!(module.named_parameters().unwrap()[0].0, state[0].name);
+    }
+
+    #[test]
+    fn errors_and_panics_of_the_network_come_through_and_end_the_recording() {
+        let error = record(|_| Err(Error::Config("on purpose".into()))).unwrap_err().to_string();
+        assert_eq!(error, "on purpose");
+        assert!(record(|_| Ok(vec![])).is_err());
+        assert!(record(|_| Ok(vec![Tensor::new()])).is_err());
+        let panics = || record(|_| panic!("on purpose"));
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        assert!(record(|xs| Ok(vec![xs.relu()])).is_ok());
+    }
+
+    #[test]
+    fn values_that_the_tracer_cannot_see_are_refused() {
+        let network = |xs: &Tensor| Ok(vec![xs * Tensor::from_slice(&[1f32, 2., 3.])]);
+        let error = record(network).unwrap_err().to_string();
+        assert!(error.contains("filled from outside"), "{error}");
+    }
+}
