@@ -222,10 +222,10 @@ char *visage_trace_new(size_t count, const char *const *names, at::Tensor *const
     trace->graph = torch::jit::tracer::trace({*input}, run, no_names, true, false, &trace->module,
                                              {"pictures"})
                        .first->graph;
+    refuse_unseen_values(*trace->graph);
     torch::jit::ConstantPropagation(trace->graph);
     drop_conversions(trace->graph);
     torch::jit::EliminateDeadCode(trace->graph);
-    refuse_unseen_values(*trace->graph);
     hoist_constants(*trace);
     const c10::QualifiedName name(*trace->module.type()->name(), "forward");
     trace->module.type()->addMethod(unit->create_function(name, trace->graph));
