@@ -8,7 +8,6 @@ use std::sync::OnceLock;
 use assert_cmd::Command;
 use image::{Rgb, RgbImage};
 use serde_json::Value;
-use tch::{CModule, Device, IValue, Kind, Tensor};
 use visage::models::{Architecture, Backbone};
 use visage::recognise::{ModelCard, Recogniser};
 use visage::weights::{Source, TensorFile};
@@ -394,6 +393,8 @@ fn tsne_draws_the_same_picture_twice() {
 
 #[test]
 fn an_exported_classifier_gives_embeddings_and_calibrated_logits() {
+    use tch::{CModule, IValue, Tensor};
+
     let folder = trained();
     let model = "runs/classifier/best.safetensors";
     let said = run(folder, &["export", model, "faces.pt"]);
@@ -402,11 +403,11 @@ fn an_exported_classifier_gives_embeddings_and_calibrated_logits() {
     assert!(said.contains("pictures [2, 3, 96, 96]"), "{said}");
     assert!(std::fs::read(folder.join("faces.bin")).unwrap().windows(6).any(|w| w == b"logits"));
 
-    let recogniser = Recogniser::load(&folder.join(model), Device::Cpu).unwrap();
+    let recogniser = Recogniser::load(&folder.join(model), tch::Device::Cpu).unwrap();
     let classifier = recogniser.classifier().unwrap();
     let drawn: Vec<_> = (0..4).map(|identity| draw(identity, 1, 96)).collect();
     let embeddings = recogniser.embed(&drawn).unwrap();
-    let xs = visage::data::picture::to_tensor(&drawn).unwrap().to_kind(Kind::Float) / 255.0;
+    let xs = visage::data::picture::to_tensor(&drawn).unwrap().to_kind(tch::Kind::Float) / 255.0;
     let module = CModule::load(folder.join("faces.pt")).unwrap();
     let IValue::Tuple(found) = module.forward_is(&[IValue::Tensor(xs)]).unwrap() else { panic!() };
     let [embedding, logits] = found.try_into().unwrap();

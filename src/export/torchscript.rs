@@ -29,8 +29,7 @@ impl Export {
         {
             let scale = f64::try_from(wanted.abs().max())?.max(f64::MIN_POSITIVE);
             let difference = f64::try_from((found - wanted).abs().max())? / scale;
-            // Also where it is not a number.
-            if !(difference <= TOLERANCE) {
+            if difference.is_nan() || difference > TOLERANCE {
                 return Err(Error::Config(format!(
                     "the exported graph does not compute what the model does: {name} differs by \
                      {difference:.1e} of its largest value; are the weights finite?"

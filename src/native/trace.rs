@@ -60,9 +60,11 @@ pub struct Trace {
     module: *mut c_void,
 }
 
+type Closure<'a> = &'a mut dyn FnMut(&Tensor) -> Result<Vec<Tensor>>;
+
 /// What crosses C++ on its way to the closure, and what comes back besides its tensors.
 struct Call<'a> {
-    network: Option<&'a mut dyn FnMut(&Tensor) -> Result<Vec<Tensor>>>,
+    network: Option<Closure<'a>>,
     wanted: usize,
     outputs: Vec<Tensor>,
     error: Option<Error>,
