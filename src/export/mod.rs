@@ -23,7 +23,8 @@ use crate::recognise::{ModelCard, Recogniser};
 use crate::weights::HEAD;
 use crate::{Error, Result};
 
-pub use onnx::Batch;
+pub use onnx::{Batch, METADATA};
+pub use torchscript::EXTRA_FILE;
 
 /// What an exported file can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

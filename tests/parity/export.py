@@ -3,7 +3,7 @@
 For each architecture: random weights with random batch statistics, exported both ways, run on random
 pictures in batches of 1 and 3 (the graph was recorded with 2), and held against what `visage embed`
 computes from the same weights. The largest difference of any number is printed; embeddings have
-length one. `--model FILE` does the same with a model file of yours, whose logits are checked, too.
+length one. `--model FILE` does the same with a model file of yours, whose logits are compared with each other, too.
 
     pip install torch==2.13.0 numpy pillow onnx onnxruntime
     python tests/parity/export.py [--visage target/release/visage] [architecture ...]
@@ -47,12 +47,16 @@ def pictures(folder, side, count):
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2), dtype=np.float32) / 255
 
 
+def session_of(path):
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
 def run_onnx(path, batch):
     onnx.checker.check_model(str(path), full_check=True)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (taken,) = session.get_inputs()
-    answers = dict(zip((o.name for o in session.get_outputs()), session.run(None, {taken.name: batch})))
-    return answers, json.loads(session.get_modelmeta().custom_metadata_map["visage"])
+    session = session_of(path)
+    answers = session.run(None, {"pictures": batch})
+    about = json.loads(session.get_modelmeta().custom_metadata_map["visage"])
+    return dict(zip((port.name for port in session.get_outputs()), answers)), about
 
 
 def run_torch(path, batch):
@@ -61,37 +65,34 @@ def run_torch(path, batch):
     with torch.no_grad():
         answer = module(torch.from_numpy(batch))
     answers = answer if isinstance(answer, tuple) else (answer,)
-    return dict(zip(["embedding", "logits"], (a.numpy() for a in answers))), json.loads(extra["visage.json"])
+    answers = dict(zip(["embedding", "logits"], (one.numpy() for one in answers)))
+    return answers, json.loads(extra["visage.json"])
 
 
 def compare(visage, work, name, exported, embedded):
     """`exported` and `embedded` are the arguments of the two commands; returns the worst difference."""
     for ending in ["pt", "onnx"]:
         visage("export", *exported, work / f"{name}.{ending}")
-    _, about = run_onnx(work / f"{name}.onnx", np.zeros((1, 3, *side_of(work / f"{name}.onnx")), np.float32))
-    xs = pictures(work / f"{name}-pictures", about["input"]["shape"][2], 4)
+    (shape,) = (port.shape for port in session_of(work / f"{name}.onnx").get_inputs())
+    xs = pictures(work / f"{name}-pictures", shape[2], 4)
     visage("embed", work / f"{name}-pictures", *embedded, "--out", work / f"{name}.npy")
     wanted = np.load(work / f"{name}.npy")
-    worst = {}
-    for how, run in [("torch.jit", run_torch), ("onnxruntime", run_onnx)]:
-        path = work / f"{name}.{'pt' if run is run_torch else 'onnx'}"
-        parts = [run(path, part)[0] for part in (xs[:1], xs[1:])]
+    worst, logits, abouts = {}, [], []
+    for how, run, ending in [("torch.jit", run_torch, "pt"), ("onnxruntime", run_onnx, "onnx")]:
+        parts, about = zip(*(run(work / f"{name}.{ending}", part) for part in (xs[:1], xs[1:])))
+        abouts += about
         found = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         worst[how] = float(np.abs(found["embedding"] - wanted).max())
         if "logits" in found:
-            worst.setdefault("logits", found["logits"])
-            scale = np.abs(worst["logits"]).max()
-            worst[f"{how}, logits"] = float(np.abs(found["logits"] - worst["logits"]).max() / scale)
-    worst.pop("logits", None)
+            logits.append(found["logits"])
+    if logits:
+        ours, theirs = logits
+        worst["their logits"] = float(np.abs(ours - theirs).max() / np.abs(ours).max())
+    assert all(about == abouts[0] for about in abouts), "the metadata differ"
     sizes = [(work / f"{name}.{ending}").stat().st_size / 1e6 for ending in ("pt", "onnx")]
     print(f"{name:<14}{sizes[0]:8.1f} MB{sizes[1]:8.1f} MB   "
           + "   ".join(f"{how} {value:.1e}" for how, value in worst.items()), flush=True)
     return max(worst.values())
-
-
-def side_of(path):
-    shape = onnx.load(path).graph.input[0].type.tensor_type.shape
-    return [side.dim_value for side in shape.dim][2:]
 
 
 def main():
