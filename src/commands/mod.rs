@@ -6,8 +6,10 @@ mod doctor;
 mod embed;
 mod evaluate;
 mod export;
+mod fetch;
 mod models;
 mod output;
+mod prepare;
 mod strangers;
 mod stream;
 mod train_classifier;
@@ -73,6 +75,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Weights(flags) => weights::run(&context, &flags.action),
         Command::Export(flags) => export::run(&context, &flags),
         Command::Models(flags) => models::run(&flags),
+        Command::Prepare(flags) => prepare::run(&context, &flags.action),
+        Command::Fetch(flags) => fetch::run(&context, &flags),
         Command::Doctor(flags) => doctor::run(&context, &flags),
     }
 }
