@@ -14,12 +14,13 @@ VISAGE := cargo run --quiet --release --
 
 export LIBTORCH ?= $(CURDIR)/libtorch/torch
 
-.PHONY: all help libtorch build demo test tools lint doc clean
+.PHONY: all help libtorch build demo test parity-export tools lint doc clean
 all: build
 
 help:
 	@echo 'make demo      set up everything, train on faces, name one of them'
 	@echo 'make test      set up everything, run the tests'
+	@echo 'make parity-export  exported files in torch and ONNX Runtime against visage'
 	@echo 'make lint      rustfmt and clippy, warnings denied'
 	@echo 'make doc       the library documentation, warnings denied'
 	@echo 'make libtorch  only install libtorch (CUDA=1: with the CUDA libraries)'
@@ -56,11 +57,16 @@ demo: build
 test: libtorch tools
 	cargo test --release
 
-# TensorBoard reads the logs back in the tests; without it that test says it was skipped.
+# Exported files of every family against `visage embed`; PYTHON has torch, onnx and onnxruntime.
+parity-export: build
+	$(PYTHON) tests/parity/export.py
+
+# TensorBoard reads the logs back in the tests and ONNX Runtime runs an exported file; without them
+# those tests say they were skipped.
 tools: .venv/.installed
 .venv/.installed:
-	@$(PYTHON) -m venv .venv && .venv/bin/python $(PIP) 'tensorboard==2.21.0' && touch $@ \
-		|| echo 'note: TensorBoard could not be installed into .venv; the test that needs it will be skipped'
+	@$(PYTHON) -m venv .venv && .venv/bin/python $(PIP) 'tensorboard==2.21.0' 'onnxruntime==1.31.1' && touch $@ \
+		|| echo 'note: TensorBoard and ONNX Runtime could not be installed into .venv; the tests that need them will be skipped'
 
 lint: libtorch
 	cargo fmt --check

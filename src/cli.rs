@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::data::strip_folder::CutLayout;
 use crate::device::DeviceChoice;
+use crate::export::{Batch, Format};
 use crate::models::Architecture;
 use crate::train::settings::{ClassifierSettings, TripletSettings};
 use crate::{Error, Result};
@@ -66,6 +67,10 @@ pub enum Command {
     Embed(Embed),
     /// Show, compare and convert weight files, PyTorch's and others
     Weights(Weights),
+    /// Write a model as TorchScript or ONNX, to run without Visage
+    Export(Export),
+    /// List the architectures, or show one with its blocks and known weights
+    Models(Models),
     /// Make training data out of pictures
     Prepare(Prepare),
     /// Bring a data set or weights by name, or unpack an archive of them
@@ -194,7 +199,8 @@ pub struct Weights {
 /// TorchScript, safetensors, tch's .ot, NumPy's .npz.
 #[derive(Debug, Subcommand)]
 pub enum WeightsAction {
-    /// Write a weight file in another format, chosen by the new file's ending
+    /// Write a weight file in another format, chosen by the new file's ending (`visage export`
+    /// writes TorchScript and ONNX)
     Convert {
         /// A weight file of any format
         #[arg(value_name = "IN")]
@@ -224,6 +230,41 @@ pub enum WeightsAction {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Flags of `export`.
+#[derive(Debug, Args)]
+#[command(after_help = "The graph takes `pictures`, float32 [N, 3, H, W], RGB in [0, 1] (it \
+    normalises them itself), and gives `embedding` [N, D] of length one and, for a classifier, \
+    `logits` [N, classes], already divided by the calibrated temperature: their softmax are \
+    probabilities. When to say UNKNOWN is not part of it.")]
+pub struct Export {
+    /// A model file; or, with --backbone, a weight file, a known name, or `none`
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// The new file: .pt or .torchscript for TorchScript, or .onnx
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// What to write [default: what OUT's ending says]
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// MODEL holds the bare weights of this architecture
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub backbone: Option<Architecture>,
+    /// Pictures that an ONNX file takes at once: a number, or `dynamic` for any
+    #[arg(long, value_name = "N", default_value_t = Batch::Dynamic)]
+    pub batch: Batch,
+}
+
+/// Flags of `models`.
+#[derive(Debug, Args)]
+pub struct Models {
+    /// Everything about this one
+    #[arg(value_enum, value_name = "NAME", hide_possible_values = true)]
+    pub name: Option<Architecture>,
+    /// JSON on stdout: one object, or a list of them
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `prepare`.

@@ -11,7 +11,7 @@ const STEPS: [&[&str]; 7] = [
     &["device", "data", "models", "metric"],
     &["weights", "eval", "figures", "fetch"],
     &["recognise"],
-    &["train"],
+    &["train", "export"],
     &["cli", "commands"],
 ];
 

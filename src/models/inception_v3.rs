@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use tch::Tensor;
 
-use super::input::{IMAGENET_MEAN, IMAGENET_STD};
+use super::input::{IMAGENET_MEAN, IMAGENET_STD, per_channel};
 use super::layers::{
     Bias, ConvNormRelu, ConvSpec, Linear, Mode, Weight, Window, avg_pool, dropout, global_avg_pool,
     max_pool,
@@ -295,14 +295,9 @@ impl InceptionV3 {
 
 /// ImageNet's normalisation to (x - 0.5) / 0.5, per channel.
 fn transform_input(xs: &Tensor) -> Tensor {
-    let channel = |value: &dyn Fn(usize) -> f64| {
-        Tensor::from_slice(&[value(0), value(1), value(2)])
-            .to_kind(xs.kind())
-            .to_device(xs.device())
-            .view([1, 3, 1, 1])
-    };
-    let scale = channel(&|c| IMAGENET_STD[c] / 0.5);
-    let shift = channel(&|c| (IMAGENET_MEAN[c] - 0.5) / 0.5);
+    let channels = |value: &dyn Fn(usize) -> f64| per_channel(&[0, 1, 2].map(value), xs);
+    let scale = channels(&|c| IMAGENET_STD[c] / 0.5);
+    let shift = channels(&|c| (IMAGENET_MEAN[c] - 0.5) / 0.5);
     xs * scale + shift
 }
 
