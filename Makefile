@@ -14,12 +14,13 @@ VISAGE := cargo run --quiet --release --
 
 export LIBTORCH ?= $(CURDIR)/libtorch/torch
 
-.PHONY: all help libtorch build demo test tools lint doc clean
+.PHONY: all help libtorch build demo test parity tools lint doc clean
 all: build
 
 help:
 	@echo 'make demo      set up everything, train on faces, name one of them'
 	@echo 'make test      set up everything, run the tests'
+	@echo 'make parity    hold every backbone against this PyTorch, live (PARITY=all: all 15)'
 	@echo 'make lint      rustfmt and clippy, warnings denied'
 	@echo 'make doc       the library documentation, warnings denied'
 	@echo 'make libtorch  only install libtorch (CUDA=1: with the CUDA libraries)'
@@ -61,6 +62,19 @@ tools: .venv/.installed
 .venv/.installed:
 	@$(PYTHON) -m venv .venv && .venv/bin/python $(PIP) 'tensorboard==2.21.0' && touch $@ \
 		|| echo 'note: TensorBoard could not be installed into .venv; the test that needs it will be skipped'
+
+# Python takes PyTorch out of ./libtorch, and stubs stand in for CUDA's libraries where those are missing.
+PARITY_PYTHON ?= .parity/bin/python
+parity: build $(if $(filter .parity/%,$(PARITY_PYTHON)),.parity/.installed)
+	LD_LIBRARY_PATH=$(CURDIR)/.parity/stubs$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH} PYTHONPATH=$(LIBTORCH)/.. \
+		$(PARITY_PYTHON) tests/parity/live.py target/release/visage $(PARITY)
+
+.parity/.installed: | libtorch
+	$(PYTHON) -m venv .parity
+	.parity/bin/python $(PIP) filelock fsspec jinja2 networkx numpy pillow requests safetensors sympy tqdm typing_extensions
+	.parity/bin/python $(PIP) --no-deps facenet-pytorch==2.6.0 torchvision==0.28.0
+	.parity/bin/python tests/parity/stubs.py $(LIBTORCH)/lib .parity/stubs
+	touch $@
 
 lint: libtorch
 	cargo fmt --check
