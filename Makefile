@@ -14,13 +14,14 @@ VISAGE := cargo run --quiet --release --
 
 export LIBTORCH ?= $(CURDIR)/libtorch/torch
 
-.PHONY: all help libtorch build demo test parity tools lint doc clean
+.PHONY: all help libtorch build demo test parity bench-load tools lint doc clean
 all: build
 
 help:
 	@echo 'make demo      set up everything, train on faces, name one of them'
 	@echo 'make test      set up everything, run the tests'
 	@echo 'make parity    hold every backbone against this PyTorch, live (PARITY=all: all 15)'
+	@echo 'make bench-load  time and memory of loading VGG16, next to PyTorch'
 	@echo 'make lint      rustfmt and clippy, warnings denied'
 	@echo 'make doc       the library documentation, warnings denied'
 	@echo 'make libtorch  only install libtorch (CUDA=1: with the CUDA libraries)'
@@ -65,9 +66,15 @@ tools: .venv/.installed
 
 # Python takes PyTorch out of ./libtorch, and stubs stand in for CUDA's libraries where those are missing.
 PARITY_PYTHON ?= .parity/bin/python
-parity: build $(if $(filter .parity/%,$(PARITY_PYTHON)),.parity/.installed)
-	LD_LIBRARY_PATH=$(CURDIR)/.parity/stubs$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH} PYTHONPATH=$(LIBTORCH)/.. \
-		$(PARITY_PYTHON) tests/parity/live.py target/release/visage $(PARITY)
+PARITY_TOOLS   = $(if $(filter .parity/%,$(PARITY_PYTHON)),.parity/.installed)
+PARITY_RUN     = LD_LIBRARY_PATH=$(CURDIR)/.parity/stubs$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH} PYTHONPATH=$(LIBTORCH)/.. $(PARITY_PYTHON)
+
+parity: build $(PARITY_TOOLS)
+	$(PARITY_RUN) tests/parity/live.py target/release/visage $(PARITY)
+
+bench-load: libtorch $(PARITY_TOOLS)
+	cargo build --release --example load_weights
+	$(PARITY_RUN) benches/load.py
 
 .parity/.installed: | libtorch
 	$(PYTHON) -m venv .parity
