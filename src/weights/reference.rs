@@ -113,22 +113,36 @@ pub struct Expected {
 
 /// A reference, with its tensors still on the disk.
 #[derive(Debug)]
-pub struct Reference {
+pub struct Reference<'a> {
     /// What it says about itself.
     pub about: About,
     /// Pictures `[N, 3, H, W]` or grey `[N, 1, H, W]`, uint8.
     pub input: Tensor,
-    file: WeightFile<'static>,
+    file: WeightFile<'a>,
 }
 
-impl Reference {
+impl Reference<'static> {
     /// Opens a reference.
     ///
     /// # Errors
     /// The file cannot be read, is no reference, or is one of another version.
     pub fn open(path: &Path) -> Result<Self> {
-        let fail = |reason: String| Error::weights(path, reason);
-        let file = WeightFile::open(path)?;
+        Self::of(WeightFile::open(path)?)
+    }
+}
+
+impl<'a> Reference<'a> {
+    /// Reads the bytes of a reference; `path` only names them in errors.
+    ///
+    /// # Errors
+    /// As [`Reference::open`].
+    pub fn parse(path: &Path, bytes: &'a [u8]) -> Result<Self> {
+        Self::of(WeightFile::parse(path, bytes)?)
+    }
+
+    fn of(file: WeightFile<'a>) -> Result<Self> {
+        let path = file.path().to_owned();
+        let fail = |reason: String| Error::weights(&path, reason);
         let text = file.metadata().get(ABOUT).ok_or_else(|| {
             let how = "tests/parity/reference.py writes one";
             fail(format!("is no reference (its metadata have no {ABOUT}): {how}"))

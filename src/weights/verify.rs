@@ -188,7 +188,7 @@ fn run(
     if gradients {
         let mut loss = weighted(&output);
         if let Some(auxiliary) = &auxiliary {
-            loss = loss + weighted(auxiliary) * AUXILIARY;
+            loss += weighted(auxiliary) * AUXILIARY;
         }
         loss.f_backward()?;
         for (name, parameter) in backbone.params.trainable() {
