@@ -8,9 +8,10 @@ against what reference.py writes: the keys must be the same, and these differenc
 (relative to the largest value of the tensor; see src/weights/verify.rs):
 
     eval   float32   output 1e-5, every layer 1e-5, every gradient 1e-4
-    train  float32   output 1e-5, every layer 1e-4, running statistics 1e-5
+    train  float32   output 1e-5, every layer 1e-3, running statistics 1e-5
     train  float64   output 1e-5, every layer 1e-5, every gradient 1e-4, running statistics 1e-5
 
+A batch normalisation over three values (OpenFace's last blocks) magnifies the last bit a hundredfold.
 Gradients in train mode are taken in float64: with batch statistics a last bit of difference in
 float32 turns ReLUs that sit at zero, and a gradient moves by percents. Dropout is off on both sides
 (p = 0). Where PyTorch refuses to train (one value a channel) Visage uses the running statistics.
@@ -41,7 +42,7 @@ FAMILIES = ("openface", "vgg16", "densenet121", "inception_v3", "facenet")
 VALUES = 20_000  # of every tensor; the length is that of the whole
 PASSES = [  # name, train, float64, gradients, bounds
     ("eval f32", False, False, True, {"output": 1e-5, "activation": 1e-5, "gradient": 1e-4}),
-    ("train f32", True, False, False, {"output": 1e-5, "activation": 1e-4, "statistic": 1e-5}),
+    ("train f32", True, False, False, {"output": 1e-5, "activation": 1e-3, "statistic": 1e-5}),
     ("train f64", True, True, True, {"output": 1e-5, "activation": 1e-5, "gradient": 1e-4, "statistic": 1e-5}),
 ]
 
