@@ -8,6 +8,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::data::strip_folder::CutLayout;
 use crate::device::DeviceChoice;
 use crate::models::Architecture;
 use crate::train::settings::{ClassifierSettings, TripletSettings};
@@ -65,6 +66,10 @@ pub enum Command {
     Embed(Embed),
     /// Show, compare and convert weight files, PyTorch's and others
     Weights(Weights),
+    /// Make training data out of pictures
+    Prepare(Prepare),
+    /// Bring a data set or weights by name, or unpack an archive of them
+    Fetch(Fetch),
     /// Show what this installation has, and what to do about what it lacks
     Doctor(Doctor),
 }
@@ -135,6 +140,12 @@ pub struct TrunkChoice {
     /// Its weights: a known name, a file, or `none` [default: the backbone's own]
     #[arg(long, value_name = "NAME|FILE|none", requires = "backbone")]
     pub weights: Option<String>,
+    /// Trunk parameters below these key prefixes may be missing from the --weights file
+    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', requires = "backbone")]
+    pub allow_missing: Vec<String>,
+    /// Side of the input pictures in pixels [default: the backbone's own]
+    #[arg(long, value_name = "PIXELS", requires = "backbone")]
+    pub input_size: Option<u32>,
 }
 
 /// Flags of `tsne`.
@@ -242,6 +253,78 @@ pub struct Verify {
     /// One JSON object on stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flags of `prepare`.
+#[derive(Debug, Args)]
+pub struct Prepare {
+    /// What to make.
+    #[command(subcommand)]
+    pub action: PrepareAction,
+}
+
+/// The subcommands of `prepare`.
+#[derive(Debug, Subcommand)]
+pub enum PrepareAction {
+    /// Build strips (anchor, positive and negative in one row) from folders of faces, or cut strips
+    /// into triplets
+    Strips(Strips),
+}
+
+/// Flags of `prepare strips`.
+#[derive(Debug, Args)]
+pub struct Strips {
+    /// Passport folders (trainset/*/user/*, one picture named *script* in each) or a folder with one
+    /// sub-folder of pictures per identity; with --cut a folder of strips
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// The folder to make; must not exist
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// Cut the strips of IN into triplets
+    #[arg(long)]
+    pub cut: bool,
+    /// Side of each of a strip's three pictures, in pixels
+    #[arg(long, value_name = "S", default_value_t = 224, conflicts_with = "cut",
+        value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pub size: u32,
+    /// Strips of each person [default: one for each photo]
+    #[arg(long, value_name = "N", conflicts_with = "cut",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub count: Option<u32>,
+    /// Make no more than N in all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// What decides which pictures meet
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "cut")]
+    pub seed: u64,
+    /// Write JPEG of this quality in place of PNG
+    #[arg(long, value_name = "QUALITY", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub jpeg: Option<u8>,
+    /// How cut triplets are laid out
+    #[arg(long, value_enum, default_value = "folders", requires = "cut")]
+    pub layout: CutLayout,
+}
+
+/// Flags of `fetch`.
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// What to fetch; --list shows what there is
+    #[arg(value_name = "NAME", required_unless_present = "list")]
+    pub name: Option<String>,
+    /// Show what can be fetched, from where, and under which terms
+    #[arg(long, conflicts_with_all = ["name", "from", "to"])]
+    pub list: bool,
+    /// Unpack this archive (zip, tar, tgz) in place of a download; other files are copied. May be
+    /// given several times
+    #[arg(long, value_name = "FILE")]
+    pub from: Vec<PathBuf>,
+    /// Where it goes; must not exist [default: data/NAME, or pretrained/FILE]
+    #[arg(long, value_name = "PATH")]
+    pub to: Option<PathBuf>,
+    /// Agree to the terms of use, which are shown until you do
+    #[arg(long, alias = "accept-license")]
+    pub accept_licence: bool,
 }
 
 /// Flags of `doctor`.

@@ -327,6 +327,30 @@ fn every_architecture_keeps_the_promises_of_a_backbone() {
             let length = norm(&gradient);
             assert!(length.is_finite() && length > 0.0, "{name}: {key} has gradient {length}");
         }
+
+        // The stages are the whole trunk, in order; cut anywhere it computes the same.
+        let blocks: Vec<_> =
+            backbone.stages().iter().flat_map(|stage| stage.blocks.clone()).collect();
+        assert_eq!(blocks, backbone.params.blocks(), "{name}");
+        let half = backbone.stages().len() / 2;
+        for stage in &backbone.stages()[..half] {
+            backbone.params.freeze(&stage.blocks).unwrap();
+        }
+        assert_eq!(backbone.frozen_stages(), half, "{name}");
+        let maps = backbone.maps(&xs, half);
+        let cut = backbone.embed_from(half, &maps, Mode::EVAL);
+        assert!(!maps.requires_grad() && cut.equal(&three), "{name}: cut in two, another answer");
+        // A frozen stage rests in training, another does not.
+        let means = || -> Vec<f64> {
+            let buffers = backbone.params.iter().filter(|p| p.name.ends_with("running_mean"));
+            buffers.map(|buffer| norm(&buffer.tensor)).collect()
+        };
+        let before = means();
+        let _ = backbone.embed(&pictures(4, side), Mode::TRAIN);
+        let moved: Vec<_> = before.iter().zip(means()).map(|(a, b)| *a != b).collect();
+        if let (Some(first), Some(last)) = (moved.first(), moved.last()) {
+            assert!(!first && *last, "{name}: running means that moved: {moved:?}");
+        }
     }
 }
 

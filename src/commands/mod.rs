@@ -5,7 +5,9 @@ mod dataset;
 mod doctor;
 mod embed;
 mod evaluate;
+mod fetch;
 mod output;
+mod prepare;
 mod strangers;
 mod stream;
 mod train_classifier;
@@ -70,6 +72,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tsne(flags) => tsne::run(&context, &flags),
         Command::Embed(flags) => embed::run(&context, &flags),
         Command::Weights(flags) => weights::run(&context, &flags.action),
+        Command::Prepare(flags) => prepare::run(&context, &flags.action),
+        Command::Fetch(flags) => fetch::run(&context, &flags),
         Command::Doctor(flags) => doctor::run(&context, &flags),
     }
 }

@@ -9,6 +9,7 @@ use super::Context;
 use super::dataset::{self, Dataset};
 use super::output::{count, line, percent, quoted};
 use super::strangers::embed_strangers;
+use super::trunk::{Bare, Built};
 use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::models::{Architecture, Backbone};
@@ -23,7 +24,7 @@ use crate::train::progress::Reporter;
 use crate::train::run_folder::RunFolder;
 use crate::train::scoring::Labelled;
 use crate::train::settings::ClassifierSettings;
-use crate::weights::{Source, TensorFile};
+use crate::weights::TensorFile;
 use crate::{Error, Result};
 
 pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Result<ExitCode> {
@@ -106,29 +107,48 @@ struct Trunk {
 /// untouched trunk.
 fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Trunk> {
     let device = context.device()?;
-    let value = match &settings.trunk {
-        Some(value) => value.clone(),
-        None => model_file::newest(context.runs(), ModelKind::Trunk)?.to_string_lossy().into(),
+    let value = match (&settings.trunk, settings.backbone) {
+        (Some(value), _) => Some(value.clone()),
+        (None, Some(_)) => None,
+        (None, None) => {
+            Some(model_file::newest(context.runs(), ModelKind::Trunk)?.to_string_lossy().into())
+        }
     };
-    settings.trunk = Some(value.clone());
-    let path = PathBuf::from(&value);
+    settings.trunk.clone_from(&value);
+    let path = PathBuf::from(value.as_deref().unwrap_or_default());
     let is_model = path.is_file()
         && TensorFile::read_metadata(&path).is_ok_and(|meta| meta.contains_key(model_file::CARD));
     if is_model {
         let model = Recogniser::load(&path, device)?;
-        let what = model.card.architecture.name();
-        context.say.line(&format!("trunk: {what} of {}, frozen", path.display()));
+        let found = model.card.architecture;
+        if let Some(asked) = settings.backbone.filter(|asked| *asked != found) {
+            return Err(Error::Config(format!(
+                "--backbone {}: {} is a model file with a {} trunk; leave the flag out",
+                asked.name(),
+                path.display(),
+                found.name()
+            )));
+        }
+        context.say.line(&format!("trunk: {} of {}, frozen", found.name(), path.display()));
         let split = Some(path.with_file_name("split.csv"));
         return Ok(Trunk { card: model.card, backbone: model.backbone, split });
     }
-    let architecture = Architecture::OpenFace;
-    let source = Source::resolve(Some(&value), architecture)
-        .map_err(|error| Error::Config(error.to_string().replace("--weights", "--trunk")))?;
-    let backbone = Backbone::new(architecture, device);
-    source.load_into(&backbone)?;
+    let architecture = settings.backbone.unwrap_or(Architecture::OpenFace);
+    tch::manual_seed(settings.data.seed as i64);
+    let bare = Bare {
+        architecture,
+        weights: value.as_deref(),
+        allow_missing: &settings.allow_missing,
+        embedding_dim: None,
+        input_size: settings.input_size,
+    };
+    let built = bare.build(device);
+    let Built { backbone, source, line } = built.map_err(|error| match error {
+        Error::Config(text) => Error::Config(text.replace("--weights", "--trunk")),
+        other => other,
+    })?;
     backbone.params.freeze_all();
-    let what = architecture.name();
-    context.say.line(&format!("trunk: {what}, {}, untouched and frozen", source.describe()));
+    context.say.line(&format!("trunk: {line}, untouched and frozen"));
     let nothing =
         DataCard { path: String::new(), fingerprint: String::new(), train: 0, validation: 0 };
     let card = ModelCard {
@@ -136,6 +156,7 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
         kind: ModelKind::Trunk,
         architecture,
         embedding_dim: backbone.embedding_dim,
+        embedding_layer: false,
         input: backbone.input.clone(),
         weights: source.describe(),
         classes: Vec::new(),
@@ -146,6 +167,7 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
         settings: serde_json::Value::Null,
         metrics: Default::default(),
         calibration: None,
+        pair: None,
         gallery: Vec::new(),
     };
     Ok(Trunk { card, backbone, split: None })

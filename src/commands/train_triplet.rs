@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::output::{count, line, percent, quoted};
+use super::trunk::{Bare, Built};
 use super::{Context, dataset};
 use crate::data::cache::FaceCache;
 use crate::device;
@@ -16,6 +17,7 @@ use crate::train::log::projector::{Projector, Sprite};
 use crate::train::optim::Optimizer;
 use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::settings::{BnMode, TripletSettings};
+use crate::train::stages::layer_rates;
 use crate::train::triplet::{TripletTask, embed_cached};
 use crate::weights::Source;
 use crate::{Error, Result};
@@ -26,21 +28,20 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
     let device = context.device()?;
     tch::manual_seed(settings.data.seed as i64);
 
-    let source = Source::resolve(settings.weights.as_deref(), settings.backbone)?;
-    let backbone = Backbone::new(settings.backbone, device);
-    let report = source.load_with(&backbone, &settings.allow_missing)?;
-    say.line(&format!(
-        "trunk: {}, {:.1} M parameters, {}{}, on {}",
-        settings.backbone.name(),
-        backbone.params.parameter_count() as f64 / 1e6,
-        source.describe(),
-        report.map(|report| format!(": {report}")).unwrap_or_default(),
-        device::name(device)
-    ));
+    let bare = Bare {
+        architecture: settings.backbone,
+        weights: settings.weights.as_deref(),
+        allow_missing: &settings.allow_missing,
+        embedding_dim: settings.embedding_dim,
+        input_size: settings.input_size,
+    };
+    let Built { backbone, source, line: trunk } = bare.build(device)?;
+    say.line(&format!("trunk: {trunk}, on {}", device::name(device)));
     // Written to config.toml as decided, so that repeating the run needs no rule.
     let bn = if source == Source::Random { BnMode::Train } else { BnMode::Eval };
     settings.bn.get_or_insert(bn);
     settings.blend.get_or_insert(if source == Source::Random { 1.0 } else { 0.75 });
+    settings.check_pieces()?;
     backbone.params.freeze(&settings.freeze)?;
     let trainable = backbone.params.trainable();
     if trainable.is_empty() {
@@ -54,19 +55,18 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
     let data = dataset::open(&settings.data, inherited, backbone.input.size, say)?;
     let faces = FaceCache::new(&data.folder, device)?;
     let card = card(&settings, &backbone, &source, &data)?;
+    let lr = settings.lr();
+    let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), trainable)?;
+    let rates = layer_rates(&backbone, settings.lr_decay_by_layer);
+    optimizer.scale_rates(|name| rates.get(name).copied().unwrap_or(1.0));
     let mut task =
         TripletTask::new(&backbone, &faces, &data.folder, &data.parts, &card, &settings)?;
-    for note in task.notes() {
-        say.line(&format!("note: {note}"));
-    }
 
     let run = RunFolder::create(&settings.out, "train-triplet", &settings)?;
     if let Some(moved) = &run.moved {
         say.line(&format!("note: the older run is now {}", moved.display()));
     }
     data.split.write_csv(&run.split(), &data.folder)?;
-    let lr = settings.lr();
-    let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), trainable)?;
     let plan = settings.schedule.plan(settings.epochs, lr);
     let mut log = RunLog::create(run.path());
     log.text("config", 0, &markdown(&config_text("train-triplet", &settings)?));
@@ -95,6 +95,7 @@ fn card(
         kind: ModelKind::Trunk,
         architecture: settings.backbone,
         embedding_dim: backbone.embedding_dim,
+        embedding_layer: settings.embedding_dim.is_some(),
         input: backbone.input.clone(),
         weights: source.describe(),
         classes: data.folder.identities.clone(),
@@ -105,6 +106,7 @@ fn card(
         settings: super::settings_json(settings)?,
         metrics: Default::default(),
         calibration: None,
+        pair: None,
         gallery: Vec::new(),
     })
 }

@@ -1,13 +1,60 @@
-//! `--model FILE`, or `--backbone B --weights W`, or the newest run: the trunk that embeds.
+//! `--model FILE`, or `--backbone B --weights W`, or the newest run: the trunk to work with.
 
 use std::path::PathBuf;
+
+use tch::Device;
 
 use super::Context;
 use crate::Result;
 use crate::cli::TrunkChoice;
-use crate::models::Backbone;
+use crate::models::{Architecture, Backbone, BuildOptions, EMBEDDING_LAYER};
 use crate::recognise::{ModelKind, Recogniser, model_file};
 use crate::weights::Source;
+
+/// A trunk to build from weights that are no model file of ours.
+pub struct Bare<'a> {
+    pub architecture: Architecture,
+    /// The weights: a name, a file or `none`; the architecture's own where not given.
+    pub weights: Option<&'a str>,
+    pub allow_missing: &'a [String],
+    /// A layer with so many outputs on top.
+    pub embedding_dim: Option<i64>,
+    pub input_size: Option<u32>,
+}
+
+/// A built trunk, where its weights came from, and a line that tells all of that.
+pub struct Built {
+    pub backbone: Backbone,
+    pub source: Source,
+    pub line: String,
+}
+
+impl Bare<'_> {
+    /// Builds the trunk and loads its weights. Random ones follow `tch::manual_seed`.
+    ///
+    /// # Errors
+    /// Weights that are not there or do not fit, or a size that cannot be.
+    pub fn build(&self, device: Device) -> Result<Built> {
+        let source = Source::resolve(self.weights, self.architecture)?;
+        let options = BuildOptions { embedding_dim: self.embedding_dim, ..BuildOptions::default() };
+        let mut backbone = Backbone::build(self.architecture, device, &options)?;
+        if let Some(side) = self.input_size {
+            backbone.set_input_size(side)?;
+        }
+        // --embedding-dim asks for a layer that most files do not have.
+        let mut allow_missing = self.allow_missing.to_vec();
+        allow_missing.extend(self.embedding_dim.map(|_| EMBEDDING_LAYER.to_owned()));
+        let report = source.load_with(&backbone, &allow_missing)?;
+        let line = format!(
+            "{}, {:.1} M parameters, {}{}",
+            self.architecture.name(),
+            backbone.params.parameter_count() as f64 / 1e6,
+            source.describe(),
+            report.map(|report| format!(": {report}")).unwrap_or_default(),
+        );
+        Ok(Built { backbone, source, line })
+    }
+}
 
 /// A trunk, and the split it was trained with where that lies beside its model file.
 pub struct Trunk {
@@ -22,11 +69,16 @@ pub struct Trunk {
 pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
     let device = context.device()?;
     if let Some(architecture) = choice.backbone {
-        let source = Source::resolve(choice.weights.as_deref(), architecture)?;
         tch::manual_seed(0); // random weights, where asked for, are the same every time
-        let backbone = Backbone::new(architecture, device);
-        source.load_into(&backbone)?;
-        context.say.line(&format!("trunk: {}, {}", architecture.name(), source.describe()));
+        let bare = Bare {
+            architecture,
+            weights: choice.weights.as_deref(),
+            allow_missing: &choice.allow_missing,
+            embedding_dim: None,
+            input_size: choice.input_size,
+        };
+        let Built { backbone, line, .. } = bare.build(device)?;
+        context.say.line(&format!("trunk: {line}"));
         return Ok(Trunk { backbone, split: None });
     }
     let path = match &choice.model {

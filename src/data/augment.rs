@@ -87,6 +87,16 @@ impl Augment {
         no_grad(|| self.views(batch, size, seed)).map_err(Into::into)
     }
 
+    /// Which pictures of a batch of `count` [`apply`](Self::apply) mirrors, where that is all the
+    /// chance there is: neither crop nor jitter is on.
+    pub fn mirrored(&self, count: usize, seed: u64) -> Option<Vec<bool>> {
+        if self.crop || self.jitter {
+            return None;
+        }
+        let mut random = generator(seed, Purpose::Augment, 0);
+        Some((0..count).map(|_| View::draw(&mut random).mirrored && self.flip).collect())
+    }
+
     fn views(&self, batch: &Tensor, size: i64, seed: u64) -> Result<Tensor, tch::TchError> {
         let (count, _, height, width) = batch.size4()?;
         let mut random = generator(seed, Purpose::Augment, 0);
@@ -111,9 +121,8 @@ impl Augment {
             batch.f_internal_upsample_bilinear2d_aa([size, size], false, None, None)?
         };
         if self.flip {
-            let mirrored =
-                each(&|view| f64::from(u8::from(view.mirrored)))?.f_to_kind(Kind::Bool)?;
-            out = out.f_flip([3])?.f_where_self(&mirrored, &out)?;
+            let mirrored: Vec<bool> = views.iter().map(|view| view.mirrored).collect();
+            out = mirror(&out, &mirrored)?;
         }
         if self.jitter {
             let luma =
@@ -130,6 +139,16 @@ impl Augment {
         }
         Ok(out)
     }
+}
+
+/// Pictures `[B, 3, H, W]`, those that `mirrored` marks turned left to right.
+///
+/// # Errors
+/// Where libtorch refuses: not one mark a picture.
+pub fn mirror(pictures: &Tensor, mirrored: &[bool]) -> Result<Tensor, tch::TchError> {
+    let marks = Tensor::f_from_slice(mirrored)?.f_to_device(pictures.device())?;
+    let marks = marks.f_view([mirrored.len() as i64, 1, 1, 1])?;
+    pictures.f_flip([3])?.f_where_self(&marks, pictures)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! A trunk with all that belongs to it.
 
+use std::ops::Range;
+
 use tch::{Device, Kind, Tensor};
 
 use super::layers::{Bias, Linear, Mode, Weight, normalize};
@@ -40,6 +42,9 @@ impl BuildOptions {
     }
 }
 
+/// The key prefix of the layer that `--embedding-dim` puts on top of a trunk.
+pub const EMBEDDING_LAYER: &str = "embedding";
+
 /// A trunk with all that belongs to it.
 #[derive(Debug)]
 pub struct Backbone {
@@ -53,7 +58,29 @@ pub struct Backbone {
     pub params: Params,
     trunk: Box<dyn Trunk>,
     embedding: Option<Linear>,
+    stages: Vec<Stage>,
     device: Device,
+}
+
+/// A part of a trunk that is frozen or trained as a whole.
+#[derive(Debug)]
+pub struct Stage {
+    /// Its blocks, as `--freeze` names them.
+    pub blocks: Vec<String>,
+    /// Its parameters, shared with the trunk.
+    parameters: Vec<Tensor>,
+}
+
+impl Stage {
+    /// The stage's first block.
+    pub fn name(&self) -> &str {
+        self.blocks.first().map_or("", String::as_str)
+    }
+
+    /// No parameter of it asks for a gradient.
+    pub fn is_frozen(&self) -> bool {
+        !self.parameters.iter().any(Tensor::requires_grad)
+    }
 }
 
 impl Backbone {
@@ -82,11 +109,19 @@ impl Backbone {
         let ((trunk, embedding), params) = Params::collect(device, |root| {
             let trunk = architecture.trunk(root, device, options.classes);
             let embedding = options.embedding_dim.map(|outputs| {
-                let at = root.sub("embedding");
+                let at = root.sub(EMBEDDING_LAYER);
                 Linear::with(&at, info.embedding_dim, outputs, Weight::Default, Bias::Zero)
             });
             (trunk, embedding)
         });
+        let mut blocks = trunk.stages();
+        blocks.extend(embedding.is_some().then(|| vec![EMBEDDING_LAYER.to_owned()]));
+        let stage = |blocks: Vec<String>| {
+            let parameters = blocks.iter().flat_map(|block| params.below(block));
+            let parameters = parameters.map(|param| param.tensor.shallow_clone()).collect();
+            Stage { blocks, parameters }
+        };
+        let stages = blocks.into_iter().map(stage).collect();
         Self {
             architecture,
             input: info.input.clone(),
@@ -94,8 +129,19 @@ impl Backbone {
             params,
             trunk,
             embedding,
+            stages,
             device,
         }
+    }
+
+    /// The stages in the order they run; the embedding layer, where there is one, is the last.
+    pub fn stages(&self) -> &[Stage] {
+        &self.stages
+    }
+
+    /// How many stages from the pictures on are frozen: their output for a picture never changes.
+    pub fn frozen_stages(&self) -> usize {
+        self.stages.iter().take_while(|stage| stage.is_frozen()).count()
     }
 
     /// The device its tensors live on.
@@ -137,11 +183,74 @@ impl Backbone {
     /// # Panics
     /// In libtorch, where [`Backbone::check_pictures`] would have refused the tensor.
     pub fn embed(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        let features = self.trunk.forward(&self.input.normalise(pictures), mode);
-        match &self.embedding {
-            None => features.to_kind(Kind::Float),
-            Some(layer) => normalize(&layer.forward(&features)),
-        }
+        self.embed_from(0, pictures, mode)
+    }
+
+    /// The second half of [`Backbone::embed`]: from the maps in front of stage `first`, as
+    /// [`Backbone::maps`] gives them, to embeddings.
+    ///
+    /// A frozen stage rests: no dropout and running statistics, whatever `mode` says.
+    pub fn embed_from(&self, first: usize, maps: &Tensor, mode: Mode) -> Tensor {
+        let map = self.map_from(first, maps, mode);
+        let embedding = self.trunk.unit(&self.trunk.features(&map));
+        let embedding = match &self.embedding {
+            Some(layer) => normalize(&layer.forward(&embedding)),
+            None => embedding,
+        };
+        embedding.to_kind(Kind::Float)
+    }
+
+    /// What pictures have become in front of stage `end` of the trunk, in evaluation mode and
+    /// without a gradient: for the frozen stages below it (0 gives the pictures themselves).
+    pub fn maps(&self, pictures: &Tensor, end: usize) -> Tensor {
+        tch::no_grad(|| self.through(0..end.min(self.trunk_stages()), pictures, Mode::EVAL))
+    }
+
+    /// From the maps in front of stage `first` to the trunk's map, `[N, C, H', W']` (or `[N, D]`
+    /// where the trunk ends in a vector): what heads of their own are put on.
+    pub fn map_from(&self, first: usize, maps: &Tensor, mode: Mode) -> Tensor {
+        self.through(first..self.trunk_stages(), maps, mode)
+    }
+
+    /// The shape of the trunk's map of one picture.
+    pub fn map_size(&self) -> Vec<i64> {
+        let side = i64::from(self.input.size);
+        let picture = Tensor::zeros([1, 3, side, side], (Kind::Float, self.device));
+        tch::no_grad(|| self.map_from(0, &picture, Mode::EVAL)).size()
+    }
+
+    /// The trunk's map to features `[N, D]` that are not scaled to length one.
+    pub fn features(&self, map: &Tensor) -> Tensor {
+        self.trunk.features(map)
+    }
+
+    /// The trunk's map through the classifier it was built with.
+    ///
+    /// # Errors
+    /// It was built without one.
+    pub fn classify(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.trunk.classify(map, mode).ok_or_else(|| self.no_classifier())
+    }
+
+    /// The stages without the embedding layer.
+    fn trunk_stages(&self) -> usize {
+        self.stages.len() - usize::from(self.embedding.is_some())
+    }
+
+    /// Through some of the trunk's own stages.
+    fn through(&self, stages: Range<usize>, xs: &Tensor, mode: Mode) -> Tensor {
+        stages.fold(xs.shallow_clone(), |xs, number| {
+            let rests = self.stages.get(number).is_none_or(Stage::is_frozen);
+            let xs = if number == 0 { self.input.normalise(&xs) } else { xs };
+            self.trunk.run(number, &xs, if rests { Mode::EVAL } else { mode })
+        })
+    }
+
+    fn no_classifier(&self) -> Error {
+        let name = self.architecture.name();
+        Error::Config(format!(
+            "{name} was built without its classifier: build it with a number of classes"
+        ))
     }
 
     /// The same pictures through the network's own classifier: what torchvision's `model(x)` gives,
@@ -151,11 +260,7 @@ impl Backbone {
     /// Pictures that do not fit, or a backbone built without its classifier.
     pub fn logits(&self, pictures: &Tensor, mode: Mode) -> Result<Logits> {
         self.check_pictures(pictures)?;
-        self.trunk.logits(&self.input.normalise(pictures), mode).ok_or_else(|| {
-            Error::Config(format!(
-                "{} was built without its classifier: build it with a number of classes",
-                self.architecture.name()
-            ))
-        })
+        let logits = self.trunk.logits(&self.input.normalise(pictures), mode);
+        logits.ok_or_else(|| self.no_classifier())
     }
 }

@@ -6,12 +6,12 @@
 
 use tch::Tensor;
 
+use super::Trunk;
 use super::layers::{
     BatchNorm, Bias, Conv2d, ConvSpec, Linear, Mode, Weight, Window, avg_pool, global_avg_pool,
-    max_pool, normalize,
+    max_pool,
 };
 use super::params::Scope;
-use super::{Logits, Trunk};
 
 /// The bottleneck of a layer has this many times the growth in channels.
 const BOTTLENECK: i64 = 4;
@@ -124,22 +124,39 @@ impl DenseNet {
         Self { conv0, norm0, blocks, norm5, classifier }
     }
 
-    fn features(&self, pictures: &Tensor, mode: Mode) -> Tensor {
+    fn stem(&self, pictures: &Tensor, mode: Mode) -> Tensor {
         let xs = self.norm0.forward(&self.conv0.forward(pictures), mode).relu();
-        let xs = max_pool(&xs, Window::new(3, 2).padding(1));
-        let xs = self.blocks.iter().fold(xs, |xs, block| block.forward(&xs, mode));
-        global_avg_pool(&self.norm5.forward(&xs, mode).relu())
+        max_pool(&xs, Window::new(3, 2).padding(1))
     }
 }
 
 impl Trunk for DenseNet {
-    fn forward(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        normalize(&self.features(pictures, mode))
+    fn stages(&self) -> Vec<Vec<String>> {
+        let mut stages = vec![vec!["features.conv0".into(), "features.norm0".into()]];
+        for (number, block) in (1..).zip(&self.blocks) {
+            let last = if block.transition.is_some() {
+                format!("features.transition{number}")
+            } else {
+                "features.norm5".into()
+            };
+            stages.push(vec![format!("features.denseblock{number}"), last]);
+        }
+        stages
     }
 
-    fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
-        let classifier = self.classifier.as_ref()?;
-        let classes = classifier.forward(&self.features(pictures, mode));
-        Some(Logits { classes, auxiliary: None })
+    fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor {
+        let Some(block) = stage.checked_sub(1).and_then(|number| self.blocks.get(number)) else {
+            return self.stem(xs, mode);
+        };
+        let map = block.forward(xs, mode);
+        if block.transition.is_some() { map } else { self.norm5.forward(&map, mode).relu() }
+    }
+
+    fn features(&self, map: &Tensor) -> Tensor {
+        global_avg_pool(map)
+    }
+
+    fn classify(&self, map: &Tensor, _: Mode) -> Option<Tensor> {
+        self.classifier.as_ref().map(|classifier| classifier.forward(&global_avg_pool(map)))
     }
 }

@@ -7,12 +7,12 @@
 
 use tch::Tensor;
 
+use super::Trunk;
 use super::layers::{
     BatchNorm, Bias, Conv2d, ConvNormRelu, ConvSpec, Linear, Mode, NormOptions, Weight, Window,
-    dropout, global_avg_pool, max_pool, normalize,
+    dropout, global_avg_pool, max_pool,
 };
 use super::params::Scope;
-use super::{Logits, Trunk};
 
 /// The length of the embedding.
 pub const EMBEDDING: i64 = 512;
@@ -158,7 +158,8 @@ impl Stage {
         self
     }
 
-    fn forward(&self, xs: Tensor, mode: Mode) -> Tensor {
+    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        let xs = xs.shallow_clone();
         let xs = self.repeat.iter().fold(xs, |xs, block| block.forward(&xs, mode).relu());
         let Some(reduce) = &self.reduce else { return xs };
         let mut maps = reduce.forward(&xs, mode);
@@ -206,25 +207,49 @@ impl FaceNet {
         }
     }
 
-    fn features(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        let xs = self.stem.iter().fold(pictures.shallow_clone(), |xs, (pool_first, conv)| {
-            let xs = if *pool_first { max_pool(&xs, Window::new(3, 2)) } else { xs };
-            conv.forward(&xs, mode)
-        });
-        let xs = self.stages.iter().fold(xs, |xs, stage| stage.forward(xs, mode));
-        let xs = global_avg_pool(&self.last.forward(&xs, mode));
-        self.last_bn.forward(&self.last_linear.forward(&dropout(&xs, DROPOUT, mode)), mode)
+    fn stem(&self, index: usize, xs: &Tensor, mode: Mode) -> Tensor {
+        let (pool_first, conv) = &self.stem[index];
+        match pool_first {
+            true => conv.forward(&max_pool(xs, Window::new(3, 2)), mode),
+            false => conv.forward(xs, mode),
+        }
+    }
+
+    /// The embedding before it is scaled to length one.
+    fn embedding(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        let xs = dropout(&global_avg_pool(xs), DROPOUT, mode);
+        self.last_bn.forward(&self.last_linear.forward(&xs), mode)
     }
 }
 
 impl Trunk for FaceNet {
-    fn forward(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        normalize(&self.features(pictures, mode))
+    fn stages(&self) -> Vec<Vec<String>> {
+        const REST: [&[&str]; 5] = [
+            &["repeat_1", "mixed_6a"],
+            &["repeat_2", "mixed_7a"],
+            &["repeat_3"],
+            &["block8"],
+            &["last_linear", "last_bn"],
+        ];
+        let stem = STEM.iter().map(|(name, _)| vec![(*name).to_owned()]);
+        let rest = REST.iter().map(|blocks| blocks.iter().copied().map(String::from).collect());
+        stem.chain(rest).collect()
     }
 
-    fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
-        let layer = self.logits.as_ref()?;
-        let classes = layer.forward(&self.features(pictures, mode));
-        Some(Logits { classes, auxiliary: None })
+    fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor {
+        match stage.checked_sub(self.stem.len()) {
+            None => self.stem(stage, xs, mode),
+            Some(block) if block < self.stages.len() => self.stages[block].forward(xs, mode),
+            Some(block) if block == self.stages.len() => self.last.forward(xs, mode),
+            Some(_) => self.embedding(xs, mode),
+        }
+    }
+
+    fn features(&self, map: &Tensor) -> Tensor {
+        map.shallow_clone()
+    }
+
+    fn classify(&self, map: &Tensor, _: Mode) -> Option<Tensor> {
+        self.logits.as_ref().map(|logits| logits.forward(map))
     }
 }

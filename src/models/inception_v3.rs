@@ -8,12 +8,14 @@
 //! where `mode` takes batch statistics, as `model.train()` does, on inputs of 299 pixels and more;
 //! smaller ones leave it no map, and torchvision fails there.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use super::input::{IMAGENET_MEAN, IMAGENET_STD};
 use super::layers::{
     Bias, ConvNormRelu, ConvSpec, Linear, Mode, Weight, Window, avg_pool, dropout, global_avg_pool,
-    max_pool, normalize,
+    max_pool,
 };
 use super::params::Scope;
 use super::{Logits, Trunk};
@@ -230,15 +232,47 @@ impl Auxiliary {
     }
 }
 
+/// The first convolutions, and whether a max pool follows.
+fn stem() -> [(&'static str, ConvSpec, bool); 5] {
+    [
+        ("Conv2d_1a_3x3", conv(3, 32, 3).stride(2), false),
+        ("Conv2d_2a_3x3", conv(32, 32, 3), false),
+        ("Conv2d_2b_3x3", conv(32, 64, 3).same(), true),
+        ("Conv2d_3b_1x1", conv(64, 80, 1), false),
+        ("Conv2d_4a_3x3", conv(80, 192, 3), true),
+    ]
+}
+
+/// The blocks before the auxiliary head.
+fn middle() -> [(&'static str, Vec<Branch>); 8] {
+    [
+        ("Mixed_5b", block_a(192, 32)),
+        ("Mixed_5c", block_a(256, 64)),
+        ("Mixed_5d", block_a(288, 64)),
+        ("Mixed_6a", block_b(288)),
+        ("Mixed_6b", block_c(AUXILIARY, 128)),
+        ("Mixed_6c", block_c(AUXILIARY, 160)),
+        ("Mixed_6d", block_c(AUXILIARY, 160)),
+        ("Mixed_6e", block_c(AUXILIARY, 192)),
+    ]
+}
+
+/// The blocks behind it.
+fn end() -> [(&'static str, Vec<Branch>); 3] {
+    [
+        ("Mixed_7a", block_d(AUXILIARY)),
+        ("Mixed_7b", block_e(1280)),
+        ("Mixed_7c", block_e(EMBEDDING)),
+    ]
+}
+
 /// The network.
 #[derive(Debug)]
 pub struct InceptionV3 {
-    /// Two rows of convolutions, each with a max pool behind it.
-    stem: [Vec<ConvNormRelu>; 2],
-    /// `Mixed_5b` to `Mixed_6e`.
-    middle: Vec<Mixed>,
-    /// `Mixed_7a` to `Mixed_7c`.
-    end: Vec<Mixed>,
+    /// Convolutions, and whether a max pool follows.
+    stem: Vec<(ConvNormRelu, bool)>,
+    /// `Mixed_5b` to `Mixed_7c`.
+    mixed: Vec<Mixed>,
     /// The auxiliary head and `fc`.
     classifier: Option<(Auxiliary, Linear)>,
 }
@@ -247,51 +281,15 @@ impl InceptionV3 {
     /// Registers all layers under `root`, with torchvision's initialisation; the two classifiers
     /// only where `classes` is given.
     pub fn new(root: &Scope, classes: Option<i64>) -> Self {
-        let basic = |name, spec| ConvNormRelu::new(&root.sub(name), spec);
+        let stem =
+            stem().map(|(name, spec, pools)| (ConvNormRelu::new(&root.sub(name), spec), pools));
         let mixed = |(name, plan)| Mixed::new(root, name, plan);
-        let stem = [
-            vec![
-                basic("Conv2d_1a_3x3", conv(3, 32, 3).stride(2)),
-                basic("Conv2d_2a_3x3", conv(32, 32, 3)),
-                basic("Conv2d_2b_3x3", conv(32, 64, 3).same()),
-            ],
-            vec![basic("Conv2d_3b_1x1", conv(64, 80, 1)), basic("Conv2d_4a_3x3", conv(80, 192, 3))],
-        ];
-        let middle = [
-            ("Mixed_5b", block_a(192, 32)),
-            ("Mixed_5c", block_a(256, 64)),
-            ("Mixed_5d", block_a(288, 64)),
-            ("Mixed_6a", block_b(288)),
-            ("Mixed_6b", block_c(AUXILIARY, 128)),
-            ("Mixed_6c", block_c(AUXILIARY, 160)),
-            ("Mixed_6d", block_c(AUXILIARY, 160)),
-            ("Mixed_6e", block_c(AUXILIARY, 192)),
-        ];
-        let middle = middle.into_iter().map(mixed).collect();
+        let mut mixed: Vec<_> = middle().into_iter().map(mixed).collect();
         let auxiliary = classes.map(|classes| Auxiliary::new(&root.sub("AuxLogits"), classes));
-        let end = [
-            ("Mixed_7a", block_d(AUXILIARY)),
-            ("Mixed_7b", block_e(1280)),
-            ("Mixed_7c", block_e(EMBEDDING)),
-        ];
-        let end = end.into_iter().map(mixed).collect();
+        mixed.extend(end().into_iter().map(|(name, plan)| Mixed::new(root, name, plan)));
         let fc = classes
             .map(|classes| Linear::with(&root.sub("fc"), EMBEDDING, classes, INIT, Bias::Default));
-        Self { stem, middle, end, classifier: auxiliary.zip(fc) }
-    }
-
-    /// The map behind `Mixed_6e`, `[N, 768, H', W']`.
-    fn middle(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        let xs = self.stem.iter().fold(transform_input(pictures), |xs, row| {
-            let xs = row.iter().fold(xs, |xs, conv| conv.forward(&xs, mode));
-            max_pool(&xs, Window::new(3, 2))
-        });
-        self.middle.iter().fold(xs, |xs, block| block.forward(&xs, mode))
-    }
-
-    /// From there to what `fc` sees, `[N, 2048]`.
-    fn end(&self, xs: Tensor, mode: Mode) -> Tensor {
-        global_avg_pool(&self.end.iter().fold(xs, |xs, block| block.forward(&xs, mode)))
+        Self { stem: stem.into(), mixed, classifier: auxiliary.zip(fc) }
     }
 }
 
@@ -309,16 +307,40 @@ fn transform_input(xs: &Tensor) -> Tensor {
 }
 
 impl Trunk for InceptionV3 {
-    fn forward(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        normalize(&self.end(self.middle(pictures, mode), mode))
+    fn stages(&self) -> Vec<Vec<String>> {
+        let stem = stem().map(|(name, ..)| name);
+        let mixed = middle().into_iter().chain(end()).map(|(name, _)| name);
+        stem.into_iter().chain(mixed).map(|name| vec![name.into()]).collect()
+    }
+
+    fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor {
+        let Some(block) = stage.checked_sub(self.stem.len()) else {
+            let (conv, pools) = &self.stem[stage];
+            let xs = if stage == 0 { &transform_input(xs) } else { xs };
+            let map = conv.forward(xs, mode);
+            return if *pools { max_pool(&map, Window::new(3, 2)) } else { map };
+        };
+        self.mixed[block].forward(xs, mode)
+    }
+
+    fn features(&self, map: &Tensor) -> Tensor {
+        global_avg_pool(map)
+    }
+
+    fn classify(&self, map: &Tensor, mode: Mode) -> Option<Tensor> {
+        let (_, fc) = self.classifier.as_ref()?;
+        Some(fc.forward(&dropout(&global_avg_pool(map), 0.5, mode)))
     }
 
     fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
-        let (auxiliary, fc) = self.classifier.as_ref()?;
-        let xs = self.middle(pictures, mode);
+        let (auxiliary, _) = self.classifier.as_ref()?;
+        let through = |xs: Tensor, stages: Range<usize>| {
+            stages.fold(xs, |xs, stage| self.run(stage, &xs, mode))
+        };
+        let (middle, all) = (self.stem.len() + middle().len(), self.stem.len() + self.mixed.len());
+        let xs = through(pictures.shallow_clone(), 0..middle);
         let large = xs.size().iter().skip(2).all(|side| *side >= AUXILIARY_SIDE);
         let auxiliary = (mode.batch_statistics && large).then(|| auxiliary.forward(&xs, mode));
-        let classes = fc.forward(&dropout(&self.end(xs, mode), 0.5, mode));
-        Some(Logits { classes, auxiliary })
+        Some(Logits { classes: self.classify(&through(xs, middle..all), mode)?, auxiliary })
     }
 }

@@ -185,14 +185,30 @@ impl OpenFace {
 }
 
 impl super::Trunk for OpenFace {
-    fn forward(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        let [first, second, third] = &self.stem;
-        let xs = max_pool(&first.forward(pictures, mode), Window::new(3, 2).padding(1)); // [N, 64, 24, 24]
-        let xs = second.forward(&self.lrn[0].forward(&xs), mode);
-        let xs = self.lrn[1].forward(&third.forward(&xs, mode)); // [N, 192, 24, 24]
-        let xs = max_pool(&xs, Window::new(3, 2).padding(1)); // [N, 192, 12, 12]
-        let xs = self.blocks.iter().fold(xs, |xs, block| block.forward(&xs, mode)); // [N, 736, 3, 3]
-        let xs = avg_pool(&xs, Window::new(3, 1)).flatten(1, -1);
-        unit_rows(&self.embed.forward(&xs))
+    fn stages(&self) -> Vec<Vec<String>> {
+        let stem = [["layer1", "layer2"], ["layer6", "layer7"], ["layer9", "layer10"]];
+        let stem = stem.map(|blocks| blocks.map(String::from).to_vec());
+        let blocks = BLOCKS.iter().map(|plan| plan.name).chain(["layer25"]);
+        stem.into_iter().chain(blocks.map(|name| vec![name.into()])).collect()
+    }
+
+    fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor {
+        let pool = |xs: &Tensor| max_pool(xs, Window::new(3, 2).padding(1));
+        match (stage, stage.checked_sub(self.stem.len())) {
+            (0, _) => self.lrn[0].forward(&pool(&self.stem[0].forward(xs, mode))), // [N, 64, 24, 24]
+            (1, _) => self.stem[1].forward(xs, mode),
+            (2, _) => pool(&self.lrn[1].forward(&self.stem[2].forward(xs, mode))), // [N, 192, 12, 12]
+            (_, Some(block)) if block < self.blocks.len() => self.blocks[block].forward(xs, mode),
+            // [N, 736, 3, 3] to [N, 128]
+            _ => self.embed.forward(&avg_pool(xs, Window::new(3, 1)).flatten(1, -1)),
+        }
+    }
+
+    fn features(&self, map: &Tensor) -> Tensor {
+        map.shallow_clone()
+    }
+
+    fn unit(&self, features: &Tensor) -> Tensor {
+        unit_rows(features)
     }
 }

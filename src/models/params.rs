@@ -54,6 +54,11 @@ impl Params {
             .collect()
     }
 
+    /// The parameters below `block`, in order.
+    pub fn below(&self, block: &str) -> impl Iterator<Item = &Param> {
+        self.entries.iter().filter(move |p| p.is_parameter && is_below(&p.name, block))
+    }
+
     /// Takes every parameter out of training, for good.
     pub fn freeze_all(&self) {
         for param in self.entries.iter().filter(|p| p.is_parameter) {
@@ -69,11 +74,7 @@ impl Params {
     pub fn freeze(&self, prefixes: &[String]) -> Result<usize> {
         let mut frozen = 0;
         for prefix in prefixes {
-            let matching: Vec<_> = self
-                .entries
-                .iter()
-                .filter(|p| p.is_parameter && is_below(&p.name, prefix))
-                .collect();
+            let matching: Vec<_> = self.below(prefix).collect();
             if matching.is_empty() {
                 return Err(Error::Config(format!(
                     "--freeze {prefix}: no parameter of the trunk starts with it; its blocks are {}",
@@ -122,6 +123,7 @@ fn block_of(key: &str) -> &str {
     key.match_indices('.').nth(depth - 1).map_or(key, |(end, _)| &key[..end])
 }
 
+/// Whether a key lies below a prefix, on whole path components.
 fn is_below(name: &str, prefix: &str) -> bool {
     let prefix = prefix.trim_end_matches('.');
     name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

@@ -4,16 +4,16 @@
 //! Input `[N, 3, H, W]` from 32x32 up, ImageNet-normalised. The embedding is the mean of the last
 //! convolution's map over its places, `[N, 512]` scaled to length one: the fully connected layers
 //! of torchvision's classifier (124 M parameters) know ImageNet's classes and not faces, and the
-//! convolutions alone are what most weight files hold. [`Trunk::logits`] computes the classifier.
+//! convolutions alone are what most weight files hold. [`Trunk::classify`] computes the classifier.
 
 use tch::Tensor;
 
+use super::Trunk;
 use super::layers::{
     BatchNorm, Bias, Conv2d, ConvSpec, Linear, Mode, Weight, Window, adaptive_avg_pool, dropout,
-    global_avg_pool, max_pool, normalize,
+    global_avg_pool, max_pool,
 };
 use super::params::Scope;
-use super::{Logits, Trunk};
 
 /// The length of the embedding.
 pub const EMBEDDING: i64 = 512;
@@ -68,15 +68,15 @@ impl Vgg {
             }),
         }
     }
+}
 
-    fn features(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        self.features.iter().fold(pictures.shallow_clone(), |xs, step| match step {
-            Step::Conv(conv) => conv.forward(&xs),
-            Step::Norm(norm) => norm.forward(&xs, mode),
-            Step::Relu => xs.relu(),
-            Step::Pool => max_pool(&xs, Window::new(2, 2)),
-        })
-    }
+fn run(steps: &[Step], xs: &Tensor, mode: Mode) -> Tensor {
+    steps.iter().fold(xs.shallow_clone(), |xs, step| match step {
+        Step::Conv(conv) => conv.forward(&xs),
+        Step::Norm(norm) => norm.forward(&xs, mode),
+        Step::Relu => xs.relu(),
+        Step::Pool => max_pool(&xs, Window::new(2, 2)),
+    })
 }
 
 fn features(at: &Scope, plan: Plan) -> Vec<Step> {
@@ -99,15 +99,38 @@ fn features(at: &Scope, plan: Plan) -> Vec<Step> {
 }
 
 impl Trunk for Vgg {
-    fn forward(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        normalize(&global_avg_pool(&self.features(pictures, mode)))
+    fn stages(&self) -> Vec<Vec<String>> {
+        let numbered = |(number, step): (usize, &Step)| match step {
+            Step::Conv(_) => Some((true, number)),
+            Step::Norm(_) => Some((false, number)),
+            Step::Relu | Step::Pool => None,
+        };
+        let mut stages: Vec<Vec<String>> = Vec::new();
+        for (is_first, number) in self.features.iter().enumerate().filter_map(numbered) {
+            let block = format!("features.{number}");
+            match stages.last_mut() {
+                Some(stage) if !is_first => stage.push(block),
+                _ => stages.push(vec![block]),
+            }
+        }
+        stages
     }
 
-    fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
+    fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor {
+        let is_next = |_: &Step, next: &Step| !matches!(next, Step::Conv(_));
+        let mut stages = self.features.chunk_by(is_next);
+        run(stages.nth(stage).unwrap_or_default(), xs, mode)
+    }
+
+    fn features(&self, map: &Tensor) -> Tensor {
+        global_avg_pool(map)
+    }
+
+    fn classify(&self, map: &Tensor, mode: Mode) -> Option<Tensor> {
         let [first, second, last] = self.classifier.as_ref()?;
-        let xs = adaptive_avg_pool(&self.features(pictures, mode), GRID).flatten(1, -1);
+        let xs = adaptive_avg_pool(map, GRID).flatten(1, -1);
         let xs = dropout(&first.forward(&xs).relu(), 0.5, mode);
         let xs = dropout(&second.forward(&xs).relu(), 0.5, mode);
-        Some(Logits { classes: last.forward(&xs), auxiliary: None })
+        Some(last.forward(&xs))
     }
 }

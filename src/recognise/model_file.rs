@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tch::Device;
 
+use super::pair_model::PairCard;
 use crate::eval::unknown::Logistic;
-use crate::models::{Architecture, InputSpec};
+use crate::models::{Architecture, Backbone, BuildOptions, InputSpec};
 use crate::weights::TensorFile;
 use crate::{Error, Result};
 
@@ -22,6 +24,8 @@ pub enum ModelKind {
     Trunk,
     /// A frozen trunk with a linear head, calibration and gallery: pictures to names.
     Classifier,
+    /// A trunk with a head for two pictures: same or different.
+    Pairs,
 }
 
 /// The data a model was trained on.
@@ -88,6 +92,9 @@ pub struct ModelCard {
     pub architecture: Architecture,
     /// The length of its embeddings.
     pub embedding_dim: i64,
+    /// The last layer is one that `--embedding-dim` put on top of the architecture's own.
+    #[serde(default)]
+    pub embedding_layer: bool,
     /// Its input size and normalisation.
     pub input: InputSpec,
     /// What the trunk started from.
@@ -110,12 +117,37 @@ pub struct ModelCard {
     /// For a classifier: its calibration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// For a pair network: its head, and how it decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<PairCard>,
     /// For a classifier: the pictures behind the gallery's rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gallery: Vec<GalleryFace>,
 }
 
 impl ModelCard {
+    /// The trunk it describes, with random weights; `path` is the file it is from, for errors.
+    ///
+    /// # Errors
+    /// A card that no trunk of this version fits.
+    pub fn backbone(&self, path: &Path, device: Device) -> Result<Backbone> {
+        let embedding_dim = self.embedding_layer.then_some(self.embedding_dim);
+        let options = BuildOptions { embedding_dim, ..BuildOptions::default() };
+        let mut backbone = Backbone::build(self.architecture, device, &options)?;
+        backbone.set_input_size(self.input.size)?;
+        if (&self.input, self.embedding_dim) != (&backbone.input, backbone.embedding_dim) {
+            let (found, known) = (&self.input, &backbone.input);
+            return Err(Error::weights(
+                path,
+                format!(
+                    "its input is {found:?} and its embedding {}-d, this version's {known:?} and {}-d",
+                    self.embedding_dim, backbone.embedding_dim
+                ),
+            ));
+        }
+        Ok(backbone)
+    }
+
     /// Reads the card out of a file's metadata.
     ///
     /// # Errors
@@ -186,6 +218,7 @@ pub fn newest(runs: &Path, kind: ModelKind) -> Result<PathBuf> {
         let (what, command, flag) = match kind {
             ModelKind::Trunk => ("trunk", "train-triplet", "--trunk"),
             ModelKind::Classifier => ("classifier", "train-classifier", "--model"),
+            ModelKind::Pairs => ("pair network", "train-pairs", "--model"),
         };
         Error::Config(format!(
             "there is no trained {what} under {}; run `visage {command}` first, or name a model \

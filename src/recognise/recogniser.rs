@@ -94,16 +94,16 @@ impl Recogniser {
     pub fn load(path: &Path, device: Device) -> Result<Self> {
         let mut file = TensorFile::read(path)?;
         let card = ModelCard::of(path, &file)?;
-        let backbone = Backbone::new(card.architecture, device);
-        weights::manifest::load_trunk(&backbone, path, &file)?;
-        backbone.params.freeze_all();
-        if card.input != backbone.input {
-            let (found, known) = (&card.input, &backbone.input);
-            let text = format!("its input is {found:?}, this version's {known:?}");
+        if card.kind == ModelKind::Pairs {
+            let text = "is a pair network, which compares two pictures; `visage verify A B` and \
+                        `visage evaluate --pairs` take it";
             return Err(Error::weights(path, text));
         }
+        let backbone = card.backbone(path, device)?;
+        weights::manifest::load_trunk(&backbone, path, &file)?;
+        backbone.params.freeze_all();
         let classifier = match card.kind {
-            ModelKind::Trunk => None,
+            ModelKind::Trunk | ModelKind::Pairs => None,
             ModelKind::Classifier => Some(read_classifier(path, &card, &mut file)?),
         };
         Ok(Self { card, backbone, classifier })
@@ -229,7 +229,17 @@ pub fn embed_batch(backbone: &Backbone, pixels: &Tensor) -> Result<Vec<f32>> {
 /// # Errors
 /// What libtorch raises.
 pub fn embed_unit(backbone: &Backbone, pictures: &Tensor) -> Result<Vec<f32>> {
-    let rows = tch::no_grad(|| backbone.embed(pictures, Mode::EVAL)).to_device(Device::Cpu);
+    embed_maps(backbone, 0, pictures)
+}
+
+/// Embeds one batch of maps in front of stage `first`, as [`Backbone::maps`] gives them; row-major
+/// values.
+///
+/// # Errors
+/// What libtorch raises.
+pub fn embed_maps(backbone: &Backbone, first: usize, maps: &Tensor) -> Result<Vec<f32>> {
+    let rows = tch::no_grad(|| backbone.embed_from(first, maps, Mode::EVAL));
+    let rows = rows.to_device(Device::Cpu);
     let mut values = vec![0f32; rows.numel()];
     rows.contiguous().f_copy_data(&mut values, rows.numel())?;
     Ok(values)

@@ -115,6 +115,7 @@ impl Task for ClassifierTask<'_> {
         let logits = self.layer.forward(&self.features.index_select(0, &rows));
         let right = logits.argmax(1, false).eq_tensor(&targets).to_kind(Kind::Float);
         let loss = logits.cross_entropy_for_logits(&targets);
+        loss.backward();
         Ok(Step { loss, measures: vec![("accuracy", right.mean(Kind::Float))] })
     }
 

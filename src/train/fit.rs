@@ -11,10 +11,10 @@ use super::run_folder::RunFolder;
 use super::schedule::Schedule;
 use crate::{Error, Result};
 
-/// What one optimiser step was worth: everything stays on the device until the epoch ends.
+/// What one batch was worth: everything stays on the device until the epoch ends.
 #[derive(Debug)]
 pub struct Step {
-    /// The loss, 0-d, with its graph.
+    /// The loss, 0-d.
     pub loss: Tensor,
     /// Further 0-d figures, averaged over the epoch for the log.
     pub measures: Vec<(&'static str, Tensor)>,
@@ -58,13 +58,19 @@ impl Scores {
 
 /// A kind of training: what a batch, a loss and a score are.
 pub trait Task {
-    /// The batches of an epoch, as lists of picture indices; a function of the seed and the epoch.
+    /// Prepares an epoch and gives its batches, as lists of picture indices; a function of the seed
+    /// and the epoch.
     ///
     /// # Errors
     /// The data cannot fill a batch.
     fn batches(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>>;
 
-    /// Forward pass and loss of one batch.
+    /// Sentences worth telling since the last call.
+    fn take_notes(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Forward pass, loss and backward pass of one batch: adds to the parameters' gradients.
     ///
     /// # Errors
     /// What libtorch raises.
@@ -95,6 +101,8 @@ pub struct Plan {
     pub warmup: f64,
     /// Falls along a cosine after it, or stays.
     pub cosine: bool,
+    /// The longest gradient an optimiser step sees, all parameters together; none for no limit.
+    pub clip: Option<f64>,
     /// Epochs without a better score before the run ends early; 0 for never.
     pub patience: usize,
     /// Writes the last model after every epoch, so that a killed run leaves one; else at the end.
@@ -146,6 +154,7 @@ pub fn fit(
         say.warn("nothing to validate on: the model of the last epoch is kept as the best");
     }
     task.save(&run.best(), 0, &untouched)?;
+    task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
     say.line(&format!("epoch 0 (untouched): {}", untouched.headline));
     let mut history = vec![(None, untouched.clone())];
     let (mut best, mut best_epoch, mut last) = (untouched.clone(), 0, None);
@@ -160,6 +169,7 @@ pub fn fit(
     let (mut schedule, mut done, mut trained) = (Schedule::Constant, 0u64, 0);
     for epoch in 1..=plan.epochs {
         let batches = task.batches(epoch)?;
+        task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
         if epoch == 1 {
             schedule = plan.schedule(batches.len());
         }
@@ -171,8 +181,10 @@ pub fn fit(
         let mut totals = Totals::default();
         for (index, batch) in batches.iter().enumerate() {
             optimizer.zero_grad()?;
-            let step = task.step(epoch, index, batch)?;
-            step.loss.backward();
+            let mut step = task.step(epoch, index, batch)?;
+            if let Some(longest) = plan.clip {
+                step.measures.push(("grad_norm", optimizer.clip_grad_norm(longest)));
+            }
             optimizer.step(plan.lr * schedule.factor(done))?;
             totals.add(step);
             done += 1;
@@ -270,6 +282,7 @@ fn headline(means: &[(&'static str, f64)], scores: &Scores) -> String {
         "loss" => format!("loss {mean:.4}"),
         "positive_distance" => format!("d(+) {mean:.2}"),
         "negative_distance" => format!("d(-) {mean:.2}"),
+        "grad_norm" => format!("gradient {mean:.2}"),
         share => format!("{share} {:.0} %", 100.0 * mean),
     });
     format!("{}; {}", means.collect::<Vec<_>>().join(", "), scores.headline)

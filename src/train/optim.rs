@@ -2,6 +2,9 @@
 //! state that can be saved and loaded.
 
 mod config;
+#[cfg(test)]
+mod cycling;
+mod rates;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +14,7 @@ use crate::native::{AdamStep, SgdStep, clear_gradients, fused_adam_step, fused_s
 use crate::{Error, Result};
 
 pub use config::{OptimizerConfig, OptimizerKind};
+pub use rates::StepRates;
 
 /// An optimiser over named parameters.
 ///
@@ -28,6 +32,8 @@ struct Slot {
     name: String,
     param: Tensor,
     memory: Memory,
+    /// Its learning rate, as a share of the step's.
+    share: f64,
 }
 
 #[derive(Debug)]
@@ -90,7 +96,12 @@ impl Optimizer {
         }
         let slots = params
             .into_iter()
-            .map(|(name, param)| Slot { memory: Memory::new(&config, &param), name, param })
+            .map(|(name, param)| Slot {
+                memory: Memory::new(&config, &param),
+                name,
+                param,
+                share: 1.0,
+            })
             .collect();
         Ok(Self { config, slots })
     }
@@ -109,50 +120,36 @@ impl Optimizer {
         clear_gradients(&self.slots.iter().map(|slot| &slot.param).collect::<Vec<_>>())
     }
 
+    /// Gives each parameter a share of the step's learning rate, by its name (1 before): lower
+    /// layers of a pretrained trunk usually want less than upper ones.
+    pub fn scale_rates(&mut self, share: impl Fn(&str) -> f64) {
+        for slot in &mut self.slots {
+            slot.share = share(&slot.name);
+        }
+    }
+
     /// One step with this learning rate (usually the base rate times the schedule's factor).
     ///
     /// # Errors
     /// What libtorch reports.
     pub fn step(&mut self, lr: f64) -> Result<()> {
-        let config = self.config;
-        let moved = self.with_gradient();
-        let params: Vec<&Tensor> = moved.iter().map(|(slot, _)| &slot.param).collect();
-        let grads: Vec<&Tensor> = moved.iter().map(|(_, grad)| grad).collect();
-        // Column `index` of the slots' tensors, in the order of `Memory::named`.
-        let column = |index: usize| -> Vec<&Tensor> {
-            moved
-                .iter()
-                .filter_map(|(slot, _)| slot.memory.named().get(index).map(|entry| entry.1))
-                .collect()
-        };
-        match config.kind {
-            OptimizerKind::Adam | OptimizerKind::AdamW => fused_adam_step(
-                &params,
-                &grads,
-                &column(0),
-                &column(1),
-                &column(2),
-                AdamStep {
-                    lr,
-                    beta1: config.beta1,
-                    beta2: config.beta2,
-                    weight_decay: config.weight_decay,
-                    eps: config.eps,
-                    decoupled: config.kind == OptimizerKind::AdamW,
-                },
-            ),
-            OptimizerKind::Sgd => fused_sgd_step(
-                &params,
-                &grads,
-                &column(0),
-                SgdStep {
-                    lr,
-                    momentum: config.momentum,
-                    weight_decay: config.weight_decay,
-                    nesterov: config.nesterov,
-                },
-            ),
+        self.step_with(StepRates::lr(lr))
+    }
+
+    /// One step with these rates (usually [`Schedule::rates`](super::schedule::Schedule::rates)).
+    ///
+    /// # Errors
+    /// When a momentum is given to SGD that was made without one; what libtorch reports.
+    pub fn step_with(&mut self, rates: StepRates) -> Result<()> {
+        let config = self.config.with(rates)?;
+        let mut moved = self.with_gradient();
+        moved.sort_by(|(a, _), (b, _)| a.share.total_cmp(&b.share));
+        // A fused kernel takes one learning rate.
+        for group in moved.chunk_by(|(a, _), (b, _)| a.share == b.share) {
+            let share = group.first().map_or(1.0, |(slot, _)| slot.share);
+            step_group(&config, group, rates.lr * share)?;
         }
+        Ok(())
     }
 
     /// Scales all gradients so that their norm taken together is at most `max`, and returns the
@@ -242,6 +239,47 @@ impl Optimizer {
             .map(|slot| (slot, slot.param.grad()))
             .filter(|(_, grad)| grad.defined())
             .collect()
+    }
+}
+
+/// One step of the parameters `moved`, each with its gradient, at one learning rate.
+fn step_group(config: &OptimizerConfig, moved: &[(&Slot, Tensor)], lr: f64) -> Result<()> {
+    let params: Vec<&Tensor> = moved.iter().map(|(slot, _)| &slot.param).collect();
+    let grads: Vec<&Tensor> = moved.iter().map(|(_, grad)| grad).collect();
+    // Column `index` of the slots' tensors, in the order of `Memory::named`.
+    let column = |index: usize| -> Vec<&Tensor> {
+        moved
+            .iter()
+            .filter_map(|(slot, _)| slot.memory.named().get(index).map(|entry| entry.1))
+            .collect()
+    };
+    match config.kind {
+        OptimizerKind::Adam | OptimizerKind::AdamW => fused_adam_step(
+            &params,
+            &grads,
+            &column(0),
+            &column(1),
+            &column(2),
+            AdamStep {
+                lr,
+                beta1: config.beta1,
+                beta2: config.beta2,
+                weight_decay: config.weight_decay,
+                eps: config.eps,
+                decoupled: config.kind == OptimizerKind::AdamW,
+            },
+        ),
+        OptimizerKind::Sgd => fused_sgd_step(
+            &params,
+            &grads,
+            &column(0),
+            SgdStep {
+                lr,
+                momentum: config.momentum,
+                weight_decay: config.weight_decay,
+                nesterov: config.nesterov,
+            },
+        ),
     }
 }
 
@@ -341,6 +379,38 @@ mod tests {
                     assert!(error < 1e-6, "{name}, {param}: {found}, wanted {wanted}");
                 }
             }
+        }
+    }
+
+    /// A share of the rate is what PyTorch's parameter groups do: the same as stepping alone with
+    /// that rate.
+    #[test]
+    fn a_share_of_the_rate_is_a_rate_of_its_own() {
+        let golden = golden();
+        for (name, case) in cases(&golden) {
+            let (together, alone) = (params(&golden), params(&golden));
+            let mut both = Optimizer::new(config(&case["settings"]), share(&together)).unwrap();
+            both.scale_rates(|name| if name == "b" { 0.25 } else { 1.0 });
+            train(&golden, &mut both, &together, 0..5);
+            let pick = |keep: fn(&str) -> bool| -> Vec<_> {
+                share(&alone).into_iter().filter(|(name, _)| keep(name)).collect()
+            };
+            let settings = config(&case["settings"]);
+            let mut rest = Optimizer::new(settings, pick(|name| name != "b")).unwrap();
+            let mut own = Optimizer::new(settings, pick(|name| name == "b")).unwrap();
+            for step in 0..5 {
+                rest.zero_grad().unwrap();
+                own.zero_grad().unwrap();
+                backward(&golden, &alone, step);
+                let lr = golden["learning_rates"][step].as_f64().unwrap();
+                rest.step(lr).unwrap();
+                own.step(0.25 * lr).unwrap();
+            }
+            assert_eq!(bits(&together), bits(&alone), "{name}");
+            let plain = params(&golden);
+            let mut optimizer = Optimizer::new(settings, share(&plain)).unwrap();
+            train(&golden, &mut optimizer, &plain, 0..5);
+            assert_ne!(bits(&together[1..2]), bits(&plain[1..2]), "{name}: no effect");
         }
     }
 

@@ -21,6 +21,10 @@ fn switch() -> impl TypedValueParser<Value = bool> {
         .map(|text| text == "on" || text == "true")
 }
 
+fn whole() -> f64 {
+    1.0
+}
+
 /// Seeds are stored in TOML, whose integers are signed.
 fn seed() -> impl TypedValueParser<Value = u64> {
     value_parser!(u64).range(..=i64::MAX as u64)
@@ -67,6 +71,10 @@ pub struct ScheduleSettings {
     /// Learning rate after the warm-up
     #[arg(long, value_enum, default_value_t = Decay::Cosine)]
     pub decay: Decay,
+    /// Shorten longer gradients (the norm over all parameters) to this length
+    #[arg(long, value_name = "NORM")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_grad_norm: Option<f64>,
     /// Stop after this many epochs without a better score (0: never)
     #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
     pub patience: usize,
@@ -113,6 +121,14 @@ pub struct TripletSettings {
     #[arg(long, value_name = "PREFIX,...", value_delimiter = ',')]
     #[serde(default)]
     pub allow_missing: Vec<String>,
+    /// Put a layer with D outputs on top of the trunk; it starts at random
+    #[arg(long, value_name = "D")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding_dim: Option<i64>,
+    /// Side of the input pictures in pixels [default: the backbone's own]
+    #[arg(long, value_name = "PIXELS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_size: Option<u32>,
     /// Which triplets of a batch to learn from
     #[arg(long, value_enum, default_value_t = Miner::BatchHard)]
     pub miner: Miner,
@@ -144,10 +160,34 @@ pub struct TripletSettings {
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blend: Option<f64>,
-    /// Keep the parameters below these key prefixes as they are (layer1,layer2,...)
-    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',')]
+    /// Keep these blocks as they are (`visage models NAME` lists them; any key prefix will do).
+    /// What frozen blocks make of a picture is computed once where no random change comes before it
+    /// (--crop off --jitter off)
+    #[arg(long, value_name = "BLOCK,...", value_delimiter = ',')]
     #[serde(default)]
     pub freeze: Vec<String>,
+    /// Start with the top stage of the trunk alone and let the next one below join after every so
+    /// many epochs (0: all train from the start)
+    #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
+    #[serde(default)]
+    pub unfreeze_every: usize,
+    /// Learning rate of each stage of the trunk, as a share of that of the stage above it
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    #[serde(default = "whole")]
+    pub lr_decay_by_layer: f64,
+    /// Pass a batch through the trunk in pieces of so many pictures: less memory for one more
+    /// forward pass; triplets are mined in the whole batch all the same (0: in one piece)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[serde(default)]
+    pub micro_batch: usize,
+    /// Memory for the output of frozen blocks, in MB
+    #[arg(long, value_name = "MB", default_value_t = 2048)]
+    #[serde(default)]
+    pub cache_memory: u64,
+    /// Disk in the run folder for what does not fit there, in MB
+    #[arg(long, value_name = "MB", default_value_t = 8192)]
+    #[serde(default)]
+    pub cache_disk: u64,
     /// Batch normalisation while training [default: eval, or train with --weights none]
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -179,6 +219,19 @@ pub struct ClassifierSettings {
     #[arg(long, value_name = "FILE|NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trunk: Option<String>,
+    /// Architecture of an untouched trunk: --trunk are weights for it then [default: openface]
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<Architecture>,
+    /// Parameters of an untouched trunk below these key prefixes may be missing from its weights,
+    /// or have another shape there; they are random
+    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',')]
+    #[serde(default)]
+    pub allow_missing: Vec<String>,
+    /// Side of an untouched trunk's input pictures in pixels [default: the backbone's own]
+    #[arg(long, value_name = "PIXELS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_size: Option<u32>,
     /// Folder of faces of other people; makes the UNKNOWN threshold better
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -224,6 +277,7 @@ impl ScheduleSettings {
             lr,
             warmup,
             cosine: self.decay == Decay::Cosine,
+            clip: self.clip_grad_norm,
             patience,
             keep_last: true,
             report_every: 1,
@@ -233,6 +287,7 @@ impl ScheduleSettings {
     fn check(&self, lr: f64) -> Result<()> {
         positive("--lr", lr)?;
         not_negative("--weight-decay", self.weight_decay.unwrap_or(0.0))?;
+        positive("--clip-grad-norm", self.clip_grad_norm.unwrap_or(1.0))?;
         share("--warmup", self.warmup)
     }
 }
@@ -252,7 +307,25 @@ impl TripletSettings {
         at_least("--identities-per-batch", self.identities_per_batch, 2)?;
         at_least("--pictures-per-identity", self.pictures_per_identity, 2)?;
         at_least("--epochs", self.epochs, 1)?;
+        let decay = self.lr_decay_by_layer;
+        let ok = decay > 0.0 && decay <= 1.0;
+        demand(ok, "--lr-decay-by-layer", decay, "a share above 0, at most 1")?;
         self.schedule.check(self.lr())
+    }
+
+    /// Refuses what only a pass in one piece can do, once `bn` is decided.
+    ///
+    /// # Errors
+    /// `--micro-batch` with batch statistics.
+    pub fn check_pieces(&self) -> Result<()> {
+        if self.micro_batch > 0 && self.bn == Some(BnMode::Train) {
+            return Err(Error::Config(
+                "--micro-batch needs --bn eval: the statistics of a piece are not those of the \
+                 batch"
+                    .into(),
+            ));
+        }
+        Ok(())
     }
 
     /// The learning rate, where none is given the optimiser's own.

@@ -1,0 +1,119 @@
+//! Which stages of a trunk train when, and how fast.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+
+use crate::models::Backbone;
+
+/// The share of the learning rate of every parameter below the top stage, by name: `decay` to the
+/// power of the number of stages above it (discriminative fine-tuning: Howard and Ruder, "Universal
+/// language model fine-tuning", 2018, who take 1 / 2.6).
+pub fn layer_rates(backbone: &Backbone, decay: f64) -> BTreeMap<String, f64> {
+    let mut rates = BTreeMap::new();
+    for (above, stage) in backbone.stages().iter().rev().enumerate() {
+        let share = decay.powi(above as i32);
+        for param in stage.blocks.iter().flat_map(|block| backbone.params.below(block)) {
+            rates.insert(param.name.clone(), share);
+        }
+    }
+    rates
+}
+
+/// Gradual unfreezing: at first the top stage trains alone, and after every so many epochs the next
+/// one below joins (Howard and Ruder, 2018).
+#[derive(Debug)]
+pub struct Thaw {
+    /// The stages that train in the end, from the top down: name, and parameters.
+    stages: Vec<(String, Vec<Tensor>)>,
+    every: usize,
+    active: usize,
+}
+
+impl Thaw {
+    /// For the stages that train as things are; what is frozen now stays so. With `every` 0 nothing
+    /// is ever changed.
+    pub fn new(backbone: &Backbone, every: usize) -> Self {
+        let stages = backbone.stages().iter().rev().map(|stage| {
+            let parameters = stage.blocks.iter().flat_map(|block| backbone.params.below(block));
+            let training = parameters.filter(|param| param.tensor.requires_grad());
+            (stage.blocks.join(", "), training.map(|p| p.tensor.shallow_clone()).collect())
+        });
+        let stages = stages.filter(|(_, parameters): &(_, Vec<_>)| !parameters.is_empty());
+        let stages: Vec<_> = stages.collect();
+        Self { active: stages.len(), stages, every }
+    }
+
+    /// Freezes and unfreezes for `epoch`, counted from 1. A sentence where that changed something.
+    pub fn at(&mut self, epoch: usize) -> Option<String> {
+        if self.every == 0 {
+            return None;
+        }
+        let active = (1 + epoch.saturating_sub(1) / self.every).min(self.stages.len());
+        if active == self.active {
+            return None;
+        }
+        for (number, (_, parameters)) in self.stages.iter().enumerate() {
+            for parameter in parameters {
+                let _ = parameter.set_requires_grad(number < active);
+            }
+        }
+        let names: Vec<&str> =
+            self.stages[..active].iter().map(|(name, _)| name.as_str()).collect();
+        self.active = active;
+        let (count, all) = (names.len(), self.stages.len());
+        let newest = names.last().copied().unwrap_or_default();
+        Some(format!("from epoch {epoch} on {count} of {all} stages train, down to {newest}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::{Architecture, BuildOptions};
+    use tch::Device;
+
+    fn trunk() -> Backbone {
+        let options = BuildOptions { embedding_dim: Some(8), ..BuildOptions::default() };
+        Backbone::build(Architecture::DenseNet121, Device::Cpu, &options).unwrap()
+    }
+
+    #[test]
+    fn rates_fall_from_the_top_down() {
+        let trunk = trunk();
+        let rates = layer_rates(&trunk, 0.5);
+        assert_eq!(rates.len(), trunk.params.trainable().len());
+        for (key, share) in [
+            ("embedding.bias", 1.0),
+            ("features.norm5.weight", 0.5),
+            ("features.denseblock4.denselayer1.conv1.weight", 0.5),
+            ("features.transition3.conv.weight", 0.25),
+            ("features.conv0.weight", 0.5f64.powi(5)),
+        ] {
+            assert_eq!(rates[key], share, "{key}");
+        }
+    }
+
+    #[test]
+    fn stages_join_from_the_top_down_and_frozen_ones_never() {
+        let trunk = trunk();
+        trunk.params.freeze(&["features.conv0".into(), "features.norm0".into()]).unwrap();
+        let training = |prefix: &str| {
+            trunk.params.trainable().iter().filter(|(name, _)| name.starts_with(prefix)).count()
+        };
+        let (all, last) = (training(""), training("features.denseblock4"));
+        let mut thaw = Thaw::new(&trunk, 2);
+        let said: Vec<_> = (1..=12).map(|epoch| thaw.at(epoch)).collect();
+        assert_eq!(said.iter().flatten().count(), 5, "{said:?}");
+        assert!(said[2].as_ref().unwrap().contains("features.denseblock4"), "{said:?}");
+        assert_eq!(training(""), all);
+
+        let mut thaw = Thaw::new(&trunk, 1);
+        assert!(thaw.at(1).unwrap().contains("1 of 5"));
+        assert_eq!((training(""), training("embedding")), (2, 2));
+        assert!(thaw.at(2).is_some());
+        assert_eq!(training("features.denseblock4"), last);
+        assert_eq!(training("features.denseblock3"), 0);
+        assert_eq!(Thaw::new(&trunk, 0).at(1), None);
+    }
+}

@@ -1,0 +1,201 @@
+//! Fine-tuning any trunk: what is frozen, when, how fast, and in how many pieces.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use common::{TRAIN, fail, run, text, visage, write_faces};
+use tch::Tensor;
+use visage::models::{Architecture, Backbone};
+use visage::recognise::ModelCard;
+use visage::weights::{Source, TensorFile};
+
+type Tensors = BTreeMap<String, Tensor>;
+
+#[rustfmt::skip]
+const BASE: [&str; 18] = [
+    "train-triplet",
+    "--data",
+    "faces",
+    "-p",
+    "4",
+    "-k",
+    "2",
+    "--seed",
+    "7",
+    "--blend",
+    "1",
+    "--optimizer",
+    "sgd",
+    "--warmup",
+    "0",
+    "--decay",
+    "constant",
+    "--lr=0.002",
+];
+
+/// Trains with SGD, whose steps are as small as the gradients, for some epochs; returns the last
+/// weights and what was said.
+fn trained(folder: &Path, out: &str, epochs: &str, flags: &[&str]) -> (Tensors, String) {
+    let all = [&BASE[..], &["--epochs", epochs, "--out", out], flags].concat();
+    let output = visage(folder, &all);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "visage {all:?}:\n{said}");
+    (last(folder, out), said)
+}
+
+fn last(folder: &Path, out: &str) -> Tensors {
+    let file = TensorFile::read(&folder.join(out).join("last.safetensors")).unwrap();
+    file.tensors.into_iter().collect()
+}
+
+/// How far apart two networks are, all weights together.
+fn apart(a: &Tensors, b: &Tensors) -> f64 {
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    let square = |key: &String| (&a[key] - &b[key]).square().sum(None).double_value(&[]);
+    a.keys().map(square).sum::<f64>().sqrt()
+}
+
+/// The embedded weights that training starts from.
+fn start() -> Tensors {
+    let trunk = Backbone::new(Architecture::OpenFace, tch::Device::Cpu);
+    Source::resolve(None, Architecture::OpenFace).unwrap().load_into(&trunk).unwrap();
+    trunk.params.snapshot().into_iter().collect()
+}
+
+#[test]
+fn a_batch_in_pieces_learns_what_a_batch_in_one_piece_learns() {
+    let folder = tempfile::tempdir().unwrap();
+    write_faces(&folder.path().join("faces"));
+    let way = |out: &str, flags: &[&str]| trained(folder.path(), out, "1", flags).0;
+    // The last layer alone is linear in its weights: nothing to blow a rounding up.
+    let last = ["--unfreeze-every", "9"];
+    let (whole, pieces) =
+        (way("a", &last), way("b", &[&last[..], &["--micro-batch", "3"]].concat()));
+    let (off, moved) = (apart(&whole, &pieces), apart(&whole, &start()));
+    assert!(off < 1e-5 * moved, "{off:e} apart, on a way of {moved:e}");
+
+    let (whole, pieces) = (way("c", &[]), way("d", &["--micro-batch", "3"]));
+    let (off, moved) = (apart(&whole, &pieces), apart(&whole, &start()));
+    // In float32 a rounding here or there turns a ReLU far below.
+    assert!(off < 3e-2 * moved, "{off:e} apart, on a way of {moved:e}");
+    // Triplets mined within pieces would be others, as with another margin.
+    let far = apart(&whole, &way("e", &["--margin", "0.3"]));
+    assert!(far > 10.0 * off, "{far:e} apart with another margin, {off:e} in pieces");
+
+    let bn = [&TRAIN[..], &["--micro-batch", "3", "--bn", "train"]].concat();
+    let said = fail(folder.path(), &bn);
+    assert!(said.contains("--micro-batch needs --bn eval"), "{said}");
+}
+
+#[test]
+fn kept_maps_of_frozen_blocks_change_nothing_but_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    write_faces(&folder.path().join("faces"));
+    let blocks = "layer1,layer2,layer6,layer7,layer9,layer10,layer14,layer15,layer16";
+    let flags = |more: [&'static str; 4]| {
+        [&["--freeze", blocks, "--crop", "off", "--jitter", "off"], &more[..]].concat()
+    };
+    let nowhere = flags(["--cache-memory", "0", "--cache-disk", "0"]);
+    let on_disk = flags(["--cache-memory", "0", "--cache-disk", "100"]);
+    let in_memory = flags(["--cache-memory", "100", "--cache-disk", "0"]);
+    let (computed, said) = trained(folder.path(), "computed", "1", &nowhere);
+    assert!(said.contains("computed anew each time"), "{said}");
+    for (out, flags, place) in [("disk", on_disk, "on disk"), ("memory", in_memory, "in memory")] {
+        let (kept, said) = trained(folder.path(), out, "1", &flags);
+        let note = "the output of the 6 frozen stages is computed once and kept";
+        assert!(said.contains(&format!("{note} {place}")), "{said}");
+        let (off, moved) = (apart(&computed, &kept), apart(&computed, &start()));
+        assert!(off < 2e-3 * moved, "{place}: {off:e} apart, on a way of {moved:e}");
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("disk")).unwrap().collect();
+    assert_eq!(left.len(), 8, "the map file must not outlive the run: {left:?}");
+    // With random crops the maps of training pictures cannot be kept; the blocks rest all the same.
+    let (cropped, _) = trained(folder.path(), "cropped", "1", &["--freeze", blocks]);
+    assert!(
+        cropped["layer16.seq_list.0.1_conv.weight"] == computed["layer16.seq_list.0.1_conv.weight"]
+    );
+    assert!(cropped["layer25.weight"] != computed["layer25.weight"]);
+}
+
+#[test]
+fn stages_join_the_training_from_the_top_down() {
+    let folder = tempfile::tempdir().unwrap();
+    write_faces(&folder.path().join("faces"));
+    let (start, said) = trained(folder.path(), "one", "1", &["--unfreeze-every", "1"]);
+    assert!(said.contains("from epoch 1 on 1 of 11 stages train, down to layer25"), "{said}");
+    let (end, said) = trained(folder.path(), "three", "3", &["--unfreeze-every", "1"]);
+    assert!(said.contains("from epoch 3 on 3 of 11 stages train, down to layer19"), "{said}");
+    let moved = |key: &str| !start[key].equal(&end[key]);
+    assert!(moved("layer25.weight") && moved("layer21.seq_list.0.1_conv.weight"));
+    assert!(
+        moved("layer19.seq_list.0.1_conv.weight") && !moved("layer18.seq_list.0.1_conv.weight")
+    );
+}
+
+#[test]
+fn lower_layers_learn_slower_and_long_gradients_are_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    write_faces(&folder.path().join("faces"));
+    let (even, _) = trained(folder.path(), "even", "1", &[]);
+    let (slow, _) = trained(folder.path(), "slow", "1", &["--lr-decay-by-layer", "0.1"]);
+    let start = start();
+    let way = |to: &Tensors, key: &str| (&to[key] - &start[key]).norm().double_value(&[]);
+    // The first stage is ten below the top: it moves by 1e-10 of what it moves otherwise.
+    assert!(way(&even, "layer1.weight") > 1e-5);
+    assert!(way(&slow, "layer1.weight") < 1e-3 * way(&even, "layer1.weight"));
+
+    let (_, said) = trained(folder.path(), "clip", "1", &["--clip-grad-norm", "0.001"]);
+    assert!(said.contains("gradient "), "{said}");
+    let table = std::fs::read_to_string(folder.path().join("clip/metrics.csv")).unwrap();
+    assert!(table.lines().next().unwrap().contains("grad_norm"), "{table}");
+    for (flag, value) in [("--clip-grad-norm", "0"), ("--lr-decay-by-layer", "1.5")] {
+        let said = fail(folder.path(), &[&TRAIN[..], &[flag, value]].concat());
+        assert!(said.contains(&format!("{flag} {value}")), "{said}");
+    }
+}
+
+#[test]
+fn an_embedding_layer_and_an_input_size_go_through_all_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_faces(&folder.join("faces"));
+    let trunk = ["--backbone", "vgg11", "--weights", "none", "--input-size", "40"];
+    let train = ["train-triplet", "--data", "faces", "--epochs", "1", "-p", "4", "-k", "2"];
+    run(folder, &[&train[..], &trunk, &["--embedding-dim", "12"]].concat());
+    let card = ModelCard::peek(&folder.join("runs/triplet/best.safetensors")).unwrap();
+    assert_eq!((card.embedding_dim, card.embedding_layer, card.input.size), (12, true, 40));
+    run(folder, &["train-classifier"]);
+    let model = TensorFile::read(&folder.join("runs/classifier/best.safetensors")).unwrap();
+    assert_eq!(model.tensors["embedding.weight"].size(), [12, 512]);
+    assert_eq!(model.tensors["classifier.weight"].size(), [4, 12]);
+    assert_eq!(run(folder, &["classify", "faces/ada/1.png"]).lines().count(), 1);
+    run(folder, &["embed", "faces", "--out", "rows.npy"]);
+
+    // The layer is kept when the file is fine-tuned further, and missed when it is not asked for.
+    let again = ["--weights", "runs/triplet/best.safetensors", "--backbone", "vgg11"];
+    let sizes = ["--input-size", "40", "--embedding-dim", "12", "--out", "again"];
+    run(folder, &[&train[..], &again, &sizes].concat());
+    let said = fail(folder, &[&train[..], &again, &["--input-size", "40"]].concat());
+    assert!(said.contains("embedding.weight"), "{said}");
+    let said = fail(folder, &[&train[..], &trunk[..4], &["--input-size", "31"]].concat());
+    assert!(said.contains("at least 32x32"), "{said}");
+}
+
+#[test]
+fn a_classifier_goes_on_any_untouched_trunk() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_faces(&folder.join("faces"));
+    let base = ["train-classifier", "--data", "faces", "--epochs", "2"];
+    let vgg = ["--backbone", "vgg11", "--trunk", "none", "--input-size", "32"];
+    run(folder, &[&base[..], &vgg].concat());
+    let card = ModelCard::peek(&folder.join("runs/classifier/best.safetensors")).unwrap();
+    assert_eq!((card.architecture.name(), card.input.size), ("vgg11", 32));
+    assert_eq!(run(folder, &["classify", "faces/ada/1.png"]).lines().count(), 1);
+    let model = ["--backbone", "vgg16", "--trunk", "runs/classifier/best.safetensors"];
+    let said = fail(folder, &[&base[..], &model].concat());
+    assert!(said.contains("vgg11 trunk"), "{said}");
+}
