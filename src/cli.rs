@@ -230,6 +230,35 @@ pub enum WeightsAction {
         #[arg(long)]
         json: bool,
     },
+    /// Compare a network layer by layer with what PyTorch computed; the exit code is 0 where they
+    /// agree, else 1
+    Verify(Verify),
+}
+
+/// Flags of `weights verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// A weight file of any format, or a model file
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// What PyTorch computed with it, written by tests/parity/reference.py
+    #[arg(long, value_name = "FILE")]
+    pub against: PathBuf,
+    /// The architecture, where it shall be no other than this
+    #[arg(long, value_enum)]
+    pub backbone: Option<Architecture>,
+    /// Keys that begin so may be missing; layers are compared then, and no results
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
+    pub allow_missing: Vec<String>,
+    /// The largest relative difference of outputs and layers
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-5)]
+    pub tolerance: f64,
+    /// The largest relative difference of gradients
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-4)]
+    pub gradient_tolerance: f64,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `export`.

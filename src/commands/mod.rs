@@ -16,6 +16,7 @@ mod train_classifier;
 mod train_triplet;
 mod trunk;
 mod tsne;
+mod verify;
 mod weights;
 
 use std::io::Write;
