@@ -56,8 +56,11 @@ pub struct SingleFile {
     pub file: String,
     /// The folder it goes to, from the project's folder.
     pub folder: String,
-    /// Where it lies, tried in order.
+    /// Where it lies, tried in order; nowhere where only its user can get it.
+    #[serde(default)]
     pub urls: Vec<String>,
+    /// How its user gets it.
+    pub how: Option<String>,
     /// Its SHA-256, or the first digits of it.
     pub sha256: Option<String>,
     /// Whom to credit.

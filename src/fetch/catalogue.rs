@@ -108,7 +108,7 @@ fn of_dataset(set: Dataset) -> Item {
 fn of_file(file: SingleFile) -> Item {
     Item {
         place: format!("{}/{}", file.folder, file.file),
-        how: format!("get {} from where it is published", file.file),
+        how: file.how.unwrap_or_else(|| format!("get {} from where it is published", file.file)),
         name: file.name,
         title: file.title,
         origins: file.urls.into_iter().map(Origin::Url).collect(),
