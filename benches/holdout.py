@@ -1,10 +1,11 @@
 """The figures of the README on pictures nothing was chosen on.
 
-    python3 benches/holdout.py FACES STRANGERS WORK
+    python3 benches/holdout.py FACES STRANGERS WORK [train-triplet flags]
 
 Puts one picture in five of every identity of FACES aside, at random, before anything else. Trains on
-the others with the defaults, and a classifier on the untouched trunk with the same split, and
-measures both on the pictures put aside and on STRANGERS. WORK is created and holds all of it.
+the others with the defaults or the flags given, and a classifier on the untouched trunk with the
+same split, and measures both on the pictures put aside and on STRANGERS (`none` leaves them out).
+WORK is created and holds all of it.
 """
 
 import json
@@ -12,6 +13,7 @@ import pathlib
 import random
 import subprocess
 import sys
+import time
 
 VISAGE = pathlib.Path(__file__).parent.parent / "target/release/visage"
 FIGURES = ("pictures", "accuracy", "knn_accuracy", "knn_leave_one_out", "named", "named_right", "ece")
@@ -23,7 +25,14 @@ def visage(work, *arguments):
     ).stdout
 
 
-def main(faces, strangers, work):
+def untouched(flags):
+    """The flags that build the same trunk without training."""
+    own = {"--weights": "--trunk", "--backbone": "--backbone", "--input-size": "--input-size"}
+    pairs = [(own[name], value) for name, value in zip(flags, flags[1:]) if name in own]
+    return [word for pair in pairs for word in pair] or ["--trunk", "openface-nn4-distilled"]
+
+
+def main(faces, strangers, work, flags):
     random.seed(20)
     for identity in sorted(path for path in faces.iterdir() if path.is_dir()):
         pictures = sorted(path.name for path in identity.iterdir())
@@ -33,22 +42,26 @@ def main(faces, strangers, work):
             folder = work / ("test" if index < aside else "train") / identity.name
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(identity / name)
-    visage(work, "train-triplet", "--data", "train")
+    start = time.monotonic()
+    visage(work, "train-triplet", "--data", "train", *flags)
+    print(f"train-triplet took {(time.monotonic() - start) / 60:.1f} minutes")
     visage(work, "train-classifier")
-    untouched = ["--trunk", "openface-nn4-distilled", "--out", "runs/untouched"]
-    split = ["--data", "train", "--split", "runs/triplet/split.csv"]
-    visage(work, "train-classifier", *split, *untouched)
+    split = ["--data", "train", "--split", "runs/triplet/split.csv", "--out", "runs/untouched"]
+    visage(work, "train-classifier", *split, *untouched(flags))
     for run in ("untouched", "classifier"):
         model = f"runs/{run}/best.safetensors"
-        data = ["--data", "test", "--strangers", str(strangers)]
+        data = ["--data", "test"] + (["--strangers", strangers] if strangers != "none" else [])
         report = json.loads(visage(work, "evaluate", "--model", model, *data, "--json"))
         print(run)
         for figure in FIGURES:
             print(f"  {figure:<20}{report[figure]:.4f}")
-        print(f"  {'strangers UNKNOWN':<20}{report['strangers']['unknown_rate']:.4f}")
+        if strangers != "none":
+            print(f"  {'strangers UNKNOWN':<20}{report['strangers']['unknown_rate']:.4f}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    if len(sys.argv) < 4:
         sys.exit(__doc__)
-    main(*(pathlib.Path(argument).resolve() for argument in sys.argv[1:]))
+    faces, strangers, work = sys.argv[1:4]
+    strangers = strangers if strangers == "none" else str(pathlib.Path(strangers).resolve())
+    main(pathlib.Path(faces).resolve(), strangers, pathlib.Path(work).resolve(), sys.argv[4:])

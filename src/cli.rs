@@ -12,7 +12,7 @@ use crate::data::strip_folder::CutLayout;
 use crate::device::DeviceChoice;
 use crate::export::{Batch, Format};
 use crate::models::Architecture;
-use crate::train::settings::{ClassifierSettings, TripletSettings};
+use crate::train::settings::{ClassifierSettings, PairSettings, TripletSettings};
 use crate::{Error, Result};
 
 /// Train a face recogniser on folders of pictures, and ask it who is on a picture.
@@ -55,6 +55,8 @@ pub enum Command {
     /// Fine-tune a trunk with triplet loss: one picture of a person near the others, far from
     /// everybody else's
     TrainTriplet(Box<Configured<TripletSettings>>),
+    /// Train a network that tells whether two pictures show one person
+    TrainPairs(Box<Configured<PairSettings>>),
     /// Train a linear classifier on the frozen trunk of a triplet run
     TrainClassifier(Box<Configured<ClassifierSettings>>),
     /// Name the faces on pictures
@@ -388,6 +390,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli> {
     if let Some((name, flags)) = matches.subcommand() {
         match &mut cli.command {
             Command::TrainTriplet(command) => command.fill(name, flags)?,
+            Command::TrainPairs(command) => command.fill(name, flags)?,
             Command::TrainClassifier(command) => command.fill(name, flags)?,
             _ => {}
         }

@@ -1,8 +1,11 @@
 //! A labelled folder opened for training: pictures decoded, split drawn or read, parts counted.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::output::{count, identities};
+use crate::data::celeba::{Celeba, CelebaFiles, CelebaPart};
+use crate::data::disjoint::disjoint;
 use crate::data::split::{Part, Split};
 use crate::data::{FaceFolder, Source, near_duplicates, picture, source};
 use crate::recognise::DataCard;
@@ -106,6 +109,89 @@ pub fn open(
         validation: parts.validation.len(),
     };
     Ok(Dataset { folder, split, parts, card })
+}
+
+/// Opens people to train pairs on: a folder of identities, or CelebA. Nobody is in two parts;
+/// CelebA's official parts are kept where their file is there, and its test part is left out.
+///
+/// # Errors
+/// No usable data, or a split that does not fit it.
+pub fn open_people(settings: &DataSettings, size: u32, say: &Reporter) -> Result<Dataset> {
+    let Source { path, name, note } = source::resolve(settings.data.as_deref(), Path::new("."))?;
+    if let Some(note) = note {
+        say.line(&note);
+    }
+    let (folder, split) = match CelebaFiles::find(&path) {
+        Ok(files) => celeba(&files, settings, size, say)?,
+        Err(_) => {
+            let reading = Reading::Train { strict: settings.strict };
+            let folder = open_folder(&path, reading, size, say)?;
+            let people = disjoint(folder.identities.len(), settings.val_fraction, settings.seed)?;
+            let parts = folder.pictures.iter().map(|face| people[face.identity]).collect();
+            (folder, Split { parts, notes: Vec::new() })
+        }
+    };
+    let split = match &settings.split {
+        Some(file) => Split::read_csv(file, &folder)?,
+        None => split,
+    };
+    let parts = Parts {
+        labels: folder.labels(),
+        train: split.indices(Part::Train),
+        validation: split.indices(Part::Validation),
+    };
+    let people = |pictures: &[usize]| {
+        let owners: BTreeSet<usize> = pictures.iter().map(|&i| parts.labels[i]).collect();
+        identities(owners.len())
+    };
+    say.line(&format!(
+        "data: {name}, {} of {}: {} of {} to train, {} of {} to validate",
+        count(folder.pictures.len(), "picture"),
+        identities(folder.identities.len()),
+        parts.train.len(),
+        people(&parts.train),
+        parts.validation.len(),
+        people(&parts.validation),
+    ));
+    let card = DataCard {
+        path: path.to_string_lossy().into_owned(),
+        fingerprint: folder.fingerprint(),
+        train: parts.train.len(),
+        validation: parts.validation.len(),
+    };
+    Ok(Dataset { folder, split, parts, card })
+}
+
+fn celeba(
+    files: &CelebaFiles,
+    settings: &DataSettings,
+    size: u32,
+    say: &Reporter,
+) -> Result<(FaceFolder, Split)> {
+    let mut celeba = Celeba::open(files, settings.val_fraction, settings.seed)?;
+    let of_test = celeba.parts.iter().filter(|part| **part == CelebaPart::Test).count();
+    if of_test > 0 {
+        let which = count(of_test, "picture");
+        celeba.notes.push(format!("{which} of the official test part left out"));
+        let keep: Vec<bool> = celeba.parts.iter().map(|part| *part != CelebaPart::Test).collect();
+        let mut kept = keep.iter();
+        celeba.pictures.retain(|_| kept.next().copied().unwrap_or(true));
+        celeba.parts.retain(|part| *part != CelebaPart::Test);
+    }
+    let bar = say.progress("reading pictures", celeba.pictures.len() as u64, "pictures");
+    let (folder, parts) = celeba.read(settings.strict, size, &|_, _| bar.inc(1))?;
+    bar.finish();
+    for note in &folder.notes {
+        say.line(&format!("note: {note}"));
+    }
+    for (path, reason) in &folder.unreadable {
+        say.warn(&format!("skipped {}: {reason}", path.display()));
+    }
+    let part = |part: &CelebaPart| match part {
+        CelebaPart::Train => Part::Train,
+        CelebaPart::Validation | CelebaPart::Test => Part::Validation,
+    };
+    Ok((folder, Split { parts: parts.iter().map(part).collect(), notes: Vec::new() }))
 }
 
 fn split(

@@ -7,12 +7,14 @@ mod embed;
 mod evaluate;
 mod export;
 mod fetch;
+mod given_triplets;
 mod models;
 mod output;
 mod prepare;
 mod strangers;
 mod stream;
 mod train_classifier;
+mod train_pairs;
 mod train_triplet;
 mod trunk;
 mod tsne;
@@ -68,6 +70,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let context = Context::new(cli.common);
     match cli.command {
         Command::TrainTriplet(command) => train_triplet::run(&context, command.settings),
+        Command::TrainPairs(command) => train_pairs::run(&context, command.settings),
         Command::TrainClassifier(command) => train_classifier::run(&context, command.settings),
         Command::Classify(flags) => classify::run(&context, &flags),
         Command::Evaluate(flags) => evaluate::run(&context, &flags),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::given_triplets;
 use super::output::{count, line, percent, quoted};
 use super::trunk::{Bare, Built};
 use super::{Context, dataset};
@@ -25,6 +26,9 @@ use crate::{Error, Result};
 
 pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<ExitCode> {
     settings.check()?;
+    if let Some(path) = settings.triplets.clone() {
+        return given_triplets::run(context, settings, &path);
+    }
     let say = &context.say;
     let device = context.device()?;
     tch::manual_seed(settings.data.seed as i64);

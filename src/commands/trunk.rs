@@ -35,7 +35,6 @@ impl Bare<'_> {
     /// # Errors
     /// Weights that are not there or do not fit, or a size that cannot be.
     pub fn build(&self, device: Device) -> Result<Built> {
-        let source = Source::resolve(self.weights, self.architecture)?;
         let options = BuildOptions { embedding_dim: self.embedding_dim, ..BuildOptions::default() };
         let mut backbone = Backbone::build(self.architecture, device, &options)?;
         if let Some(side) = self.input_size {
@@ -44,16 +43,31 @@ impl Bare<'_> {
         // --embedding-dim asks for a layer that most files do not have.
         let mut allow_missing = self.allow_missing.to_vec();
         allow_missing.extend(self.embedding_dim.map(|_| EMBEDDING_LAYER.to_owned()));
-        let report = source.load_with(&backbone, &allow_missing)?;
-        let line = format!(
-            "{}, {:.1} M parameters, {}{}",
-            self.architecture.name(),
-            backbone.params.parameter_count() as f64 / 1e6,
-            source.describe(),
-            report.map(|report| format!(": {report}")).unwrap_or_default(),
-        );
+        let (source, line) = load_into(&backbone, self.weights, &allow_missing)?;
         Ok(Built { backbone, source, line })
     }
+}
+
+/// Loads weights (a name, a file or `none`; the architecture's own where not given) into a trunk;
+/// where they came from, and a line that tells all of that.
+///
+/// # Errors
+/// Weights that are not there or do not fit.
+pub fn load_into(
+    backbone: &Backbone,
+    weights: Option<&str>,
+    allow_missing: &[String],
+) -> Result<(Source, String)> {
+    let source = Source::resolve(weights, backbone.architecture)?;
+    let report = source.load_with(backbone, allow_missing)?;
+    let line = format!(
+        "{}, {:.1} M parameters, {}{}",
+        backbone.architecture.name(),
+        backbone.params.parameter_count() as f64 / 1e6,
+        source.describe(),
+        report.map(|report| format!(": {report}")).unwrap_or_default(),
+    );
+    Ok((source, line))
 }
 
 /// A trunk, and the split it was trained with where that lies beside its model file.

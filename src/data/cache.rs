@@ -1,5 +1,6 @@
 //! All pictures of a data set as one tensor: decoded once, read every epoch.
 
+use image::RgbImage;
 use tch::{Device, Kind, Tensor};
 
 use super::FaceFolder;
@@ -18,7 +19,15 @@ impl FaceCache {
     /// # Errors
     /// Where libtorch cannot hold them.
     pub fn new(folder: &FaceFolder, device: Device) -> Result<Self> {
-        Ok(Self { pixels: to_tensor(&folder.fitted)?.f_to_device(device)? })
+        Self::of(&folder.fitted, device)
+    }
+
+    /// The same of pictures of one size, wherever they are from.
+    ///
+    /// # Errors
+    /// Where libtorch cannot hold them.
+    pub fn of(pictures: &[RgbImage], device: Device) -> Result<Self> {
+        Ok(Self { pixels: to_tensor(pictures)?.f_to_device(device)? })
     }
 
     /// The number of pictures.

@@ -5,12 +5,11 @@
 //! triplets.csv   anchor,positive,negative[,identity,other]         (paths beside the list)
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use image::RgbImage;
 use rand::RngExt;
-use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use super::disjoint::disjoint;
@@ -174,49 +173,59 @@ impl TripletSet {
         self.triplets.is_empty()
     }
 
-    /// All triplets in the order of an epoch, which the seed and its number decide.
-    pub fn epoch(&self, epoch: usize, seed: u64) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        order.shuffle(&mut generator(seed, Purpose::Triplets, epoch as u64 + 2));
-        order
-    }
-
-    /// A triplet's pictures, each [`fit`] to `size` x `size` pixels.
+    /// Every picture once, [`fit`] to `size` x `size` pixels, and each triplet as three of their
+    /// numbers. Decoded on all cores; `progress` is called for each file.
     ///
     /// # Errors
-    /// There is no such triplet; a file that cannot be decoded or, as a strip, not be cut.
-    pub fn load(&self, index: usize, size: u32) -> Result<[RgbImage; 3]> {
-        let Some(triplet) = self.triplets.get(index) else {
-            return Err(Error::Data(format!("triplet {index} of {}", self.len())));
-        };
-        let mut strips: HashMap<&Path, [RgbImage; 3]> = HashMap::new();
-        let mut load = |panel: &'_ Panel| -> Result<RgbImage> {
-            let Some(third) = panel.third else { return Ok(fit(&decode(&panel.file)?, size)) };
-            let known = triplet.panels.iter().find(|own| own.file == panel.file);
-            let file = known.map_or(Path::new(""), |own| own.file.as_path());
-            if !strips.contains_key(file) {
-                strips.insert(file, cut_file(file)?);
+    /// A file that cannot be decoded or, as a strip, not be cut.
+    pub fn pictures(
+        &self,
+        size: u32,
+        progress: &(dyn Fn() + Sync),
+    ) -> Result<(Vec<RgbImage>, Vec<[usize; 3]>)> {
+        let panels = || self.triplets.iter().flat_map(|triplet| &triplet.panels);
+        let mut wanted: BTreeMap<&Path, BTreeSet<Option<usize>>> = BTreeMap::new();
+        for panel in panels() {
+            wanted.entry(&panel.file).or_default().insert(panel.third);
+        }
+        let loaded: Vec<Result<Vec<RgbImage>>> = wanted
+            .par_iter()
+            .map(|(file, thirds)| {
+                let is_strip = thirds.iter().any(Option::is_some);
+                let cut = if is_strip { Some(cut_file(file)?) } else { None };
+                let picture = |third: &Option<usize>| match third {
+                    None => Ok(fit(&decode(file)?, size)),
+                    Some(third) => {
+                        let found = cut.as_ref().and_then(|cut| cut.get(*third));
+                        let missing = || Error::Data(format!("{}: no third", file.display()));
+                        Ok(fit(found.ok_or_else(missing)?, size))
+                    }
+                };
+                let pictures = thirds.iter().map(picture).collect();
+                progress();
+                pictures
+            })
+            .collect();
+        let mut pictures = Vec::new();
+        let mut number: HashMap<(&Path, Option<usize>), usize> = HashMap::new();
+        for ((file, thirds), loaded) in wanted.iter().zip(loaded) {
+            for (third, picture) in thirds.iter().zip(loaded?) {
+                number.insert((file, *third), pictures.len());
+                pictures.push(picture);
             }
-            let picture = strips.get(file).and_then(|thirds| thirds.get(third));
-            let missing = || Error::Data(format!("{}: no third {third}", file.display()));
-            Ok(fit(picture.ok_or_else(missing)?, size))
-        };
-        let [anchor, positive, negative] = &triplet.panels;
-        Ok([load(anchor)?, load(positive)?, load(negative)?])
+        }
+        let of = |panel: &Panel| number.get(&(panel.file.as_path(), panel.third)).copied();
+        let triplets = self.triplets.iter().filter_map(|triplet| {
+            let [anchor, positive, negative] = &triplet.panels;
+            Some([of(anchor)?, of(positive)?, of(negative)?])
+        });
+        Ok((pictures, triplets.collect()))
     }
 
-    /// The triplets of `order` in batches of at most `batch`, decoded on all cores, one batch at a
-    /// time.
-    pub fn batches<'a>(
-        &'a self,
-        order: &'a [usize],
-        batch: usize,
-        size: u32,
-    ) -> impl Iterator<Item = Result<Vec<[RgbImage; 3]>>> + use<'a> {
-        order.chunks(batch.max(1)).map(move |indices| {
-            let loaded: Vec<_> = indices.par_iter().map(|&index| self.load(index, size)).collect();
-            loaded.into_iter().collect()
-        })
+    /// The number of files that [`pictures`](Self::pictures) reads.
+    pub fn files(&self) -> usize {
+        let panels = self.triplets.iter().flat_map(|triplet| &triplet.panels);
+        panels.map(|panel| &panel.file).collect::<BTreeSet<_>>().len()
     }
 }
 
@@ -328,7 +337,7 @@ mod tests {
         let (_root, set) = drawn();
         let (train, validation) = set.split(0.34, 4).unwrap();
         assert_eq!((train.len(), validation.len(), set.len()), (16, 8, 24));
-        let names = |set: &TripletSet| -> std::collections::BTreeSet<String> {
+        let names = |set: &TripletSet| -> BTreeSet<String> {
             set.triplets.iter().flat_map(|t| t.panels.iter().map(owner)).collect()
         };
         assert!(names(&train).is_disjoint(&names(&validation)));
@@ -340,6 +349,11 @@ mod tests {
         assert_eq!(set.split(0.34, 4).unwrap(), (train, validation));
         let (all, none) = set.split(0.0, 4).unwrap();
         assert_eq!((&all.triplets, none.len()), (&set.triplets, 0));
+    }
+
+    fn shown(set: &TripletSet, index: usize, size: u32) -> [RgbImage; 3] {
+        let (pictures, triplets) = set.pictures(size, &|| ()).unwrap();
+        triplets[index].map(|number| pictures[number].clone())
     }
 
     #[test]
@@ -357,13 +371,13 @@ mod tests {
         let set = TripletSet::open(root.path()).unwrap();
         let owners: Vec<usize> = set.triplets.iter().map(|triplet| triplet.identity).collect();
         assert_eq!((owners.as_slice(), set.people.len()), ([0, 1, 0, 2, 3].as_slice(), 4));
-        assert_eq!(set.load(2, 32).unwrap(), [1, 3, 5].map(scene));
+        assert_eq!(shown(&set, 2, 32), [1, 3, 5].map(scene));
         let (train, validation) = set.split(0.5, 1).unwrap();
         assert_eq!(train.len() + validation.len(), 5);
         for triplet in train.triplets.iter().chain(&validation.triplets) {
             assert!(triplet.other.is_some_and(|other| other != triplet.identity));
         }
-        let loaded = train.load(0, 16).unwrap();
+        let loaded = shown(&train, 0, 16);
         assert!(loaded.iter().all(|picture| picture.dimensions() == (16, 16)));
     }
 
@@ -382,8 +396,8 @@ mod tests {
         std::fs::write(&other, "negative,anchor,positive\n3.png,1.png,2.png\n").unwrap();
         let files = TripletSet::open(&other).unwrap();
         assert_eq!((files.people.len(), files.triplets[0].other), (1, None));
-        assert_eq!(files.load(0, 32).unwrap(), strips.load(0, 32).unwrap());
-        assert_eq!(files.load(0, 32).unwrap(), [1, 2, 3].map(scene));
+        assert_eq!(shown(&files, 0, 32), shown(&strips, 0, 32));
+        assert_eq!(shown(&files, 0, 32), [1, 2, 3].map(scene));
 
         let says = |text: &str, part: &str| {
             std::fs::write(&list, text).unwrap();
@@ -397,14 +411,21 @@ mod tests {
     }
 
     #[test]
-    fn batches_come_in_the_order_of_a_seeded_epoch() {
-        let (_root, set) = drawn();
-        let order = set.epoch(1, 7);
-        assert_ne!(order, set.epoch(2, 7));
-        assert_eq!(order, set.epoch(1, 7));
-        let batches: Vec<_> = set.batches(&order, 10, 24).map(Result::unwrap).collect();
-        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 4]);
-        assert_eq!(batches[2][3], set.load(order[23], 24).unwrap());
-        assert!(set.load(24, 24).is_err());
+    fn every_picture_is_read_once_however_many_triplets_show_it() {
+        let (root, set) = drawn();
+        let read = std::sync::atomic::AtomicUsize::new(0);
+        let step = || {
+            read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        };
+        let (pictures, triplets) = set.pictures(24, &step).unwrap();
+        assert_eq!((read.into_inner(), set.files()), (pictures.len(), pictures.len()));
+        assert_eq!((pictures.len() <= 18, triplets.len()), (true, 24));
+        for (numbers, triplet) in triplets.iter().zip(&set.triplets) {
+            for (number, panel) in numbers.iter().zip(&triplet.panels) {
+                assert_eq!(pictures[*number], fit(&decode(&panel.file).unwrap(), 24));
+            }
+        }
+        std::fs::write(root.path().join("a/0.png"), "no picture").unwrap();
+        assert!(set.pictures(24, &|| ()).unwrap_err().to_string().contains("0.png"));
     }
 }

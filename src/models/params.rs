@@ -67,14 +67,17 @@ impl Params {
     }
 
     /// Freezes the parameters whose key starts with one of `prefixes`, on whole path components:
-    /// `layer1` freezes `layer1.weight` and not `layer14.…`. Returns how many tensors it froze.
+    /// `layer1` freezes `layer1.weight` and not `layer14.…`, and `all` freezes all of them. Returns
+    /// how many tensors it froze.
     ///
     /// # Errors
     /// A prefix that matches nothing is named, with the blocks that exist.
     pub fn freeze(&self, prefixes: &[String]) -> Result<usize> {
         let mut frozen = 0;
         for prefix in prefixes {
-            let matching: Vec<_> = self.below(prefix).collect();
+            let all = prefix == "all";
+            let own = |param: &&Param| param.is_parameter && (all || is_below(&param.name, prefix));
+            let matching: Vec<_> = self.entries.iter().filter(own).collect();
             if matching.is_empty() {
                 return Err(Error::Config(format!(
                     "--freeze {prefix}: no parameter of the trunk starts with it; its blocks are {}",

@@ -17,3 +17,4 @@ pub mod scoring;
 pub mod settings;
 pub mod stages;
 pub mod triplet;
+pub mod tuples;

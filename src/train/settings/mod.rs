@@ -2,6 +2,7 @@
 //! its `config.toml` and what a model file remembers. Defaults and help texts live here only.
 
 mod classifier;
+mod pairs;
 mod triplet;
 mod tuning;
 
@@ -17,6 +18,7 @@ use super::schedule::ScheduleKind;
 use crate::{Error, Result};
 
 pub use classifier::ClassifierSettings;
+pub use pairs::{PairLossKind, PairSettings};
 pub use triplet::TripletSettings;
 pub use tuning::TuningSettings;
 

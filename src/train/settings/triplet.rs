@@ -11,10 +11,14 @@ use super::{
 use crate::metric::Measure;
 use crate::metric::losses::{Hinge, Reduction};
 use crate::metric::miners::Miner;
-use crate::models::Architecture;
+use crate::models::{Architecture, HeadKind};
 use crate::train::objective::LossKind;
 use crate::train::optim::OptimizerKind;
 use crate::{Error, Result};
+
+fn thirty_two() -> usize {
+    32
+}
 
 /// Everything `train-triplet` can be told.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
@@ -45,6 +49,19 @@ pub struct TripletSettings {
     #[arg(long, value_name = "PIXELS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_size: Option<u32>,
+    /// Train a pair network on these triplets instead of mined ones: a folder of strips (three
+    /// pictures in a row: anchor, positive, negative), passport folders, or a list of files
+    #[arg(long, value_name = "FILE|DIR", conflicts_with_all = ["split", "data"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub triplets: Option<PathBuf>,
+    /// With --triplets: what stands on the trunk [default: projection]
+    #[arg(long, value_enum, requires = "triplets")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<HeadKind>,
+    /// With --triplets: triplets in a batch
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[serde(default = "thirty_two")]
+    pub batch_size: usize,
     /// What is learnt from a batch
     #[arg(long, value_enum, default_value_t = LossKind::Triplet)]
     #[serde(default)]
@@ -119,6 +136,21 @@ impl TripletSettings {
         at_least("--identities-per-batch", self.identities_per_batch, 2)?;
         at_least("--pictures-per-identity", self.pictures_per_identity, 2)?;
         at_least("--epochs", self.epochs, 1)?;
+        at_least("--batch-size", self.batch_size, 1)?;
+        if self.triplets.is_some() && self.loss != LossKind::Triplet {
+            return Err(Error::Config(
+                "--triplets: only --loss triplet learns from triplets".into(),
+            ));
+        }
+        if self.triplets.is_some() && self.micro_batch > 0 {
+            return Err(Error::Config(
+                "--micro-batch: not with --triplets; lower --batch-size".into(),
+            ));
+        }
+        if self.head.is_some_and(HeadKind::gives_logit) {
+            let text = "--head: triplets compare distances; take projection, euclidean or passport";
+            return Err(Error::Config(text.into()));
+        }
         self.tuning.check()?;
         self.schedule.check(self.lr())
     }

@@ -11,7 +11,7 @@ use crate::data::augment::Augment;
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct TuningSettings {
-    /// Keep these blocks as they are (`visage models NAME` lists them; any key prefix will do).
+    /// Keep these blocks as they are (`visage models NAME` lists them; any key prefix will do, and `all`).
     /// What frozen blocks make of a picture is computed once where no random change comes before it
     /// (--crop off --jitter off)
     #[arg(long, value_name = "BLOCK,...", value_delimiter = ',')]

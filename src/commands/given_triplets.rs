@@ -1,0 +1,117 @@
+//! `visage train-triplet --triplets`: a pair network on triplets that somebody has put together.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::Context;
+use super::output::count;
+use super::train_pairs::{card, describe_head, learn, settle, trainable};
+use super::trunk::load_into;
+use crate::data::cache::FaceCache;
+use crate::data::people::{Layout, People};
+use crate::data::triplets::TripletSet;
+use crate::device;
+use crate::metric::losses::TripletObjective;
+use crate::models::{HeadKind, PairNet};
+use crate::recognise::DataCard;
+use crate::train::front::Front;
+use crate::train::optim::Optimizer;
+use crate::train::run_folder::RunFolder;
+use crate::train::settings::{BnMode, TripletSettings};
+use crate::train::stages::layer_rates;
+use crate::train::tuples::{Course, Lesson, Question, TupleTask};
+use crate::{Error, Result};
+
+/// The margin where none is given; that of the published passport system.
+const MARGIN: f64 = 0.3;
+
+pub fn run(
+    context: &Context,
+    mut settings: TripletSettings,
+    path: &Path,
+) -> anyhow::Result<ExitCode> {
+    let say = &context.say;
+    let device = context.device()?;
+    let seed = settings.data.seed;
+    tch::manual_seed(seed as i64);
+    let head = *settings.head.get_or_insert(HeadKind::Projection);
+    let (architecture, side) = (settings.backbone, settings.input_size);
+    let net = PairNet::build(architecture, head, settings.embedding_dim, side, device)?;
+    let (source, text) =
+        load_into(&net.backbone, settings.weights.as_deref(), &settings.allow_missing)?;
+    say.line(&format!("trunk: {text}, on {}", device::name(device)));
+    say.line(&describe_head(&net));
+    settle(&mut settings.tuning, &source);
+    settings.check_pieces()?;
+    let params = trainable(&net, &settings.tuning)?;
+
+    let (train, validation) = open(path, settings.data.val_fraction, seed)?;
+    for note in train.notes.iter().chain(&validation.notes) {
+        say.line(&format!("note: {note}"));
+    }
+    say.line(&format!(
+        "data: {}, {} to train, {} of other people to validate",
+        path.display(),
+        count(train.len(), "triplet"),
+        validation.len()
+    ));
+    if train.is_empty() {
+        return Err(
+            Error::Data(format!("{}: no triplet is left to train on", path.display())).into()
+        );
+    }
+    // Both parts as one list of pictures: validation triplets behind the training ones.
+    let mut all = train.clone();
+    all.triplets.extend(validation.triplets.iter().cloned());
+    let bar = say.progress("reading pictures", all.files() as u64, "files");
+    let (pictures, numbers) = all.pictures(net.backbone.input.size, &|| bar.inc(1))?;
+    bar.finish();
+    let faces = FaceCache::of(&pictures, device)?;
+    let (own, held_back) = numbers.split_at(train.len());
+    let questions: Vec<Question> =
+        held_back.iter().flat_map(|&[a, p, n]| [(a, p, true), (a, n, false)]).collect();
+    let loss = TripletObjective {
+        measure: settings.distance,
+        hinge: settings.hinge,
+        margin: *settings.margin.get_or_insert(MARGIN),
+        reduction: settings.reduction,
+    };
+    let lesson = Lesson::Triplets { triplets: own.to_vec(), loss, seed };
+    let data = DataCard {
+        path: path.to_string_lossy().into_owned(),
+        fingerprint: String::new(),
+        train: train.len(),
+        validation: validation.len(),
+    };
+    let card = card(&net, &source, data, seed, super::settings_json(&settings)?);
+    let course = Course {
+        labels: &[],
+        questions,
+        card: &card,
+        batch_statistics: settings.tuning.bn == Some(BnMode::Train),
+        batch: settings.batch_size,
+        seed,
+    };
+    let front = Front::new(&net.backbone, &faces, &settings.tuning, usize::MAX, &settings.out);
+    let mut task = TupleTask::new(&net, front, lesson, course);
+    let lr = settings.lr();
+    let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), params)?;
+    let rates = layer_rates(&net.backbone, settings.tuning.lr_decay_by_layer);
+    optimizer.scale_rates(|name| rates.get(name).copied().unwrap_or(1.0));
+    let run = RunFolder::create(&settings.out, "train-triplet", &settings)?;
+    if let Some(moved) = &run.moved {
+        say.line(&format!("note: the older run is now {}", moved.display()));
+    }
+    let plan = settings.schedule.plan(settings.epochs, lr);
+    learn(context, &mut task, &mut optimizer, &plan, &run)
+}
+
+/// Strips or lists as they are; of passport folders one triplet a photo. Nobody is in both parts.
+fn open(path: &Path, val_fraction: f64, seed: u64) -> Result<(TripletSet, TripletSet)> {
+    let passports = || People::scan(path).ok().filter(|found| found.layout == Layout::Passports);
+    let set = match path.is_dir().then(passports).flatten() {
+        Some(people) => TripletSet::of_people(&people, &people.draw(None, None, seed)),
+        None => TripletSet::open(path)?,
+    };
+    set.split(val_fraction, seed)
+}

@@ -1,0 +1,331 @@
+//! Training of a [`PairNet`] on pairs of pictures, or on triplets somebody else has put together.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use rand::seq::SliceRandom;
+use rand::{SeedableRng, rngs::StdRng};
+use tch::{Device, Kind, Tensor};
+
+use super::fit::{Scores, Step, Task};
+use super::front::Front;
+use super::log::RunLog;
+use super::triplet::mix;
+use crate::Result;
+use crate::data::pairs::PairSampler;
+use crate::eval::roc::roc_auc;
+use crate::eval::unknown::Logistic;
+use crate::eval::verification::{Pairs, accuracy_at, best_threshold};
+use crate::metric::PairLabels;
+use crate::metric::losses::{ContrastiveLoss, PairBceLoss, TripletObjective};
+use crate::models::{Mode, PairNet};
+use crate::recognise::{ModelCard, PairCard, pair_model, recogniser};
+
+/// Two pictures to validate on, and whether they show one person.
+pub type Question = (usize, usize, bool);
+
+/// What a batch is made of and what it is worth.
+#[derive(Debug)]
+pub enum Lesson {
+    /// Pairs drawn anew each epoch from the training pictures.
+    Pairs {
+        /// Draws them.
+        sampler: PairSampler,
+        /// The training pictures.
+        pictures: Vec<usize>,
+        /// Different pairs are the nearest of so many more.
+        hard: usize,
+        /// The loss.
+        loss: PairLoss,
+    },
+    /// Given triplets, in another order each epoch.
+    Triplets {
+        /// Anchor, positive, negative: picture numbers.
+        triplets: Vec<[usize; 3]>,
+        /// The loss.
+        loss: TripletObjective,
+        /// Decides the order.
+        seed: u64,
+    },
+}
+
+/// A loss on pairs.
+#[derive(Debug, Clone, Copy)]
+pub enum PairLoss {
+    /// On the distance of the two vectors.
+    Contrastive(ContrastiveLoss),
+    /// On the head's logit.
+    Bce(PairBceLoss),
+}
+
+/// The training of a pair network.
+#[derive(Debug)]
+pub struct TupleTask<'a> {
+    net: &'a PairNet,
+    front: Front<'a>,
+    lesson: Lesson,
+    labels: &'a [usize],
+    questions: Vec<Question>,
+    card: &'a ModelCard,
+    mode: Mode,
+    batch: usize,
+    seed: u64,
+    /// What the last validation found.
+    pair: PairCard,
+    notes: Vec<String>,
+}
+
+/// The settings of a [`TupleTask`] that are plain values.
+#[derive(Debug)]
+pub struct Course<'a> {
+    /// Every picture's identity; only pairs ask for it.
+    pub labels: &'a [usize],
+    /// The validation pairs.
+    pub questions: Vec<Question>,
+    /// What model files say about the run.
+    pub card: &'a ModelCard,
+    /// The trunk's batch normalisation uses the statistics of the batch.
+    pub batch_statistics: bool,
+    /// Pairs or triplets in a batch.
+    pub batch: usize,
+    /// The seed of the run.
+    pub seed: u64,
+}
+
+impl<'a> TupleTask<'a> {
+    /// Prepares the task.
+    pub fn new(net: &'a PairNet, front: Front<'a>, lesson: Lesson, course: Course<'a>) -> Self {
+        let Course { labels, questions, card, batch_statistics, batch, seed } = course;
+        let pair = PairCard { head: net.kind(), threshold: None, probability: None };
+        let mode = Mode { dropout: true, batch_statistics };
+        let notes = Vec::new();
+        Self { net, front, lesson, labels, questions, card, mode, batch, seed, pair, notes }
+    }
+
+    /// The vectors of some pictures as they are, `[N, D]`.
+    fn vectors(&mut self, pictures: &[usize]) -> Result<Tensor> {
+        let mut parts = Vec::new();
+        for batch in pictures.chunks(recogniser::BATCH) {
+            let (first, maps) = self.front.plain(batch)?;
+            parts.push(tch::no_grad(|| self.net.vectors(first, &maps, Mode::EVAL, Mode::EVAL))?);
+        }
+        Ok(Tensor::f_cat(&parts, 0)?)
+    }
+
+    /// The pairs of an epoch with hard negatives: near in the vectors of now.
+    fn hard_pairs(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>> {
+        let Lesson::Pairs { pictures, .. } = &self.lesson else { return Ok(Vec::new()) };
+        let pictures = pictures.clone();
+        let vectors = self.vectors(&pictures)?.to_device(Device::Cpu).contiguous();
+        let dim = vectors.size().last().map_or(0, |&dim| dim as usize);
+        let values: Vec<f32> = Vec::try_from(vectors.flatten(0, -1))?;
+        let place: HashMap<usize, usize> = pictures.iter().copied().zip(0..).collect();
+        let row = |picture: usize| {
+            let start = place.get(&picture).map_or(0, |row| row * dim);
+            values.get(start..start + dim).unwrap_or_default()
+        };
+        let apart = |a: usize, b: usize| {
+            row(a).iter().zip(row(b)).map(|(x, y)| (x - y) * (x - y)).sum::<f32>()
+        };
+        let Lesson::Pairs { sampler, hard, .. } = &self.lesson else { return Ok(Vec::new()) };
+        let pairs = sampler.epoch_hard(epoch, *hard, apart);
+        Ok(pairs.iter().map(|pair| vec![pair.a, pair.b]).collect())
+    }
+}
+
+impl Task for TupleTask<'_> {
+    fn batches(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>> {
+        self.notes.extend(self.front.begin(epoch)?);
+        let tuples: Vec<Vec<usize>> = match &self.lesson {
+            Lesson::Pairs { hard: 1.., .. } => self.hard_pairs(epoch)?,
+            Lesson::Pairs { sampler, .. } => {
+                sampler.epoch(epoch).iter().map(|pair| vec![pair.a, pair.b]).collect()
+            }
+            Lesson::Triplets { triplets, seed, .. } => {
+                let mut order = triplets.clone();
+                order.shuffle(&mut StdRng::seed_from_u64(mix(*seed, epoch as u64, 0)));
+                order.iter().map(|triplet| triplet.to_vec()).collect()
+            }
+        };
+        Ok(tuples.chunks(self.batch.max(1)).map(|tuples| tuples.concat()).collect())
+    }
+
+    fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    fn step(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Step> {
+        let seed = mix(self.seed, epoch as u64, index as u64);
+        let (first, maps) = self.front.views(batch, seed)?;
+        let vectors = self.net.vectors(first, &maps, self.mode, Mode::TRAIN)?;
+        let arity = if matches!(self.lesson, Lesson::Pairs { .. }) { 2 } else { 3 };
+        let tuples = (batch.len() / arity) as i64;
+        let columns = vectors.view([tuples, arity as i64, vectors.size()[1]]);
+        let column = |at: i64| columns.select(1, at);
+        let (a, b) = (column(0), column(1));
+        let apart = |a: &Tensor, b: &Tensor| {
+            (a - b).square().sum_dim_intlist(1, false, Kind::Float).detach().sqrt()
+        };
+        let (output, measures) = match &self.lesson {
+            Lesson::Pairs { loss, .. } => {
+                let identity = |at: usize| -> Vec<i64> {
+                    batch.iter().skip(at).step_by(2).map(|&i| self.labels[i] as i64).collect()
+                };
+                let device = a.device();
+                let [of_a, of_b] =
+                    [identity(0), identity(1)].map(|i| Tensor::from_slice(&i).to_device(device));
+                let labels = PairLabels::of_identities(&of_a, &of_b);
+                let same = of_a.eq_tensor(&of_b).to_kind(Kind::Float);
+                let mean = |values: &Tensor, mask: &Tensor| {
+                    (values * mask).sum(Kind::Float) / mask.sum(Kind::Float).clamp_min(1.0)
+                };
+                match loss {
+                    PairLoss::Contrastive(loss) => {
+                        let far = apart(&a, &b);
+                        let measures = vec![
+                            ("positive_distance", mean(&far, &same)),
+                            ("negative_distance", mean(&far, &(1.0 - &same))),
+                        ];
+                        (loss.over(&a, &b, &labels), measures)
+                    }
+                    PairLoss::Bce(loss) => {
+                        let logits =
+                            self.net.join(&a, &b, Mode::TRAIN).unwrap_or_else(|| -apart(&a, &b));
+                        let right = logits.gt(0.0).to_kind(Kind::Float).eq_tensor(&same);
+                        let right = right.to_kind(Kind::Float).mean(Kind::Float);
+                        (loss.over(&logits, &labels), vec![("accuracy", right)])
+                    }
+                }
+            }
+            Lesson::Triplets { loss, .. } => {
+                let n = column(2);
+                let (near, far) = (apart(&a, &b), apart(&a, &n));
+                let output = loss.over_rows(&a, &b, &n);
+                let active = &output.active / output.tuples.clamp_min(1);
+                let measures = vec![
+                    ("active", active),
+                    ("positive_distance", near.mean(Kind::Float)),
+                    ("negative_distance", far.mean(Kind::Float)),
+                ];
+                (output, measures)
+            }
+        };
+        output.loss.backward();
+        Ok(Step { loss: output.loss, measures })
+    }
+
+    fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
+        self.notes.extend(self.front.begin(epoch.max(1))?);
+        if self.questions.is_empty() {
+            return Ok(Scores { headline: "no validation pairs".into(), ..Scores::default() });
+        }
+        let mut asked: Vec<usize> = self.questions.iter().flat_map(|&(a, b, _)| [a, b]).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        let vectors = self.vectors(&asked)?;
+        let place = |picture: usize| asked.binary_search(&picture).unwrap_or_default() as i64;
+        let rows = |second: bool| {
+            let rows: Vec<i64> =
+                self.questions.iter().map(|&(a, b, _)| place(if second { b } else { a })).collect();
+            vectors.index_select(0, &Tensor::from_slice(&rows).to_device(vectors.device()))
+        };
+        let distance = pair_model::distances(self.net, &rows(false), &rows(true))?;
+        if distance.iter().any(|value| !value.is_finite()) {
+            return Ok(Scores::diverged());
+        }
+        let same: Vec<bool> = self.questions.iter().map(|&(_, _, same)| same).collect();
+        if log.is_on() {
+            for (tag, kind) in [("distance/same", true), ("distance/different", false)] {
+                let of_kind: Vec<f32> = distance
+                    .iter()
+                    .zip(&same)
+                    .filter(|(_, same)| **same == kind)
+                    .map(|(distance, _)| *distance)
+                    .collect();
+                log.histogram(tag, epoch as u64, &of_kind);
+            }
+        }
+        let closeness: Vec<f64> = distance.iter().map(|d| -f64::from(*d)).collect();
+        let pairs = Pairs { distance, same };
+        let threshold = best_threshold(&pairs);
+        self.pair.threshold = threshold.map(|threshold| threshold.distance);
+        self.pair.probability = Logistic::fit(&closeness, &pairs.same);
+        let (auc, accuracy) = (roc_auc(&pairs), held_out_accuracy(&pairs));
+        let figures = [
+            ("verification", accuracy),
+            ("auc", auc),
+            ("f1", threshold.and_then(|threshold| f1(&pairs, threshold.distance))),
+            ("threshold", self.pair.threshold),
+        ];
+        let percent = |value: Option<f64>| format!("{:.1} %", 100.0 * value.unwrap_or(f64::NAN));
+        Ok(Scores {
+            values: figures.iter().filter_map(|(name, value)| value.map(|v| (*name, v))).collect(),
+            rank: auc.into_iter().collect(),
+            headline: format!(
+                "validation pairs: verification {}, AUC {}",
+                percent(accuracy),
+                percent(auc)
+            ),
+        })
+    }
+
+    fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
+        let card =
+            ModelCard { pair: Some(self.pair.clone()), ..self.card.at(epoch, &scores.values) };
+        pair_model::write(path, &card, self.net)
+    }
+}
+
+/// Balanced accuracy on each half of the pairs with the threshold of the other half, averaged: no
+/// pair is judged by a threshold it has helped to choose.
+fn held_out_accuracy(pairs: &Pairs) -> Option<f64> {
+    let half = |keep: usize| {
+        // Of each kind every second pair.
+        let mut seen = [0usize; 2];
+        let chosen = pairs.distance.iter().zip(&pairs.same).filter(|(_, same)| {
+            let kind = usize::from(**same);
+            seen[kind] += 1;
+            seen[kind] % 2 == keep
+        });
+        let (distance, same) = chosen.map(|(distance, same)| (*distance, *same)).unzip();
+        Pairs { distance, same }
+    };
+    let (first, second) = (half(0), half(1));
+    let across = |on: &Pairs, of: &Pairs| accuracy_at(on, best_threshold(of)?.distance);
+    Some(f64::midpoint(across(&first, &second)?, across(&second, &first)?))
+}
+
+/// F1 of "the same person" below the threshold: 2 TP / (2 TP + FP + FN).
+fn f1(pairs: &Pairs, threshold: f64) -> Option<f64> {
+    let (mut hits, mut wrong) = (0usize, 0usize);
+    for (&distance, &same) in pairs.distance.iter().zip(&pairs.same) {
+        match (f64::from(distance) < threshold, same) {
+            (true, true) => hits += 1,
+            (false, false) => {}
+            _ => wrong += 1,
+        }
+    }
+    (hits + wrong > 0).then(|| 2.0 * hits as f64 / (2 * hits + wrong) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_by_hand() {
+        let distance = vec![0.1, 0.2, 0.3, 0.9, 0.8, 0.7, 0.25, 0.95];
+        let same = vec![true, true, true, true, false, false, false, false];
+        let pairs = Pairs { distance, same };
+        // Below 0.5: three hits, one false alarm, one miss.
+        assert_eq!(f1(&pairs, 0.5), Some(6.0 / 8.0));
+        assert_eq!(f1(&pairs, 0.0), Some(0.0));
+        assert_eq!(f1(&Pairs::default(), 0.5), None);
+        let easy = Pairs {
+            distance: vec![0.1, 0.2, 0.1, 0.2, 0.8, 0.9, 0.8, 0.9],
+            same: vec![true, true, true, true, false, false, false, false],
+        };
+        assert_eq!(held_out_accuracy(&easy), Some(1.0));
+        assert_eq!(held_out_accuracy(&Pairs::default()), None);
+    }
+}

@@ -1,0 +1,124 @@
+//! Pair networks from the command line: on drawn pairs, and on triplets somebody has put together.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
+
+mod common;
+
+use std::path::Path;
+
+use common::{draw, fail, run, text, visage};
+use tch::Device;
+use visage::models::HeadKind;
+use visage::recognise::{ModelKind, PairModel};
+use visage::weights::TensorFile;
+
+/// Eight people of four pictures each.
+fn people(root: &Path) {
+    for identity in 0..8 {
+        let folder = root.join(format!("p{identity}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for picture in 0..4 {
+            draw(identity, picture, 64).save(folder.join(format!("{picture}.png"))).unwrap();
+        }
+    }
+}
+
+#[rustfmt::skip]
+const SMALL: [&str; 12] = [
+    "train-pairs", "--data", "people", "--backbone", "densenet121", "--weights", "none",
+    "--input-size", "32", "--batch-size", "8", "--seed=3",
+];
+
+#[test]
+fn every_head_trains_and_its_model_file_answers_alike_both_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    people(&folder.path().join("people"));
+    for (head, kind, flags) in [
+        ("projection", HeadKind::Projection, vec!["--embedding-dim", "6", "--hard-negatives", "3"]),
+        ("euclidean", HeadKind::Euclidean, vec!["--schedule", "triangular2", "--cycle", "1"]),
+        ("concat", HeadKind::Concat, vec!["--freeze", "all", "--crop", "off", "--jitter", "off"]),
+    ] {
+        let out = format!("runs/{head}");
+        let flags = [&["--head", head, "--epochs", "1", "--out", &out][..], &flags].concat();
+        let said = run(folder.path(), &[&SMALL[..], &flags].concat());
+        assert!(said.contains("AUC") && said.contains("verification"), "{said}");
+        for file in ["best.safetensors", "last.safetensors"] {
+            let path = folder.path().join(&out).join(file);
+            let model = PairModel::load(&path, Device::Cpu).unwrap();
+            assert_eq!((model.card.kind, model.pair.head), (ModelKind::Pairs, kind));
+            let pictures: Vec<_> = [(0, 0), (0, 1), (5, 0)].map(|(i, p)| draw(i, p, 50)).into();
+            let rows = model.vectors(&pictures).unwrap();
+            let row = |at: i64| rows.narrow(0, at, 1);
+            let one = model.distances(&row(0), &row(2)).unwrap()[0];
+            let other = model.distances(&row(2), &row(0)).unwrap()[0];
+            assert!((one - other).abs() < 1e-6, "{head}: {one} one way, {other} the other");
+            let chance = model.probability(one.into()).unwrap();
+            assert!((0.0..=1.0).contains(&chance) && model.pair.threshold.is_some());
+        }
+        let split = std::fs::read_to_string(folder.path().join(&out).join("split.csv")).unwrap();
+        for identity in 0..8 {
+            let own: Vec<_> =
+                split.lines().filter(|row| row.starts_with(&format!("p{identity}/"))).collect();
+            let parts = own.iter().filter(|row| row.ends_with(",train")).count();
+            assert!(own.len() == 4 && (parts == 0 || parts == 4), "p{identity} in both parts");
+        }
+    }
+    // A frozen trunk stays as it was; the head moves.
+    let file =
+        |name: &str| TensorFile::read(&folder.path().join("runs/concat").join(name)).unwrap();
+    let (last, config) = (file("last.safetensors"), "runs/concat/config.toml");
+    let again = ["train-pairs", "--config", config, "--epochs", "2", "--out", "again"];
+    run(folder.path(), &again);
+    let other = TensorFile::read(&folder.path().join("again/last.safetensors")).unwrap();
+    let moved = |key: &str| last.tensors[key] != other.tensors[key];
+    assert!(!moved("features.conv0.weight") && moved("head.last.weight"));
+}
+
+#[test]
+fn given_triplets_train_the_passport_head_on_frozen_convolutions() {
+    let folder = tempfile::tempdir().unwrap();
+    people(&folder.path().join("people"));
+    run(folder.path(), &["prepare", "strips", "people", "strips", "--size", "40", "--count", "3"]);
+    let base =
+        ["train-triplet", "--triplets", "strips", "--backbone", "vgg11", "--weights", "none"];
+    #[rustfmt::skip]
+    let flags = [
+        "--head", "passport", "--embedding-dim", "10", "--input-size", "32", "--freeze", "features",
+        "--distance", "mean-squared", "--optimizer", "sgd", "--lr", "0.001", "--bn", "eval",
+        "--epochs", "1", "--crop", "off", "--jitter", "off",
+    ];
+    let output = visage(folder.path(), &[&base[..], &flags].concat());
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("24 triplets") || said.contains("to train"), "{said}");
+    assert!(said.contains("the output of the 8 frozen stages is computed once"), "{said}");
+    let best = folder.path().join("runs/triplet/last.safetensors");
+    let model = PairModel::load(&best, Device::Cpu).unwrap();
+    assert_eq!((model.pair.head, model.net.dim()), (HeadKind::Passport, 10));
+    assert_eq!(
+        TensorFile::read(&best).unwrap().tensors["classifier.6.weight"].size(),
+        [1000, 4096]
+    );
+
+    let said = fail(folder.path(), &[&base[..], &["--head", "concat"]].concat());
+    assert!(said.contains("triplets compare distances"), "{said}");
+    let said = fail(folder.path(), &[&base[..], &["--loss", "supcon"]].concat());
+    assert!(said.contains("--loss triplet"), "{said}");
+}
+
+#[test]
+fn what_does_not_fit_together_is_said_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    people(&folder.path().join("people"));
+    for (flags, part) in [
+        (vec!["--head", "concat", "--loss", "contrastive"], "answers with a logit"),
+        (vec!["--loss", "bce"], "answers with a distance"),
+        (vec!["--margin", "-1"], "--margin -1"),
+        (vec!["--head", "conv"], "needs a map of 4x4"),
+        (vec!["--pairs", "0"], "--pairs 0"),
+    ] {
+        let said = fail(folder.path(), &[&SMALL[..], &flags].concat());
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let model = folder.path().join("runs/pairs");
+    assert!(!model.exists(), "a run folder although nothing ran");
+}
