@@ -8,10 +8,15 @@
 mod align;
 pub mod augment;
 pub mod cache;
+pub mod celeba;
+pub mod disjoint;
 pub mod folder;
 pub mod manifest;
 pub mod near_duplicates;
 pub mod orl;
+pub mod pairs;
+pub mod pairs_file;
+pub mod people;
 pub mod picture;
 mod random;
 mod resize;
@@ -19,12 +24,19 @@ pub mod sampler;
 pub mod source;
 pub mod split;
 mod split_file;
+pub mod strip_folder;
+pub mod strips;
 #[cfg(test)]
 mod testing;
+pub mod triplets;
 
 pub use augment::Augment;
 pub use cache::FaceCache;
+pub use celeba::Celeba;
 pub use folder::{Face, FaceFolder, Progress};
+pub use pairs::{Pair, PairLabel, PairSampler};
+pub use pairs_file::PairList;
 pub use sampler::PkSampler;
 pub use source::Source;
 pub use split::{Part, Split};
+pub use triplets::TripletSet;

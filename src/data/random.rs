@@ -9,6 +9,9 @@ pub(super) enum Purpose {
     Split = 1,
     Sampler = 2,
     Augment = 3,
+    Pairs = 4,
+    People = 5,
+    Triplets = 6,
 }
 
 /// The generator of (seed, purpose, step). Nothing else matters: a resumed run draws the same

@@ -1,0 +1,376 @@
+//! CelebA as it is published: one folder of pictures, and text files that say who is on each.
+//!
+//! ```text
+//! img_align_celeba/000001.jpg ...   the pictures (also one folder deeper, as some archives have it)
+//! identity_CelebA.txt               `000001.jpg 2880` a line
+//! list_eval_partition.txt           `000001.jpg 0` a line: 0 train, 1 validation, 2 test; optional
+//! ```
+//!
+//! Both text files may start with a line that counts their rows and with one that names the
+//! columns, and may separate them with commas (`list_eval_partition.csv`). Source: Liu et al., Deep
+//! Learning Face Attributes in the Wild, 2015.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use super::Face;
+use super::disjoint::disjoint;
+use super::folder::{count, identities};
+use super::picture::{hidden, is_picture};
+use super::split::Part;
+use crate::{Error, Result};
+
+/// The folder of aligned pictures.
+const PICTURES: &str = "img_align_celeba";
+const IDENTITIES: &str = "identity_CelebA.txt";
+const PARTITIONS: [&str; 2] = ["list_eval_partition.txt", "list_eval_partition.csv"];
+
+/// The official part of a picture, or the drawn one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CelebaPart {
+    /// Weights are fitted to it.
+    Train,
+    /// It chooses the best epoch and the thresholds.
+    Validation,
+    /// It is measured once, at the end; only the official file has it.
+    Test,
+}
+
+/// Where the files of the data set lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CelebaFiles {
+    /// The folder of pictures.
+    pub pictures: PathBuf,
+    /// Who is on them.
+    pub identities: PathBuf,
+    /// The official parts.
+    pub partition: Option<PathBuf>,
+}
+
+impl CelebaFiles {
+    /// Finds the files in the folder that holds them, under their official names.
+    ///
+    /// # Errors
+    /// Names the file that is missing, and where it comes from.
+    pub fn find(folder: &Path) -> Result<Self> {
+        let mut pictures = folder.join(PICTURES);
+        if pictures.join(PICTURES).is_dir() {
+            pictures = pictures.join(PICTURES);
+        }
+        let identities = folder.join(IDENTITIES);
+        for (path, there) in [(&pictures, pictures.is_dir()), (&identities, identities.is_file())] {
+            if !there {
+                return Err(Error::Data(format!(
+                    "{}: is missing; a CelebA folder holds {PICTURES} and {IDENTITIES}, both from \
+                     the data set's own page",
+                    path.display()
+                )));
+            }
+        }
+        let partition = PARTITIONS.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+        Ok(Self { pictures, identities, partition })
+    }
+}
+
+/// The labelled pictures of the data set, or of the slice of it that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Celeba {
+    /// The pictures, in the order of their names; `identity` indexes [`identities`](Self::identities).
+    pub pictures: Vec<Face>,
+    /// The official identity numbers, ascending.
+    pub identities: Vec<u32>,
+    /// The part of each picture.
+    pub parts: Vec<CelebaPart>,
+    /// Rows of the identity file whose picture is not there.
+    pub missing: usize,
+    /// Pictures that no row names.
+    pub unnamed: usize,
+    /// What is remarkable, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Celeba {
+    /// Reads the lists and looks which pictures are there. No picture is decoded.
+    ///
+    /// Without an official partition file the identities are [split](disjoint), `val_fraction` of
+    /// them for validation; with one, `val_fraction` and `seed` are not used.
+    ///
+    /// # Errors
+    /// Names the file and the line that cannot be read; a picture without a row in the partition
+    /// file; a folder without any picture of the list. Rows without a picture are counted only.
+    pub fn open(files: &CelebaFiles, val_fraction: f64, seed: u64) -> Result<Self> {
+        let owners = read_rows(&files.identities, "an identity number")?;
+        let found = find_pictures(&files.pictures)?;
+        let mut named: Vec<(&str, &Path, u32)> = owners
+            .iter()
+            .filter_map(|(name, row)| {
+                let stem = stem(name);
+                found.get(stem).map(|path| (stem, path.as_path(), row.value))
+            })
+            .collect();
+        named.sort_unstable();
+        if named.is_empty() {
+            return Err(Error::Data(format!(
+                "{}: none of its {} has a picture in {}; unpack {PICTURES} there",
+                files.identities.display(),
+                count(owners.len(), "row"),
+                files.pictures.display()
+            )));
+        }
+        let numbers: BTreeSet<u32> = named.iter().map(|&(_, _, number)| number).collect();
+        let identities: Vec<u32> = numbers.into_iter().collect();
+        let pictures: Vec<Face> = named
+            .iter()
+            .map(|&(_, path, number)| Face {
+                path: path.to_path_buf(),
+                identity: identities.binary_search(&number).unwrap_or_default(),
+            })
+            .collect();
+        let parts = match &files.partition {
+            Some(file) => official(file, &named)?,
+            None => {
+                let of_people = disjoint(identities.len(), val_fraction, seed)?;
+                let part = |face: &Face| match of_people[face.identity] {
+                    Part::Train => CelebaPart::Train,
+                    Part::Validation => CelebaPart::Validation,
+                };
+                pictures.iter().map(part).collect()
+            }
+        };
+        let (missing, unnamed) = (owners.len() - named.len(), found.len() - named.len());
+        let mut celeba = Self { pictures, identities, parts, missing, unnamed, notes: Vec::new() };
+        celeba.note(files);
+        Ok(celeba)
+    }
+
+    /// The identity of each picture.
+    pub fn labels(&self) -> Vec<usize> {
+        self.pictures.iter().map(|face| face.identity).collect()
+    }
+
+    /// The pictures of one part, in order.
+    pub fn indices(&self, part: CelebaPart) -> Vec<usize> {
+        (0..self.parts.len()).filter(|&picture| self.parts[picture] == part).collect()
+    }
+
+    fn note(&mut self, files: &CelebaFiles) {
+        if self.missing > 0 {
+            self.notes.push(format!(
+                "{} of {} without a picture in {}: a slice of the data set",
+                count(self.missing, "row"),
+                files.identities.display(),
+                files.pictures.display()
+            ));
+        }
+        if self.unnamed > 0 {
+            let which = count(self.unnamed, "picture");
+            self.notes.push(format!("{which} without an identity ignored"));
+        }
+        let mut first = BTreeMap::new();
+        let mut torn = BTreeSet::new();
+        for (face, part) in self.pictures.iter().zip(&self.parts) {
+            if first.entry(face.identity).or_insert(*part) != part {
+                torn.insert(face.identity);
+            }
+        }
+        if !torn.is_empty() {
+            self.notes.push(format!(
+                "{} with pictures in more than one official part: pairs never cross the parts, but \
+                 these people are not new to the model",
+                identities(torn.len())
+            ));
+        }
+    }
+}
+
+/// The official part of each named picture.
+fn official(file: &Path, named: &[(&str, &Path, u32)]) -> Result<Vec<CelebaPart>> {
+    let rows = read_rows(file, "0 (train), 1 (validation) or 2 (test)")?;
+    let by_stem: HashMap<&str, &Row> = rows.iter().map(|(name, row)| (stem(name), row)).collect();
+    let part = |&(name, path, _): &(&str, &Path, u32)| match by_stem.get(name) {
+        Some(Row { value: 0, .. }) => Ok(CelebaPart::Train),
+        Some(Row { value: 1, .. }) => Ok(CelebaPart::Validation),
+        Some(Row { value: 2, .. }) => Ok(CelebaPart::Test),
+        Some(Row { value, line }) => Err(Error::Data(format!(
+            "{}: line {line}: part {value} is none of 0 (train), 1 (validation) and 2 (test)",
+            file.display()
+        ))),
+        None => Err(Error::Data(format!(
+            "{}: has no row for {}; take the official file, or move it away to draw a split",
+            file.display(),
+            path.display()
+        ))),
+    };
+    named.iter().map(part).collect()
+}
+
+/// A picture's number and the line it stood on.
+#[derive(Debug)]
+struct Row {
+    value: u32,
+    line: usize,
+}
+
+/// Reads `NAME NUMBER` rows below at most two lines of heading.
+fn read_rows(file: &Path, second: &str) -> Result<BTreeMap<String, Row>> {
+    let content = std::fs::read(file).map_err(|source| Error::io(file, source))?;
+    let text = String::from_utf8_lossy(&content);
+    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    for (line, content) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
+        let wrong = |what: String| Error::Data(format!("{}: line {line}: {what}", file.display()));
+        let fields: Vec<&str> = content
+            .split(|c: char| c == ',' || c.is_whitespace())
+            .filter(|field| !field.is_empty())
+            .collect();
+        let row = match fields.as_slice() {
+            [] => continue,
+            &[name, value] if is_picture(Path::new(name)) => {
+                value.parse().ok().map(|value| (name, value))
+            }
+            _ => None,
+        };
+        let Some((name, value)) = row else {
+            if line <= 2 && rows.is_empty() && !fields.iter().any(|f| is_picture(Path::new(f))) {
+                continue; // how many rows there are, or what the columns are called
+            }
+            let shown: String = content.chars().take(60).collect();
+            let text = format!("`{shown}`; a row is a picture's name and {second}, `000001.jpg 1`");
+            return Err(wrong(text));
+        };
+        if let Some(Row { line: first, .. }) = rows.get(name) {
+            return Err(wrong(format!("{name} is already in line {first}; remove one of them")));
+        }
+        rows.insert(name.to_owned(), Row { value, line });
+    }
+    if rows.is_empty() {
+        let text = format!("{}: no rows; expected `000001.jpg 1` a line", file.display());
+        return Err(Error::Data(text));
+    }
+    Ok(rows)
+}
+
+/// The pictures of a folder by their names without ending (the PNG edition keeps the lists' .jpg).
+fn find_pictures(folder: &Path) -> Result<HashMap<String, PathBuf>> {
+    let fail = |source| Error::io(folder, source);
+    let mut found = HashMap::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let name = path.file_name().filter(|name| !hidden(name)).and_then(|name| name.to_str());
+        if let Some(name) = name.filter(|_| is_picture(&path)) {
+            found.insert(stem(name).to_owned(), path);
+        }
+    }
+    Ok(found)
+}
+
+fn stem(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::shared;
+    use super::*;
+
+    fn folder(identities: &str, partition: Option<&str>) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join(PICTURES)).unwrap();
+        for picture in 1..=8 {
+            std::fs::write(root.path().join(PICTURES).join(format!("{picture:06}.jpg")), "")
+                .unwrap();
+        }
+        std::fs::write(root.path().join(IDENTITIES), identities).unwrap();
+        if let Some(text) = partition {
+            std::fs::write(root.path().join("list_eval_partition.txt"), text).unwrap();
+        }
+        root
+    }
+
+    fn open(root: &Path) -> Result<Celeba> {
+        Celeba::open(&CelebaFiles::find(root)?, 0.5, 1)
+    }
+
+    const ROWS: &str = "000001.jpg 30\n000002.jpg 4\n000003.jpg 30\n000004.jpg 7\n000005.jpg 9\n\
+                        000006.jpg 9\n000007.jpg 12\n000099.jpg 12\n";
+
+    #[test]
+    fn headings_commas_and_carriage_returns_are_read_alike() {
+        let plain = open(folder(ROWS, None).path()).unwrap();
+        assert_eq!(plain.identities, [4, 7, 9, 12, 30]);
+        assert_eq!(plain.labels(), [4, 0, 4, 1, 2, 2, 3]);
+        assert_eq!((plain.missing, plain.unnamed), (1, 1));
+        assert!(plain.notes[0].starts_with("1 row of"), "{:?}", plain.notes);
+        let counted = format!("8\n{ROWS}");
+        let headed = format!("8\nimage_id identity\n{ROWS}");
+        let table =
+            format!("image_id,identity\r\n{}", ROWS.replace(' ', ",").replace('\n', "\r\n"));
+        for text in [counted, headed, table] {
+            let other = open(folder(&text, None).path()).unwrap();
+            assert_eq!((other.labels(), &other.parts), (plain.labels(), &plain.parts), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_drawn_split_is_between_people() {
+        let celeba = open(folder(ROWS, None).path()).unwrap();
+        for (a, b) in celeba.pictures.iter().zip(&celeba.parts) {
+            for (c, d) in celeba.pictures.iter().zip(&celeba.parts) {
+                assert!(a.identity != c.identity || b == d);
+            }
+        }
+        assert!(!celeba.indices(CelebaPart::Train).is_empty());
+        assert!(!celeba.indices(CelebaPart::Validation).is_empty());
+    }
+
+    #[test]
+    fn the_official_partition_is_kept_and_torn_people_are_noted() {
+        let parts: String =
+            (1..=8).map(|picture| format!("{picture:06}.jpg {}\n", picture % 3)).collect();
+        let celeba = open(folder(ROWS, Some(&parts)).path()).unwrap();
+        use CelebaPart::{Test, Train, Validation};
+        assert_eq!(celeba.parts, [Validation, Test, Train, Validation, Test, Train, Validation]);
+        assert!(
+            celeba.notes.iter().any(|note| note.contains("2 identities")),
+            "{:?}",
+            celeba.notes
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_file_line_and_fix() {
+        let says = |identities: &str, partition: Option<&str>, parts: &[&str]| {
+            let error = open(folder(identities, partition).path()).unwrap_err().to_string();
+            for part in parts {
+                assert!(error.contains(part), "{part} in {error}");
+            }
+        };
+        says("000001.jpg 1\n000002.jpg\n", None, &[IDENTITIES, "line 2", "`000001.jpg 1`"]);
+        says("000001.jpg x\n", None, &["line 1", "an identity number"]);
+        says("000001.jpg 1\n000001.jpg 2\n", None, &["line 2", "already in line 1"]);
+        says("12\n", None, &["no rows"]);
+        says("900000.jpg 1\n", None, &["none of its 1 row", PICTURES]);
+        says("\n\n\nnonsense\n", None, &["line 4"]);
+        says(ROWS, Some("000001.jpg 5\n"), &["list_eval_partition.txt", "line 1", "part 5"]);
+        says(ROWS, Some("000001.jpg 1\n"), &["no row for", "000002.jpg", "move it away"]);
+        let empty = tempfile::tempdir().unwrap();
+        let error = CelebaFiles::find(empty.path()).unwrap_err().to_string();
+        assert!(error.contains("img_align_celeba: is missing"), "{error}");
+    }
+
+    #[test]
+    fn the_real_slice_is_whole() {
+        let Some(root) = shared("celeba") else { return };
+        let celeba = Celeba::open(&CelebaFiles::find(&root).unwrap(), 0.2, 7).unwrap();
+        assert_eq!((celeba.pictures.len(), celeba.identities.len()), (1307, 120));
+        assert_eq!((celeba.missing, celeba.unnamed, celeba.notes.len()), (0, 0, 0));
+        let held_back: BTreeSet<usize> = celeba
+            .indices(CelebaPart::Validation)
+            .into_iter()
+            .map(|picture| celeba.pictures[picture].identity)
+            .collect();
+        assert_eq!(held_back.len(), 24);
+        // The first row of the file: 000114.jpg 7256.
+        assert!(celeba.pictures[0].path.ends_with("000114.jpg"));
+        assert_eq!(celeba.identities[celeba.pictures[0].identity], 7256);
+    }
+}

@@ -1,0 +1,442 @@
+//! Pairs for training: half of the same person, half of different people, drawn anew each epoch.
+
+use rand::Rng;
+use rand::RngExt;
+use rand::seq::SliceRandom;
+
+use super::random::{Purpose, generator};
+use crate::{Error, Result};
+
+/// Whether two pictures show one person. Published workflows write it as a number, and disagree on
+/// which number: here it is a word, and [`PairLabel::number`] asks which convention is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PairLabel {
+    /// One person.
+    Same,
+    /// Two people.
+    Different,
+}
+
+/// What a bare number says about a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Convention {
+    /// 1 is the same person, 0 two people: classifiers with binary cross-entropy.
+    OneIsSame,
+    /// 1 is two people, 0 the same person: Hadsell et al. 2006, where the label weighs the margin.
+    OneIsDifferent,
+}
+
+impl PairLabel {
+    /// The label of pictures of these identities.
+    pub fn of(a: usize, b: usize) -> Self {
+        if a == b { Self::Same } else { Self::Different }
+    }
+
+    /// Whether both pictures show one person.
+    pub fn is_same(self) -> bool {
+        self == Self::Same
+    }
+
+    /// The label as 0 or 1.
+    pub fn number(self, convention: Convention) -> u8 {
+        let one = match convention {
+            Convention::OneIsSame => Self::Same,
+            Convention::OneIsDifferent => Self::Different,
+        };
+        u8::from(self == one)
+    }
+}
+
+/// Two pictures and what is known about them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pair {
+    /// A picture number.
+    pub a: usize,
+    /// Another picture number.
+    pub b: usize,
+    /// Whether they show one person.
+    pub label: PairLabel,
+}
+
+/// Whose share of the pairs is kept even.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Balance {
+    /// Each picture's: an epoch of the default length shows each of them twice, once beside its
+    /// like and once beside a stranger.
+    #[default]
+    Pictures,
+    /// Each identity's: people with many pictures come no more often than people with few.
+    Identities,
+}
+
+/// Draws the pairs of an epoch, half of them [`Same`](PairLabel::Same).
+///
+/// - Same: an identity's shuffled pictures are dealt in twos; the last of an odd number meets one
+///   of the others. Identities with one picture have no such pair.
+/// - Different: the pictures are shuffled and dealt in twos, and where chance put two of one
+///   identity together, one of them changes places with a picture of another pair. Where one
+///   identity has more than half of all pictures, the others' come a second time.
+///
+/// The sampler knows the pictures of one part only, so that no pair crosses the split.
+#[derive(Debug, Clone)]
+pub struct PairSampler {
+    /// The pictures of each identity, none of them empty.
+    members: Vec<Vec<usize>>,
+    /// The identity, as index of `members`, of each picture number below the largest.
+    owner: Vec<usize>,
+    balance: Balance,
+    /// Pairs of either label in an epoch.
+    half: usize,
+    seed: u64,
+}
+
+impl PairSampler {
+    /// A sampler of the given `pictures` (of the training part, say), whose identities are
+    /// `labels[picture]`. An epoch has as many pairs as there are pictures, rounded up to even.
+    ///
+    /// # Errors
+    /// Where a picture has no label, no identity has two of the pictures, or all have one identity.
+    pub fn new(labels: &[usize], pictures: &[usize], seed: u64) -> Result<Self> {
+        let mut pictures = pictures.to_vec();
+        pictures.sort_unstable();
+        pictures.dedup();
+        if let Some(last) = pictures.last().filter(|&&last| last >= labels.len()) {
+            let text = format!("picture {last} has no label: there are {}", labels.len());
+            return Err(Error::Data(text));
+        }
+        let mut by_label = std::collections::BTreeMap::<usize, Vec<usize>>::new();
+        for &picture in &pictures {
+            by_label.entry(labels[picture]).or_default().push(picture);
+        }
+        let members: Vec<Vec<usize>> = by_label.into_values().collect();
+        let couples = members.iter().filter(|own| own.len() >= 2).count();
+        if members.len() < 2 || couples == 0 {
+            return Err(Error::Data(format!(
+                "pairs need at least two identities, one of them with two pictures; this part of \
+                 the data has {} and {couples}: add pictures or change --val-fraction",
+                members.len()
+            )));
+        }
+        let mut owner = vec![0; labels.len()];
+        for (identity, own) in members.iter().enumerate() {
+            own.iter().for_each(|&picture| owner[picture] = identity);
+        }
+        let half = pictures.len().div_ceil(2);
+        Ok(Self { members, owner, balance: Balance::Pictures, half, seed })
+    }
+
+    /// Keeps another share even.
+    #[must_use]
+    pub fn balance(mut self, balance: Balance) -> Self {
+        self.balance = balance;
+        self
+    }
+
+    /// Draws this many pairs an epoch, rounded up to even.
+    ///
+    /// # Errors
+    /// Where there are none.
+    pub fn pairs(mut self, pairs: usize) -> Result<Self> {
+        if pairs == 0 {
+            return Err(Error::Config("--pairs 0: an epoch needs at least one pair".into()));
+        }
+        self.half = pairs.div_ceil(2);
+        Ok(self)
+    }
+
+    /// The number of pairs in every epoch, even.
+    pub fn count(&self) -> usize {
+        2 * self.half
+    }
+
+    /// The pairs of an epoch, shuffled; they depend on the seed and `epoch` only.
+    pub fn epoch(&self, epoch: usize) -> Vec<Pair> {
+        let mut random = generator(self.seed, Purpose::Pairs, epoch as u64);
+        let mut pairs = self.same(&mut random);
+        pairs.extend(self.different(&mut random));
+        pairs.shuffle(&mut random);
+        pairs
+    }
+
+    /// Like [`epoch`](Self::epoch), with hard negatives: the second picture of each different pair
+    /// is the nearest to its first among the one that was drawn and `candidates` others, by the
+    /// `distance` of two pictures (larger means farther; not-a-number is farthest).
+    ///
+    /// Hard pictures come more often than easy ones; with 0 candidates it is `epoch`.
+    pub fn epoch_hard(
+        &self,
+        epoch: usize,
+        candidates: usize,
+        mut distance: impl FnMut(usize, usize) -> f32,
+    ) -> Vec<Pair> {
+        let mut pairs = self.epoch(epoch);
+        let mut random = generator(self.seed, Purpose::Pairs, epoch as u64 | 1 << 63);
+        let everybody: Vec<usize> = self.members.iter().flatten().copied().collect();
+        for pair in pairs.iter_mut().filter(|pair| pair.label == PairLabel::Different) {
+            let mut far = |b: usize| {
+                let d = distance(pair.a, b);
+                if d.is_nan() { f32::INFINITY } else { d }
+            };
+            let mut nearest = (far(pair.b), pair.b);
+            for _ in 0..candidates {
+                let other = everybody[random.random_range(0..everybody.len())];
+                if self.owner[other] != self.owner[pair.a] {
+                    let d = far(other);
+                    if d < nearest.0 {
+                        nearest = (d, other);
+                    }
+                }
+            }
+            pair.b = nearest.1;
+        }
+        pairs
+    }
+
+    fn same(&self, random: &mut impl Rng) -> Vec<Pair> {
+        let able: Vec<&Vec<usize>> = self.members.iter().filter(|own| own.len() >= 2).collect();
+        let twos = |own: &Vec<usize>, random: &mut _| -> Vec<[usize; 2]> {
+            let mut deck = own.clone();
+            deck.shuffle(random);
+            if deck.len() % 2 == 1 {
+                deck.push(deck[0]);
+            }
+            deck.as_chunks::<2>().0.to_vec()
+        };
+        let drawn = self.in_turn(&able, self.half, twos, random);
+        drawn.into_iter().map(|[a, b]| Pair { a, b, label: PairLabel::Same }).collect()
+    }
+
+    fn different(&self, random: &mut impl Rng) -> Vec<Pair> {
+        let all: Vec<&Vec<usize>> = self.members.iter().collect();
+        let shuffled = |own: &Vec<usize>, random: &mut _| {
+            let mut deck = own.clone();
+            deck.shuffle(random);
+            deck
+        };
+        let mut slots = self.in_turn(&all, 2 * self.half, shuffled, random);
+        slots.shuffle(random);
+        self.part_like(&mut slots, random);
+        slots
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|&[a, b]| Pair { a, b, label: PairLabel::Different })
+            .collect()
+    }
+
+    /// `wanted` things dealt by `deal` from each identity's pictures, again and again. Within one
+    /// round each identity's things lie evenly between the others', so that a round cut short has
+    /// taken the same share of everybody's; balanced by identity, everybody gives one in turn.
+    fn in_turn<T: Clone, R: Rng>(
+        &self,
+        from: &[&Vec<usize>],
+        wanted: usize,
+        deal: impl Fn(&Vec<usize>, &mut R) -> Vec<T>,
+        random: &mut R,
+    ) -> Vec<T> {
+        let mut taken = Vec::with_capacity(wanted);
+        let mut hands: Vec<Vec<T>> = vec![Vec::new(); from.len()];
+        while taken.len() < wanted && !from.is_empty() {
+            let mut round: Vec<(f64, T)> = Vec::new();
+            for (own, hand) in from.iter().zip(&mut hands) {
+                if hand.is_empty() {
+                    *hand = deal(own, random);
+                }
+                let given = match self.balance {
+                    Balance::Pictures => std::mem::take(hand),
+                    Balance::Identities => hand.pop().into_iter().collect(),
+                };
+                let step = 1.0 / given.len().max(1) as f64;
+                let start: f64 = random.random::<f64>() * step;
+                let placed = given.into_iter().enumerate();
+                round.extend(placed.map(|(k, thing)| (start + k as f64 * step, thing)));
+            }
+            round.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let room = wanted - taken.len();
+            taken.extend(round.into_iter().take(room).map(|(_, thing)| thing));
+        }
+        taken
+    }
+
+    /// Exchanges pictures between neighbouring places (0, 1), (2, 3), ... until no two of one
+    /// identity are together; where that cannot be, another identity's picture comes a second time.
+    fn part_like(&self, slots: &mut [usize], random: &mut impl Rng) {
+        let couples = slots.len() / 2;
+        let owner = |picture: usize| self.owner[picture];
+        for couple in 0..couples {
+            let (a, b) = (slots[2 * couple], slots[2 * couple + 1]);
+            if owner(a) != owner(b) {
+                continue;
+            }
+            let start = random.random_range(0..couples);
+            let partner = (0..couples).map(|step| (start + step) % couples).find(|&other| {
+                let (c, d) = (slots[2 * other], slots[2 * other + 1]);
+                owner(c) != owner(a) && owner(d) != owner(a)
+            });
+            match partner {
+                Some(other) => slots.swap(2 * couple + 1, 2 * other + 1),
+                None => {
+                    let strangers: usize = self.members.len() - 1;
+                    let mut identity = random.random_range(0..strangers);
+                    identity += usize::from(identity >= owner(a));
+                    let own = &self.members[identity];
+                    slots[2 * couple + 1] = own[random.random_range(0..own.len())];
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(sizes: &[usize]) -> Vec<usize> {
+        let of = |(label, &size): (usize, &usize)| std::iter::repeat_n(label, size);
+        sizes.iter().enumerate().flat_map(of).collect()
+    }
+
+    fn all(labels: &[usize], seed: u64) -> PairSampler {
+        PairSampler::new(labels, &(0..labels.len()).collect::<Vec<_>>(), seed).unwrap()
+    }
+
+    /// How often each picture is in a same and in a different pair, having checked every label.
+    fn uses(labels: &[usize], pairs: &[Pair]) -> Vec<[usize; 2]> {
+        let mut uses = vec![[0; 2]; labels.len()];
+        for pair in pairs {
+            assert_ne!(pair.a, pair.b, "a picture with itself");
+            assert_eq!(pair.label, PairLabel::of(labels[pair.a], labels[pair.b]));
+            for picture in [pair.a, pair.b] {
+                uses[picture][usize::from(pair.label == PairLabel::Different)] += 1;
+            }
+        }
+        uses
+    }
+
+    fn same(pairs: &[Pair]) -> usize {
+        pairs.iter().filter(|pair| pair.label.is_same()).count()
+    }
+
+    #[test]
+    fn an_epoch_of_even_identities_shows_each_picture_once_in_either_kind() {
+        let labels = labels(&[4, 6, 2, 8]);
+        for epoch in 0..20 {
+            let pairs = all(&labels, 3).epoch(epoch);
+            assert_eq!((pairs.len(), same(&pairs)), (20, 10));
+            assert_eq!(uses(&labels, &pairs), vec![[1, 1]; 20]);
+        }
+    }
+
+    #[test]
+    fn odd_lonely_and_dominant_identities_are_used_about_evenly() {
+        // Lonely pictures make no same pair; one identity has more than half of all.
+        let labels = labels(&[31, 5, 3, 1, 1, 2]);
+        let sampler = all(&labels, 9);
+        let mut total = vec![[0; 2]; labels.len()];
+        for epoch in 0..50 {
+            let pairs = sampler.epoch(epoch);
+            assert_eq!((pairs.len(), same(&pairs)), (44, 22));
+            for (sum, use_) in total.iter_mut().zip(uses(&labels, &pairs)) {
+                sum[0] += use_[0];
+                sum[1] += use_[1];
+            }
+        }
+        for (picture, [together, apart]) in total.iter().enumerate() {
+            let lonely = matches!(labels[picture], 3 | 4);
+            assert_eq!(*together == 0, lonely, "{picture}");
+            assert!(lonely || (35..=85).contains(together), "{picture}: {together}");
+            assert!(*apart >= 25, "{picture}: {apart}");
+        }
+    }
+
+    #[test]
+    fn balanced_by_identity_everybody_comes_equally_often() {
+        let labels = labels(&[30, 2, 2, 6]);
+        let sampler = all(&labels, 1).balance(Balance::Identities).pairs(400).unwrap();
+        let pairs = sampler.epoch(0);
+        let mut of_people = [[0; 2]; 4];
+        for (picture, [together, apart]) in uses(&labels, &pairs).into_iter().enumerate() {
+            of_people[labels[picture]][0] += together;
+            of_people[labels[picture]][1] += apart;
+        }
+        assert_eq!(of_people, [[100, 100]; 4]);
+    }
+
+    #[test]
+    fn a_short_epoch_takes_the_same_share_of_everybody() {
+        let labels = labels(&[80, 20]);
+        let pairs = all(&labels, 4).pairs(50).unwrap().epoch(2);
+        let large = pairs.iter().filter(|p| p.label.is_same() && labels[p.a] == 0).count();
+        assert_eq!((pairs.len(), large), (50, 20));
+    }
+
+    #[test]
+    fn only_the_part_that_was_given_is_drawn_from() {
+        let labels = labels(&[6, 6, 6]);
+        let train: Vec<usize> = (0..18).filter(|picture| picture % 3 != 0).collect();
+        let sampler = PairSampler::new(&labels, &train, 5).unwrap();
+        for epoch in 0..10 {
+            for pair in sampler.epoch_hard(epoch, 4, |a, b| a.abs_diff(b) as f32) {
+                assert!(pair.a % 3 != 0 && pair.b % 3 != 0);
+            }
+        }
+    }
+
+    #[test]
+    fn seed_and_epoch_decide_and_nothing_else() {
+        let labels = labels(&[7, 9, 4]);
+        let (one, resumed, other) = (all(&labels, 1), all(&labels, 1), all(&labels, 2));
+        let _ = (one.epoch(0), one.epoch(1));
+        assert_eq!(one.epoch(2), resumed.epoch(2));
+        assert_ne!(one.epoch(1), one.epoch(2));
+        assert_ne!(one.epoch(2), other.epoch(2));
+        let hard = |sampler: &PairSampler| sampler.epoch_hard(2, 5, |a, b| (a * b % 7) as f32);
+        assert_eq!(hard(&one), hard(&resumed));
+    }
+
+    #[test]
+    fn hard_negatives_are_nearer_and_never_not_a_number() {
+        let labels = labels(&[10, 10, 10]);
+        let sampler = all(&labels, 6);
+        let distance = |a: usize, b: usize| a.abs_diff(b) as f32;
+        let mean = |pairs: &[Pair]| {
+            let apart: Vec<f32> = pairs
+                .iter()
+                .filter(|pair| !pair.label.is_same())
+                .map(|pair| distance(pair.a, pair.b))
+                .collect();
+            apart.iter().sum::<f32>() / apart.len() as f32
+        };
+        let (easy, hard) = (sampler.epoch(0), sampler.epoch_hard(0, 20, distance));
+        uses(&labels, &hard);
+        assert!(mean(&hard) < 0.7 * mean(&easy), "{} and {}", mean(&hard), mean(&easy));
+        assert_eq!(sampler.epoch_hard(0, 0, distance), easy);
+        assert_eq!(sampler.epoch_hard(0, 9, |_, _| f32::NAN), easy);
+    }
+
+    #[test]
+    fn impossible_parts_are_refused() {
+        let says = |labels: &[usize], pictures: &[usize], part: &str| {
+            let error = PairSampler::new(labels, pictures, 0).unwrap_err().to_string();
+            assert!(error.contains(part), "{part} in {error}");
+        };
+        says(&[0, 0], &[0, 1], "has 1 and 1");
+        says(&[0, 1, 2], &[0, 1, 2], "has 3 and 0");
+        says(&[], &[], "has 0 and 0");
+        says(&[0, 0, 1], &[0, 1, 5], "picture 5 has no label");
+        assert!(all(&[0, 0, 1], 0).pairs(0).is_err());
+    }
+
+    #[test]
+    fn a_label_is_a_number_only_by_convention() {
+        use Convention::{OneIsDifferent, OneIsSame};
+        for (label, convention, number) in [
+            (PairLabel::Same, OneIsSame, 1),
+            (PairLabel::Different, OneIsSame, 0),
+            (PairLabel::Same, OneIsDifferent, 0),
+            (PairLabel::Different, OneIsDifferent, 1),
+        ] {
+            assert_eq!(label.number(convention), number);
+        }
+    }
+}
