@@ -14,12 +14,15 @@ VISAGE := cargo run --quiet --release --
 
 export LIBTORCH ?= $(CURDIR)/libtorch/torch
 
-.PHONY: all help libtorch build demo test tools lint doc clean
+.PHONY: all help libtorch build demo test parity parity-export bench-load tools lint doc clean
 all: build
 
 help:
 	@echo 'make demo      set up everything, train on faces, name one of them'
 	@echo 'make test      set up everything, run the tests'
+	@echo 'make parity    hold every backbone against this PyTorch, live (PARITY=all: all 15)'
+	@echo 'make parity-export  exported files in torch and ONNX Runtime against visage'
+	@echo 'make bench-load  time and memory of loading VGG16, next to PyTorch'
 	@echo 'make lint      rustfmt and clippy, warnings denied'
 	@echo 'make doc       the library documentation, warnings denied'
 	@echo 'make libtorch  only install libtorch (CUDA=1: with the CUDA libraries)'
@@ -56,11 +59,35 @@ demo: build
 test: libtorch tools
 	cargo test --release
 
-# TensorBoard reads the logs back in the tests; without it that test says it was skipped.
+# TensorBoard reads the logs back in the tests and ONNX Runtime runs an exported file; without them
+# those tests say they were skipped.
 tools: .venv/.installed
 .venv/.installed:
-	@$(PYTHON) -m venv .venv && .venv/bin/python $(PIP) 'tensorboard==2.21.0' && touch $@ \
-		|| echo 'note: TensorBoard could not be installed into .venv; the test that needs it will be skipped'
+	@$(PYTHON) -m venv .venv && .venv/bin/python $(PIP) 'tensorboard==2.21.0' 'onnxruntime==1.31.1' && touch $@ \
+		|| echo 'note: TensorBoard and ONNX Runtime could not be installed into .venv; the tests that need them will be skipped'
+
+# Python takes PyTorch out of ./libtorch, and stubs stand in for CUDA's libraries where those are missing.
+PARITY_PYTHON ?= .parity/bin/python
+PARITY_TOOLS   = $(if $(filter .parity/%,$(PARITY_PYTHON)),.parity/.installed)
+PARITY_RUN     = LD_LIBRARY_PATH=$(CURDIR)/.parity/stubs$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH} PYTHONPATH=$(LIBTORCH)/.. $(PARITY_PYTHON)
+
+parity: build $(PARITY_TOOLS)
+	$(PARITY_RUN) tests/parity/live.py target/release/visage $(PARITY)
+
+# Exported files of every family against `visage embed`.
+parity-export: build $(PARITY_TOOLS)
+	$(PARITY_RUN) tests/parity/export.py
+
+bench-load: libtorch $(PARITY_TOOLS)
+	cargo build --release --example load_weights
+	$(PARITY_RUN) benches/load.py
+
+.parity/.installed: | libtorch
+	$(PYTHON) -m venv .parity
+	.parity/bin/python $(PIP) filelock fsspec jinja2 networkx numpy onnx onnxruntime==1.31.1 pillow requests safetensors sympy tqdm typing_extensions
+	.parity/bin/python $(PIP) --no-deps facenet-pytorch==2.6.0 torchvision==0.28.0
+	.parity/bin/python tests/parity/stubs.py $(LIBTORCH)/lib .parity/stubs
+	touch $@
 
 lint: libtorch
 	cargo fmt --check

@@ -35,6 +35,7 @@ fn build(root: &Path) {
         .include(root.join("include/torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .file("native/visage_shim.cpp")
+        .file("native/visage_trace.cpp")
         .compile("visage_shim");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:rustc-env=VISAGE_LIBTORCH_LIB={}", lib.display());

@@ -3,8 +3,6 @@
 // the caller frees with `visage_free`; null means success.
 
 #include <cstdlib>
-#include <cstring>
-#include <exception>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -17,26 +15,12 @@
 #include <ATen/ops/_fused_sgd.h>
 #include <torch/version.h>
 
+#include "guard.h"
+
 namespace {
 
-char *message(const char *text) {
-  char *copy = static_cast<char *>(std::malloc(std::strlen(text) + 1));
-  if (copy != nullptr) std::strcpy(copy, text);
-  return copy;
-}
-
-// Exceptions must not cross into Rust.
-template <class F>
-char *guarded(F &&body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error &error) {
-    return message(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    return message(error.what());
-  }
-}
+using visage::guarded;
+using visage::message;
 
 std::vector<at::Tensor> gather(at::Tensor *const *pointers, size_t count) {
   std::vector<at::Tensor> tensors;

@@ -8,7 +8,9 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::data::strip_folder::CutLayout;
 use crate::device::DeviceChoice;
+use crate::export::{Batch, Format};
 use crate::models::Architecture;
 use crate::train::settings::{ClassifierSettings, TripletSettings};
 use crate::{Error, Result};
@@ -65,6 +67,14 @@ pub enum Command {
     Embed(Embed),
     /// Show, compare and convert weight files, PyTorch's and others
     Weights(Weights),
+    /// Write a model as TorchScript or ONNX, to run without Visage
+    Export(Export),
+    /// List the architectures, or show one with its blocks and known weights
+    Models(Models),
+    /// Make training data out of pictures
+    Prepare(Prepare),
+    /// Bring a data set or weights by name, or unpack an archive of them
+    Fetch(Fetch),
     /// Show what this installation has, and what to do about what it lacks
     Doctor(Doctor),
 }
@@ -189,7 +199,8 @@ pub struct Weights {
 /// TorchScript, safetensors, tch's .ot, NumPy's .npz.
 #[derive(Debug, Subcommand)]
 pub enum WeightsAction {
-    /// Write a weight file in another format, chosen by the new file's ending
+    /// Write a weight file in another format, chosen by the new file's ending (`visage export`
+    /// writes TorchScript and ONNX)
     Convert {
         /// A weight file of any format
         #[arg(value_name = "IN")]
@@ -219,6 +230,142 @@ pub enum WeightsAction {
         #[arg(long)]
         json: bool,
     },
+    /// Compare a network layer by layer with what PyTorch computed; the exit code is 0 where they
+    /// agree, else 1
+    Verify(Verify),
+}
+
+/// Flags of `weights verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// A weight file of any format, or a model file
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// What PyTorch computed with it, written by tests/parity/reference.py
+    #[arg(long, value_name = "FILE")]
+    pub against: PathBuf,
+    /// The architecture, where it shall be no other than this
+    #[arg(long, value_enum)]
+    pub backbone: Option<Architecture>,
+    /// Keys that begin so may be missing; layers are compared then, and no results
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
+    pub allow_missing: Vec<String>,
+    /// The largest relative difference of outputs and layers
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-5)]
+    pub tolerance: f64,
+    /// The largest relative difference of gradients
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-4)]
+    pub gradient_tolerance: f64,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `export`.
+#[derive(Debug, Args)]
+#[command(after_help = "The graph takes `pictures`, float32 [N, 3, H, W], RGB in [0, 1] (it \
+    normalises them itself), and gives `embedding` [N, D] of length one and, for a classifier, \
+    `logits` [N, classes], already divided by the calibrated temperature: their softmax are \
+    probabilities. When to say UNKNOWN is not part of it.")]
+pub struct Export {
+    /// A model file; or, with --backbone, a weight file, a known name, or `none`
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// The new file: .pt or .torchscript for TorchScript, or .onnx
+    #[arg(value_name = "OUT")]
+    pub out: PathBuf,
+    /// What to write [default: what OUT's ending says]
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// MODEL holds the bare weights of this architecture
+    #[arg(long, value_enum, hide_possible_values = true)]
+    pub backbone: Option<Architecture>,
+    /// Pictures that an ONNX file takes at once: a number, or `dynamic` for any
+    #[arg(long, value_name = "N", default_value_t = Batch::Dynamic)]
+    pub batch: Batch,
+}
+
+/// Flags of `models`.
+#[derive(Debug, Args)]
+pub struct Models {
+    /// Everything about this one
+    #[arg(value_enum, value_name = "NAME", hide_possible_values = true)]
+    pub name: Option<Architecture>,
+    /// JSON on stdout: one object, or a list of them
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `prepare`.
+#[derive(Debug, Args)]
+pub struct Prepare {
+    /// What to make.
+    #[command(subcommand)]
+    pub action: PrepareAction,
+}
+
+/// The subcommands of `prepare`.
+#[derive(Debug, Subcommand)]
+pub enum PrepareAction {
+    /// Build strips (anchor, positive and negative in one row) from folders of faces, or cut strips
+    /// into triplets
+    Strips(Strips),
+}
+
+/// Flags of `prepare strips`.
+#[derive(Debug, Args)]
+pub struct Strips {
+    /// Passport folders (trainset/*/user/*, one picture named *script* in each) or a folder with one
+    /// sub-folder of pictures per identity; with --cut a folder of strips
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// The folder to make; must not exist
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// Cut the strips of IN into triplets
+    #[arg(long)]
+    pub cut: bool,
+    /// Side of each of a strip's three pictures, in pixels
+    #[arg(long, value_name = "S", default_value_t = 224, conflicts_with = "cut",
+        value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pub size: u32,
+    /// Strips of each person [default: one for each photo]
+    #[arg(long, value_name = "N", conflicts_with = "cut",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub count: Option<u32>,
+    /// Make no more than N in all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// What decides which pictures meet
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "cut")]
+    pub seed: u64,
+    /// Write JPEG of this quality in place of PNG
+    #[arg(long, value_name = "QUALITY", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub jpeg: Option<u8>,
+    /// How cut triplets are laid out
+    #[arg(long, value_enum, default_value = "folders", requires = "cut")]
+    pub layout: CutLayout,
+}
+
+/// Flags of `fetch`.
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// What to fetch; --list shows what there is
+    #[arg(value_name = "NAME", required_unless_present = "list")]
+    pub name: Option<String>,
+    /// Show what can be fetched, from where, and under which terms
+    #[arg(long, conflicts_with_all = ["name", "from", "to"])]
+    pub list: bool,
+    /// Unpack this archive (zip, tar, tgz) in place of a download; other files are copied. May be
+    /// given several times
+    #[arg(long, value_name = "FILE")]
+    pub from: Vec<PathBuf>,
+    /// Where it goes; must not exist [default: data/NAME, or pretrained/FILE]
+    #[arg(long, value_name = "PATH")]
+    pub to: Option<PathBuf>,
+    /// Agree to the terms of use, which are shown until you do
+    #[arg(long, alias = "accept-license")]
+    pub accept_licence: bool,
 }
 
 /// Flags of `doctor`.
@@ -318,7 +465,7 @@ mod tests {
             .unwrap();
         let path = path.to_str().unwrap();
         let settings = triplet(&["--config", path, "--epochs", "7"]).unwrap();
-        assert_eq!((settings.margin, settings.epochs, settings.flip), (0.5, 7, false));
+        assert_eq!((settings.margin, settings.epochs, settings.tuning.flip), (Some(0.5), 7, false));
         assert_eq!(settings.pictures_per_identity, 4);
         assert_eq!(settings.lr(), 6e-3);
     }

@@ -16,9 +16,10 @@
 //! |---|---|
 //! | [`error`], [`files`], [`native`], [`device`] | the error type, atomic files, the C++ shim, `--device` |
 //! | [`data`], [`models`], [`weights`], [`metric`] | pictures and splits, networks, tensor files, losses and miners |
+//! | [`fetch`] | data sets and weights over the network, and archives unpacked |
 //! | [`eval`], [`figures`] | pure functions over embeddings, pictures of the results |
 //! | [`recognise`] | the model file, and a loaded model naming faces |
-//! | [`train`] | the loop, optimisers, schedules, checkpoints, logs |
+//! | [`train`], [`export`] | the loop, optimisers, schedules, checkpoints, logs; TorchScript and ONNX files |
 //! | [`cli`], [`commands`] | the command line, one file a subcommand |
 
 pub mod cli;
@@ -27,6 +28,8 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod eval;
+pub mod export;
+pub mod fetch;
 pub mod figures;
 pub mod files;
 pub mod metric;

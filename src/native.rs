@@ -8,6 +8,8 @@
 // in the crate is it allowed.
 #![allow(unsafe_code)]
 
+pub mod trace;
+
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::path::Path;

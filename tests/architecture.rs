@@ -9,9 +9,9 @@ const STEPS: [&[&str]; 7] = [
     &["error"],
     &["files", "native"],
     &["device", "data", "models", "metric"],
-    &["weights", "eval", "figures"],
+    &["weights", "eval", "figures", "fetch"],
     &["recognise"],
-    &["train"],
+    &["train", "export"],
     &["cli", "commands"],
 ];
 

@@ -11,7 +11,7 @@ use common::{IDENTITIES, TRAIN, draw, fail, run, text, visage, write_faces};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use visage::models::{Architecture, Backbone};
-use visage::recognise::ModelCard;
+use visage::recognise::{ModelCard, Recogniser};
 use visage::weights::{Source, TensorFile};
 
 /// A folder with faces, a trunk and a classifier, trained once for all tests that only read them.
@@ -329,6 +329,75 @@ fn tsne_draws_the_same_picture_twice() {
         std::fs::read(folder.join(name)).unwrap()
     };
     assert!(draw("t1.png") == draw("t2.png"));
+}
+
+#[test]
+fn an_exported_classifier_gives_embeddings_and_calibrated_logits() {
+    use tch::{CModule, IValue, Tensor};
+
+    let folder = trained();
+    let model = "runs/classifier/best.safetensors";
+    let said = run(folder, &["export", model, "faces.pt"]);
+    assert!(said.contains("embedding [N, 128], logits [N, 4]"), "{said}");
+    let said = run(folder, &["export", model, "faces.bin", "--format", "onnx", "--batch", "2"]);
+    assert!(said.contains("pictures [2, 3, 96, 96]"), "{said}");
+    assert!(std::fs::read(folder.join("faces.bin")).unwrap().windows(6).any(|w| w == b"logits"));
+
+    let recogniser = Recogniser::load(&folder.join(model), tch::Device::Cpu).unwrap();
+    let classifier = recogniser.classifier().unwrap();
+    let drawn: Vec<_> = (0..4).map(|identity| draw(identity, 1, 96)).collect();
+    let embeddings = recogniser.embed(&drawn).unwrap();
+    let xs = visage::data::picture::to_tensor(&drawn).unwrap().to_kind(tch::Kind::Float) / 255.0;
+    let module = CModule::load(folder.join("faces.pt")).unwrap();
+    let IValue::Tuple(found) = module.forward_is(&[IValue::Tensor(xs)]).unwrap() else { panic!() };
+    let [embedding, logits] = found.try_into().unwrap();
+    let values = |value| Vec::<f32>::try_from(Tensor::try_from(value).unwrap().flatten(0, -1));
+    let near = |a: &f32, b: &f32| (a - b).abs() <= 1e-5 * b.abs().max(1.0);
+    let embedding = values(embedding).unwrap();
+    assert!(embedding.iter().zip(embeddings.values()).all(|(a, b)| near(a, b)));
+    let temperature = classifier.calibration.temperature as f32;
+    let wanted = classifier.head.logits(&embeddings).unwrap().concat();
+    let logits = values(logits).unwrap();
+    assert_eq!(logits.len(), wanted.len());
+    assert!(logits.iter().zip(&wanted).all(|(a, b)| near(a, &(b / temperature))), "{logits:?}");
+}
+
+#[test]
+fn export_says_what_it_can_write_and_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let said = fail(here, &["export", "none", "m.pth", "--backbone", "openface"]);
+    assert!(said.contains(".onnx") && said.contains("weights convert"), "{said}");
+    let said = fail(here, &["export", "no.safetensors", "m.onnx"]);
+    assert!(said.contains("no.safetensors"), "{said}");
+    let said = fail(here, &["export", "none", "m.onnx", "--backbone", "openface", "--batch", "0"]);
+    assert!(said.contains("dynamic"), "{said}");
+    assert_eq!(std::fs::read_dir(here).unwrap().count(), 0, "nothing may be left behind");
+}
+
+#[test]
+fn models_lists_all_and_shows_one() {
+    let here = tempfile::tempdir().unwrap();
+    let here = here.path();
+    let table = run(here, &["models"]);
+    for architecture in Architecture::ALL {
+        let name = format!("\n{} ", architecture.name());
+        assert!(table.contains(&name), "no {name} in\n{table}");
+    }
+    assert!(table.contains("3,733,968") && table.contains("(Apache-2.0)"), "{table}");
+    let page = run(here, &["models", "densenet121"]);
+    for part in ["features.denseblock4", "6,953,856", "arXiv:1608.06993", "BSD-3-Clause", "29x29"] {
+        assert!(page.contains(part), "no {part} in\n{page}");
+    }
+    let all: Value = serde_json::from_str(&run(here, &["models", "--json"])).unwrap();
+    assert_eq!(all.as_array().unwrap().len(), Architecture::ALL.len());
+    let one: Value = serde_json::from_str(&run(here, &["models", "openface", "--json"])).unwrap();
+    let blocks = one["blocks"].as_array().unwrap();
+    let sum: u64 = blocks.iter().map(|block| block["parameters"].as_u64().unwrap()).sum();
+    assert_eq!(sum, 3_733_968);
+    assert_eq!(blocks[0]["name"], "layer1");
+    let said = fail(here, &["models", "opnface"]);
+    assert!(said.contains("similar") && said.contains("'openface'"), "{said}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ const BASE: [&str; 18] = [
     "sgd",
     "--warmup",
     "0",
-    "--decay",
+    "--schedule",
     "constant",
     "--lr=0.002",
 ];

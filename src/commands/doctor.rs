@@ -193,6 +193,7 @@ fn model(context: &Context, kind: ModelKind) -> Finding {
     let what = match kind {
         ModelKind::Trunk => "newest trunk",
         ModelKind::Classifier => "newest model",
+        ModelKind::Pairs => "newest pair network",
     };
     match model_file::newest(context.runs(), kind) {
         Ok(path) => Finding::ok(what, path.display().to_string()),
@@ -200,6 +201,7 @@ fn model(context: &Context, kind: ModelKind) -> Finding {
             let command = match kind {
                 ModelKind::Trunk => "visage train-triplet",
                 ModelKind::Classifier => "visage train-classifier",
+                ModelKind::Pairs => "visage train-pairs",
             };
             let text = error.to_string();
             let text = text.split(';').next().unwrap_or_default().to_owned();

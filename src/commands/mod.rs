@@ -5,13 +5,18 @@ mod dataset;
 mod doctor;
 mod embed;
 mod evaluate;
+mod export;
+mod fetch;
+mod models;
 mod output;
+mod prepare;
 mod strangers;
 mod stream;
 mod train_classifier;
 mod train_triplet;
 mod trunk;
 mod tsne;
+mod verify;
 mod weights;
 
 use std::io::Write;
@@ -69,6 +74,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tsne(flags) => tsne::run(&context, &flags),
         Command::Embed(flags) => embed::run(&context, &flags),
         Command::Weights(flags) => weights::run(&context, &flags.action),
+        Command::Export(flags) => export::run(&context, &flags),
+        Command::Models(flags) => models::run(&flags),
+        Command::Prepare(flags) => prepare::run(&context, &flags.action),
+        Command::Fetch(flags) => fetch::run(&context, &flags),
         Command::Doctor(flags) => doctor::run(&context, &flags),
     }
 }

@@ -167,6 +167,7 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
         settings: serde_json::Value::Null,
         metrics: Default::default(),
         calibration: None,
+        pair: None,
         gallery: Vec::new(),
     };
     Ok(Trunk { card, backbone, split: None })

@@ -14,6 +14,7 @@ use crate::recognise::{ModelCard, ModelKind, Recogniser};
 use crate::train::fit::{Outcome, fit};
 use crate::train::log::RunLog;
 use crate::train::log::projector::{Projector, Sprite};
+use crate::train::objective::Objective;
 use crate::train::optim::Optimizer;
 use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::settings::{BnMode, TripletSettings};
@@ -39,11 +40,11 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
     say.line(&format!("trunk: {trunk}, on {}", device::name(device)));
     // Written to config.toml as decided, so that repeating the run needs no rule.
     let bn = if source == Source::Random { BnMode::Train } else { BnMode::Eval };
-    settings.bn.get_or_insert(bn);
+    settings.tuning.bn.get_or_insert(bn);
     settings.blend.get_or_insert(if source == Source::Random { 1.0 } else { 0.75 });
     settings.check_pieces()?;
-    backbone.params.freeze(&settings.freeze)?;
-    let trainable = backbone.params.trainable();
+    backbone.params.freeze(&settings.tuning.freeze)?;
+    let mut trainable = backbone.params.trainable();
     if trainable.is_empty() {
         return Err(Error::Config("--freeze: nothing is left to train".into()).into());
     }
@@ -56,11 +57,15 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
     let faces = FaceCache::new(&data.folder, device)?;
     let card = card(&settings, &backbone, &source, &data)?;
     let lr = settings.lr();
+    let classes = data.folder.identities.len();
+    let objective = Objective::new(&settings, classes, backbone.embedding_dim, device);
+    trainable.extend(objective.params.trainable());
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), trainable)?;
-    let rates = layer_rates(&backbone, settings.lr_decay_by_layer);
+    let rates = layer_rates(&backbone, settings.tuning.lr_decay_by_layer);
     optimizer.scale_rates(|name| rates.get(name).copied().unwrap_or(1.0));
+    let (folder, parts) = (&data.folder, &data.parts);
     let mut task =
-        TripletTask::new(&backbone, &faces, &data.folder, &data.parts, &card, &settings)?;
+        TripletTask::new(&backbone, &faces, folder, parts, &card, &objective, &settings)?;
 
     let run = RunFolder::create(&settings.out, "train-triplet", &settings)?;
     if let Some(moved) = &run.moved {
@@ -106,6 +111,7 @@ fn card(
         settings: super::settings_json(settings)?,
         metrics: Default::default(),
         calibration: None,
+        pair: None,
         gallery: Vec::new(),
     })
 }

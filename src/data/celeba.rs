@@ -13,11 +13,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::Face;
 use super::disjoint::disjoint;
 use super::folder::{count, identities};
 use super::picture::{hidden, is_picture};
 use super::split::Part;
+use super::{Face, FaceFolder, Progress};
 use crate::{Error, Result};
 
 /// The folder of aligned pictures.
@@ -141,6 +141,38 @@ impl Celeba {
         let mut celeba = Self { pictures, identities, parts, missing, unnamed, notes: Vec::new() };
         celeba.note(files);
         Ok(celeba)
+    }
+
+    /// Decodes the pictures, [fit](super::picture::fit) to `size` x `size`, and tells the part of each
+    /// one of the result, which are in the order of their people. Unreadable pictures are left out
+    /// and listed there, with `strict` an error.
+    ///
+    /// # Errors
+    /// As [`FaceFolder::of_files`].
+    pub fn read(
+        &self,
+        strict: bool,
+        size: u32,
+        progress: Progress,
+    ) -> Result<(FaceFolder, Vec<CelebaPart>)> {
+        let mut named: Vec<(String, Vec<PathBuf>)> =
+            self.identities.iter().map(|number| (number.to_string(), Vec::new())).collect();
+        for face in &self.pictures {
+            named[face.identity].1.push(face.path.clone());
+        }
+        let root = self.pictures.first().and_then(|face| face.path.parent());
+        let root = root.unwrap_or(Path::new(""));
+        let folder =
+            FaceFolder::of_files(root, &named, self.notes.clone(), strict, size, progress)?;
+        let by_path: HashMap<&Path, CelebaPart> = self
+            .pictures
+            .iter()
+            .zip(&self.parts)
+            .map(|(face, part)| (face.path.as_path(), *part))
+            .collect();
+        let parts = folder.pictures.iter().filter_map(|face| by_path.get(face.path.as_path()));
+        let parts = parts.copied().collect();
+        Ok((folder, parts))
     }
 
     /// The identity of each picture.
@@ -269,7 +301,7 @@ fn stem(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::shared;
+    use super::super::testing::{part, shared};
     use super::*;
 
     fn folder(identities: &str, partition: Option<&str>) -> tempfile::TempDir {
@@ -355,6 +387,29 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let error = CelebaFiles::find(empty.path()).unwrap_err().to_string();
         assert!(error.contains("img_align_celeba: is missing"), "{error}");
+    }
+
+    #[test]
+    fn decoded_pictures_keep_their_people_and_parts() {
+        let root = folder(ROWS, None);
+        for picture in [1, 2, 3, 5, 6, 7] {
+            let path = root.path().join(PICTURES).join(format!("{picture:06}.jpg"));
+            let png = path.with_extension("png");
+            part(picture, 0.0, 0.0, 100.0, 20).save(&png).unwrap();
+            std::fs::rename(png, path).unwrap();
+        }
+        let celeba = open(root.path()).unwrap();
+        let (faces, parts) = celeba.read(false, 16, &|_, _| {}).unwrap();
+        assert_eq!(faces.identities, ["4", "9", "12", "30"]);
+        assert_eq!((faces.labels(), faces.unreadable.len()), (vec![0, 1, 1, 2, 3, 3], 1));
+        for (face, part) in faces.pictures.iter().zip(&parts) {
+            let own = celeba.pictures.iter().position(|other| other.path == face.path).unwrap();
+            assert_eq!(celeba.parts[own], *part);
+            let number = celeba.identities[celeba.pictures[own].identity].to_string();
+            assert_eq!(faces.identities[face.identity], number);
+        }
+        assert_eq!(parts.len(), 6);
+        assert!(celeba.read(true, 16, &|_, _| {}).unwrap_err().to_string().contains("000004.jpg"));
     }
 
     #[test]

@@ -96,6 +96,22 @@ impl FaceFolder {
     pub fn scan(root: &Path, strict: bool, size: u32, progress: Progress) -> Result<Self> {
         let mut notes = Vec::new();
         let named = list(root, &mut notes)?;
+        Self::of_files(root, &named, notes, strict, size, progress)
+    }
+
+    /// Like [`scan`](Self::scan), of people and files that something else than folders lists, all
+    /// of them below `root`, with what is remarkable about the list.
+    ///
+    /// # Errors
+    /// Not one picture can be read, or, with `strict`, any cannot.
+    pub fn of_files(
+        root: &Path,
+        named: &[(String, Vec<PathBuf>)],
+        notes: Vec<String>,
+        strict: bool,
+        size: u32,
+        progress: Progress,
+    ) -> Result<Self> {
         let files: Vec<(usize, PathBuf)> = named
             .iter()
             .enumerate()

@@ -32,12 +32,49 @@ pub struct Dataset {
     pub fetched: bool,
     /// The [fingerprint](super::folder::fingerprint) of its files, where it is fetched.
     pub sha256: Option<String>,
+    /// Its OWNER/NAME on Kaggle.
+    pub kaggle: Option<String>,
+    /// Archives of it, tried in order.
+    #[serde(default)]
+    pub urls: Vec<String>,
+    /// The SHA-256 of the archive, where it is known.
+    pub archive_sha256: Option<String>,
+    /// The folder of the archive that is the data set: the first of these that is there.
+    #[serde(default)]
+    pub inside: Vec<String>,
+}
+
+/// One file that is downloaded as it is: a list of pairs, somebody's weights.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SingleFile {
+    /// The short name.
+    pub name: String,
+    /// The name for people.
+    pub title: String,
+    /// The name it is stored under.
+    pub file: String,
+    /// The folder it goes to, from the project's folder.
+    pub folder: String,
+    /// Where it lies, tried in order; nowhere where only its user can get it.
+    #[serde(default)]
+    pub urls: Vec<String>,
+    /// How its user gets it.
+    pub how: Option<String>,
+    /// Its SHA-256, or the first digits of it.
+    pub sha256: Option<String>,
+    /// Whom to credit.
+    pub source: String,
+    /// What it may be used for.
+    pub terms: String,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
     dataset: Vec<Dataset>,
+    #[serde(default)]
+    file: Vec<SingleFile>,
 }
 
 /// All data sets of the manifest, in its order.
@@ -45,9 +82,19 @@ struct Manifest {
 /// # Errors
 /// Where the manifest that was built in is damaged; a test keeps it from that.
 pub fn datasets() -> Result<Vec<Dataset>> {
-    let manifest: Manifest = toml::from_str(MANIFEST)
-        .map_err(|error| Error::Data(format!("data/datasets.toml: {error}")))?;
-    Ok(manifest.dataset)
+    Ok(manifest()?.dataset)
+}
+
+/// The single files of the manifest: lists of pairs.
+///
+/// # Errors
+/// As [`datasets`].
+pub fn files() -> Result<Vec<SingleFile>> {
+    Ok(manifest()?.file)
+}
+
+fn manifest() -> Result<Manifest> {
+    toml::from_str(MANIFEST).map_err(|error| Error::Data(format!("data/datasets.toml: {error}")))
 }
 
 /// One data set by its short name.

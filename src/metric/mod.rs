@@ -1,19 +1,29 @@
 //! Metric learning: distances (larger always means farther), losses, miners.
 //!
 //! ```text
-//! embeddings [B, D] -> distances [B, B] -> miner -> selection of triplets -> loss
+//! embeddings [B, D] -> distances [B, B] -> miner -> selection of triplets or pairs -> loss
+//! embeddings [B, D], labels [B] -> loss that weighs all pairs itself, or a head with class centres
 //! ```
 //!
 //! Distances are computed once a batch; a miner looks at them without gradient and says which
-//! triplets count; the loss reads the same distances with gradient.
+//! triplets or pairs count; the loss reads the same distances with gradient.
 
 pub mod distance;
 pub mod losses;
+pub mod measure;
 pub mod miners;
+pub mod pair;
 mod rows;
 #[cfg(test)]
 mod testing;
 
-pub use distance::{euclidean, pairwise, squared_euclidean, squared_euclidean_rows};
-pub use losses::{LossOutput, Reduction, TripletLoss};
-pub use miners::{Miner, Selection, Triplets};
+pub use distance::{
+    cosine, euclidean, normalise, pairwise, squared_euclidean, squared_euclidean_rows,
+};
+pub use losses::{
+    BatchLoss, ContrastiveLoss, Hinge, LossOutput, MarginHead, MarginKind, MultiSimilarityLoss,
+    NtXentLoss, PairBceLoss, Reduction, SupConLoss, TripletLoss, TripletObjective,
+};
+pub use measure::Measure;
+pub use miners::{Miner, PairMiner, Pairs, Selection, Triplets};
+pub use pair::{Pair, PairLabels};

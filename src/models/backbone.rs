@@ -191,25 +191,66 @@ impl Backbone {
     ///
     /// A frozen stage rests: no dropout and running statistics, whatever `mode` says.
     pub fn embed_from(&self, first: usize, maps: &Tensor, mode: Mode) -> Tensor {
-        self.through(first..self.stages.len(), maps, mode).to_kind(Kind::Float)
+        let map = self.map_from(first, maps, mode);
+        let embedding = self.trunk.unit(&self.trunk.features(&map));
+        let embedding = match &self.embedding {
+            Some(layer) => normalize(&layer.forward(&embedding)),
+            None => embedding,
+        };
+        embedding.to_kind(Kind::Float)
     }
 
-    /// What pictures have become in front of stage `end`, in evaluation mode and without a
-    /// gradient: for the frozen stages below it (0 gives the pictures themselves).
+    /// What pictures have become in front of stage `end` of the trunk, in evaluation mode and
+    /// without a gradient: for the frozen stages below it (0 gives the pictures themselves).
     pub fn maps(&self, pictures: &Tensor, end: usize) -> Tensor {
-        tch::no_grad(|| self.through(0..end, pictures, Mode::EVAL))
+        tch::no_grad(|| self.through(0..end.min(self.trunk_stages()), pictures, Mode::EVAL))
     }
 
+    /// From the maps in front of stage `first` to the trunk's map, `[N, C, H', W']` (or `[N, D]`
+    /// where the trunk ends in a vector): what heads of their own are put on.
+    pub fn map_from(&self, first: usize, maps: &Tensor, mode: Mode) -> Tensor {
+        self.through(first..self.trunk_stages(), maps, mode)
+    }
+
+    /// The shape of the trunk's map of one picture.
+    pub fn map_size(&self) -> Vec<i64> {
+        let side = i64::from(self.input.size);
+        let picture = Tensor::zeros([1, 3, side, side], (Kind::Float, self.device));
+        tch::no_grad(|| self.map_from(0, &picture, Mode::EVAL)).size()
+    }
+
+    /// The trunk's map to features `[N, D]` that are not scaled to length one.
+    pub fn features(&self, map: &Tensor) -> Tensor {
+        self.trunk.features(map)
+    }
+
+    /// The trunk's map through the classifier it was built with.
+    ///
+    /// # Errors
+    /// It was built without one.
+    pub fn classify(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.trunk.classify(map, mode).ok_or_else(|| self.no_classifier())
+    }
+
+    /// The stages without the embedding layer.
+    fn trunk_stages(&self) -> usize {
+        self.stages.len() - usize::from(self.embedding.is_some())
+    }
+
+    /// Through some of the trunk's own stages.
     fn through(&self, stages: Range<usize>, xs: &Tensor, mode: Mode) -> Tensor {
         stages.fold(xs.shallow_clone(), |xs, number| {
-            let stage = self.stages.get(number);
-            let mode = if stage.is_none_or(Stage::is_frozen) { Mode::EVAL } else { mode };
+            let rests = self.stages.get(number).is_none_or(Stage::is_frozen);
             let xs = if number == 0 { self.input.normalise(&xs) } else { xs };
-            match &self.embedding {
-                Some(layer) if number + 1 == self.stages.len() => normalize(&layer.forward(&xs)),
-                _ => self.trunk.run(number, &xs, mode),
-            }
+            self.trunk.run(number, &xs, if rests { Mode::EVAL } else { mode })
         })
+    }
+
+    fn no_classifier(&self) -> Error {
+        let name = self.architecture.name();
+        Error::Config(format!(
+            "{name} was built without its classifier: build it with a number of classes"
+        ))
     }
 
     /// The same pictures through the network's own classifier: what torchvision's `model(x)` gives,
@@ -219,11 +260,7 @@ impl Backbone {
     /// Pictures that do not fit, or a backbone built without its classifier.
     pub fn logits(&self, pictures: &Tensor, mode: Mode) -> Result<Logits> {
         self.check_pictures(pictures)?;
-        self.trunk.logits(&self.input.normalise(pictures), mode).ok_or_else(|| {
-            Error::Config(format!(
-                "{} was built without its classifier: build it with a number of classes",
-                self.architecture.name()
-            ))
-        })
+        let logits = self.trunk.logits(&self.input.normalise(pictures), mode);
+        logits.ok_or_else(|| self.no_classifier())
     }
 }

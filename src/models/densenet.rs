@@ -6,12 +6,12 @@
 
 use tch::Tensor;
 
+use super::Trunk;
 use super::layers::{
     BatchNorm, Bias, Conv2d, ConvSpec, Linear, Mode, Weight, Window, avg_pool, global_avg_pool,
-    max_pool, normalize,
+    max_pool,
 };
 use super::params::Scope;
-use super::{Logits, Trunk};
 
 /// The bottleneck of a layer has this many times the growth in channels.
 const BOTTLENECK: i64 = 4;
@@ -128,11 +128,6 @@ impl DenseNet {
         let xs = self.norm0.forward(&self.conv0.forward(pictures), mode).relu();
         max_pool(&xs, Window::new(3, 2).padding(1))
     }
-
-    /// What the classifier sees of the last block's map.
-    fn pooled(&self, xs: &Tensor, mode: Mode) -> Tensor {
-        global_avg_pool(&self.norm5.forward(xs, mode).relu())
-    }
 }
 
 impl Trunk for DenseNet {
@@ -154,14 +149,14 @@ impl Trunk for DenseNet {
             return self.stem(xs, mode);
         };
         let map = block.forward(xs, mode);
-        if block.transition.is_some() { map } else { normalize(&self.pooled(&map, mode)) }
+        if block.transition.is_some() { map } else { self.norm5.forward(&map, mode).relu() }
     }
 
-    fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
-        let classifier = self.classifier.as_ref()?;
-        let xs = self.stem(pictures, mode);
-        let xs = self.blocks.iter().fold(xs, |xs, block| block.forward(&xs, mode));
-        let classes = classifier.forward(&self.pooled(&xs, mode));
-        Some(Logits { classes, auxiliary: None })
+    fn features(&self, map: &Tensor) -> Tensor {
+        global_avg_pool(map)
+    }
+
+    fn classify(&self, map: &Tensor, _: Mode) -> Option<Tensor> {
+        self.classifier.as_ref().map(|classifier| classifier.forward(&global_avg_pool(map)))
     }
 }

@@ -7,12 +7,12 @@
 
 use tch::Tensor;
 
+use super::Trunk;
 use super::layers::{
     BatchNorm, Bias, Conv2d, ConvNormRelu, ConvSpec, Linear, Mode, NormOptions, Weight, Window,
-    dropout, global_avg_pool, max_pool, normalize,
+    dropout, global_avg_pool, max_pool,
 };
 use super::params::Scope;
-use super::{Logits, Trunk};
 
 /// The length of the embedding.
 pub const EMBEDDING: i64 = 512;
@@ -241,15 +241,15 @@ impl Trunk for FaceNet {
             None => self.stem(stage, xs, mode),
             Some(block) if block < self.stages.len() => self.stages[block].forward(xs, mode),
             Some(block) if block == self.stages.len() => self.last.forward(xs, mode),
-            Some(_) => normalize(&self.embedding(xs, mode)),
+            Some(_) => self.embedding(xs, mode),
         }
     }
 
-    fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
-        let layer = self.logits.as_ref()?;
-        let before = self.stem.len() + self.stages.len() + 1;
-        let xs = (0..before).fold(pictures.shallow_clone(), |xs, at| self.run(at, &xs, mode));
-        let classes = layer.forward(&self.embedding(&xs, mode));
-        Some(Logits { classes, auxiliary: None })
+    fn features(&self, map: &Tensor) -> Tensor {
+        map.shallow_clone()
+    }
+
+    fn classify(&self, map: &Tensor, _: Mode) -> Option<Tensor> {
+        self.logits.as_ref().map(|logits| logits.forward(map))
     }
 }

@@ -12,10 +12,10 @@ use std::ops::Range;
 
 use tch::Tensor;
 
-use super::input::{IMAGENET_MEAN, IMAGENET_STD};
+use super::input::{IMAGENET_MEAN, IMAGENET_STD, per_channel};
 use super::layers::{
     Bias, ConvNormRelu, ConvSpec, Linear, Mode, Weight, Window, avg_pool, dropout, global_avg_pool,
-    max_pool, normalize,
+    max_pool,
 };
 use super::params::Scope;
 use super::{Logits, Trunk};
@@ -291,29 +291,13 @@ impl InceptionV3 {
             .map(|classes| Linear::with(&root.sub("fc"), EMBEDDING, classes, INIT, Bias::Default));
         Self { stem: stem.into(), mixed, classifier: auxiliary.zip(fc) }
     }
-
-    /// The map behind a stage.
-    fn map(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor {
-        let Some(block) = stage.checked_sub(self.stem.len()) else {
-            let (conv, pools) = &self.stem[stage];
-            let xs = if stage == 0 { &transform_input(xs) } else { xs };
-            let map = conv.forward(xs, mode);
-            return if *pools { max_pool(&map, Window::new(3, 2)) } else { map };
-        };
-        self.mixed[block].forward(xs, mode)
-    }
 }
 
 /// ImageNet's normalisation to (x - 0.5) / 0.5, per channel.
 fn transform_input(xs: &Tensor) -> Tensor {
-    let channel = |value: &dyn Fn(usize) -> f64| {
-        Tensor::from_slice(&[value(0), value(1), value(2)])
-            .to_kind(xs.kind())
-            .to_device(xs.device())
-            .view([1, 3, 1, 1])
-    };
-    let scale = channel(&|c| IMAGENET_STD[c] / 0.5);
-    let shift = channel(&|c| (IMAGENET_MEAN[c] - 0.5) / 0.5);
+    let channels = |value: &dyn Fn(usize) -> f64| per_channel(&[0, 1, 2].map(value), xs);
+    let scale = channels(&|c| IMAGENET_STD[c] / 0.5);
+    let shift = channels(&|c| (IMAGENET_MEAN[c] - 0.5) / 0.5);
     xs * scale + shift
 }
 
@@ -325,21 +309,33 @@ impl Trunk for InceptionV3 {
     }
 
     fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor {
-        let map = self.map(stage, xs, mode);
-        let is_last = stage + 1 == self.stem.len() + self.mixed.len();
-        if is_last { normalize(&global_avg_pool(&map)) } else { map }
+        let Some(block) = stage.checked_sub(self.stem.len()) else {
+            let (conv, pools) = &self.stem[stage];
+            let xs = if stage == 0 { &transform_input(xs) } else { xs };
+            let map = conv.forward(xs, mode);
+            return if *pools { max_pool(&map, Window::new(3, 2)) } else { map };
+        };
+        self.mixed[block].forward(xs, mode)
+    }
+
+    fn features(&self, map: &Tensor) -> Tensor {
+        global_avg_pool(map)
+    }
+
+    fn classify(&self, map: &Tensor, mode: Mode) -> Option<Tensor> {
+        let (_, fc) = self.classifier.as_ref()?;
+        Some(fc.forward(&dropout(&global_avg_pool(map), 0.5, mode)))
     }
 
     fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
-        let (auxiliary, fc) = self.classifier.as_ref()?;
+        let (auxiliary, _) = self.classifier.as_ref()?;
         let through = |xs: Tensor, stages: Range<usize>| {
-            stages.fold(xs, |xs, stage| self.map(stage, &xs, mode))
+            stages.fold(xs, |xs, stage| self.run(stage, &xs, mode))
         };
         let (middle, all) = (self.stem.len() + middle().len(), self.stem.len() + self.mixed.len());
         let xs = through(pictures.shallow_clone(), 0..middle);
         let large = xs.size().iter().skip(2).all(|side| *side >= AUXILIARY_SIDE);
         let auxiliary = (mode.batch_statistics && large).then(|| auxiliary.forward(&xs, mode));
-        let xs = global_avg_pool(&through(xs, middle..all));
-        Some(Logits { classes: fc.forward(&dropout(&xs, 0.5, mode)), auxiliary })
+        Some(Logits { classes: self.classify(&through(xs, middle..all), mode)?, auxiliary })
     }
 }

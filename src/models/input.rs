@@ -48,14 +48,16 @@ impl InputSpec {
         if self.mean == [0.0; 3] && self.std == [1.0; 3] {
             return rgb;
         }
-        let channel = |values: &[f64; 3]| {
-            Tensor::from_slice(values)
-                .to_kind(pictures.kind())
-                .to_device(pictures.device())
-                .view([1, 3, 1, 1])
-        };
-        (rgb - channel(&self.mean)) / channel(&self.std)
+        (rgb - per_channel(&self.mean, pictures)) / per_channel(&self.std, pictures)
     }
+}
+
+/// One value a channel, `[1, 3, 1, 1]`, of the kind and on the device of `like`.
+///
+/// Made by operations and not copied in from a slice, so that a tracer sees the values.
+pub(super) fn per_channel(values: &[f64; 3], like: &Tensor) -> Tensor {
+    let one = |value| Tensor::full([1, 1, 1, 1], value, (like.kind(), like.device()));
+    Tensor::cat(&values.map(one), 1)
 }
 
 /// The input sizes that an architecture can take.

@@ -8,6 +8,7 @@ pub mod architecture;
 mod backbone;
 pub mod densenet;
 pub mod facenet;
+pub mod heads;
 pub mod inception_v3;
 pub mod input;
 pub mod layers;
@@ -19,6 +20,7 @@ use tch::Tensor;
 
 pub use architecture::{Architecture, ArchitectureInfo, KnownWeights};
 pub use backbone::{Backbone, BuildOptions, EMBEDDING_LAYER, Stage};
+pub use heads::{HEAD_PREFIX, HeadKind, PairNet};
 pub use input::{InputSizes, InputSpec};
 pub use layers::Mode;
 pub use params::Params;
@@ -31,13 +33,29 @@ pub trait Trunk: std::fmt::Debug + Send {
     fn stages(&self) -> Vec<Vec<String>>;
 
     /// One stage: the first takes pictures `[N, 3, H, W]`, already normalised, each other what the
-    /// one before gave, and the last gives embeddings `[N, D]` of length one.
+    /// one before gave. The last gives the trunk's map, `[N, C, H', W']`, or `[N, D]` where the
+    /// trunk itself ends in a vector.
     fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor;
 
-    /// The same pictures through the classifier that the network was published with; none where it
-    /// was built without one.
-    fn logits(&self, _pictures: &Tensor, _mode: Mode) -> Option<Logits> {
+    /// The map to features `[N, D]` of any length.
+    fn features(&self, map: &Tensor) -> Tensor;
+
+    /// Features to the embedding: scaled to length one, in float32.
+    fn unit(&self, features: &Tensor) -> Tensor {
+        layers::normalize(features)
+    }
+
+    /// The map through the classifier that the network was published with, `[N, classes]`; none
+    /// where it was built without one.
+    fn classify(&self, _map: &Tensor, _mode: Mode) -> Option<Tensor> {
         None
+    }
+
+    /// Pictures, already normalised, through that classifier.
+    fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
+        let stages = 0..self.stages().len();
+        let map = stages.fold(pictures.shallow_clone(), |xs, at| self.run(at, &xs, mode));
+        self.classify(&map, mode).map(|classes| Logits { classes, auxiliary: None })
     }
 }
 

@@ -200,7 +200,15 @@ impl super::Trunk for OpenFace {
             (2, _) => pool(&self.lrn[1].forward(&self.stem[2].forward(xs, mode))), // [N, 192, 12, 12]
             (_, Some(block)) if block < self.blocks.len() => self.blocks[block].forward(xs, mode),
             // [N, 736, 3, 3] to [N, 128]
-            _ => unit_rows(&self.embed.forward(&avg_pool(xs, Window::new(3, 1)).flatten(1, -1))),
+            _ => self.embed.forward(&avg_pool(xs, Window::new(3, 1)).flatten(1, -1)),
         }
+    }
+
+    fn features(&self, map: &Tensor) -> Tensor {
+        map.shallow_clone()
+    }
+
+    fn unit(&self, features: &Tensor) -> Tensor {
+        unit_rows(features)
     }
 }

@@ -138,6 +138,11 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    /// The prefix of the keys registered here: `layer14.seq_list.0.1_conv`; empty at the root.
+    pub fn path(&self) -> &str {
+        &self.prefix
+    }
+
     /// The scope one component deeper.
     pub fn sub(&self, name: impl std::fmt::Display) -> Self {
         Self { book: self.book, device: self.device, prefix: self.key(&name.to_string()) }

@@ -4,16 +4,16 @@
 //! Input `[N, 3, H, W]` from 32x32 up, ImageNet-normalised. The embedding is the mean of the last
 //! convolution's map over its places, `[N, 512]` scaled to length one: the fully connected layers
 //! of torchvision's classifier (124 M parameters) know ImageNet's classes and not faces, and the
-//! convolutions alone are what most weight files hold. [`Trunk::logits`] computes the classifier.
+//! convolutions alone are what most weight files hold. [`Trunk::classify`] computes the classifier.
 
 use tch::Tensor;
 
+use super::Trunk;
 use super::layers::{
     BatchNorm, Bias, Conv2d, ConvSpec, Linear, Mode, Weight, Window, adaptive_avg_pool, dropout,
-    global_avg_pool, max_pool, normalize,
+    global_avg_pool, max_pool,
 };
 use super::params::Scope;
-use super::{Logits, Trunk};
 
 /// The length of the embedding.
 pub const EMBEDDING: i64 = 512;
@@ -68,16 +68,6 @@ impl Vgg {
             }),
         }
     }
-
-    /// The steps of each stage: a convolution and what follows it.
-    fn steps(&self) -> impl Iterator<Item = &[Step]> {
-        let is_next = |_: &Step, next: &Step| !matches!(next, Step::Conv(_));
-        self.features.chunk_by(is_next)
-    }
-
-    fn features(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        run(&self.features, pictures, mode)
-    }
 }
 
 fn run(steps: &[Step], xs: &Tensor, mode: Mode) -> Tensor {
@@ -127,16 +117,20 @@ impl Trunk for Vgg {
     }
 
     fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor {
-        let mut rest = self.steps().skip(stage);
-        let map = rest.next().map_or_else(|| xs.shallow_clone(), |steps| run(steps, xs, mode));
-        if rest.next().is_some() { map } else { normalize(&global_avg_pool(&map)) }
+        let is_next = |_: &Step, next: &Step| !matches!(next, Step::Conv(_));
+        let mut stages = self.features.chunk_by(is_next);
+        run(stages.nth(stage).unwrap_or_default(), xs, mode)
     }
 
-    fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
+    fn features(&self, map: &Tensor) -> Tensor {
+        global_avg_pool(map)
+    }
+
+    fn classify(&self, map: &Tensor, mode: Mode) -> Option<Tensor> {
         let [first, second, last] = self.classifier.as_ref()?;
-        let xs = adaptive_avg_pool(&self.features(pictures, mode), GRID).flatten(1, -1);
+        let xs = adaptive_avg_pool(map, GRID).flatten(1, -1);
         let xs = dropout(&first.forward(&xs).relu(), 0.5, mode);
         let xs = dropout(&second.forward(&xs).relu(), 0.5, mode);
-        Some(Logits { classes: last.forward(&xs), auxiliary: None })
+        Some(last.forward(&xs))
     }
 }

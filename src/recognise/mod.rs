@@ -1,7 +1,9 @@
 //! A trained model at work: the model file, and pictures to embeddings to names.
 
 pub mod model_file;
+pub mod pair_model;
 pub mod recogniser;
 
 pub use model_file::{Calibration, DataCard, GalleryFace, ModelCard, ModelKind, Unknown};
+pub use pair_model::{PairCard, PairModel};
 pub use recogniser::{Answer, Classifier, Gallery, Head, Recogniser};

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
+use super::pair_model::PairCard;
 use crate::eval::unknown::Logistic;
 use crate::models::{Architecture, Backbone, BuildOptions, InputSpec};
 use crate::weights::TensorFile;
@@ -23,6 +24,8 @@ pub enum ModelKind {
     Trunk,
     /// A frozen trunk with a linear head, calibration and gallery: pictures to names.
     Classifier,
+    /// A trunk with a head for two pictures: same or different.
+    Pairs,
 }
 
 /// The data a model was trained on.
@@ -114,6 +117,9 @@ pub struct ModelCard {
     /// For a classifier: its calibration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// For a pair network: its head, and how it decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<PairCard>,
     /// For a classifier: the pictures behind the gallery's rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gallery: Vec<GalleryFace>,
@@ -212,6 +218,7 @@ pub fn newest(runs: &Path, kind: ModelKind) -> Result<PathBuf> {
         let (what, command, flag) = match kind {
             ModelKind::Trunk => ("trunk", "train-triplet", "--trunk"),
             ModelKind::Classifier => ("classifier", "train-classifier", "--model"),
+            ModelKind::Pairs => ("pair network", "train-pairs", "--model"),
         };
         Error::Config(format!(
             "there is no trained {what} under {}; run `visage {command}` first, or name a model \

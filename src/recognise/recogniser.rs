@@ -94,11 +94,16 @@ impl Recogniser {
     pub fn load(path: &Path, device: Device) -> Result<Self> {
         let mut file = TensorFile::read(path)?;
         let card = ModelCard::of(path, &file)?;
+        if card.kind == ModelKind::Pairs {
+            let text = "is a pair network, which compares two pictures; `visage verify A B` and \
+                        `visage evaluate --pairs` take it";
+            return Err(Error::weights(path, text));
+        }
         let backbone = card.backbone(path, device)?;
         weights::manifest::load_trunk(&backbone, path, &file)?;
         backbone.params.freeze_all();
         let classifier = match card.kind {
-            ModelKind::Trunk => None,
+            ModelKind::Trunk | ModelKind::Pairs => None,
             ModelKind::Classifier => Some(read_classifier(path, &card, &mut file)?),
         };
         Ok(Self { card, backbone, classifier })

@@ -8,7 +8,7 @@ use super::log::RunLog;
 use super::optim::Optimizer;
 use super::progress::Reporter;
 use super::run_folder::RunFolder;
-use super::schedule::Schedule;
+use super::schedule::{Better, Cycle, Plateau, PlateauConfig, Schedule, ScheduleKind};
 use crate::{Error, Result};
 
 /// What one batch was worth: everything stays on the device until the epoch ends.
@@ -97,10 +97,12 @@ pub struct Plan {
     pub epochs: usize,
     /// The highest learning rate.
     pub lr: f64,
-    /// Share of all steps that the learning rate takes to rise.
+    /// What the learning rate does from step to step.
+    pub schedule: ScheduleKind,
+    /// Share of all steps that it takes to rise, in the schedules that do not cycle.
     pub warmup: f64,
-    /// Falls along a cosine after it, or stays.
-    pub cosine: bool,
+    /// Epochs of one triangle, in those that cycle.
+    pub cycle: f64,
     /// The longest gradient an optimiser step sees, all parameters together; none for no limit.
     pub clip: Option<f64>,
     /// Epochs without a better score before the run ends early; 0 for never.
@@ -167,6 +169,7 @@ pub fn fit(
         }
     };
     let (mut schedule, mut done, mut trained) = (Schedule::Constant, 0u64, 0);
+    let (mut plateau, mut lr) = (plan.plateau()?, plan.lr);
     for epoch in 1..=plan.epochs {
         let batches = task.batches(epoch)?;
         task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
@@ -185,14 +188,14 @@ pub fn fit(
             if let Some(longest) = plan.clip {
                 step.measures.push(("grad_norm", optimizer.clip_grad_norm(longest)));
             }
-            optimizer.step(plan.lr * schedule.factor(done))?;
+            optimizer.step_with(schedule.rates(done, lr))?;
             totals.add(step);
             done += 1;
             bar.inc(batch.len() as u64);
         }
         drop(bar);
         let mut means = totals.means();
-        means.push(("lr", plan.lr * schedule.factor(done.saturating_sub(1))));
+        means.push(("lr", lr * schedule.factor(done.saturating_sub(1))));
         let scores = task.validate(epoch, log)?;
         if epoch == 1 {
             // The table's columns come from its first row, so it waits for the training figures.
@@ -213,6 +216,9 @@ pub fn fit(
                  helps)"
             ));
             break;
+        }
+        if let (Some(plateau), Some(score)) = (&mut plateau, scores.rank.first()) {
+            lr = plan.lr * plateau.observe(*score);
         }
         if is_best {
             task.save(&run.best(), epoch, &scores)?;
@@ -244,8 +250,26 @@ impl Plan {
     fn schedule(&self, steps_per_epoch: usize) -> Schedule {
         let total_steps = (steps_per_epoch * self.epochs) as u64;
         let warmup_steps = (self.warmup * total_steps as f64).round() as u64;
-        let final_fraction = if self.cosine { 0.0 } else { 1.0 };
-        Schedule::WarmupCosine { warmup_steps, total_steps, final_fraction }
+        let rising =
+            |final_fraction| Schedule::WarmupCosine { warmup_steps, total_steps, final_fraction };
+        match self.schedule {
+            ScheduleKind::WarmupCosine => rising(0.0),
+            ScheduleKind::Constant | ScheduleKind::Plateau => rising(1.0),
+            cycling => match cycling.over(steps_per_epoch as u64, self.epochs as u64) {
+                Schedule::Cyclic(cycle) => {
+                    let half = self.cycle * steps_per_epoch as f64 / 2.0;
+                    let steps = (half.round() as u64).max(1);
+                    Schedule::Cyclic(Cycle { steps_up: steps, steps_down: steps, ..cycle })
+                }
+                other => other,
+            },
+        }
+    }
+
+    fn plateau(&self) -> Result<Option<Plateau>> {
+        let is_plateau = self.schedule == ScheduleKind::Plateau;
+        let config = PlateauConfig { better: Better::Higher, ..PlateauConfig::default() };
+        is_plateau.then(|| Plateau::new(config)).transpose()
     }
 }
 

@@ -2,6 +2,9 @@
 //! state that can be saved and loaded.
 
 mod config;
+#[cfg(test)]
+mod cycling;
+mod rates;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +14,7 @@ use crate::native::{AdamStep, SgdStep, clear_gradients, fused_adam_step, fused_s
 use crate::{Error, Result};
 
 pub use config::{OptimizerConfig, OptimizerKind};
+pub use rates::StepRates;
 
 /// An optimiser over named parameters.
 ///
@@ -129,55 +133,23 @@ impl Optimizer {
     /// # Errors
     /// What libtorch reports.
     pub fn step(&mut self, lr: f64) -> Result<()> {
+        self.step_with(StepRates::lr(lr))
+    }
+
+    /// One step with these rates (usually [`Schedule::rates`](super::schedule::Schedule::rates)).
+    ///
+    /// # Errors
+    /// When a momentum is given to SGD that was made without one; what libtorch reports.
+    pub fn step_with(&mut self, rates: StepRates) -> Result<()> {
+        let config = self.config.with(rates)?;
         let mut moved = self.with_gradient();
         moved.sort_by(|(a, _), (b, _)| a.share.total_cmp(&b.share));
         // A fused kernel takes one learning rate.
         for group in moved.chunk_by(|(a, _), (b, _)| a.share == b.share) {
             let share = group.first().map_or(1.0, |(slot, _)| slot.share);
-            self.step_group(group, lr * share)?;
+            step_group(&config, group, rates.lr * share)?;
         }
         Ok(())
-    }
-
-    fn step_group(&self, moved: &[(&Slot, Tensor)], lr: f64) -> Result<()> {
-        let config = self.config;
-        let params: Vec<&Tensor> = moved.iter().map(|(slot, _)| &slot.param).collect();
-        let grads: Vec<&Tensor> = moved.iter().map(|(_, grad)| grad).collect();
-        // Column `index` of the slots' tensors, in the order of `Memory::named`.
-        let column = |index: usize| -> Vec<&Tensor> {
-            moved
-                .iter()
-                .filter_map(|(slot, _)| slot.memory.named().get(index).map(|entry| entry.1))
-                .collect()
-        };
-        match config.kind {
-            OptimizerKind::Adam | OptimizerKind::AdamW => fused_adam_step(
-                &params,
-                &grads,
-                &column(0),
-                &column(1),
-                &column(2),
-                AdamStep {
-                    lr,
-                    beta1: config.beta1,
-                    beta2: config.beta2,
-                    weight_decay: config.weight_decay,
-                    eps: config.eps,
-                    decoupled: config.kind == OptimizerKind::AdamW,
-                },
-            ),
-            OptimizerKind::Sgd => fused_sgd_step(
-                &params,
-                &grads,
-                &column(0),
-                SgdStep {
-                    lr,
-                    momentum: config.momentum,
-                    weight_decay: config.weight_decay,
-                    nesterov: config.nesterov,
-                },
-            ),
-        }
     }
 
     /// Scales all gradients so that their norm taken together is at most `max`, and returns the
@@ -267,6 +239,47 @@ impl Optimizer {
             .map(|slot| (slot, slot.param.grad()))
             .filter(|(_, grad)| grad.defined())
             .collect()
+    }
+}
+
+/// One step of the parameters `moved`, each with its gradient, at one learning rate.
+fn step_group(config: &OptimizerConfig, moved: &[(&Slot, Tensor)], lr: f64) -> Result<()> {
+    let params: Vec<&Tensor> = moved.iter().map(|(slot, _)| &slot.param).collect();
+    let grads: Vec<&Tensor> = moved.iter().map(|(_, grad)| grad).collect();
+    // Column `index` of the slots' tensors, in the order of `Memory::named`.
+    let column = |index: usize| -> Vec<&Tensor> {
+        moved
+            .iter()
+            .filter_map(|(slot, _)| slot.memory.named().get(index).map(|entry| entry.1))
+            .collect()
+    };
+    match config.kind {
+        OptimizerKind::Adam | OptimizerKind::AdamW => fused_adam_step(
+            &params,
+            &grads,
+            &column(0),
+            &column(1),
+            &column(2),
+            AdamStep {
+                lr,
+                beta1: config.beta1,
+                beta2: config.beta2,
+                weight_decay: config.weight_decay,
+                eps: config.eps,
+                decoupled: config.kind == OptimizerKind::AdamW,
+            },
+        ),
+        OptimizerKind::Sgd => fused_sgd_step(
+            &params,
+            &grads,
+            &column(0),
+            SgdStep {
+                lr,
+                momentum: config.momentum,
+                weight_decay: config.weight_decay,
+                nesterov: config.nesterov,
+            },
+        ),
     }
 }
 

@@ -7,21 +7,17 @@ use tch::{Kind, Tensor};
 
 use super::blend::Blend;
 use super::fit::{Scores, Step, Task};
+use super::front::{Front, pieces};
 use super::hardest;
 use super::log::RunLog;
-use super::map_cache::{Limits, MapCache};
+use super::objective::Objective;
 use super::scoring::{Labelled, score};
 use super::settings::{BnMode, TripletSettings};
-use super::stages::Thaw;
 use crate::Result;
-use crate::data::augment::Augment;
 use crate::data::cache::FaceCache;
 use crate::data::folder::FaceFolder;
 use crate::data::sampler::PkSampler;
 use crate::eval::Embeddings;
-use crate::metric::distance::pairwise;
-use crate::metric::losses::{LossOutput, TripletLoss};
-use crate::metric::miners::{self, Miner, Selection};
 use crate::models::{Backbone, Mode};
 use crate::recognise::{ModelCard, recogniser};
 
@@ -44,13 +40,10 @@ pub struct TripletTask<'a> {
     parts: &'a Parts,
     card: &'a ModelCard,
     sampler: PkSampler,
-    loss: TripletLoss,
-    miner: Miner,
-    augment: Augment,
+    objective: &'a Objective,
+    front: Front<'a>,
     mode: Mode,
     blend: Blend,
-    thaw: Thaw,
-    maps: MapCache<'a>,
     /// Pictures in one pass through the trunk.
     piece: usize,
     seed: u64,
@@ -71,6 +64,7 @@ impl<'a> TripletTask<'a> {
         folder: &'a FaceFolder,
         parts: &'a Parts,
         card: &'a ModelCard,
+        objective: &'a Objective,
         settings: &TripletSettings,
     ) -> Result<Self> {
         let labels: Vec<_> = parts.train.iter().map(|&i| parts.labels[i]).collect();
@@ -80,13 +74,6 @@ impl<'a> TripletTask<'a> {
             settings.pictures_per_identity,
             settings.data.seed,
         )?;
-        let augment = settings.augment();
-        let limits = Limits {
-            memory: settings.cache_memory << 20,
-            disk: settings.cache_disk << 20,
-            folder: settings.out.clone(),
-        };
-        let mirrors = augment.flip && augment.mirrored(0, 0).is_some();
         let piece = if settings.micro_batch == 0 { usize::MAX } else { settings.micro_batch };
         let blend = Blend::new(&backbone.params, settings.blend.unwrap_or(1.0));
         let mut task = Self {
@@ -96,80 +83,30 @@ impl<'a> TripletTask<'a> {
             parts,
             card,
             sampler,
-            loss: TripletLoss { margin: settings.margin, reduction: settings.reduction },
-            miner: settings.miner,
-            augment,
-            mode: Mode { dropout: true, batch_statistics: settings.bn == Some(BnMode::Train) },
+            objective,
+            front: Front::new(backbone, faces, &settings.tuning, piece, &settings.out),
+            mode: Mode {
+                dropout: true,
+                batch_statistics: settings.tuning.bn == Some(BnMode::Train),
+            },
             blend,
-            thaw: Thaw::new(backbone, settings.unfreeze_every),
-            maps: MapCache::new(backbone, faces, mirrors, limits),
             piece,
             seed: settings.data.seed,
             notes: Vec::new(),
         };
         task.notes.extend(task.sampler.notes.iter().cloned());
-        task.notes.extend(task.thaw.at(1));
         Ok(task)
-    }
-
-    /// What the trainable stages get of a batch: the number of stages below it, and the maps in
-    /// front of the next one (0 and the augmented pictures where nothing is frozen).
-    fn frozen_part(&mut self, batch: &[usize], seed: u64) -> Result<(usize, Tensor)> {
-        let device = self.backbone.device();
-        let end = self.maps.end();
-        if end > 0
-            && let Some(mirrored) = self.augment.mirrored(batch.len(), seed)
-        {
-            let views: Vec<_> = batch.iter().copied().zip(mirrored).collect();
-            let parts = views.chunks(self.piece).map(|views| self.maps.maps(views));
-            return Ok((end, Tensor::f_cat(&parts.collect::<Result<Vec<_>>>()?, 0)?));
-        }
-        let size = i64::from(self.backbone.input.size);
-        let pictures = self.augment.apply(&self.faces.batch(batch, device)?, size, seed)?;
-        let end = self.backbone.frozen_stages();
-        let rows = batch.len();
-        let parts: Vec<_> = pieces(rows, self.piece)
-            .map(|(start, length)| self.backbone.maps(&pictures.narrow(0, start, length), end))
-            .collect();
-        Ok((end, Tensor::f_cat(&parts, 0)?))
-    }
-
-    /// The loss over all pairs of a batch's embeddings `[B, D]`, and the figures of the log.
-    fn loss(&self, embeddings: &Tensor, labels: &Tensor, seed: u64) -> (LossOutput, Vec<Measure>) {
-        let distances = pairwise(embeddings);
-        let selection = self.miner.mine(&distances.detach(), labels, self.loss.margin, seed);
-        let output = self.loss.over(&selection, &distances, labels);
-        // Of all triplets of the batch, whatever the miner chose: comparable between miners.
-        let counted = match selection {
-            Selection::All => None,
-            Selection::Triplets(_) => Some(self.loss.over_all(&distances.detach(), labels)),
-        };
-        let all = counted.as_ref().unwrap_or(&output);
-        let active = &all.active / all.tuples.clamp_min(1);
-        let (positives, negatives) = (miners::positives(labels), miners::negatives(labels));
-        let measures = vec![
-            ("active", active),
-            ("positive_distance", mean_distance(&distances, &positives)),
-            ("negative_distance", mean_distance(&distances, &negatives)),
-        ];
-        (output, measures)
     }
 
     /// Every picture's embedding, row by row.
     fn embeddings(&mut self) -> Result<Vec<f32>> {
-        let Self { backbone, faces, maps, blend, .. } = self;
+        let Self { backbone, faces, front, blend, .. } = self;
         let all: Vec<usize> = (0..faces.len()).collect();
         blend.with(|| {
             let mut values = Vec::new();
             for batch in all.chunks(recogniser::BATCH) {
-                if maps.end() == 0 {
-                    let pictures = faces.batch(batch, backbone.device())?;
-                    values.extend(recogniser::embed_unit(backbone, &pictures)?);
-                } else {
-                    let views: Vec<_> = batch.iter().map(|&picture| (picture, false)).collect();
-                    let maps_of = maps.maps(&views)?;
-                    values.extend(recogniser::embed_maps(backbone, maps.end(), &maps_of)?);
-                }
+                let (first, maps) = front.plain(batch)?;
+                values.extend(recogniser::embed_maps(backbone, first, &maps)?);
             }
             Ok(values)
         })
@@ -189,19 +126,9 @@ pub fn embed_cached(backbone: &Backbone, faces: &FaceCache) -> Result<Embeddings
     Embeddings::new(faces.len(), backbone.embedding_dim as usize, values)
 }
 
-/// A figure for the log.
-type Measure = (&'static str, Tensor);
-
-/// The (first row, number of rows) of the pieces of a batch.
-fn pieces(rows: usize, piece: usize) -> impl Iterator<Item = (i64, i64)> {
-    let piece = piece.clamp(1, rows.max(1));
-    (0..rows).step_by(piece).map(move |start| (start as i64, piece.min(rows - start) as i64))
-}
-
 impl Task for TripletTask<'_> {
     fn batches(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>> {
-        self.notes.extend(self.thaw.at(epoch));
-        self.notes.extend(self.maps.refresh()?);
+        self.notes.extend(self.front.begin(epoch)?);
         let batches = self.sampler.epoch(epoch);
         let pictures = |batch: Vec<usize>| batch.into_iter().map(|i| self.parts.train[i]).collect();
         Ok(batches.into_iter().map(pictures).collect())
@@ -217,12 +144,12 @@ impl Task for TripletTask<'_> {
     /// contrastive learning batch size under memory limited setup", 2021).
     fn step(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Step> {
         let seed = mix(self.seed, epoch as u64, index as u64);
-        let (first, maps) = self.frozen_part(batch, seed)?;
+        let (first, maps) = self.front.views(batch, seed)?;
         let labels: Vec<i64> = batch.iter().map(|&i| self.parts.labels[i] as i64).collect();
         let labels = Tensor::from_slice(&labels).to_device(self.backbone.device());
         if batch.len() <= self.piece {
             let embeddings = self.backbone.embed_from(first, &maps, self.mode);
-            let (output, measures) = self.loss(&embeddings, &labels, seed);
+            let (output, measures) = self.objective.loss(&embeddings, &labels, seed);
             output.loss.backward();
             return Ok(Step { loss: output.loss, measures });
         }
@@ -233,7 +160,7 @@ impl Task for TripletTask<'_> {
         };
         let parts: Vec<_> = tch::no_grad(|| pieces(batch.len(), self.piece).map(embed).collect());
         let embeddings = Tensor::f_cat(&parts, 0)?.set_requires_grad(true);
-        let (output, measures) = self.loss(&embeddings, &labels, seed);
+        let (output, measures) = self.objective.loss(&embeddings, &labels, seed);
         output.loss.backward();
         let gradient = embeddings.grad();
         for (start, length) in pieces(batch.len(), self.piece) {
@@ -244,7 +171,7 @@ impl Task for TripletTask<'_> {
     }
 
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
-        self.notes.extend(self.maps.refresh()?);
+        self.notes.extend(self.front.begin(epoch.max(1))?);
         let values = self.embeddings()?;
         if values.iter().any(|value| !value.is_finite()) {
             return Ok(Scores::diverged());
@@ -281,15 +208,8 @@ impl Task for TripletTask<'_> {
     }
 }
 
-/// The mean root distance over `mask`; 0 where the mask is empty. `[B, B]` squared to 0-d.
-fn mean_distance(squared: &Tensor, mask: &Tensor) -> Tensor {
-    let mask = mask.to_kind(Kind::Float);
-    let sum = (squared.detach().sqrt() * &mask).sum(Kind::Float);
-    sum / mask.sum(Kind::Float).clamp_min(1.0)
-}
-
 /// One seed from three numbers, well mixed (SplitMix64's finaliser).
-fn mix(seed: u64, epoch: u64, step: u64) -> u64 {
+pub(super) fn mix(seed: u64, epoch: u64, step: u64) -> u64 {
     let mut z = seed
         .wrapping_add(epoch.wrapping_mul(0x9e37_79b9_7f4a_7c15))
         .wrapping_add(step.wrapping_mul(0xd1b5_4a32_d192_ed03));

@@ -10,11 +10,13 @@ pub mod load;
 pub mod manifest;
 mod npz;
 mod pickle;
+pub mod reference;
 pub mod rename;
 pub mod stats;
 mod stored;
 mod tensor_file;
 mod torch_save;
+pub mod verify;
 mod write_pth;
 mod zip;
 

@@ -1,14 +1,47 @@
-//! Losses: one value a tuple, and a reduction apart from it. A new loss is a file here and a `mod`
-//! line.
+//! Losses: one value a tuple, and a reduction apart from it. A new loss is a file here, a `mod` line
+//! and a row of the conformance test.
+//!
+//! | loss | on | a tuple is |
+//! |---|---|---|
+//! | [`TripletLoss`], [`TripletObjective`] | distances and a miner's selection, or three tensors | a triplet |
+//! | [`ContrastiveLoss`], [`PairBceLoss`] | pairs | a pair |
+//! | [`MultiSimilarityLoss`], [`SupConLoss`] | embeddings and labels | an anchor |
+//! | [`NtXentLoss`] | embeddings and labels | a positive pair |
+//! | [`MarginHead`] (ArcFace, CosFace) | embeddings, labels and trained class centres | a picture |
+//!
+//! All of them compute in float32 (or float64 where the embeddings are), with autocast off, in
+//! memory of order B^2.
 
+mod batch;
+#[cfg(test)]
+mod conformance;
+mod contrastive;
+mod every_soft_triplet;
 mod every_triplet;
+#[cfg(test)]
+mod golden;
+mod margin_head;
+mod masked;
+mod multi_similarity;
+mod nt_xent;
+mod pair_bce;
+mod sup_con;
 mod triplet;
+mod triplet_objective;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+pub use batch::BatchLoss;
+pub use contrastive::ContrastiveLoss;
+pub use margin_head::{MarginHead, MarginKind};
+pub use multi_similarity::MultiSimilarityLoss;
+pub use nt_xent::NtXentLoss;
+pub use pair_bce::PairBceLoss;
+pub use sup_con::SupConLoss;
 pub use triplet::TripletLoss;
+pub use triplet_objective::{Hinge, TripletObjective};
 
 /// What the sum over tuples is divided by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ValueEnum)]
@@ -25,7 +58,7 @@ pub enum Reduction {
 /// until somebody reads them.
 #[derive(Debug)]
 pub struct LossOutput {
-    /// The reduced loss: a float32 scalar with a graph, also where there was no tuple (it is zero
+    /// The reduced loss: a float32 (or float64) scalar with a graph, also where there was no tuple (it is zero
     /// then, and its gradient too).
     pub loss: Tensor,
     /// How many tuples there were: an int64 scalar, on the CPU or on the device.
@@ -35,11 +68,11 @@ pub struct LossOutput {
 }
 
 impl Reduction {
-    /// Reduces `per_tuple [T]`, float32, none of it negative.
+    /// Reduces `per_tuple [T]`, float32 or float64, none of it negative.
     pub fn reduce(self, per_tuple: &Tensor) -> LossOutput {
         let tuples = per_tuple.numel() as i64;
         let active = per_tuple.gt(0.0).sum(Kind::Int64);
-        let sum = per_tuple.sum(Kind::Float);
+        let sum = per_tuple.sum(per_tuple.kind());
         // At least one: the sum over no tuple is zero and keeps its graph, 0/0 would not.
         let loss = match self {
             Self::Mean => sum / tuples.max(1),

@@ -5,6 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::every_triplet::count_active;
 use super::{LossOutput, Reduction};
+use crate::metric::distance::precise;
 use crate::metric::miners::{Selection, Triplets};
 
 /// `relu(d_ap - d_an + margin)` for each triplet, where `d` is the squared Euclidean distance of
@@ -40,7 +41,7 @@ impl TripletLoss {
     /// The loss of each listed triplet, float32 `[T]`, from distances `[B, B]`.
     pub fn per_tuple(&self, distances: &Tensor, triplets: &Triplets) -> Tensor {
         let Triplets { anchor, positive, negative } = triplets;
-        let distances = distances.to_kind(Kind::Float);
+        let distances = precise(distances);
         let near = distances.index(&[Some(anchor), Some(positive)]);
         let far = distances.index(&[Some(anchor), Some(negative)]);
         // In this order a triplet is active exactly when `over_all` counts it, to the last bit.
@@ -54,7 +55,7 @@ impl TripletLoss {
     /// `sum_ap c_ap (d_ap + margin) - sum_an c_an d_an`, where `c_ap` counts the negatives `n` for
     /// which `(a, p, n)` is active and `c_an` the positives. Sorting each row gives the counts.
     pub fn over_all(&self, distances: &Tensor, labels: &Tensor) -> LossOutput {
-        let distances = distances.to_kind(Kind::Float);
+        let distances = precise(distances);
         let counts = count_active(&distances, labels, self.margin);
         // In float64: the sum is a small difference of two large ones.
         let weights = counts.weights.to_kind(Kind::Double);
@@ -65,7 +66,7 @@ impl TripletLoss {
             Reduction::Active => &counts.active,
         };
         LossOutput {
-            loss: (sum / divisor.clamp_min(1)).to_kind(Kind::Float),
+            loss: (sum / divisor.clamp_min(1)).to_kind(distances.kind()),
             tuples: counts.tuples,
             active: counts.active,
         }

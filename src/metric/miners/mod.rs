@@ -2,15 +2,19 @@
 //!
 //! A miner sees the distances without gradient and answers with indices. All of them work with
 //! whole rows of the `[B, B]` matrix at once, in memory of order B^2. A new miner is a file here,
-//! a `mod` line, a variant of [`Miner`] and its arm in [`Miner::mine`].
+//! a `mod` line, a variant of [`Miner`] and its arm in [`Miner::mine`]. [`PairMiner`] does the same
+//! for pairs.
 
 mod batch_hard;
+mod pairs;
 mod random;
 mod semi_hard;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, no_grad};
+
+pub use pairs::{PairMiner, Pairs};
 
 /// How triplets are chosen among the pictures of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ValueEnum)]

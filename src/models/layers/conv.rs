@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::{BatchNorm, Bias, Mode, NormOptions, Weight};
+use super::{BatchNorm, Bias, Mode, NormOptions, Weight, trace};
 use crate::models::params::Scope;
 
 /// The shape and the first values of a convolution: a square kernel, stride 1, no padding, a bias
@@ -69,6 +69,7 @@ impl ConvSpec {
 /// 2-d convolution.
 #[derive(Debug)]
 pub struct Conv2d {
+    name: String,
     weight: Tensor,
     bias: Option<Tensor>,
     stride: i64,
@@ -82,6 +83,7 @@ impl Conv2d {
         let weight = spec.weight.draw(at, &[outputs, inputs, high, wide]);
         let bias = spec.bias.draw(at, outputs, inputs * high * wide);
         Self {
+            name: at.path().to_owned(),
             weight: at.parameter("weight", weight),
             bias: bias.map(|bias| at.parameter("bias", bias)),
             stride,
@@ -92,7 +94,8 @@ impl Conv2d {
     /// `[N, in, H, W]` to `[N, out, H', W']`.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         let stride = [self.stride; 2];
-        xs.conv2d(&self.weight, self.bias.as_ref(), stride, self.padding, [1, 1], 1)
+        let ys = xs.conv2d(&self.weight, self.bias.as_ref(), stride, self.padding, [1, 1], 1);
+        trace::report(&self.name, ys)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use tch::Tensor;
 
-use super::{Bias, Weight};
+use super::{Bias, Weight, trace};
 use crate::models::params::Scope;
 
 /// y = x Wᵀ + b.
 #[derive(Debug)]
 pub struct Linear {
+    name: String,
     weight: Tensor,
     bias: Option<Tensor>,
 }
@@ -23,6 +24,7 @@ impl Linear {
         let weight = weight.draw(at, &[outputs, inputs]);
         let bias = bias.draw(at, outputs, inputs);
         Self {
+            name: at.path().to_owned(),
             weight: at.parameter("weight", weight),
             bias: bias.map(|bias| at.parameter("bias", bias)),
         }
@@ -30,6 +32,6 @@ impl Linear {
 
     /// `[N, in]` to `[N, out]`.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        xs.linear(&self.weight, self.bias.as_ref())
+        trace::report(&self.name, xs.linear(&self.weight, self.bias.as_ref()))
     }
 }

@@ -28,7 +28,8 @@ impl CrossMapLrn {
 
     /// `[N, C, H, W]` to the same shape.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        let energy = xs.square().conv2d(&self.window, None::<&Tensor>, [1], [0], [1], 1);
+        let window = self.window.to_kind(xs.kind());
+        let energy = xs.square().conv2d(&window, None::<&Tensor>, [1], [0], [1], 1);
         xs * (energy * self.alpha + 1.0).pow_tensor_scalar(-self.beta)
     }
 }

@@ -6,6 +6,7 @@ mod linear;
 mod lrn;
 mod norm;
 mod pool;
+pub mod trace;
 
 use tch::{Kind, Tensor};
 
@@ -39,18 +40,24 @@ pub fn dropout(xs: &Tensor, probability: f64, mode: Mode) -> Tensor {
     xs.dropout(probability, mode.dropout)
 }
 
+/// At least float32: half precision is too coarse for lengths and distances.
+fn widened(xs: &Tensor) -> Tensor {
+    xs.to_kind(if xs.kind() == Kind::Double { Kind::Double } else { Kind::Float })
+}
+
 /// Rows of `[N, D]` scaled to length one, in float32: x / sqrt(Σ x² + 1e-6), the OpenFace port's
-/// formula (its epsilon is larger than [`normalize`] has).
+/// formula (its epsilon is larger than [`normalize`] has). float64 stays float64.
 pub fn unit_rows(xs: &Tensor) -> Tensor {
-    let xs = xs.to_kind(Kind::Float);
-    let square = xs.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+    let xs = widened(xs);
+    let square = xs.square().sum_dim_intlist([1i64].as_slice(), true, xs.kind());
     &xs / (square + 1e-6).sqrt()
 }
 
 /// Rows of `[N, D]` scaled to length one, in float32: x / max(‖x‖, 1e-12), as
-/// `torch.nn.functional.normalize`. A row of zeros stays zero and gets a finite gradient.
+/// `torch.nn.functional.normalize`. A row of zeros stays zero and gets a finite gradient. float64
+/// stays float64.
 pub fn normalize(xs: &Tensor) -> Tensor {
-    let xs = xs.to_kind(Kind::Float);
+    let xs = widened(xs);
     &xs / xs.norm_scalaropt_dim(2, [1i64].as_slice(), true).clamp_min(1e-12)
 }
 

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::Mode;
+use super::{Mode, trace};
 use crate::models::params::Scope;
 
 /// The settings of a batch normalisation; the default is PyTorch's.
@@ -25,6 +25,7 @@ impl Default for NormOptions {
 /// y = (x - mean) / sqrt(variance + eps) · weight + bias per channel, over `[N, C, H, W]` or `[N, C]`.
 #[derive(Debug)]
 pub struct BatchNorm {
+    name: String,
     affine: Option<[Tensor; 2]>,
     running_mean: Tensor,
     running_var: Tensor,
@@ -48,6 +49,7 @@ impl BatchNorm {
             ]
         });
         Self {
+            name: at.path().to_owned(),
             affine,
             running_mean: at.buffer("running_mean", Tensor::zeros([channels], float)),
             running_var: at.buffer("running_var", Tensor::ones([channels], float)),
@@ -69,7 +71,7 @@ impl BatchNorm {
             // In place on the shared tensor: the book of parameters sees the count.
             let _ = self.num_batches_tracked.shallow_clone().g_add_scalar_(1);
         }
-        Tensor::batch_norm(
+        let ys = Tensor::batch_norm(
             xs,
             self.affine.as_ref().map(|[weight, _]| weight),
             self.affine.as_ref().map(|[_, bias]| bias),
@@ -79,7 +81,8 @@ impl BatchNorm {
             self.options.momentum,
             self.options.eps,
             false,
-        )
+        );
+        trace::report(&self.name, ys)
     }
 }
 

@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use super::StepRates;
 use crate::{Error, Result};
 
 /// Which optimiser.
@@ -58,6 +59,22 @@ impl OptimizerConfig {
             momentum: 0.9,
             nesterov: false,
         }
+    }
+
+    /// The settings of one step.
+    pub(super) fn with(mut self, rates: StepRates) -> Result<Self> {
+        if let Some(momentum) = rates.momentum {
+            if self.kind == OptimizerKind::Sgd && self.momentum == 0.0 && momentum != 0.0 {
+                return Err(Error::Config(
+                    "the schedule sets a momentum, but SGD was made with a momentum of 0 and keeps \
+                     none; give it any other, or a schedule that leaves the momentum alone"
+                        .into(),
+                ));
+            }
+            (self.beta1, self.momentum) = (momentum, momentum);
+        }
+        self.beta2 = rates.beta2.unwrap_or(self.beta2);
+        Ok(self)
     }
 
     /// Checks what can be checked before any work starts.

@@ -1,0 +1,32 @@
+// How the shim's functions end: null for success, or a message that the caller frees with
+// `visage_free`. Exceptions must not cross into Rust.
+
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+
+#include <c10/util/Exception.h>
+
+namespace visage {
+
+inline char *message(const char *text) {
+  char *copy = static_cast<char *>(std::malloc(std::strlen(text) + 1));
+  if (copy != nullptr) std::strcpy(copy, text);
+  return copy;
+}
+
+template <class F>
+char *guarded(F &&body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error &error) {
+    return message(error.what_without_backtrace());
+  } catch (const std::exception &error) {
+    return message(error.what());
+  }
+}
+
+} // namespace visage

@@ -1,0 +1,54 @@
+//! `visage export`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use tch::Device;
+
+use super::{Context, output};
+use crate::cli;
+use crate::export::{Batch, Export, Format, INPUT};
+use crate::models::Backbone;
+use crate::recognise::Recogniser;
+use crate::weights::Source;
+use crate::{Result, files};
+
+pub fn run(context: &Context, flags: &cli::Export) -> anyhow::Result<ExitCode> {
+    let format = flags.format.map_or_else(|| Format::of(&flags.out), Ok)?;
+    if format == Format::TorchScript && flags.batch != Batch::Dynamic {
+        context
+            .say
+            .line("note: --batch is ONNX's; a TorchScript file takes any number of pictures");
+    }
+    let model = load(context, flags)?;
+    let bytes = match format {
+        Format::TorchScript => model.to_torchscript()?,
+        Format::Onnx => model.to_onnx(flags.batch)?,
+    };
+    files::write_atomically(&flags.out, |out| out.write_all(&bytes))?;
+    let [channels, height, width] = model.picture();
+    let batch = match (format, flags.batch) {
+        (Format::Onnx, Batch::Fixed(count)) => count.to_string(),
+        _ => "N".into(),
+    };
+    let outputs = model.outputs();
+    let outputs = outputs.iter().map(|(name, columns)| format!("{name} [{batch}, {columns}]"));
+    output::line(&format!(
+        "wrote {}: {INPUT} [{batch}, {channels}, {height}, {width}] in [0, 1] -> {}",
+        flags.out.display(),
+        outputs.collect::<Vec<_>>().join(", ")
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load(context: &Context, flags: &cli::Export) -> Result<Export> {
+    let Some(architecture) = flags.backbone else {
+        return Ok(Export::model(Recogniser::load(&flags.model, Device::Cpu)?));
+    };
+    let source = Source::resolve(Some(&flags.model.to_string_lossy()), architecture)?;
+    tch::manual_seed(0); // random weights, where asked for, are the same every time
+    let backbone = Backbone::new(architecture, Device::Cpu);
+    source.load_into(&backbone)?;
+    context.say.line(&format!("trunk: {}, {}", architecture.name(), source.describe()));
+    Ok(Export::trunk(backbone))
+}

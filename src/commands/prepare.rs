@@ -1,0 +1,105 @@
+//! `visage prepare`: training data made out of pictures.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::output::count;
+use super::{Context, output};
+use crate::cli::{PrepareAction, Strips};
+use crate::data::people::{Layout, People};
+use crate::data::picture;
+use crate::data::strip_folder::{BuildOptions, QUARANTINE, Summary, build, cut_folder};
+use crate::data::strips::Format;
+
+/// How many quarantined files are named on the screen.
+const SHOWN: usize = 5;
+
+pub fn run(context: &Context, action: &PrepareAction) -> anyhow::Result<ExitCode> {
+    match action {
+        PrepareAction::Strips(flags) if flags.cut => cut(context, flags),
+        PrepareAction::Strips(flags) => strips(context, flags),
+    }
+}
+
+fn strips(context: &Context, flags: &Strips) -> anyhow::Result<ExitCode> {
+    let people = People::scan(&flags.input)?;
+    let layout = match people.layout {
+        Layout::Passports => "passports and photos",
+        Layout::Faces => "one folder per identity",
+    };
+    let found = count(people.usable().count(), "person").replace("persons", "people");
+    context.say.line(&format!("{}: {found} to draw, {layout}", flags.input.display()));
+    for note in &people.notes {
+        context.say.line(&format!("note: {note}"));
+    }
+    let options = BuildOptions {
+        size: flags.size,
+        per_person: flags.count.map(|count| count as usize),
+        limit: limit(flags),
+        seed: flags.seed,
+        format: format(flags),
+    };
+    let total = people.draw(options.per_person, options.limit, options.seed).len();
+    let bar = context.say.progress("strips", total as u64, "strips");
+    let summary = build(people, &flags.input, &flags.output, &options, &|_, _| bar.inc(1))?;
+    bar.finish();
+    conclude(context, flags, &summary, "strip", "written to")
+}
+
+fn cut(context: &Context, flags: &Strips) -> anyhow::Result<ExitCode> {
+    let total = picture::walk(&flags.input)?.len().min(limit(flags).unwrap_or(usize::MAX));
+    let bar = context.say.progress("cutting", total as u64, "strips");
+    let summary = cut_folder(
+        &flags.input,
+        &flags.output,
+        flags.layout,
+        format(flags),
+        limit(flags),
+        &|_, _| bar.inc(1),
+    )?;
+    bar.finish();
+    conclude(context, flags, &summary, "strip", "cut into triplets in")
+}
+
+fn limit(flags: &Strips) -> Option<usize> {
+    flags.limit.map(|limit| limit as usize)
+}
+
+fn format(flags: &Strips) -> Format {
+    flags.jpeg.map_or(Format::Png, Format::Jpeg)
+}
+
+/// Says how many of each there are, and which files were put aside.
+fn conclude(
+    context: &Context,
+    flags: &Strips,
+    summary: &Summary,
+    what: &str,
+    done: &str,
+) -> anyhow::Result<ExitCode> {
+    let Summary { done: made, people, quarantined } = summary;
+    for (file, reason) in quarantined.iter().take(SHOWN) {
+        context.say.warn(&format!("{}: {reason}", shown(&flags.input, file).display()));
+    }
+    if quarantined.len() > SHOWN {
+        context.say.warn(&format!("and {} more", quarantined.len() - SHOWN));
+    }
+    let people = match people {
+        Some(people) => format!(" of {}", count(*people, "person").replace("persons", "people")),
+        None => String::new(),
+    };
+    let aside = match quarantined.len() {
+        0 => "none quarantined".to_owned(),
+        broken => {
+            let list = flags.output.join(QUARANTINE);
+            format!("{} quarantined, listed in {}", count(broken, "file"), list.display())
+        }
+    };
+    let text = format!("{}{people} {done} {}; {aside}", count(*made, what), flags.output.display());
+    output::line(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shown(root: &Path, file: &Path) -> PathBuf {
+    file.strip_prefix(root).unwrap_or(file).to_path_buf()
+}

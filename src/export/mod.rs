@@ -1,0 +1,183 @@
+//! Models as files that run without Visage: TorchScript and ONNX.
+//!
+//! Both hold the same graph: pictures float32 `[N, 3, H, W]` in [0, 1] to `embedding` `[N, D]` of
+//! length one and, for a classifier, `logits` `[N, classes]`. The normalisation is inside, and so is
+//! the calibrated temperature: `softmax(logits)` are calibrated probabilities. What the graph cannot
+//! say (classes, sizes, the training) travels along as JSON. N is free; H and W are the model's own.
+
+mod graph;
+mod onnx;
+mod onnx_file;
+mod onnx_ops;
+mod torchscript;
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+
+use crate::models::{Backbone, Mode};
+use crate::native::trace::{State, Trace};
+use crate::recognise::{ModelCard, Recogniser};
+use crate::weights::HEAD;
+use crate::{Error, Result};
+
+pub use onnx::{Batch, METADATA};
+pub use torchscript::EXTRA_FILE;
+
+/// What an exported file can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A TorchScript archive, for `torch.jit.load` in Python and C++
+    #[value(name = "torchscript")]
+    TorchScript,
+    /// An ONNX file, for ONNX Runtime and others
+    Onnx,
+}
+
+impl Format {
+    /// The format that a file's ending asks for.
+    ///
+    /// # Errors
+    /// The ending is none of `.pt`, `.torchscript` and `.onnx`.
+    pub fn of(path: &Path) -> Result<Self> {
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        match ending.to_ascii_lowercase().as_str() {
+            "pt" | "torchscript" => Ok(Self::TorchScript),
+            "onnx" => Ok(Self::Onnx),
+            _ => Err(Error::Config(format!(
+                "{}: cannot tell the format to write; end the name in .pt, .torchscript or .onnx, \
+                 or give --format (weights alone are written by `visage weights convert`)",
+                path.display()
+            ))),
+        }
+    }
+}
+
+/// The input of an exported graph.
+pub const INPUT: &str = "pictures";
+/// Its outputs, in order; the second only where there is a classifier.
+pub const OUTPUTS: [&str; 2] = ["embedding", "logits"];
+
+/// The batch that a network is recorded with. More than one, or a size of 1 would hide mistakes.
+const EXAMPLE: i64 = 2;
+
+/// A model on its way into a file.
+#[derive(Debug)]
+pub struct Export {
+    backbone: Backbone,
+    head: Option<Head>,
+    card: Option<ModelCard>,
+}
+
+/// A classifier's linear layer.
+#[derive(Debug)]
+struct Head {
+    weight: Tensor,
+    bias: Tensor,
+    temperature: f64,
+}
+
+impl Export {
+    /// A bare trunk on the CPU, in evaluation mode; it is frozen for good.
+    pub fn trunk(backbone: Backbone) -> Self {
+        backbone.params.freeze_all();
+        Self { backbone, head: None, card: None }
+    }
+
+    /// A model file's trunk, with its classifier where it has one.
+    pub fn model(model: Recogniser) -> Self {
+        let head = model.classifier().ok().map(|classifier| Head {
+            weight: classifier.head.weight.shallow_clone(),
+            bias: classifier.head.bias.shallow_clone(),
+            temperature: classifier.calibration.temperature,
+        });
+        Self { head, card: Some(model.card), ..Self::trunk(model.backbone) }
+    }
+
+    /// What it computes, as `(name, columns)`.
+    pub fn outputs(&self) -> Vec<(&'static str, i64)> {
+        let classes = self.head.as_ref().map(|head| head.bias.numel() as i64);
+        let columns = [Some(self.backbone.embedding_dim), classes];
+        OUTPUTS.into_iter().zip(columns).filter_map(|(name, n)| Some((name, n?))).collect()
+    }
+
+    /// The shape of its input without the batch: channels, height, width.
+    pub fn picture(&self) -> [i64; 3] {
+        [3, self.backbone.input.size.into(), self.backbone.input.size.into()]
+    }
+
+    /// What the graph cannot say, as it travels in the file.
+    pub fn metadata(&self) -> serde_json::Value {
+        let mut about = json!({
+            "visage": env!("CARGO_PKG_VERSION"),
+            "architecture": self.backbone.architecture.name(),
+            "input": {
+                "name": INPUT, "shape": ["N", 3, self.backbone.input.size, self.backbone.input.size],
+                "range": [0, 1], "channels": "RGB",
+                "normalisation": "inside the graph", "mean": self.backbone.input.mean,
+                "std": self.backbone.input.std,
+            },
+            "embedding": { "length": self.backbone.embedding_dim, "norm": 1 },
+        });
+        if let Some(card) = &self.card {
+            about["weights"] = json!(card.weights);
+            about["epoch"] = json!(card.epoch);
+            about["metrics"] = json!(card.metrics);
+        }
+        if let (Some(head), Some(card)) = (&self.head, &self.card) {
+            about["classes"] = json!(card.classes);
+            about["temperature"] = json!({ "value": head.temperature, "applied": true });
+        }
+        about
+    }
+
+    /// Runs the network: the outputs, in order.
+    ///
+    /// # Errors
+    /// Pictures of another shape than `[N, 3, H, W]`, or what libtorch raises.
+    pub fn forward(&self, pictures: &Tensor) -> Result<Vec<Tensor>> {
+        self.backbone.check_pictures(pictures)?;
+        tch::no_grad(|| {
+            let embedding = self.backbone.embed(pictures, Mode::EVAL);
+            let Some(Head { weight, bias, temperature }) = &self.head else {
+                return Ok(vec![embedding]);
+            };
+            let logits = embedding.f_linear(weight, Some(bias))?.f_div_scalar(*temperature)?;
+            Ok(vec![embedding, logits])
+        })
+    }
+
+    /// Pictures that are not all alike, to run a network on.
+    fn example(&self, count: i64) -> Tensor {
+        let [channels, height, width] = self.picture();
+        let numel = count * channels * height * width;
+        let ramp = Tensor::arange(numel, (Kind::Float, Device::Cpu));
+        // Fractional parts of multiples of the golden ratio spread evenly over [0, 1).
+        (ramp * 0.618_034).frac().view([count, channels, height, width])
+    }
+
+    /// Records the network.
+    fn trace(&self) -> Result<Trace> {
+        if self.backbone.device() != Device::Cpu {
+            return Err(Error::Device("a model is exported from the CPU: use --device cpu".into()));
+        }
+        let params = self.backbone.params.iter().map(|param| State {
+            name: param.name.clone(),
+            tensor: param.tensor.shallow_clone(),
+            is_parameter: param.is_parameter,
+        });
+        let mut state: Vec<_> = params.collect();
+        if let Some(head) = &self.head {
+            let parts = [("weight", &head.weight), ("bias", &head.bias)];
+            state.extend(parts.map(|(name, tensor)| State {
+                name: format!("{HEAD}{name}"),
+                tensor: tensor.shallow_clone(),
+                is_parameter: true,
+            }));
+        }
+        let outputs = self.outputs().len();
+        Trace::record(&state, &self.example(EXAMPLE), outputs, |xs| self.forward(xs))
+    }
+}

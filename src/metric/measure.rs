@@ -1,0 +1,76 @@
+//! Which distance a loss compares.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::distance::{
+    ROOT_EPSILON, cosine, euclidean, normalise, pairwise, squared_euclidean_rows,
+};
+
+/// A distance between embeddings; larger always means farther.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// The squared Euclidean distance (FaceNet)
+    #[default]
+    Squared,
+    /// The Euclidean distance, `sqrt(|a - b|^2 + 1e-12)`
+    Euclidean,
+    /// One minus the cosine, 0 to 2
+    Cosine,
+    /// The mean over the dimensions of the squared differences, `|a - b|^2 / D`
+    MeanSquared,
+}
+
+impl Measure {
+    /// All distances within a batch `x [B, D]`, float32 `[B, B]`, differentiable; see
+    /// [`pairwise`] for their precision.
+    pub fn pairwise(self, x: &Tensor) -> Tensor {
+        match self {
+            Self::Squared => pairwise(x),
+            Self::Euclidean => euclidean(x, x),
+            Self::Cosine => 1.0 - cosine(x, x),
+            Self::MeanSquared => pairwise(x) / dimensions(x),
+        }
+    }
+
+    /// The distances of row to row, `a, b [N, D]` to float32 `[N]`. Euclidean ones are subtracted before
+    /// squaring, so equal rows are at exactly the distance of equal rows.
+    pub fn rows(self, a: &Tensor, b: &Tensor) -> Tensor {
+        match self {
+            Self::Squared => squared_euclidean_rows(a, b),
+            Self::Euclidean => (squared_euclidean_rows(a, b) + ROOT_EPSILON).sqrt(),
+            Self::Cosine => {
+                let products = normalise(a) * normalise(b);
+                1.0 - products.sum_dim_intlist([1i64].as_slice(), false, None)
+            }
+            Self::MeanSquared => squared_euclidean_rows(a, b) / dimensions(a),
+        }
+    }
+}
+
+fn dimensions(x: &Tensor) -> f64 {
+    x.size().last().map_or(1.0, |&d| d.max(1) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::testing::{close, values};
+
+    #[test]
+    fn rows_and_matrix_agree_with_arithmetic_by_hand() {
+        let a = Tensor::from_slice2(&[[3.0f32, 4.0], [4.0, -3.0]]);
+        for (measure, wanted) in [
+            (Measure::Squared, 50.0),
+            (Measure::Euclidean, 50f64.sqrt()),
+            (Measure::Cosine, 1.0),
+            (Measure::MeanSquared, 25.0),
+        ] {
+            let rows = measure.rows(&a, &a.flip([0i64]));
+            close(&values(&rows), &[wanted; 2], 1e-5);
+            close(&values(&measure.pairwise(&a)), &[0.0, wanted, wanted, 0.0], 1e-5);
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The model file of a pair network, and the network at work on pictures.
+
+use std::path::Path;
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use super::model_file::{ModelCard, ModelKind};
+use super::recogniser::BATCH;
+use crate::data::picture;
+use crate::eval::unknown::Logistic;
+use crate::models::{HEAD_PREFIX, HeadKind, Mode, PairNet};
+use crate::weights::{self, TensorFile};
+use crate::{Error, Result};
+
+/// What a model card says about a pair network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairCard {
+    /// The head on the trunk.
+    pub head: HeadKind,
+    /// Two pictures nearer than this show the same person, chosen on validation pairs; none where
+    /// there were none to choose on.
+    pub threshold: Option<f64>,
+    /// P(the same person | negated distance), fitted on validation pairs.
+    pub probability: Option<Logistic>,
+}
+
+/// A loaded pair network.
+#[derive(Debug)]
+pub struct PairModel {
+    /// What there is to know about it.
+    pub card: ModelCard,
+    /// The part of the card that is about pairs.
+    pub pair: PairCard,
+    /// The frozen network.
+    pub net: PairNet,
+}
+
+impl PairModel {
+    /// Reads a model file written by `train-pairs`, or by `train-triplet --triplets`.
+    ///
+    /// # Errors
+    /// The file is missing, broken, no pair network, or its tensors do not fit its card.
+    pub fn load(path: &Path, device: Device) -> Result<Self> {
+        let mut file = TensorFile::read(path)?;
+        let card = ModelCard::of(path, &file)?;
+        let pair = card.pair.clone().ok_or_else(|| {
+            Error::weights(path, "its model card describes no pair network; train-pairs makes one")
+        })?;
+        let dim = pair.head.default_dim().map(|_| card.embedding_dim);
+        let (architecture, side) = (card.architecture, card.input.size);
+        let net = PairNet::build(architecture, pair.head, dim, Some(side), device)?;
+        if (&card.input, card.embedding_dim) != (&net.backbone.input, net.dim()) {
+            return Err(Error::weights(path, "its input or its vectors are not this version's"));
+        }
+        weights::manifest::load_trunk(&net.backbone, path, &file)?;
+        file.tensors.retain(|name, _| name.starts_with(HEAD_PREFIX));
+        let report = weights::load::load(&net.params, &file, &[]);
+        if !report.is_strict() {
+            let head = pair.head.name();
+            return Err(Error::weights(path, format!("does not fit the head {head}: {report}")));
+        }
+        net.backbone.params.freeze_all();
+        net.params.freeze_all();
+        Ok(Self { card, pair, net })
+    }
+
+    /// One vector a picture of any size, `[N, D]` on the network's device.
+    ///
+    /// # Errors
+    /// What libtorch raises.
+    pub fn vectors(&self, pictures: &[RgbImage]) -> Result<Tensor> {
+        let device = self.net.backbone.device();
+        let mut parts = Vec::new();
+        for batch in pictures.chunks(BATCH) {
+            let side = self.net.backbone.input.size;
+            let fitted: Vec<_> = batch.iter().map(|picture| picture::fit(picture, side)).collect();
+            let pixels = picture::to_tensor(&fitted)?.to_device(device).to_kind(Kind::Float);
+            let vectors =
+                tch::no_grad(|| self.net.vectors(0, &(pixels / 255.0), Mode::EVAL, Mode::EVAL));
+            parts.push(vectors?);
+        }
+        if parts.is_empty() {
+            return Ok(Tensor::zeros([0, self.net.dim()], (Kind::Float, device)));
+        }
+        Ok(Tensor::f_cat(&parts, 0)?)
+    }
+
+    /// How far apart two pictures are, from their vectors `[N, D]`: one number a pair.
+    ///
+    /// # Errors
+    /// What libtorch raises.
+    pub fn distances(&self, a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
+        distances(&self.net, a, b)
+    }
+
+    /// P(the same person) at a distance; none where there was nothing to fit it on.
+    pub fn probability(&self, distance: f64) -> Option<f64> {
+        self.pair.probability.map(|logistic| logistic.probability(-distance))
+    }
+}
+
+/// The answer of a pair network as a distance, larger for less alike: the Euclidean distance of
+/// the two vectors, or the negated logit. A join that sees the two in an order is asked in both
+/// and the mean counts, so that `(a, b)` and `(b, a)` get one answer.
+///
+/// # Errors
+/// What libtorch raises.
+pub fn distances(net: &PairNet, a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
+    let found = tch::no_grad(|| match net.join(a, b, Mode::EVAL) {
+        None => Ok((a - b).square().f_sum_dim_intlist(1, false, Kind::Float)?.sqrt()),
+        Some(logits) => {
+            let other = net.join(b, a, Mode::EVAL).unwrap_or_else(|| logits.shallow_clone());
+            Ok::<_, Error>((logits + other) * -0.5)
+        }
+    })?;
+    Ok(Vec::try_from(found.to_device(Device::Cpu).to_kind(Kind::Float))?)
+}
+
+/// Writes a pair network, whole or not at all: trunk and head under their keys, the card in the
+/// metadata.
+///
+/// # Errors
+/// Names the path and what failed.
+pub fn write(path: &Path, card: &ModelCard, net: &PairNet) -> Result<()> {
+    let mut file = TensorFile::default();
+    file.tensors.extend(net.backbone.params.snapshot());
+    file.tensors.extend(net.params.snapshot());
+    debug_assert_eq!(card.kind, ModelKind::Pairs);
+    card.store(&mut file);
+    file.write(path)
+}

@@ -1,0 +1,119 @@
+//! From the pictures of a batch to what the trainable stages of a trunk get: augmentation, frozen
+//! stages computed once, and stages that join the training over the epochs.
+
+use std::path::Path;
+
+use tch::Tensor;
+
+use super::map_cache::{Limits, MapCache};
+use super::settings::TuningSettings;
+use super::stages::Thaw;
+use crate::Result;
+use crate::data::augment::Augment;
+use crate::data::cache::FaceCache;
+use crate::models::Backbone;
+
+/// What stands in front of the first stage that trains.
+#[derive(Debug)]
+pub struct Front<'a> {
+    backbone: &'a Backbone,
+    faces: &'a FaceCache,
+    augment: Augment,
+    thaw: Thaw,
+    maps: MapCache<'a>,
+    /// Pictures in one pass through the frozen stages.
+    piece: usize,
+}
+
+impl<'a> Front<'a> {
+    /// For a trunk whose trainable parameters are those that train in the end; with
+    /// `unfreeze_every` most of them are frozen here, until their epoch comes. `out` is the run's
+    /// folder, where maps that do not fit in memory go.
+    pub fn new(
+        backbone: &'a Backbone,
+        faces: &'a FaceCache,
+        settings: &TuningSettings,
+        piece: usize,
+        out: &Path,
+    ) -> Self {
+        let augment = settings.augment();
+        let limits = Limits {
+            memory: settings.cache_memory << 20,
+            disk: settings.cache_disk << 20,
+            folder: out.to_owned(),
+        };
+        let mirrors = augment.flip && augment.mirrored(0, 0).is_some();
+        let thaw = Thaw::new(backbone, settings.unfreeze_every);
+        let maps = MapCache::new(backbone, faces, mirrors, limits);
+        Self { backbone, faces, augment, thaw, maps, piece }
+    }
+
+    /// Freezes and unfreezes for `epoch`, counted from 1; sentences worth telling.
+    ///
+    /// # Errors
+    /// What libtorch raises, or the disk.
+    pub fn begin(&mut self, epoch: usize) -> Result<Vec<String>> {
+        let mut notes: Vec<String> = self.thaw.at(epoch).into_iter().collect();
+        notes.extend(self.maps.refresh()?);
+        Ok(notes)
+    }
+
+    /// Random views of training pictures: the number of stages below, and the maps in front of the
+    /// next one (0 and the pictures themselves where nothing is frozen).
+    ///
+    /// # Errors
+    /// What libtorch raises, or the disk.
+    pub fn views(&mut self, batch: &[usize], seed: u64) -> Result<(usize, Tensor)> {
+        if self.maps.end() > 0
+            && let Some(mirrored) = self.augment.mirrored(batch.len(), seed)
+        {
+            return self.kept(batch.iter().copied().zip(mirrored));
+        }
+        let size = i64::from(self.backbone.input.size);
+        let pictures = self.faces.batch(batch, self.backbone.device())?;
+        let pictures = self.augment.apply(&pictures, size, seed)?;
+        let end = self.backbone.frozen_stages();
+        let parts: Vec<_> = pieces(batch.len(), self.piece)
+            .map(|(start, length)| self.backbone.maps(&pictures.narrow(0, start, length), end))
+            .collect();
+        Ok((end, Tensor::f_cat(&parts, 0)?))
+    }
+
+    /// The same for pictures as they are.
+    ///
+    /// # Errors
+    /// As for [`views`](Self::views).
+    pub fn plain(&mut self, batch: &[usize]) -> Result<(usize, Tensor)> {
+        if self.maps.end() > 0 {
+            return self.kept(batch.iter().map(|&picture| (picture, false)));
+        }
+        Ok((0, self.faces.batch(batch, self.backbone.device())?))
+    }
+
+    fn kept(&mut self, views: impl Iterator<Item = (usize, bool)>) -> Result<(usize, Tensor)> {
+        let views: Vec<_> = views.collect();
+        let parts = views.chunks(self.piece.max(1)).map(|views| self.maps.maps(views));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        Ok((self.maps.end(), Tensor::f_cat(&parts, 0)?))
+    }
+}
+
+/// The (first row, number of rows) of the pieces of a batch.
+pub fn pieces(rows: usize, piece: usize) -> impl Iterator<Item = (i64, i64)> {
+    let piece = piece.clamp(1, rows.max(1));
+    (0..rows).step_by(piece).map(move |start| (start as i64, piece.min(rows - start) as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_cover_a_batch_once() {
+        let of = |rows, piece| pieces(rows, piece).collect::<Vec<_>>();
+        assert_eq!(of(7, 3), [(0, 3), (3, 3), (6, 1)]);
+        assert_eq!(of(3, usize::MAX), [(0, 3)]);
+        assert_eq!(of(0, 3), []);
+        assert_eq!(of(2, 0), [(0, 1), (1, 1)]);
+    }
+}
