@@ -5,6 +5,7 @@ mod dataset;
 mod doctor;
 mod embed;
 mod evaluate;
+mod evaluate_pairs;
 mod export;
 mod fetch;
 mod models;
@@ -17,6 +18,7 @@ mod train_triplet;
 mod trunk;
 mod tsne;
 mod verify;
+mod verify_faces;
 mod weights;
 
 use std::io::Write;
@@ -71,6 +73,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::TrainClassifier(command) => train_classifier::run(&context, command.settings),
         Command::Classify(flags) => classify::run(&context, &flags),
         Command::Evaluate(flags) => evaluate::run(&context, &flags),
+        Command::Verify(flags) => verify_faces::run(&context, &flags),
         Command::Tsne(flags) => tsne::run(&context, &flags),
         Command::Embed(flags) => embed::run(&context, &flags),
         Command::Weights(flags) => weights::run(&context, &flags.action),
