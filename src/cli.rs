@@ -61,8 +61,10 @@ pub enum Command {
     TrainClassifier(Box<Configured<ClassifierSettings>>),
     /// Name the faces on pictures
     Classify(Classify),
-    /// Measure a model on a labelled folder, and on strangers
+    /// Measure a model on a labelled folder, and on strangers; or on a list of pairs
     Evaluate(Evaluate),
+    /// Tell whether two pictures show one person: exit code 0 for the same, 1 for two, 2 for an error
+    Verify(VerifyFaces),
     /// Draw the embeddings of a folder as a t-SNE scatter plot
     Tsne(Tsne),
     /// Write the embeddings of pictures to a file
@@ -115,12 +117,24 @@ pub struct Classify {
 /// Flags of `evaluate`.
 #[derive(Debug, Args)]
 pub struct Evaluate {
-    /// Model file [default: the newest runs/*/best.safetensors with a classifier]
-    #[arg(long, value_name = "FILE")]
-    pub model: Option<PathBuf>,
-    /// Folder with one sub-folder of pictures per identity
+    /// The model: one with a classifier, or with --pairs any trunk.
+    #[command(flatten)]
+    pub trunk: TrunkChoice,
+    /// Folder with one sub-folder of pictures per identity, or that the paths of --pairs begin in
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
+    /// Measure on the pairs of this list: LFW's pairs.txt, or a table with columns a, b and same
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["strangers", "confusion", "unknown"])]
+    pub pairs: Option<PathBuf>,
+    /// Cut pictures to a central square of so many pixels first (LFW: 156)
+    #[arg(long, value_name = "PIXELS", requires = "pairs", value_parser = clap::value_parser!(u32).range(1..))]
+    pub centre_crop: Option<u32>,
+    /// Where to draw the ROC curve of the pairs (PNG)
+    #[arg(long, value_name = "FILE", requires = "pairs")]
+    pub roc: Option<PathBuf>,
+    /// Where to draw the distances of same and of different pairs (PNG)
+    #[arg(long, value_name = "FILE", requires = "pairs")]
+    pub histogram: Option<PathBuf>,
     /// Folder of faces the model shall not know; identities it knows are left out of them
     #[arg(long, value_name = "DIR")]
     pub strangers: Option<PathBuf>,
@@ -130,6 +144,29 @@ pub struct Evaluate {
     /// Name a face only from this probability on, in percent [default: the model's own]
     #[arg(long, value_name = "PERCENT")]
     pub unknown: Option<f64>,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyFaces {
+    /// A picture of a face
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// Another
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+    /// The trunk.
+    #[command(flatten)]
+    pub trunk: TrunkChoice,
+    /// Pictures nearer than this show one person [default: the model's own]
+    #[arg(long, value_name = "DISTANCE")]
+    pub threshold: Option<f64>,
+    /// Cut both pictures to a central square of so many pixels first
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub centre_crop: Option<u32>,
     /// One JSON object on stdout
     #[arg(long)]
     pub json: bool,

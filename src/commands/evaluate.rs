@@ -9,7 +9,7 @@ use serde_json::json;
 use super::dataset::{self, Reading};
 use super::output::{count, demand_png, line, percent};
 use super::strangers::stranger_files;
-use super::{Context, classify, stream};
+use super::{Context, classify, evaluate_pairs, stream};
 use crate::cli;
 use crate::data::folder::FaceFolder;
 use crate::eval::calibration::expected_calibration_error;
@@ -22,11 +22,19 @@ use crate::train::scoring::Labelled;
 use crate::{Error, Result};
 
 pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode> {
+    if let Some(list) = &flags.pairs {
+        return evaluate_pairs::run(context, flags, list);
+    }
+    if flags.trunk.backbone.is_some() {
+        let text = "--backbone: a labelled folder is evaluated with a classifier; name one with \
+                    --model, or give --pairs";
+        return Err(Error::Config(text.into()).into());
+    }
     if let Some(path) = &flags.confusion {
         demand_png("--confusion", path)?;
     }
     let say = &context.say;
-    let model = classify::load(context, flags.model.as_deref(), flags.unknown)?;
+    let model = classify::load(context, flags.trunk.model.as_deref(), flags.unknown)?;
     let classifier = model.classifier()?;
     let names = &model.card.classes;
 

@@ -5,6 +5,7 @@ mod dataset;
 mod doctor;
 mod embed;
 mod evaluate;
+mod evaluate_pairs;
 mod export;
 mod fetch;
 mod given_triplets;
@@ -19,6 +20,7 @@ mod train_triplet;
 mod trunk;
 mod tsne;
 mod verify;
+mod verify_faces;
 mod weights;
 
 use std::io::Write;
@@ -74,6 +76,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::TrainClassifier(command) => train_classifier::run(&context, command.settings),
         Command::Classify(flags) => classify::run(&context, &flags),
         Command::Evaluate(flags) => evaluate::run(&context, &flags),
+        Command::Verify(flags) => verify_faces::run(&context, &flags),
         Command::Tsne(flags) => tsne::run(&context, &flags),
         Command::Embed(flags) => embed::run(&context, &flags),
         Command::Weights(flags) => weights::run(&context, &flags.action),

@@ -25,6 +25,20 @@ pub fn embed_files(
     backbone: &Backbone,
     paths: &[PathBuf],
     say: &Reporter,
+    each: impl FnMut(&Path, Result<&[f32]>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    embed_cropped(backbone, paths, None, say, each)
+}
+
+/// As [`embed_files`], of the pictures' central squares of `crop` pixels.
+///
+/// # Errors
+/// As [`embed_files`].
+pub fn embed_cropped(
+    backbone: &Backbone,
+    paths: &[PathBuf],
+    crop: Option<u32>,
+    say: &Reporter,
     mut each: impl FnMut(&Path, Result<&[f32]>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let (dim, size) = (backbone.embedding_dim as usize, backbone.input.size);
@@ -33,7 +47,11 @@ pub fn embed_files(
         let (sender, receiver) = sync_channel::<Vec<Result<RgbImage>>>(AHEAD);
         scope.spawn(move || {
             for batch in paths.chunks(BATCH) {
-                let decode = |path: &PathBuf| Ok(picture::fit(&picture::decode(path)?, size));
+                let decode = |path: &PathBuf| {
+                    let whole = picture::decode(path)?;
+                    let square = crop.map(|side| picture::centre_crop(&whole, side));
+                    Ok(picture::fit(square.as_ref().unwrap_or(&whole), size))
+                };
                 if sender.send(batch.par_iter().map(decode).collect()).is_err() {
                     return; // the other side stopped early
                 }

@@ -18,6 +18,7 @@ use crate::train::log::projector::{Projector, Sprite};
 use crate::train::objective::Objective;
 use crate::train::optim::Optimizer;
 use crate::train::run_folder::{RunFolder, config_text};
+use crate::train::scoring::{SAME_BIAS, SAME_WEIGHT};
 use crate::train::settings::{BnMode, TripletSettings};
 use crate::train::stages::layer_rates;
 use crate::train::triplet::{TripletTask, embed_cached};
@@ -183,7 +184,7 @@ fn summary(outcome: &Outcome, run: &RunFolder, data: &dataset::Dataset) -> std::
     line(&format!("{:<22}{:>12}{:>12}", "validation", "untouched", "best"))?;
     for (name, before) in &outcome.untouched.values {
         let after = outcome.best.values.iter().find(|(other, _)| other == name);
-        let Some((_, after)) = after.filter(|_| *name != "threshold") else { continue };
+        let Some((_, after)) = after.filter(|_| !NO_SHARES.contains(name)) else { continue };
         line(&format!("{:<22}{:>12}{:>12}", label(name), percent(*before), percent(*after)))?;
     }
     if outcome.best.is_unmeasured() {
@@ -205,6 +206,9 @@ fn summary(outcome: &Outcome, run: &RunFolder, data: &dataset::Dataset) -> std::
         quoted(&outcome.model)
     ))
 }
+
+/// Figures that are not shares of anything: for `visage verify`, not for the table.
+const NO_SHARES: [&str; 3] = ["threshold", SAME_WEIGHT, SAME_BIAS];
 
 fn label(name: &str) -> &str {
     match name {

@@ -8,7 +8,7 @@ use super::Context;
 use crate::Result;
 use crate::cli::TrunkChoice;
 use crate::models::{Architecture, Backbone, BuildOptions, EMBEDDING_LAYER};
-use crate::recognise::{ModelKind, Recogniser, model_file};
+use crate::recognise::{Comparison, ModelKind, Recogniser, model_file};
 use crate::weights::Source;
 
 /// A trunk to build from weights that are no model file of ours.
@@ -76,11 +76,56 @@ pub struct Trunk {
     pub split: Option<PathBuf>,
 }
 
+/// What the flags asked for, loaded.
+pub enum Loaded {
+    /// A model file of ours.
+    Model { path: PathBuf, model: Box<Recogniser> },
+    /// A trunk with bare weights.
+    Bare(Built),
+}
+
+impl Loaded {
+    pub fn backbone(&self) -> &Backbone {
+        match self {
+            Self::Model { model, .. } => &model.backbone,
+            Self::Bare(built) => &built.backbone,
+        }
+    }
+
+    /// How it compares two pictures. Every model of today is a trunk.
+    pub fn comparison(&self) -> Comparison {
+        Comparison::Euclidean
+    }
+}
+
 /// Loads the trunk the flags ask for and tells which it is.
 ///
 /// # Errors
 /// The model or the weights cannot be loaded, or there is no run to take a model from.
 pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
+    Ok(match open(context, choice)? {
+        Loaded::Bare(built) => Trunk { backbone: built.backbone, split: None },
+        Loaded::Model { path, model } => {
+            let split = Some(path.with_file_name("split.csv")).filter(|path| path.is_file());
+            Trunk { backbone: model.backbone, split }
+        }
+    })
+}
+
+/// The newest classifier, or else the newest trunk, of the finished runs.
+///
+/// # Errors
+/// There is neither.
+pub fn newest(context: &Context) -> Result<PathBuf> {
+    model_file::newest(context.runs(), ModelKind::Classifier)
+        .or_else(|_| model_file::newest(context.runs(), ModelKind::Trunk))
+}
+
+/// As [`load`], with all that is known about the model.
+///
+/// # Errors
+/// As [`load`].
+pub fn open(context: &Context, choice: &TrunkChoice) -> Result<Loaded> {
     let device = context.device()?;
     if let Some(architecture) = choice.backbone {
         tch::manual_seed(0); // random weights, where asked for, are the same every time
@@ -91,17 +136,15 @@ pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
             embedding_dim: None,
             input_size: choice.input_size,
         };
-        let Built { backbone, line, .. } = bare.build(device)?;
-        context.say.line(&format!("trunk: {line}"));
-        return Ok(Trunk { backbone, split: None });
+        let built = bare.build(device)?;
+        context.say.line(&format!("trunk: {}", built.line));
+        return Ok(Loaded::Bare(built));
     }
     let path = match &choice.model {
         Some(path) => path.clone(),
-        None => model_file::newest(context.runs(), ModelKind::Classifier)
-            .or_else(|_| model_file::newest(context.runs(), ModelKind::Trunk))?,
+        None => newest(context)?,
     };
     let model = Recogniser::load(&path, device)?;
     context.say.line(&format!("trunk: {} of {}", model.card.architecture.name(), path.display()));
-    let split = Some(path.with_file_name("split.csv")).filter(|path| path.is_file());
-    Ok(Trunk { backbone: model.backbone, split })
+    Ok(Loaded::Model { path, model: Box::new(model) })
 }

@@ -90,6 +90,14 @@ pub fn fit(picture: &RgbImage, size: u32) -> RgbImage {
     resize(&square, size)
 }
 
+/// The central square of `side` pixels; of a smaller picture the largest there is.
+pub fn centre_crop(picture: &RgbImage, side: u32) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let side = side.min(width).min(height);
+    let (left, top) = ((width - side) / 2, (height - side) / 2);
+    imageops::crop_imm(picture, left, top, side, side).to_image()
+}
+
 /// Whether a file's name ends like a picture's.
 pub fn is_picture(path: &Path) -> bool {
     let ending = path.extension().and_then(|ending| ending.to_str());
@@ -224,6 +232,16 @@ mod tests {
         assert_eq!(decoded(&encode(deep, ImageFormat::Png)).get_pixel(0, 1).0, [0, 100, 255]);
         let clear = image::RgbaImage::from_pixel(2, 2, Rgba([10, 20, 30, 0]));
         assert_eq!(decoded(&encode(clear, ImageFormat::Png)).get_pixel(1, 0).0, [10, 20, 30]);
+    }
+
+    #[test]
+    fn the_centre_is_cut_out_and_never_more_than_there_is() {
+        let picture = source(9, 6);
+        let cut = centre_crop(&picture, 4);
+        assert_eq!(cut.dimensions(), (4, 4));
+        assert_eq!(cut.get_pixel(0, 0), picture.get_pixel(2, 1));
+        assert_eq!(cut.get_pixel(3, 3), picture.get_pixel(5, 4));
+        assert_eq!(centre_crop(&picture, 100).dimensions(), (6, 6));
     }
 
     #[test]

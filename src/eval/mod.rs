@@ -9,19 +9,25 @@
 //! | [`knn`] | whose face is the nearest one? |
 //! | [`centroid`] | whose average face is the nearest one? |
 //! | [`verification`], [`roc`] | do two pictures show one person? |
+//! | [`folds`], [`bootstrap`], [`pair_scores`] | how sure is the answer to that? |
 //! | [`calibration`] | does 90 % mean 90 %? |
 //! | [`unknown`] | when is the answer UNKNOWN? |
 //! | [`confusion`] | who is taken for whom? |
 //! | [`tsne`] | what does it all look like in two dimensions? |
 
+pub mod bootstrap;
 pub mod calibration;
 pub mod centroid;
 pub mod confusion;
 pub mod distance;
 mod embeddings;
+pub mod folds;
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod golden_pairs;
 pub mod knn;
+pub mod pair_scores;
 mod pca;
 pub mod roc;
 pub mod tsne;

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::distance::euclidean;
 use super::{Embeddings, assert_labelled, share};
+use crate::{Error, Result};
 
 /// Pairs of pictures: how far apart they are, and whether they show one identity.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,6 +31,37 @@ pub struct Threshold {
 }
 
 impl Pairs {
+    /// Pairs whose distances somebody else has measured.
+    ///
+    /// # Errors
+    /// Not one answer per distance, or a distance that is NaN or infinite; the message numbers the
+    /// pair from 1.
+    pub fn new(distance: Vec<f32>, same: Vec<bool>) -> Result<Self> {
+        if distance.len() != same.len() {
+            let (distances, answers) = (distance.len(), same.len());
+            return Err(Error::Data(format!("{distances} distances for {answers} pairs")));
+        }
+        if let Some(at) = distance.iter().position(|value| !value.is_finite()) {
+            return Err(Error::Data(format!(
+                "the distance of pair {} is {}: the model's weights are broken",
+                at + 1,
+                distance[at]
+            )));
+        }
+        Ok(Self { distance, same })
+    }
+
+    /// The pairs at `indices`, in that order.
+    ///
+    /// # Panics
+    /// When an index is not below [`len`](Self::len), as a slice does.
+    pub fn subset(&self, indices: &[usize]) -> Self {
+        Self {
+            distance: indices.iter().map(|&at| self.distance[at]).collect(),
+            same: indices.iter().map(|&at| self.same[at]).collect(),
+        }
+    }
+
     /// All pairs of distinct rows, or a seeded sample when there are more than `max_pairs`.
     ///
     /// All pairs come in the order (0, 1), (0, 2), ... (1, 2), ... A sample takes half of its
@@ -73,18 +105,24 @@ impl Pairs {
 /// kinds of pairs are there.
 pub fn best_threshold(pairs: &Pairs) -> Option<Threshold> {
     let steps = steps(pairs)?;
-    let last = *steps.last()?;
+    let last = steps.last()?;
     // Balanced accuracy in whole numbers (times both counts), so that equal is equal.
+    let distance = best_cut(&steps, (last.different as u128, last.same as u128))?;
+    Some(Threshold { distance, accuracy: accuracy_at(pairs, distance)? })
+}
+
+/// The middle of the best gap, where each same pair accepted and each different pair refused
+/// counts as much as `worth` says.
+pub(super) fn best_cut(steps: &[Step], worth: (u128, u128)) -> Option<f64> {
+    let last = *steps.last()?;
     let merit = |step: &Step| {
-        let refused = (last.different - step.different) as u128;
-        step.same as u128 * last.different as u128 + refused * last.same as u128
+        step.same as u128 * worth.0 + (last.different - step.different) as u128 * worth.1
     };
     let gap = |at: usize| steps.get(at + 1).map_or(0.0, |next| next.distance - steps[at].distance);
     let at = (0..steps.len())
         .rev()
         .max_by(|&a, &b| merit(&steps[a]).cmp(&merit(&steps[b])).then(gap(a).total_cmp(&gap(b))))?;
-    let distance = steps.get(at + 1).map_or(steps[at].distance.next_up(), |n| steps[at].below(n));
-    Some(Threshold { distance, accuracy: accuracy_at(pairs, distance)? })
+    Some(steps.get(at + 1).map_or(steps[at].distance.next_up(), |next| steps[at].below(next)))
 }
 
 /// Balanced accuracy of accepting the pairs nearer than `threshold`; `None` unless both kinds of
@@ -190,6 +228,17 @@ fn spread(all: usize, want: usize, rng: &mut StdRng) -> Vec<usize> {
 mod tests {
     use super::super::testing::random;
     use super::*;
+
+    #[test]
+    fn measured_distances_must_be_finite_and_one_per_answer() {
+        let error = Pairs::new(vec![0.5, f32::NAN], vec![true, false]).unwrap_err().to_string();
+        assert!(error.contains("pair 2 is NaN"), "{error}");
+        assert!(Pairs::new(vec![f32::INFINITY], vec![true]).is_err());
+        assert!(Pairs::new(vec![0.5], vec![]).unwrap_err().to_string().contains("1 distances"));
+        let pairs = Pairs::new(vec![0.5, 0.7, 0.9], vec![true, false, true]).unwrap();
+        let some = Pairs::new(vec![0.9, 0.5], vec![true, true]).unwrap();
+        assert_eq!(pairs.subset(&[2, 0]), some);
+    }
 
     #[test]
     fn all_pairs_come_once_and_in_order() {

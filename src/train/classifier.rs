@@ -10,9 +10,10 @@ use tch::{Device, Kind, Tensor};
 use super::calibrate::{Known, calibrate};
 use super::fit::{Scores, Step, Task};
 use super::log::RunLog;
-use super::scoring::Labelled;
+use super::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT, same_curve};
 use crate::eval::calibration::{expected_calibration_error, negative_log_likelihood};
 use crate::eval::knn;
+use crate::eval::unknown::Logistic;
 use crate::models::layers::Linear;
 use crate::models::{Backbone, Params};
 use crate::recognise::{Classifier, Gallery, GalleryFace, Head, ModelCard, Unknown, recogniser};
@@ -47,6 +48,8 @@ pub struct ClassifierTask<'a> {
     layer: Linear,
     features: Tensor,
     targets: Tensor,
+    /// P(same | distance) of the validation pairs, for `visage verify`; the trunk rests.
+    same: Option<Logistic>,
 }
 
 impl<'a> ClassifierTask<'a> {
@@ -70,7 +73,8 @@ impl<'a> ClassifierTask<'a> {
             parts().flat_map(|part| &part.labels).map(|&label| label as i64).collect();
         let features = Tensor::cat(&values, 0).view([-1, dim]);
         let targets = Tensor::from_slice(&targets);
-        Self { from, card, unknown, batch_size, params, layer, features, targets }
+        let same = same_curve(&from.validation.pairs());
+        Self { from, card, unknown, batch_size, params, layer, features, targets, same }
     }
 
     fn head(&self) -> Result<Head> {
@@ -146,6 +150,7 @@ impl Task for ClassifierTask<'_> {
             &validation.labels,
         );
         let calibration = &classifier.calibration;
+        let same = self.same;
         let figures = [
             ("accuracy", Some(accuracy)),
             ("nll", Some(nll)),
@@ -154,6 +159,8 @@ impl Task for ClassifierTask<'_> {
             ("ece", ece),
             ("temperature", Some(calibration.temperature)),
             ("threshold", Some(calibration.unknown.threshold())),
+            (SAME_WEIGHT, same.map(|curve| curve.weight)),
+            (SAME_BIAS, same.map(|curve| curve.bias)),
         ];
         Ok(Scores {
             values: figures.iter().filter_map(|(name, value)| value.map(|v| (*name, v))).collect(),

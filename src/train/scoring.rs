@@ -2,6 +2,7 @@
 
 use super::fit::Scores;
 use crate::eval::roc::roc_auc;
+use crate::eval::unknown::Logistic;
 use crate::eval::verification::{Pairs, accuracy_at, best_threshold};
 use crate::eval::{Embeddings, centroid, knn};
 
@@ -32,6 +33,18 @@ impl Labelled {
     }
 }
 
+/// The figures that hold the curve of [`same_curve`].
+pub const SAME_WEIGHT: &str = "same_weight";
+/// The other one.
+pub const SAME_BIAS: &str = "same_bias";
+
+/// P(same | distance), where same and different pairs are as likely: a logistic curve fitted to
+/// both kinds of pairs, each weighing the same.
+pub fn same_curve(pairs: &Pairs) -> Option<Logistic> {
+    let distances: Vec<f64> = pairs.distance.iter().map(|&value| f64::from(value)).collect();
+    Logistic::fit(&distances, &pairs.same)
+}
+
 /// Scores validation embeddings against the training ones.
 ///
 /// | figure | what it is |
@@ -41,6 +54,8 @@ impl Labelled {
 /// | `centroid` | nearest-centroid accuracy, leave-one-out, within the validation part |
 /// | `verification` | balanced accuracy on validation pairs at the best threshold of training pairs |
 /// | `auc` | area under the ROC curve of the validation pairs |
+/// | `threshold` | that threshold, which `visage verify` uses |
+/// | `same_weight`, `same_bias` | the logistic curve P(same \| distance) of the validation pairs |
 ///
 /// A figure that the data does not define (no pair of one identity, say) is left out. The rank is
 /// the mean of `knn`, `knn_gallery` and `verification`; `auc` decides between equals.
@@ -57,6 +72,7 @@ pub fn score(train: &Labelled, validation: &Labelled) -> Scores {
     let centroid = centroid::leave_one_out(&validation.embeddings, &validation.labels);
     let verification = threshold.and_then(|found| accuracy_at(&pairs, found.distance));
     let auc = roc_auc(&pairs);
+    let same = same_curve(&pairs);
     let named = [
         ("knn", knn),
         ("knn_gallery", gallery),
@@ -64,6 +80,8 @@ pub fn score(train: &Labelled, validation: &Labelled) -> Scores {
         ("verification", verification),
         ("auc", auc),
         ("threshold", threshold.map(|found| found.distance)),
+        (SAME_WEIGHT, same.map(|curve| curve.weight)),
+        (SAME_BIAS, same.map(|curve| curve.bias)),
     ];
     let main: Vec<f64> = [knn, gallery, verification].into_iter().flatten().collect();
     let mean = main.iter().sum::<f64>() / main.len().max(1) as f64;

@@ -34,6 +34,25 @@ pub struct Entry {
     pub licence: String,
     /// How it was made.
     pub made: String,
+    /// When two of its embeddings show one person.
+    #[serde(default)]
+    pub verification: Option<Verification>,
+}
+
+/// When two embeddings show one person, as measured on pairs.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verification {
+    /// The Euclidean distance below which they do.
+    pub threshold: f64,
+    /// P(same | d) is 1 / (1 + exp(-(weight d + bias))).
+    pub weight: f64,
+    /// The other number of that curve.
+    pub bias: f64,
+    /// The command that measured it.
+    pub command: String,
+    /// The pairs it was measured on, and what follows from that.
+    pub pairs: String,
 }
 
 #[derive(Deserialize)]

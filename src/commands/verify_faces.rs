@@ -1,0 +1,138 @@
+//! `visage verify`.
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::output::line;
+use super::trunk::{self, Loaded};
+use super::{Context, stream};
+use crate::eval::Embeddings;
+use crate::eval::unknown::Logistic;
+use crate::eval::verification::best_threshold;
+use crate::models::Architecture;
+use crate::recognise::{ModelKind, Recogniser};
+use crate::train::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT};
+use crate::weights::{Source, manifest};
+use crate::{Error, Result, cli};
+
+/// The exit code for pictures of two people.
+const DIFFERENT: u8 = 1;
+
+pub fn run(context: &Context, flags: &cli::VerifyFaces) -> anyhow::Result<ExitCode> {
+    if let Some(threshold) = flags.threshold.filter(|at| !(at.is_finite() && *at > 0.0)) {
+        let text = format!("--threshold {threshold}: it must be a distance above 0");
+        return Err(Error::Config(text).into());
+    }
+    let loaded = load(context, &flags.trunk)?;
+    let rule = Rule::of(&loaded)?;
+    let threshold = flags.threshold.or(rule.threshold).ok_or_else(|| {
+        Error::Config(
+            "the trunk comes without a threshold; measure one with `visage evaluate --pairs` and \
+             give it as --threshold DISTANCE"
+                .into(),
+        )
+    })?;
+
+    let mut values = Vec::new();
+    let files = [flags.a.clone(), flags.b.clone()];
+    stream::embed_cropped(loaded.backbone(), &files, flags.centre_crop, &context.say, |_, row| {
+        values.extend_from_slice(row?);
+        Ok(())
+    })?;
+    let rows = Embeddings::new(2, loaded.backbone().embedding_dim as usize, values)?;
+    let distances = loaded.comparison().distances(&rows, &[(0, 1)])?;
+    let distance = distances.first().copied().map_or(f64::NAN, f64::from);
+    if !distance.is_finite() {
+        let text = format!("the distance is {distance}: the model's weights are broken");
+        return Err(Error::Data(text).into());
+    }
+    let same = distance < threshold;
+    let probability = rule.probability.map(|curve| curve.probability(distance));
+    let reply = if flags.json {
+        json!({
+            "same": same,
+            "distance": distance,
+            "threshold": threshold,
+            "probability": probability,
+            "a": flags.a.to_string_lossy(),
+            "b": flags.b.to_string_lossy(),
+        })
+        .to_string()
+    } else {
+        let verdict = if same { "same person" } else { "different people" };
+        let sure = probability
+            .map(|share| format!(", probability of the same {:.2}%", 100.0 * share))
+            .unwrap_or_default();
+        format!("{verdict}: distance {distance:.4}, threshold {threshold:.4}{sure}")
+    };
+    match line(&reply) {
+        // The answer is in the exit code, too.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => Ok(ExitCode::from(if same { 0 } else { DIFFERENT })),
+    }
+}
+
+/// Loads what the flags ask for; without flags and without a run, the embedded trunk.
+fn load(context: &Context, choice: &cli::TrunkChoice) -> Result<Loaded> {
+    if choice.model.is_none() && choice.backbone.is_none() && trunk::newest(context).is_err() {
+        context.say.line("note: no trained model yet; taking the trunk that comes with Visage");
+        let embedded = cli::TrunkChoice {
+            model: None,
+            backbone: Some(Architecture::OpenFace),
+            weights: None,
+            allow_missing: Vec::new(),
+            input_size: None,
+        };
+        return trunk::open(context, &embedded);
+    }
+    trunk::open(context, choice)
+}
+
+/// What a model knows about the distance of two pictures.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Rule {
+    /// Below it they show one person.
+    threshold: Option<f64>,
+    /// P(same | distance), same and different being as likely beforehand. It is fitted on other
+    /// pairs than the threshold was chosen on, so 50 % need not lie at the threshold.
+    probability: Option<Logistic>,
+}
+
+impl Rule {
+    fn of(loaded: &Loaded) -> Result<Self> {
+        match loaded {
+            Loaded::Model { model, .. } => Self::of_model(model),
+            Loaded::Bare(built) => Self::of_weights(&built.source),
+        }
+    }
+
+    /// A trunk's card has the best threshold of its training pairs; a classifier has the training
+    /// faces themselves (its card's `threshold` is about UNKNOWN). The curve of either is fitted on
+    /// validation pairs.
+    fn of_model(model: &Recogniser) -> Result<Self> {
+        let figure = |name: &str| model.card.metrics.get(name).copied();
+        let threshold = match model.card.kind {
+            ModelKind::Classifier => {
+                let gallery = &model.classifier()?.gallery;
+                let (embeddings, labels) = (gallery.embeddings.clone(), gallery.labels.clone());
+                best_threshold(&Labelled { embeddings, labels }.pairs()).map(|at| at.distance)
+            }
+            _ => figure("threshold"),
+        };
+        let curve = figure(SAME_WEIGHT).zip(figure(SAME_BIAS));
+        let probability = curve.map(|(weight, bias)| Logistic { weight, bias });
+        Ok(Self { threshold, probability })
+    }
+
+    /// Weights of the manifest come with what was measured on them; others with nothing.
+    fn of_weights(source: &Source) -> Result<Self> {
+        let Source::Named(name) = source else { return Ok(Self::default()) };
+        let entry = manifest::entries()?.into_iter().find(|entry| entry.name == *name);
+        Ok(entry.and_then(|entry| entry.verification).map_or_else(Self::default, |found| Self {
+            threshold: Some(found.threshold),
+            probability: Some(Logistic { weight: found.weight, bias: found.bias }),
+        }))
+    }
+}
