@@ -173,7 +173,7 @@ pub struct VerifyFaces {
 }
 
 /// Which trunk computes embeddings: a model's, or a bare backbone with weights.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct TrunkChoice {
     /// Model file [default: the newest runs/*/best.safetensors]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["backbone", "weights"])]

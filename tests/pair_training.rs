@@ -62,6 +62,34 @@ fn every_head_trains_and_its_model_file_answers_alike_both_ways() {
             assert!(own.len() == 4 && (parts == 0 || parts == 4), "p{identity} in both parts");
         }
     }
+    // The newest pair network answers, and the exit code says what.
+    let verify = |a: &str, b: &str| {
+        visage(
+            folder.path(),
+            &["verify", a, b, "--json", "--model", "runs/projection/last.safetensors"],
+        )
+    };
+    for (a, b) in [("people/p0/0.png", "people/p0/0.png"), ("people/p0/0.png", "people/p5/1.png")] {
+        let output = verify(a, b);
+        let answer: serde_json::Value = serde_json::from_str(&text(&output.stdout)).unwrap();
+        let near = answer["distance"].as_f64().unwrap() < answer["threshold"].as_f64().unwrap();
+        assert_eq!(answer["same"], near, "{answer}");
+        assert_eq!(output.status.code(), Some(if near { 0 } else { 1 }));
+    }
+    let output = visage(folder.path(), &["verify", "people/p0/0.png", "people/p1/0.png"]);
+    assert!(text(&output.stderr).contains("pair network: densenet121 and"), "{output:?}");
+    let list = "a,b,same\np0/0.png,p0/1.png,1\np1/0.png,p1/1.png,1\np0/0.png,p2/1.png,0\np3/0.png,p4/1.png,0\n";
+    std::fs::write(folder.path().join("pairs.csv"), list).unwrap();
+    let pairs = ["evaluate", "--pairs", "pairs.csv", "--data", "people", "--json"];
+    for head in ["projection", "concat"] {
+        let model = format!("runs/{head}/best.safetensors");
+        let report = run(folder.path(), &[&pairs[..], &["--model", &model]].concat());
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert_eq!((&report["pairs"], &report["skipped"]), (&4.into(), &0.into()), "{report}");
+    }
+    let model = ["--model", "runs/concat/best.safetensors"];
+    let said = fail(folder.path(), &[&["embed", "people", "--out", "e.npy"][..], &model].concat());
+    assert!(said.contains("visage verify A B"), "{said}");
     // A frozen trunk stays as it was; the head moves.
     let file =
         |name: &str| TensorFile::read(&folder.path().join("runs/concat").join(name)).unwrap();

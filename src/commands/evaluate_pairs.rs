@@ -30,12 +30,12 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
     if let Some(skipped) = list.describe_skipped(3) {
         say.warn(&format!("left out {skipped}"));
     }
-    let loaded = trunk::open(context, &flags.trunk)?;
+    let loaded = trunk::open_for_pairs(context, &flags.trunk)?;
     let paths: BTreeSet<PathBuf> =
         list.pairs.iter().flat_map(|pair| [pair.a.clone(), pair.b.clone()]).collect();
     let paths: Vec<PathBuf> = paths.into_iter().collect();
     let (mut values, mut rows) = (Vec::new(), BTreeMap::new());
-    stream::embed_cropped(loaded.backbone(), &paths, flags.centre_crop, say, |path, row| {
+    stream::embed_cropped(loaded.embedder(), &paths, flags.centre_crop, say, |path, row| {
         match row {
             Ok(row) => {
                 rows.insert(path.to_owned(), rows.len());
@@ -45,7 +45,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
         }
         Ok(())
     })?;
-    let dim = loaded.backbone().embedding_dim as usize;
+    let dim = loaded.embedder().dim();
     let embeddings = Embeddings::new(rows.len(), dim, values)?;
 
     let (mut places, mut same, mut folds) = (Vec::new(), Vec::new(), Vec::new());
@@ -95,7 +95,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
-struct Report {
+struct Report<'a> {
     scores: PairScores,
     pairs: Pairs,
     /// Pairs left out: a picture is missing or cannot be read.
@@ -104,10 +104,10 @@ struct Report {
     unreadable: usize,
     /// The folds are the file's.
     given: bool,
-    comparison: Comparison,
+    comparison: Comparison<'a>,
 }
 
-impl Report {
+impl Report<'_> {
     fn same(&self) -> usize {
         self.pairs.same.iter().filter(|same| **same).count()
     }

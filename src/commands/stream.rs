@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::data::picture;
-use crate::models::Backbone;
-use crate::recognise::recogniser::{BATCH, embed_batch};
+use crate::recognise::Embedder;
+use crate::recognise::recogniser::BATCH;
 use crate::train::progress::Reporter;
 
 /// Decoded batches that may wait for the network.
@@ -22,12 +22,12 @@ const AHEAD: usize = 2;
 /// # Errors
 /// What libtorch or `each` raises; a file that cannot be decoded is not an error here.
 pub fn embed_files(
-    backbone: &Backbone,
+    embedder: &dyn Embedder,
     paths: &[PathBuf],
     say: &Reporter,
     each: impl FnMut(&Path, Result<&[f32]>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    embed_cropped(backbone, paths, None, say, each)
+    embed_cropped(embedder, paths, None, say, each)
 }
 
 /// As [`embed_files`], of the pictures' central squares of `crop` pixels.
@@ -35,13 +35,13 @@ pub fn embed_files(
 /// # Errors
 /// As [`embed_files`].
 pub fn embed_cropped(
-    backbone: &Backbone,
+    embedder: &dyn Embedder,
     paths: &[PathBuf],
     crop: Option<u32>,
     say: &Reporter,
     mut each: impl FnMut(&Path, Result<&[f32]>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let (dim, size) = (backbone.embedding_dim as usize, backbone.input.size);
+    let (dim, size) = (embedder.dim(), embedder.side());
     let bar = (paths.len() > BATCH).then(|| say.progress("faces", paths.len() as u64, "pictures"));
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel::<Vec<Result<RgbImage>>>(AHEAD);
@@ -65,7 +65,7 @@ pub fn embed_cropped(
             }
             let values = match pictures.is_empty() {
                 true => Vec::new(),
-                false => embed_batch(backbone, &picture::to_tensor(&pictures)?)?,
+                false => embedder.rows(&picture::to_tensor(&pictures)?)?,
             };
             let mut rows = values.chunks_exact(dim);
             for (path, outcome) in batch.iter().zip(outcomes) {

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use tch::Device;
 
 use super::Context;
-use crate::Result;
 use crate::cli::TrunkChoice;
 use crate::models::{Architecture, Backbone, BuildOptions, EMBEDDING_LAYER};
-use crate::recognise::{Comparison, ModelKind, Recogniser, model_file};
+use crate::recognise::{
+    Comparison, Embedder, ModelCard, ModelKind, PairModel, Recogniser, model_file,
+};
 use crate::weights::Source;
+use crate::{Error, Result};
 
 /// A trunk to build from weights that are no model file of ours.
 pub struct Bare<'a> {
@@ -81,20 +83,26 @@ pub enum Loaded {
     /// A model file of ours.
     Model { path: PathBuf, model: Box<Recogniser> },
     /// A trunk with bare weights.
-    Bare(Built),
+    Bare(Box<Built>),
+    /// A pair network.
+    Pairs(Box<PairModel>),
 }
 
 impl Loaded {
-    pub fn backbone(&self) -> &Backbone {
+    pub fn embedder(&self) -> &dyn Embedder {
         match self {
             Self::Model { model, .. } => &model.backbone,
             Self::Bare(built) => &built.backbone,
+            Self::Pairs(model) => &model.net,
         }
     }
 
-    /// How it compares two pictures. Every model of today is a trunk.
-    pub fn comparison(&self) -> Comparison {
-        Comparison::Euclidean
+    /// How it compares two pictures.
+    pub fn comparison(&self) -> Comparison<'_> {
+        match self {
+            Self::Model { .. } | Self::Bare(_) => Comparison::Euclidean,
+            Self::Pairs(model) => Comparison::of(&model.net),
+        }
     }
 }
 
@@ -109,6 +117,11 @@ pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
             let split = Some(path.with_file_name("split.csv")).filter(|path| path.is_file());
             Trunk { backbone: model.backbone, split }
         }
+        Loaded::Pairs(_) => {
+            let text = "--model: a pair network compares two pictures; `visage verify A B` and \
+                        `visage evaluate --pairs` take it";
+            return Err(Error::Config(text.into()));
+        }
     })
 }
 
@@ -119,6 +132,20 @@ pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
 pub fn newest(context: &Context) -> Result<PathBuf> {
     model_file::newest(context.runs(), ModelKind::Classifier)
         .or_else(|_| model_file::newest(context.runs(), ModelKind::Trunk))
+}
+
+/// As [`open`]; without flags the newest pair network comes first, where there is one.
+///
+/// # Errors
+/// As [`load`].
+pub fn open_for_pairs(context: &Context, choice: &TrunkChoice) -> Result<Loaded> {
+    if choice.model.is_none()
+        && choice.backbone.is_none()
+        && let Ok(path) = model_file::newest(context.runs(), ModelKind::Pairs)
+    {
+        return open(context, &TrunkChoice { model: Some(path), ..choice.clone() });
+    }
+    open(context, choice)
 }
 
 /// As [`load`], with all that is known about the model.
@@ -138,12 +165,18 @@ pub fn open(context: &Context, choice: &TrunkChoice) -> Result<Loaded> {
         };
         let built = bare.build(device)?;
         context.say.line(&format!("trunk: {}", built.line));
-        return Ok(Loaded::Bare(built));
+        return Ok(Loaded::Bare(Box::new(built)));
     }
     let path = match &choice.model {
         Some(path) => path.clone(),
         None => newest(context)?,
     };
+    if ModelCard::peek(&path).is_ok_and(|card| card.kind == ModelKind::Pairs) {
+        let model = PairModel::load(&path, device)?;
+        let (trunk, head) = (model.card.architecture.name(), model.pair.head.name());
+        context.say.line(&format!("pair network: {trunk} and {head} of {}", path.display()));
+        return Ok(Loaded::Pairs(Box::new(model)));
+    }
     let model = Recogniser::load(&path, device)?;
     context.say.line(&format!("trunk: {} of {}", model.card.architecture.name(), path.display()));
     Ok(Loaded::Model { path, model: Box::new(model) })

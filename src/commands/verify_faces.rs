@@ -37,11 +37,11 @@ pub fn run(context: &Context, flags: &cli::VerifyFaces) -> anyhow::Result<ExitCo
 
     let mut values = Vec::new();
     let files = [flags.a.clone(), flags.b.clone()];
-    stream::embed_cropped(loaded.backbone(), &files, flags.centre_crop, &context.say, |_, row| {
+    stream::embed_cropped(loaded.embedder(), &files, flags.centre_crop, &context.say, |_, row| {
         values.extend_from_slice(row?);
         Ok(())
     })?;
-    let rows = Embeddings::new(2, loaded.backbone().embedding_dim as usize, values)?;
+    let rows = Embeddings::new(2, loaded.embedder().dim(), values)?;
     let distances = loaded.comparison().distances(&rows, &[(0, 1)])?;
     let distance = distances.first().copied().map_or(f64::NAN, f64::from);
     if !distance.is_finite() {
@@ -69,14 +69,19 @@ pub fn run(context: &Context, flags: &cli::VerifyFaces) -> anyhow::Result<ExitCo
     };
     match line(&reply) {
         // The answer is in the exit code, too.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(ExitCode::from(if same { 0 } else { DIFFERENT })),
     }
 }
 
 /// Loads what the flags ask for; without flags and without a run, the embedded trunk.
 fn load(context: &Context, choice: &cli::TrunkChoice) -> Result<Loaded> {
-    if choice.model.is_none() && choice.backbone.is_none() && trunk::newest(context).is_err() {
+    let open = trunk::open_for_pairs(context, choice);
+    if open.is_err()
+        && choice.model.is_none()
+        && choice.backbone.is_none()
+        && trunk::newest(context).is_err()
+    {
         context.say.line("note: no trained model yet; taking the trunk that comes with Visage");
         let embedded = cli::TrunkChoice {
             model: None,
@@ -87,7 +92,7 @@ fn load(context: &Context, choice: &cli::TrunkChoice) -> Result<Loaded> {
         };
         return trunk::open(context, &embedded);
     }
-    trunk::open(context, choice)
+    open
 }
 
 /// What a model knows about the distance of two pictures.
@@ -105,6 +110,12 @@ impl Rule {
         match loaded {
             Loaded::Model { model, .. } => Self::of_model(model),
             Loaded::Bare(built) => Self::of_weights(&built.source),
+            // Its curve was fitted to closeness, the negated distance.
+            Loaded::Pairs(model) => {
+                let of_distance = |curve: Logistic| Logistic { weight: -curve.weight, ..curve };
+                let probability = model.pair.probability.map(of_distance);
+                Ok(Self { threshold: model.pair.threshold, probability })
+            }
         }
     }
 

@@ -1,21 +1,33 @@
 //! Where two pictures become a distance.
 
+use tch::Tensor;
+
+use super::pair_model;
 use crate::Result;
 use crate::eval::Embeddings;
 use crate::eval::distance::euclidean;
+use crate::models::PairNet;
 
-/// How a model compares two pictures, given what its trunk made of each. Larger means farther.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Comparison {
-    /// The Euclidean distance of the embeddings: of length one, so from 0 to 2.
+/// How a model compares two pictures, given the row it made of each. Larger means farther.
+#[derive(Debug, Clone, Copy)]
+pub enum Comparison<'a> {
+    /// The Euclidean distance of the rows; embeddings have length one, so theirs is from 0 to 2.
     Euclidean,
+    /// The negated logit of a pair network's head, averaged over both orders.
+    Logit(&'a PairNet),
 }
 
-impl Comparison {
+impl<'a> Comparison<'a> {
+    /// A pair network's.
+    pub fn of(net: &'a PairNet) -> Self {
+        if net.kind().gives_logit() { Self::Logit(net) } else { Self::Euclidean }
+    }
+
     /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Euclidean => "euclidean",
+            Self::Logit(_) => "negated logit",
         }
     }
 
@@ -30,6 +42,16 @@ impl Comparison {
         match self {
             Self::Euclidean => {
                 Ok(pairs.iter().map(|&(a, b)| euclidean(rows.row(a), rows.row(b))).collect())
+            }
+            Self::Logit(net) => {
+                let shape = [rows.rows() as i64, rows.dim() as i64];
+                let all = Tensor::f_from_slice(rows.values())?.f_view(shape)?;
+                let all = all.f_to_device(net.backbone.device())?;
+                let take = |side: fn(&(usize, usize)) -> usize| {
+                    let rows: Vec<i64> = pairs.iter().map(|pair| side(pair) as i64).collect();
+                    all.f_index_select(0, &Tensor::from_slice(&rows).to_device(all.device()))
+                };
+                pair_model::distances(net, &take(|pair| pair.0)?, &take(|pair| pair.1)?)
             }
         }
     }

@@ -1,11 +1,13 @@
 //! A trained model at work: the model file, and pictures to embeddings to names.
 
 mod comparison;
+pub mod embedder;
 pub mod model_file;
 pub mod pair_model;
 pub mod recogniser;
 
 pub use comparison::Comparison;
+pub use embedder::Embedder;
 pub use model_file::{Calibration, DataCard, GalleryFace, ModelCard, ModelKind, Unknown};
 pub use pair_model::{PairCard, PairModel};
 pub use recogniser::{Answer, Classifier, Gallery, Head, Recogniser};
