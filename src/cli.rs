@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValuesParser;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::Serialize;
@@ -12,6 +13,7 @@ use crate::data::strip_folder::CutLayout;
 use crate::device::DeviceChoice;
 use crate::export::{Batch, Format};
 use crate::models::Architecture;
+use crate::train::recipes;
 use crate::train::settings::{ClassifierSettings, PairSettings, TripletSettings};
 use crate::{Error, Result};
 
@@ -87,8 +89,11 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct Configured<S: Args> {
     /// Take the settings from a run's config.toml; flags given here win
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "recipe")]
     pub config: Option<PathBuf>,
+    /// Take the settings of a published workflow; flags given here win
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(recipes::names()))]
+    pub recipe: Option<String>,
     /// The settings.
     #[command(flatten)]
     pub settings: S,
@@ -438,10 +443,19 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli> {
 impl<S: Args + Clone + Serialize + DeserializeOwned> Configured<S> {
     /// Replaces every setting that was not given as a flag by the config file's.
     fn fill(&mut self, command: &str, flags: &ArgMatches) -> Result<()> {
-        let Some(path) = &self.config else { return Ok(()) };
-        let text = std::fs::read_to_string(path).map_err(|source| Error::io(path, source))?;
-        let file: toml::Table = toml::from_str(&text)
-            .map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
+        let (path, file) = match (&self.config, &self.recipe) {
+            (Some(path), _) => {
+                let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+                let file: toml::Table = toml::from_str(&text)
+                    .map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
+                (path.clone(), file)
+            }
+            (None, Some(name)) => {
+                (PathBuf::from(recipes::file(name)), recipes::table(name, command)?)
+            }
+            (None, None) => return Ok(()),
+        };
+        let path = &path;
         self.settings = overlay(&self.settings, file, flags, path, command)?;
         Ok(())
     }
@@ -519,6 +533,36 @@ mod tests {
         let text = crate::train::run_folder::config_text("train-triplet", &settings).unwrap();
         std::fs::write(&path, text).unwrap();
         assert_eq!(triplet(&["--config", path.to_str().unwrap()]).unwrap(), settings);
+    }
+
+    #[test]
+    fn every_recipe_is_read_whole_and_flags_win_over_it() {
+        for (name, text) in recipes::ALL {
+            let commands: toml::Table = toml::from_str(text).unwrap();
+            for (command, recipe) in &commands {
+                let arguments = ["visage", command, "--recipe", name].map(OsString::from);
+                let settings = match parse(arguments).unwrap().command {
+                    Command::TrainTriplet(command) => {
+                        command.settings.check().unwrap();
+                        toml::Table::try_from(command.settings)
+                    }
+                    Command::TrainPairs(command) => {
+                        command.settings.check().unwrap();
+                        toml::Table::try_from(command.settings)
+                    }
+                    Command::TrainClassifier(command) => toml::Table::try_from(command.settings),
+                    other => panic!("{other:?}"),
+                };
+                let settings = settings.unwrap();
+                for (key, value) in recipe.as_table().unwrap() {
+                    assert_eq!(settings.get(key), Some(value), "{name}, {command}: {key}");
+                }
+            }
+        }
+        let settings = triplet(&["--recipe", "passport-vgg16", "--epochs", "2"]).unwrap();
+        assert_eq!((settings.epochs, settings.margin), (2, Some(0.3)));
+        let wrong = triplet(&["--recipe", "celeba-siamese-densenet"]).unwrap_err().to_string();
+        assert!(wrong.contains("`visage train-pairs`"), "{wrong}");
     }
 
     #[test]

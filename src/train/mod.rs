@@ -11,6 +11,7 @@ pub mod map_cache;
 pub mod objective;
 pub mod optim;
 pub mod progress;
+pub mod recipes;
 pub mod run_folder;
 pub mod schedule;
 pub mod scoring;
