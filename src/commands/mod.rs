@@ -7,6 +7,7 @@ mod embed;
 mod evaluate;
 mod export;
 mod fetch;
+mod lr_find;
 mod models;
 mod output;
 mod prepare;
@@ -69,6 +70,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::TrainTriplet(command) => train_triplet::run(&context, command.settings),
         Command::TrainClassifier(command) => train_classifier::run(&context, command.settings),
+        Command::LrFind(flags) => lr_find::run(&context, *flags),
         Command::Classify(flags) => classify::run(&context, &flags),
         Command::Evaluate(flags) => evaluate::run(&context, &flags),
         Command::Tsne(flags) => tsne::run(&context, &flags),

@@ -2,6 +2,7 @@
 //! its `config.toml` and what a model file remembers. Defaults and help texts live here only.
 
 mod classifier;
+mod lr_find;
 mod triplet;
 mod tuning;
 
@@ -17,6 +18,7 @@ use super::schedule::ScheduleKind;
 use crate::{Error, Result};
 
 pub use classifier::ClassifierSettings;
+pub use lr_find::LrFindSettings;
 pub use triplet::TripletSettings;
 pub use tuning::TuningSettings;
 
