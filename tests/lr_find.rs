@@ -20,7 +20,7 @@ const FIND: [&str; 14] = [
     "--weights",
     "none",
     "--steps",
-    "40",
+    "16",
     "--quiet",
 ];
 
@@ -51,7 +51,7 @@ fn the_curve_is_written_and_told_and_no_model_is_kept() {
     assert_eq!(report["steps"], rows.len());
     assert_eq!(report["csv"], "runs/lr-find/lr_find.csv");
     assert!((rows[0][0] / 1e-5 - 1.0).abs() < 1e-9);
-    let factor = (0.5f64 / 1e-5).powf(1.0 / 39.0);
+    let factor = (0.5f64 / 1e-5).powf(1.0 / 15.0);
     for pair in rows.windows(2) {
         assert!((pair[1][0] / pair[0][0] / factor - 1.0).abs() < 1e-9);
     }

@@ -83,6 +83,10 @@ fn ending(sweep: &Sweep, to: f64) -> String {
         }
         End::Whole => format!("{steps} steps, up to {to:.1e}"),
         End::Exploded => format!("{steps} steps; the loss exploded at {last:.1e}"),
+        End::Collapsed => format!(
+            "{steps} steps; the loss stands still at {last:.1e}: the embeddings have collapsed into \
+             one"
+        ),
         End::NotFinite => {
             format!("{steps} steps; after {last:.1e} the loss was not a finite number")
         }
@@ -113,9 +117,12 @@ fn log(run: &Path, sweep: &Sweep, picture: &RgbImage) -> Option<String> {
 /// Loss over learning rate, with a line down at each suggestion.
 fn draw(sweep: &Sweep, suggestion: Option<&Suggestion>) -> RgbImage {
     let smoothed: Vec<f64> = sweep.points.iter().map(|point| point.smoothed).collect();
-    // Single losses may be far above their mean at the end: that of the mean decides the height.
+    // Losses that explode are far above their mean: then the mean decides the height.
+    let exploded = matches!(sweep.end, End::Exploded | End::NotFinite);
     let low = sweep.points.iter().map(|point| point.loss).chain(smoothed.iter().copied());
-    let (low, high) = (low.fold(0.0, f64::min), smoothed.iter().copied().fold(0.0, f64::max) * 1.1);
+    let losses = sweep.points.iter().map(|point| point.loss).filter(|_| !exploded);
+    let high = smoothed.iter().copied().chain(losses).fold(0.0, f64::max) * 1.1;
+    let low = low.fold(0.0, f64::min);
     let line = |name: &str, points: Vec<(f64, f64)>| Series { name: name.into(), points };
     let losses = sweep.points.iter().map(|point| (point.lr, point.loss)).collect();
     let means = sweep.points.iter().map(|point| (point.lr, point.smoothed)).collect();

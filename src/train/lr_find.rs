@@ -13,6 +13,8 @@ use crate::{Error, Result};
 const DECAY: f64 = 0.98;
 /// The test ends when the smoothed loss is so many times its lowest value.
 const EXPLODED: f64 = 4.0;
+/// So many equal losses in a row, after others, mean that the network answers everything alike.
+const FLAT: usize = 6;
 /// How many standard errors of the loss a descent must exceed.
 const CLEAR: f64 = 3.0;
 
@@ -75,6 +77,9 @@ pub enum End {
     Whole,
     /// The smoothed loss exceeded four times its lowest value; that point is the last.
     Exploded,
+    /// The loss stands still: a network that gives every picture the same embedding has the margin
+    /// as its triplet loss, whatever comes. The last six points are of that kind.
+    Collapsed,
     /// The loss of the step after the last point was not a finite number.
     NotFinite,
 }
@@ -158,6 +163,10 @@ pub fn lr_find(
             sweep.end = End::Exploded;
             break;
         }
+        if has_collapsed(&sweep.points) {
+            sweep.end = End::Collapsed;
+            break;
+        }
         if let Some(longest) = test.clip {
             let _ = optimizer.clip_grad_norm(longest);
         }
@@ -169,7 +178,7 @@ pub fn lr_find(
 impl Sweep {
     /// The rate of the steepest descent over the logarithm of the rate, and the rate of the lowest
     /// smoothed loss. The first tenth of the steps is left out, and so is whatever comes after the
-    /// lowest point.
+    /// lowest point, or from a collapse on.
     ///
     /// # Errors
     /// The curve is too short, or it falls, from its highest point before the lowest, by no more
@@ -177,7 +186,9 @@ impl Sweep {
     /// differences of successive losses (von Neumann 1941), which no trend disturbs.
     pub fn suggest(&self) -> Result<Suggestion, NoSuggestion> {
         let by_loss = |a: &&Point, b: &&Point| a.smoothed.total_cmp(&b.smoothed);
-        let steady = self.points.get(self.skip..).unwrap_or_default();
+        let collapsed = if self.end == End::Collapsed { FLAT } else { 0 };
+        let alive = self.points.len().saturating_sub(collapsed);
+        let steady = self.points.get(self.skip..alive).unwrap_or_default();
         if steady.len() < 3 {
             return Err(NoSuggestion::TooShort);
         }
@@ -204,6 +215,15 @@ impl Sweep {
         let smoothed = || self.points.iter().map(|point| point.smoothed);
         smoothed().next_back() == smoothed().min_by(f64::total_cmp) && !self.points.is_empty()
     }
+}
+
+/// Whether the newest losses are equal to four digits, after some that were not even to two. At the
+/// lowest rates a full batch's loss stands still from the start, and zero is a loss to be proud of.
+fn has_collapsed(points: &[Point]) -> bool {
+    let (before, newest) = points.split_at(points.len().saturating_sub(FLAT));
+    let Some(last) = newest.last() else { return false };
+    let apart = |point: &Point| (point.loss - last.loss).abs() / last.loss.abs();
+    newest.iter().all(|point| apart(point) < 1e-4) && before.iter().any(|point| apart(point) > 1e-2)
 }
 
 /// The standard deviation of the losses around their trend.

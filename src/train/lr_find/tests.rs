@@ -165,6 +165,20 @@ fn losses_that_are_zero_or_not_numbers_end_well() {
 }
 
 #[test]
+fn a_collapse_ends_the_test_and_recommends_nothing_from_itself() {
+    // It learns for 30 steps, then every loss is the margin.
+    let margin = |step: usize| {
+        let batch = 0.01 * (step % 2) as f64;
+        if step < 30 { 0.9 - 0.02 * step as f64 + batch } else { 0.2 }
+    };
+    let test = range(1e-5, 1.0, 60);
+    let sweep = Bowl::new(&[0.0], &[0.0], margin).find(OptimizerKind::Sgd, 0.0, &test);
+    assert_eq!((sweep.end, sweep.points.len()), (End::Collapsed, 36));
+    let Suggestion { steepest, lowest } = sweep.suggest().unwrap();
+    assert!(steepest < lowest && (lowest / test.rate(29) - 1.0).abs() < 1e-9, "{lowest}");
+}
+
+#[test]
 fn steps_run_on_over_the_epochs_and_gradients_are_clipped() {
     let mut bowl = Bowl::new(&[1.0], &[10.0], |_| 0.0);
     let mut optimizer = bowl.optimizer(OptimizerKind::Sgd, 0.0);
