@@ -14,7 +14,7 @@ use crate::device::DeviceChoice;
 use crate::export::{Batch, Format};
 use crate::models::Architecture;
 use crate::train::recipes;
-use crate::train::settings::{ClassifierSettings, PairSettings, TripletSettings};
+use crate::train::settings::{ClassifierSettings, LrFindSettings, PairSettings, TripletSettings};
 use crate::{Error, Result};
 
 /// Train a face recogniser on folders of pictures, and ask it who is on a picture.
@@ -61,6 +61,8 @@ pub enum Command {
     TrainPairs(Box<Configured<PairSettings>>),
     /// Train a linear classifier on the frozen trunk of a triplet run
     TrainClassifier(Box<Configured<ClassifierSettings>>),
+    /// Find a learning rate for train-triplet: let it rise until the loss explodes
+    LrFind(Box<LrFind>),
     /// Name the faces on pictures
     Classify(Classify),
     /// Measure a model on a labelled folder, and on strangers; or on a list of pairs
@@ -97,6 +99,23 @@ pub struct Configured<S: Args> {
     /// The settings.
     #[command(flatten)]
     pub settings: S,
+}
+
+/// Flags of `lr-find`.
+#[derive(Debug, Args)]
+#[command(mut_arg("out", |out| out.default_value("runs/lr-find").help(
+    "Folder for lr_find.csv, lr_find.png and TensorBoard's files, never taken from --config; an \
+     older run there is kept under another name")))]
+#[command(after_help = "Give the flags of the training to come. --lr, --schedule, --epochs and \
+    their like have no effect here; with --unfreeze-every all that trains in the end trains from \
+    the start.")]
+pub struct LrFind {
+    /// What to train, and the range.
+    #[command(flatten)]
+    pub configured: Configured<LrFindSettings>,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `classify`.
@@ -434,6 +453,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli> {
             Command::TrainTriplet(command) => command.fill(name, flags)?,
             Command::TrainPairs(command) => command.fill(name, flags)?,
             Command::TrainClassifier(command) => command.fill(name, flags)?,
+            Command::LrFind(command) => {
+                // The file's --out is the folder of the run that wrote it.
+                let out = command.configured.settings.triplet.out.clone();
+                command.configured.fill(name, flags)?;
+                command.configured.settings.triplet.out = out;
+            }
             _ => {}
         }
     }

@@ -9,6 +9,7 @@ mod evaluate_pairs;
 mod export;
 mod fetch;
 mod given_triplets;
+mod lr_find;
 mod models;
 mod output;
 mod prepare;
@@ -74,6 +75,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::TrainTriplet(command) => train_triplet::run(&context, command.settings),
         Command::TrainPairs(command) => train_pairs::run(&context, command.settings),
         Command::TrainClassifier(command) => train_classifier::run(&context, command.settings),
+        Command::LrFind(flags) => lr_find::run(&context, *flags),
         Command::Classify(flags) => classify::run(&context, &flags),
         Command::Evaluate(flags) => evaluate::run(&context, &flags),
         Command::Verify(flags) => verify_faces::run(&context, &flags),

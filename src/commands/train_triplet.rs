@@ -25,11 +25,22 @@ use crate::train::triplet::{TripletTask, embed_cached};
 use crate::weights::Source;
 use crate::{Error, Result};
 
-pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<ExitCode> {
+/// Everything a run trains on and with, before its first batch.
+pub(super) struct Setup {
+    pub backbone: Backbone,
+    pub data: dataset::Dataset,
+    pub faces: FaceCache,
+    pub card: ModelCard,
+    pub objective: Objective,
+}
+
+/// Builds the trunk, opens the data and makes the optimiser; decides the settings that were left
+/// open.
+pub(super) fn prepare(
+    context: &Context,
+    settings: &mut TripletSettings,
+) -> anyhow::Result<(Setup, Optimizer)> {
     settings.check()?;
-    if let Some(path) = settings.triplets.clone() {
-        return given_triplets::run(context, settings, &path);
-    }
     let say = &context.say;
     let device = context.device()?;
     tch::manual_seed(settings.data.seed as i64);
@@ -60,29 +71,45 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
     };
     let data = dataset::open(&settings.data, inherited, backbone.input.size, say)?;
     let faces = FaceCache::new(&data.folder, device)?;
-    let card = card(&settings, &backbone, &source, &data)?;
+    let card = card(settings, &backbone, &source, &data)?;
     let lr = settings.lr();
     let classes = data.folder.identities.len();
-    let objective = Objective::new(&settings, classes, backbone.embedding_dim, device);
+    let objective = Objective::new(settings, classes, backbone.embedding_dim, device);
     trainable.extend(objective.params.trainable());
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), trainable)?;
     let rates = layer_rates(&backbone, settings.tuning.lr_decay_by_layer);
     optimizer.scale_rates(|name| rates.get(name).copied().unwrap_or(1.0));
-    let (folder, parts) = (&data.folder, &data.parts);
-    let mut task =
-        TripletTask::new(&backbone, &faces, folder, parts, &card, &objective, &settings)?;
+    Ok((Setup { backbone, data, faces, card, objective }, optimizer))
+}
+
+impl Setup {
+    /// The training itself; keeps its files in the folder that `settings` name.
+    pub(super) fn task(&self, settings: &TripletSettings) -> Result<TripletTask<'_>> {
+        let Self { backbone, data, faces, card, objective, .. } = self;
+        TripletTask::new(backbone, faces, &data.folder, &data.parts, card, objective, settings)
+    }
+}
+
+pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<ExitCode> {
+    if let Some(path) = settings.triplets.clone() {
+        settings.check()?;
+        return given_triplets::run(context, settings, &path);
+    }
+    let (setup, mut optimizer) = prepare(context, &mut settings)?;
+    let (say, data) = (&context.say, &setup.data);
+    let mut task = setup.task(&settings)?;
 
     let run = RunFolder::create(&settings.out, "train-triplet", &settings)?;
     if let Some(moved) = &run.moved {
         say.line(&format!("note: the older run is now {}", moved.display()));
     }
     data.split.write_csv(&run.split(), &data.folder)?;
-    let plan = settings.schedule.plan(settings.epochs, lr);
+    let plan = settings.schedule.plan(settings.epochs, settings.lr());
     let mut log = RunLog::create(run.path());
     log.text("config", 0, &markdown(&config_text("train-triplet", &settings)?));
     let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;
 
-    write_projector(context, &outcome, &data, &faces, &mut log)?;
+    write_projector(context, &outcome, data, &setup.faces, &mut log)?;
     if let Err(error) = figures::save_png(&run.curves(), &learning_curves(&outcome)) {
         say.warn(&format!("no learning curves: {error}"));
     }
@@ -90,7 +117,7 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
         say.warn(&warning);
     }
     run.finish(&outcome)?;
-    summary(&outcome, &run, &data)?;
+    summary(&outcome, &run, data)?;
     Ok(ExitCode::SUCCESS)
 }
 

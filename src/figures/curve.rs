@@ -46,6 +46,24 @@ pub struct Curve<'a> {
 /// Draws the chart.
 pub fn curve(figure: &Curve<'_>) -> RgbImage {
     let x = Axis::new(figure.x_range, figure.series.iter().flat_map(|s| &s.points).map(|p| p.0));
+    draw(figure, &x)
+}
+
+/// Draws the chart over a logarithmic x axis with whole powers of ten at its ends. Points whose x is
+/// not above 0 break the line; `x_range` is in the unit of x.
+pub fn log_curve(figure: &Curve<'_>) -> RgbImage {
+    let power = |x: f64| if x > 0.0 { x.log10() } else { f64::NAN };
+    let powers = |series: &Series| Series {
+        name: series.name.clone(),
+        points: series.points.iter().map(|&(x, y)| (power(x), y)).collect(),
+    };
+    let series: Vec<Series> = figure.series.iter().map(powers).collect();
+    let range = figure.x_range.map(|(low, high)| (power(low), power(high)));
+    let x = Axis::powers(range, series.iter().flat_map(|s| &s.points).map(|p| p.0));
+    draw(&Curve { series: &series, ..*figure }, &x)
+}
+
+fn draw(figure: &Curve<'_>, x: &Axis) -> RgbImage {
     let y = Axis::new(figure.y_range, figure.series.iter().flat_map(|s| &s.points).map(|p| p.1));
     let tick_width = y.ticks().iter().map(|(_, words)| width(words, SMALL)).fold(0.0, f64::max);
     let left = MARGIN + 22.0 + tick_width + 8.0;
@@ -92,7 +110,7 @@ pub fn curve(figure: &Curve<'_>) -> RgbImage {
         canvas.line(place(from), place(from + 1.0 / 60.0), 1.2, Colour::LINE);
     }
     for (i, series) in figure.series.iter().enumerate() {
-        draw_line(&mut canvas, series, (&x, &y), (left, top, plot_height), colour(i));
+        draw_line(&mut canvas, series, (x, &y), (left, top, plot_height), colour(i));
         if legend > 0.0 {
             let (at, height) = (left + WIDTH + 18.0, top + 10.0 + i as f64 * 21.0);
             canvas.line((at, height), (at + 18.0, height), 2.4, colour(i));
@@ -156,6 +174,8 @@ struct Axis {
     low: f64,
     high: f64,
     step: f64,
+    /// Its values are powers of ten.
+    powers: bool,
 }
 
 impl Axis {
@@ -180,7 +200,14 @@ impl Axis {
         if fitted.is_none() {
             (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
         }
-        Self { low, high, step }
+        Self { low, high, step, powers: false }
+    }
+
+    /// An axis of the powers of ten `values`, with a tick at each or, beyond ten, at fewer.
+    fn powers(range: Option<(f64, f64)>, values: impl Iterator<Item = f64>) -> Self {
+        let Self { low, high, .. } = Self::new(range, values);
+        let (low, high) = (low.floor(), high.ceil());
+        Self { low, high, step: ((high - low) / 10.0).ceil().max(1.0), powers: true }
     }
 
     /// 0 at the lower end, 1 at the upper.
@@ -199,6 +226,9 @@ impl Axis {
             .take_while(|&at| at <= last)
             .map(|at| {
                 let value = at * self.step;
+                if self.powers {
+                    return (value, format!("1e{value:.0}"));
+                }
                 let large = value.abs() >= 1e6 || self.step < 1e-6;
                 let words = if large && value != 0.0 {
                     format!("{value:.1e}")
@@ -235,6 +265,50 @@ mod tests {
         assert_eq!(words((0.0, 500.0)), ["0", "100", "200", "300", "400", "500"]);
         assert_eq!(words((-0.01, 0.01)), ["-0.010", "-0.005", "0.000", "0.005", "0.010"]);
         assert_eq!(words((0.0, 8e6)).last().map(String::as_str), Some("8.0e6"));
+    }
+
+    #[test]
+    fn a_logarithmic_axis_ends_on_powers_of_ten() {
+        let words = |values: &[f64]| {
+            let axis = Axis::powers(None, values.iter().map(|value: &f64| value.log10()));
+            axis.ticks().into_iter().map(|(_, words)| words).collect::<Vec<_>>()
+        };
+        assert_eq!(words(&[2e-4, 1.0, 3.0]), ["1e-4", "1e-3", "1e-2", "1e-1", "1e0", "1e1"]);
+        assert_eq!(
+            words(&[1e-30, 1.0]),
+            [
+                "1e-30", "1e-27", "1e-24", "1e-21", "1e-18", "1e-15", "1e-12", "1e-9", "1e-6",
+                "1e-3", "1e0"
+            ]
+        );
+        assert!(words(&[5.0]).len() >= 2 && words(&[]).len() >= 2);
+    }
+
+    #[test]
+    fn equal_factors_are_equally_far_apart_on_a_logarithmic_axis() {
+        // A line through (1, 0), (10, 1), (100, 2) is straight there: it hides a straight one.
+        let steps = [(1.0, 0.0), (10.0, 1.0), (100.0, 2.0), (0.0, 1.0), (-1.0, 1.0)];
+        let series = [
+            Series { name: "bent".into(), points: steps.to_vec() },
+            Series { name: "straight".into(), points: vec![(1.0, 0.0), (100.0, 2.0)] },
+        ];
+        let mut figure = Curve {
+            title: "",
+            x_label: "",
+            y_label: "",
+            series: &series,
+            x_range: Some((1.0, 100.0)),
+            y_range: None,
+            diagonal: false,
+        };
+        let bent = |picture: RgbImage| {
+            let Colour(r, g, b) = colour(0);
+            picture.pixels().filter(|pixel| pixel.0 == [r, g, b]).count()
+        };
+        let (hidden, seen) = (bent(log_curve(&figure)), bent(curve(&figure)));
+        assert!(seen > 2 * hidden, "{seen} and {hidden} pixels");
+        figure.series = &[];
+        assert!(log_curve(&figure).width() > 500);
     }
 
     #[test]

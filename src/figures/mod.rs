@@ -20,7 +20,7 @@ use image::RgbImage;
 use image::codecs::png::PngEncoder;
 
 pub use confusion::{ConfusionFigure, confusion};
-pub use curve::{Curve, Series, curve};
+pub use curve::{Curve, Series, curve, log_curve};
 pub use histogram::{Histogram, histogram};
 pub use scatter::{Scatter, scatter};
 pub use strip::{Triplet, strip};

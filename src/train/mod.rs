@@ -7,6 +7,7 @@ pub mod fit;
 pub mod front;
 pub mod hardest;
 pub mod log;
+pub mod lr_find;
 pub mod map_cache;
 pub mod objective;
 pub mod optim;

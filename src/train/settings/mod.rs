@@ -2,6 +2,7 @@
 //! its `config.toml` and what a model file remembers. Defaults and help texts live here only.
 
 mod classifier;
+mod lr_find;
 mod pairs;
 mod triplet;
 mod tuning;
@@ -18,6 +19,7 @@ use super::schedule::ScheduleKind;
 use crate::{Error, Result};
 
 pub use classifier::ClassifierSettings;
+pub use lr_find::LrFindSettings;
 pub use pairs::{PairLossKind, PairSettings};
 pub use triplet::TripletSettings;
 pub use tuning::TuningSettings;

@@ -1,0 +1,236 @@
+//! The learning-rate range test: the rate rises from step to step until the loss explodes, and the
+//! curve shows where training goes well (Smith, "Cyclical learning rates for training neural
+//! networks", 2017; with the smoothing and the two suggestions of fastai's `lr_find`).
+
+use serde::Serialize;
+
+use super::fit::Task;
+use super::optim::Optimizer;
+use super::progress::Reporter;
+use crate::{Error, Result};
+
+/// Decay of the exponential mean that smooths the loss.
+const DECAY: f64 = 0.98;
+/// The test ends when the smoothed loss is so many times its lowest value.
+const EXPLODED: f64 = 4.0;
+/// So many equal losses in a row, after others, mean that the network answers everything alike.
+const FLAT: usize = 6;
+/// How many standard errors of the loss a descent must exceed.
+const CLEAR: f64 = 3.0;
+
+/// Which rates to try.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RangeTest {
+    /// The first learning rate.
+    pub from: f64,
+    /// The last one.
+    pub to: f64,
+    /// Optimiser steps from the one to the other, at least 10.
+    pub steps: usize,
+    /// The longest gradient a step sees, all parameters together; none for no limit.
+    pub clip: Option<f64>,
+}
+
+impl RangeTest {
+    /// The learning rate of `step`, counted from 0: `from (to / from)^(step / (steps - 1))`.
+    pub fn rate(&self, step: usize) -> f64 {
+        let part = step as f64 / self.steps.saturating_sub(1).max(1) as f64;
+        self.from * (self.to / self.from).powf(part)
+    }
+
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// Names the flag, its value and what it may be.
+    pub fn check(&self) -> Result<()> {
+        let Self { from, to, steps, .. } = *self;
+        let reason = if !(from > 0.0 && from.is_finite()) {
+            format!("--from {from}: expected a number above 0")
+        } else if !(to > from && to.is_finite()) {
+            format!("--to {to}: expected a number above --from {from}")
+        } else if steps < 10 {
+            format!("--steps {steps}: expected 10 or more")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Config(reason))
+    }
+}
+
+/// One step of the test.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Point {
+    /// The learning rate of the step.
+    pub lr: f64,
+    /// The batch's loss, measured before the parameters moved.
+    pub loss: f64,
+    /// The exponential mean of the losses so far, corrected for its start:
+    /// `m_n / (1 - 0.98^n)` with `m_n = 0.98 m_(n-1) + 0.02 loss_n`.
+    pub smoothed: f64,
+}
+
+/// Why the test ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// All rates were tried.
+    Whole,
+    /// The smoothed loss exceeded four times its lowest value; that point is the last.
+    Exploded,
+    /// The loss stands still: a network that gives every picture the same embedding has the margin
+    /// as its triplet loss, whatever comes. The last six points are of that kind.
+    Collapsed,
+    /// The loss of the step after the last point was not a finite number.
+    NotFinite,
+}
+
+/// The curve.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sweep {
+    /// The steps made, in order.
+    pub points: Vec<Point>,
+    /// Why there are no more.
+    pub end: End,
+    /// Points at the start that say little, because few losses went into the mean: a tenth of the
+    /// steps asked for.
+    pub skip: usize,
+}
+
+/// What a curve recommends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Suggestion {
+    /// The rate at which the smoothed loss falls fastest, on its way to its lowest value.
+    pub steepest: f64,
+    /// The rate at its lowest value; already too high to train with. A tenth of it is the usual
+    /// second opinion.
+    pub lowest: f64,
+}
+
+/// Why a curve recommends nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoSuggestion {
+    /// It ended among the points that say little.
+    #[error("the loss exploded too early: start lower, with a smaller --from")]
+    TooShort,
+    /// The smoothed loss never fell by more than chance explains.
+    #[error(
+        "the loss never fell by more than its noise: try more --steps, a larger --to, or another \
+         loss"
+    )]
+    NoDescent,
+}
+
+/// Runs the test: `test.steps` optimiser steps on the batches of the epochs from 1 on, fewer when
+/// the loss explodes. The parameters are useless afterwards.
+///
+/// # Errors
+/// Impossible rates, an epoch without a batch, and what the task raises.
+pub fn lr_find(
+    task: &mut dyn Task,
+    optimizer: &mut Optimizer,
+    test: &RangeTest,
+    say: &Reporter,
+) -> Result<Sweep> {
+    test.check()?;
+    let bar = say.progress("learning rates", test.steps as u64, "steps");
+    let mut sweep = Sweep { points: Vec::new(), end: End::Whole, skip: test.steps / 10 };
+    let (mut mean, mut best) = (0.0, f64::INFINITY);
+    let (mut epoch, mut batches) = (0, Vec::new().into_iter().enumerate());
+    for step in 0..test.steps {
+        let (index, batch) = match batches.next() {
+            Some(next) => next,
+            None => {
+                epoch += 1;
+                batches = task.batches(epoch)?.into_iter().enumerate();
+                task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
+                let none = || Error::Data(format!("epoch {epoch} has no batch to train on"));
+                batches.next().ok_or_else(none)?
+            }
+        };
+        optimizer.zero_grad()?;
+        let loss = f64::try_from(task.step(epoch, index, &batch)?.loss.detach())?;
+        if !loss.is_finite() {
+            sweep.end = End::NotFinite;
+            break;
+        }
+        mean = DECAY * mean + (1.0 - DECAY) * loss;
+        let smoothed = mean / (1.0 - DECAY.powf(step as f64 + 1.0));
+        sweep.points.push(Point { lr: test.rate(step), loss, smoothed });
+        bar.inc(1);
+        best = smoothed.min(best);
+        // Of a loss of zero nothing is a multiple.
+        if best > 0.0 && smoothed > EXPLODED * best {
+            sweep.end = End::Exploded;
+            break;
+        }
+        if has_collapsed(&sweep.points) {
+            sweep.end = End::Collapsed;
+            break;
+        }
+        if let Some(longest) = test.clip {
+            let _ = optimizer.clip_grad_norm(longest);
+        }
+        optimizer.step(test.rate(step))?;
+    }
+    Ok(sweep)
+}
+
+impl Sweep {
+    /// The rate of the steepest descent over the logarithm of the rate, and the rate of the lowest
+    /// smoothed loss. The first tenth of the steps is left out, and so is whatever comes after the
+    /// lowest point, or from a collapse on.
+    ///
+    /// # Errors
+    /// The curve is too short, or it falls, from its highest point before the lowest, by no more
+    /// than three standard errors of a mean of `skip + 1` losses. Their noise is taken from the
+    /// differences of successive losses (von Neumann 1941), which no trend disturbs.
+    pub fn suggest(&self) -> Result<Suggestion, NoSuggestion> {
+        let by_loss = |a: &&Point, b: &&Point| a.smoothed.total_cmp(&b.smoothed);
+        let collapsed = if self.end == End::Collapsed { FLAT } else { 0 };
+        let alive = self.points.len().saturating_sub(collapsed);
+        let steady = self.points.get(self.skip..alive).unwrap_or_default();
+        if steady.len() < 3 {
+            return Err(NoSuggestion::TooShort);
+        }
+        let (end, lowest) = steady
+            .iter()
+            .enumerate()
+            .min_by(|(_, a), (_, b)| by_loss(a, b))
+            .ok_or(NoSuggestion::TooShort)?;
+        let descent = &steady[..=end];
+        let highest = descent.iter().max_by(by_loss).map_or(lowest.smoothed, |top| top.smoothed);
+        let error = noise(&self.points[..=self.skip + end]) / (self.skip as f64 + 1.0).sqrt();
+        if highest - lowest.smoothed <= CLEAR * error {
+            return Err(NoSuggestion::NoDescent);
+        }
+        // The steps are equally long on the logarithmic axis: differences are slopes.
+        let fall = |pair: &[Point]| pair[0].smoothed - pair[1].smoothed;
+        let steepest = descent.windows(2).max_by(|a, b| fall(a).total_cmp(&fall(b)));
+        let steepest = steepest.map_or(lowest.lr, |pair| pair[0].lr);
+        Ok(Suggestion { steepest, lowest: lowest.lr })
+    }
+
+    /// Whether the smoothed loss is lowest at the last point: the range ended before the descent.
+    pub fn falls_to_the_end(&self) -> bool {
+        let smoothed = || self.points.iter().map(|point| point.smoothed);
+        smoothed().next_back() == smoothed().min_by(f64::total_cmp) && !self.points.is_empty()
+    }
+}
+
+/// Whether the newest losses are equal to four digits, after some that were not even to two. At the
+/// lowest rates a full batch's loss stands still from the start, and zero is a loss to be proud of.
+fn has_collapsed(points: &[Point]) -> bool {
+    let (before, newest) = points.split_at(points.len().saturating_sub(FLAT));
+    let Some(last) = newest.last() else { return false };
+    let apart = |point: &Point| (point.loss - last.loss).abs() / last.loss.abs();
+    newest.iter().all(|point| apart(point) < 1e-4) && before.iter().any(|point| apart(point) > 1e-2)
+}
+
+/// The standard deviation of the losses around their trend.
+fn noise(points: &[Point]) -> f64 {
+    let squares = points.windows(2).map(|pair| (pair[1].loss - pair[0].loss).powi(2) / 2.0);
+    (squares.sum::<f64>() / (points.len().max(2) - 1) as f64).sqrt()
+}
+
+#[cfg(test)]
+mod tests;
