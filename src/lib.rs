@@ -14,7 +14,7 @@
 //!
 //! | room | what lives there |
 //! |---|---|
-//! | [`error`], [`files`], [`native`], [`device`] | the error type, atomic files, the C++ shim, `--device` |
+//! | [`error`], [`verdict`], [`files`], [`native`], [`device`] | the error type, same or different, atomic files, the C++ shim, `--device` |
 //! | [`data`], [`models`], [`weights`], [`metric`] | pictures and splits, networks, tensor files, losses and miners |
 //! | [`fetch`] | data sets and weights over the network, and archives unpacked |
 //! | [`eval`], [`figures`] | pure functions over embeddings, pictures of the results |
@@ -37,6 +37,7 @@ pub mod models;
 pub mod native;
 pub mod recognise;
 pub mod train;
+pub mod verdict;
 pub mod weights;
 
 pub use error::{Error, Result};

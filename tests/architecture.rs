@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by step; a room may import rooms of lower steps and itself.
 const STEPS: [&[&str]; 7] = [
-    &["error"],
+    &["error", "verdict"],
     &["files", "native"],
     &["device", "data", "models", "metric"],
     &["weights", "eval", "figures", "fetch"],

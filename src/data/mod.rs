@@ -37,7 +37,7 @@ pub use augment::Augment;
 pub use cache::FaceCache;
 pub use celeba::Celeba;
 pub use folder::{Face, FaceFolder, Progress};
-pub use pairs::{Pair, PairLabel, PairSampler};
+pub use pairs::{Pair, PairSampler};
 pub use pairs_file::PairList;
 pub use sampler::PkSampler;
 pub use source::Source;

@@ -5,47 +5,8 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use super::random::{Purpose, generator};
+use crate::verdict::Verdict;
 use crate::{Error, Result};
-
-/// Whether two pictures show one person. Published workflows write it as a number, and disagree on
-/// which number: here it is a word, and [`PairLabel::number`] asks which convention is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PairLabel {
-    /// One person.
-    Same,
-    /// Two people.
-    Different,
-}
-
-/// What a bare number says about a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Convention {
-    /// 1 is the same person, 0 two people: classifiers with binary cross-entropy.
-    OneIsSame,
-    /// 1 is two people, 0 the same person: Hadsell et al. 2006, where the label weighs the margin.
-    OneIsDifferent,
-}
-
-impl PairLabel {
-    /// The label of pictures of these identities.
-    pub fn of(a: usize, b: usize) -> Self {
-        if a == b { Self::Same } else { Self::Different }
-    }
-
-    /// Whether both pictures show one person.
-    pub fn is_same(self) -> bool {
-        self == Self::Same
-    }
-
-    /// The label as 0 or 1.
-    pub fn number(self, convention: Convention) -> u8 {
-        let one = match convention {
-            Convention::OneIsSame => Self::Same,
-            Convention::OneIsDifferent => Self::Different,
-        };
-        u8::from(self == one)
-    }
-}
 
 /// Two pictures and what is known about them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +16,7 @@ pub struct Pair {
     /// Another picture number.
     pub b: usize,
     /// Whether they show one person.
-    pub label: PairLabel,
+    pub label: Verdict,
 }
 
 /// Whose share of the pairs is kept even.
@@ -69,7 +30,7 @@ pub enum Balance {
     Identities,
 }
 
-/// Draws the pairs of an epoch, half of them [`Same`](PairLabel::Same).
+/// Draws the pairs of an epoch, half of them [`Same`](Verdict::Same).
 ///
 /// - Same: an identity's shuffled pictures are dealt in twos; the last of an odd number meets one
 ///   of the others. Identities with one picture have no such pair.
@@ -172,7 +133,7 @@ impl PairSampler {
         let mut pairs = self.epoch(epoch);
         let mut random = generator(self.seed, Purpose::Pairs, epoch as u64 | 1 << 63);
         let everybody: Vec<usize> = self.members.iter().flatten().copied().collect();
-        for pair in pairs.iter_mut().filter(|pair| pair.label == PairLabel::Different) {
+        for pair in pairs.iter_mut().filter(|pair| pair.label == Verdict::Different) {
             let mut far = |b: usize| {
                 let d = distance(pair.a, b);
                 if d.is_nan() { f32::INFINITY } else { d }
@@ -203,7 +164,7 @@ impl PairSampler {
             deck.as_chunks::<2>().0.to_vec()
         };
         let drawn = self.in_turn(&able, self.half, twos, random);
-        drawn.into_iter().map(|[a, b]| Pair { a, b, label: PairLabel::Same }).collect()
+        drawn.into_iter().map(|[a, b]| Pair { a, b, label: Verdict::Same }).collect()
     }
 
     fn different(&self, random: &mut impl Rng) -> Vec<Pair> {
@@ -220,7 +181,7 @@ impl PairSampler {
             .as_chunks::<2>()
             .0
             .iter()
-            .map(|&[a, b]| Pair { a, b, label: PairLabel::Different })
+            .map(|&[a, b]| Pair { a, b, label: Verdict::Different })
             .collect()
     }
 
@@ -305,9 +266,9 @@ mod tests {
         let mut uses = vec![[0; 2]; labels.len()];
         for pair in pairs {
             assert_ne!(pair.a, pair.b, "a picture with itself");
-            assert_eq!(pair.label, PairLabel::of(labels[pair.a], labels[pair.b]));
+            assert_eq!(pair.label, Verdict::of(labels[pair.a], labels[pair.b]));
             for picture in [pair.a, pair.b] {
-                uses[picture][usize::from(pair.label == PairLabel::Different)] += 1;
+                uses[picture][usize::from(pair.label == Verdict::Different)] += 1;
             }
         }
         uses
@@ -425,18 +386,5 @@ mod tests {
         says(&[], &[], "has 0 and 0");
         says(&[0, 0, 1], &[0, 1, 5], "picture 5 has no label");
         assert!(all(&[0, 0, 1], 0).pairs(0).is_err());
-    }
-
-    #[test]
-    fn a_label_is_a_number_only_by_convention() {
-        use Convention::{OneIsDifferent, OneIsSame};
-        for (label, convention, number) in [
-            (PairLabel::Same, OneIsSame, 1),
-            (PairLabel::Different, OneIsSame, 0),
-            (PairLabel::Same, OneIsDifferent, 0),
-            (PairLabel::Different, OneIsDifferent, 1),
-        ] {
-            assert_eq!(label.number(convention), number);
-        }
     }
 }

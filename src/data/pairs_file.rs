@@ -15,7 +15,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::folder::count;
-use super::pairs::PairLabel;
+use crate::verdict::Verdict;
 use crate::{Error, Result};
 
 /// The endings tried for `NAME/NAME_0001`, in order.
@@ -29,7 +29,7 @@ pub struct ListedPair {
     /// Another.
     pub b: PathBuf,
     /// Whether they show one person.
-    pub label: PairLabel,
+    pub label: Verdict,
     /// The fold it belongs to, from 0.
     pub fold: usize,
     /// Its line in the file.
@@ -60,7 +60,7 @@ pub struct PairList {
 struct Row {
     a: PathBuf,
     b: PathBuf,
-    label: PairLabel,
+    label: Verdict,
     fold: usize,
     line: u64,
 }
@@ -127,7 +127,7 @@ impl PairList {
     }
 
     /// The number of pairs with this label.
-    pub fn count(&self, label: PairLabel) -> usize {
+    pub fn count(&self, label: Verdict) -> usize {
         self.pairs.iter().filter(|pair| pair.label == label).count()
     }
 }
@@ -181,8 +181,8 @@ fn read_table(text: &str, separator: u8) -> Result<Vec<Row>, String> {
             })
         };
         let label = match field(same, "same")?.to_ascii_lowercase().as_str() {
-            "1" | "1.0" | "true" | "yes" | "same" => PairLabel::Same,
-            "0" | "0.0" | "false" | "no" | "different" => PairLabel::Different,
+            "1" | "1.0" | "true" | "yes" | "same" => Verdict::Same,
+            "0" | "0.0" | "false" | "no" | "different" => Verdict::Different,
             other => {
                 let known = "1, true, yes or same; 0, false, no or different";
                 return Err(wrong(format!("`{other}` in column same is none of {known}")));
@@ -266,11 +266,11 @@ fn read_heading(fields: &[&str]) -> Option<Heading> {
     }
 }
 
-fn read_pair(fields: &[&str]) -> Option<(PathBuf, PathBuf, PairLabel)> {
+fn read_pair(fields: &[&str]) -> Option<(PathBuf, PathBuf, Verdict)> {
     match fields {
-        [name, i, j] if i != j => Some((picture(name, i)?, picture(name, j)?, PairLabel::Same)),
+        [name, i, j] if i != j => Some((picture(name, i)?, picture(name, j)?, Verdict::Same)),
         [one, i, other, j] if one != other => {
-            Some((picture(one, i)?, picture(other, j)?, PairLabel::Different))
+            Some((picture(one, i)?, picture(other, j)?, Verdict::Different))
         }
         _ => None,
     }
@@ -317,15 +317,15 @@ mod tests {
         Ok(list)
     }
 
-    fn pair(a: &str, b: &str, label: PairLabel, fold: usize, line: u64) -> ListedPair {
+    fn pair(a: &str, b: &str, label: Verdict, fold: usize, line: u64) -> ListedPair {
         ListedPair { a: a.into(), b: b.into(), label, fold, line }
     }
 
     #[test]
     fn both_kinds_of_lines_with_tabs_or_spaces() {
         let wanted = [
-            pair(NAMES[0], NAMES[1], PairLabel::Same, 0, 2),
-            pair(NAMES[2], NAMES[3], PairLabel::Different, 0, 3),
+            pair(NAMES[0], NAMES[1], Verdict::Same, 0, 2),
+            pair(NAMES[2], NAMES[3], Verdict::Different, 0, 3),
         ];
         for text in ["1\nAl\t1\t2\nAl\t3\tBo_B\t1\n", "1\r\nAl 1  2\r\nAl 3 Bo_B 1\r\n"] {
             let list = read("pairs.txt", text).unwrap();
@@ -358,13 +358,13 @@ mod tests {
     fn tables_name_paths_labels_and_perhaps_folds() {
         let table = "fold,a,b,same\n0,Al/Al_0001.jpg,x y/1.png,no\n3, Al/Al_0001.jpg ,Al/Al_0003.png,TRUE\n";
         let wanted = [
-            pair(NAMES[0], NAMES[4], PairLabel::Different, 0, 2),
-            pair(NAMES[0], NAMES[2], PairLabel::Same, 3, 3),
+            pair(NAMES[0], NAMES[4], Verdict::Different, 0, 2),
+            pair(NAMES[0], NAMES[2], Verdict::Same, 3, 3),
         ];
         for text in [table.to_owned(), table.replace(',', "\t"), table.replace(',', ";")] {
             let list = read("pairs.tsv", &text).unwrap();
             assert_eq!((list.pairs.as_slice(), list.folds), (wanted.as_slice(), 4));
-            assert_eq!((list.count(PairLabel::Same), list.count(PairLabel::Different)), (1, 1));
+            assert_eq!((list.count(Verdict::Same), list.count(Verdict::Different)), (1, 1));
         }
     }
 
@@ -395,8 +395,8 @@ mod tests {
         let Some(root) = shared("lfw") else { return };
         let list = PairList::read(&root.with_file_name("lfw-pairsDevTrain.txt"), &root).unwrap();
         assert_eq!((list.folds, list.skipped.len()), (1, 0));
-        assert_eq!(list.count(PairLabel::Same), 1100);
-        assert_eq!(list.count(PairLabel::Different), 1100);
+        assert_eq!(list.count(Verdict::Same), 1100);
+        assert_eq!(list.count(Verdict::Different), 1100);
         assert!(list.pairs[0].b.ends_with("Aaron_Peirsol/Aaron_Peirsol_0002.jpg"));
     }
 }

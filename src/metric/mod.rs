@@ -26,4 +26,4 @@ pub use losses::{
 };
 pub use measure::Measure;
 pub use miners::{Miner, PairMiner, Pairs, Selection, Triplets};
-pub use pair::{Pair, PairLabels};
+pub use pair::PairLabels;

@@ -1,23 +1,12 @@
 //! Pairs of pictures and what is known about them. Some published systems write 1 for two pictures
 //! of the same person and some write 0, so here it is a type and never a bare number.
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::verdict::Verdict;
 use crate::{Error, Result};
 
-/// What is known about two pictures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pair {
-    /// The same person
-    Same,
-    /// Two different people
-    Different,
-}
-
-/// The [`Pair`] of each of `N` pairs, as a mask on some device.
+/// The [`Verdict`] of each of `N` pairs, as a mask on some device.
 #[derive(Debug)]
 pub struct PairLabels {
     /// Bool `[N]`, set where the two people differ.
@@ -26,8 +15,8 @@ pub struct PairLabels {
 
 impl PairLabels {
     /// One label a pair, on the CPU.
-    pub fn new(pairs: &[Pair]) -> Self {
-        let different: Vec<bool> = pairs.iter().map(|pair| *pair == Pair::Different).collect();
+    pub fn new(pairs: &[Verdict]) -> Self {
+        let different: Vec<bool> = pairs.iter().map(|pair| *pair == Verdict::Different).collect();
         Self { different: Tensor::from_slice(&different) }
     }
 
@@ -67,15 +56,15 @@ impl PairLabels {
     }
 
     /// Where the pair is of this kind: bool `[N]`.
-    pub fn are(&self, pair: Pair) -> Tensor {
+    pub fn are(&self, pair: Verdict) -> Tensor {
         match pair {
-            Pair::Same => self.different.logical_not(),
-            Pair::Different => self.different.shallow_clone(),
+            Verdict::Same => self.different.logical_not(),
+            Verdict::Different => self.different.shallow_clone(),
         }
     }
 
     /// 1 where the pair is of this kind and 0 elsewhere: `[N]` of `kind` on `device`.
-    pub fn ones_where(&self, pair: Pair, kind: Kind, device: Device) -> Tensor {
+    pub fn ones_where(&self, pair: Verdict, kind: Kind, device: Device) -> Tensor {
         self.are(pair).to_device(device).to_kind(kind)
     }
 
@@ -100,13 +89,13 @@ mod tests {
         let number = |numbers: &[f32]| Tensor::from_slice(numbers);
         let identities = |names: &[i64]| Tensor::from_slice(names);
         for labels in [
-            PairLabels::new(&[Pair::Same, Pair::Different, Pair::Different]),
+            PairLabels::new(&[Verdict::Same, Verdict::Different, Verdict::Different]),
             PairLabels::from_same_is_one(&number(&[1.0, 0.0, 0.0])).unwrap(),
             PairLabels::from_different_is_one(&number(&[0.0, 1.0, 1.0])).unwrap(),
             PairLabels::of_identities(&identities(&[4, 4, 7]), &identities(&[4, 7, 4])),
         ] {
-            assert_eq!(values(&labels.are(Pair::Different)), [0.0, 1.0, 1.0]);
-            assert_eq!(values(&labels.are(Pair::Same)), [1.0, 0.0, 0.0]);
+            assert_eq!(values(&labels.are(Verdict::Different)), [0.0, 1.0, 1.0]);
+            assert_eq!(values(&labels.are(Verdict::Same)), [1.0, 0.0, 0.0]);
             assert_eq!((labels.len(), labels.is_empty()), (3, false));
         }
         assert!(PairLabels::new(&[]).is_empty());

@@ -4,8 +4,9 @@
 use tch::Tensor;
 
 use super::{LossOutput, Reduction};
+use crate::metric::PairLabels;
 use crate::metric::distance::{ROOT_EPSILON, precise, squared_euclidean_rows};
-use crate::metric::{Pair, PairLabels};
+use crate::verdict::Verdict;
 
 /// `(1 - y)/2 D^2 + y/2 max(0, m - D)^2` for each pair, where `y` is 1 for different people and 0
 /// for the same person, and `D = sqrt(|a - b|^2 + eps)`.
@@ -45,7 +46,7 @@ impl ContrastiveLoss {
     pub fn per_pair(&self, squared: &Tensor, labels: &PairLabels) -> Tensor {
         assert_eq!(squared.size(), [labels.len() as i64], "one distance a label");
         let squared = precise(squared) + self.eps;
-        let y = labels.ones_where(Pair::Different, squared.kind(), squared.device());
+        let y = labels.ones_where(Verdict::Different, squared.kind(), squared.device());
         let short = (self.margin - squared.sqrt()).relu();
         ((1.0 - &y) * squared + y * short.square()) * 0.5
     }
@@ -58,7 +59,7 @@ mod tests {
 
     #[test]
     fn by_hand() {
-        let labels = PairLabels::new(&[Pair::Same, Pair::Different, Pair::Different]);
+        let labels = PairLabels::new(&[Verdict::Same, Verdict::Different, Verdict::Different]);
         let loss = ContrastiveLoss { margin: 2.0, eps: 0.0, reduction: Reduction::Active };
         let per_pair = loss.per_pair(&Tensor::from_slice(&[9.0f32, 1.0, 16.0]), &labels);
         close(&values(&per_pair), &[4.5, 0.5, 0.0], 1e-6);

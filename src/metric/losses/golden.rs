@@ -6,7 +6,8 @@ use tch::{Kind, Tensor};
 use super::*;
 use crate::metric::miners::Selection;
 use crate::metric::testing::{close, values};
-use crate::metric::{Measure, Pair, PairLabels};
+use crate::metric::{Measure, PairLabels};
+use crate::verdict::Verdict;
 
 struct Golden(Value);
 
@@ -85,7 +86,7 @@ fn pairs() {
         let [a, b, _] = thirds(x);
         loss.over(&a, &b, &labels)
     });
-    for (name, high_means) in [("bce_same", Pair::Same), ("bce_different", Pair::Different)] {
+    for (name, high_means) in [("bce_same", Verdict::Same), ("bce_different", Verdict::Different)] {
         let loss = PairBceLoss { high_means, ..Default::default() };
         golden.check(name, &|x, _| {
             let [a, b, _] = thirds(x);

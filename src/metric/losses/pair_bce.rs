@@ -3,15 +3,16 @@
 use tch::Tensor;
 
 use super::{LossOutput, Reduction};
+use crate::metric::PairLabels;
 use crate::metric::distance::precise;
-use crate::metric::{Pair, PairLabels};
+use crate::verdict::Verdict;
 
 /// `softplus(z) - t z` for each pair, that is `-t log s(z) - (1 - t) log(1 - s(z))` with the sigmoid
 /// `s`, where `z` is the network's logit and `t` is 1 for pairs of the kind that a high logit means.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PairBceLoss {
     /// What a high logit means: same (a similarity) or different (a distance).
-    pub high_means: Pair,
+    pub high_means: Verdict,
     /// What the sum over pairs is divided by. No pair has a loss of zero, so both mean the same.
     pub reduction: Reduction,
 }
@@ -19,7 +20,7 @@ pub struct PairBceLoss {
 impl Default for PairBceLoss {
     /// A high logit means the same person.
     fn default() -> Self {
-        Self { high_means: Pair::Same, reduction: Reduction::Mean }
+        Self { high_means: Verdict::Same, reduction: Reduction::Mean }
     }
 }
 
@@ -53,12 +54,12 @@ mod tests {
 
     #[test]
     fn large_logits_stay_finite_and_the_convention_turns_them_round() {
-        let labels = PairLabels::new(&[Pair::Same, Pair::Different, Pair::Same]);
+        let labels = PairLabels::new(&[Verdict::Same, Verdict::Different, Verdict::Same]);
         let logits = Tensor::from_slice(&[0.0f32, 1000.0, 1000.0]);
         let with = |high_means| PairBceLoss { high_means, ..PairBceLoss::default() };
         let log2 = 2f64.ln();
         let per_pair = |loss: PairBceLoss| values(&loss.per_pair(&logits, &labels));
-        close(&per_pair(with(Pair::Same)), &[log2, 1000.0, 0.0], 1e-6);
-        close(&per_pair(with(Pair::Different)), &[log2, 0.0, 1000.0], 1e-6);
+        close(&per_pair(with(Verdict::Same)), &[log2, 1000.0, 0.0], 1e-6);
+        close(&per_pair(with(Verdict::Different)), &[log2, 0.0, 1000.0], 1e-6);
     }
 }

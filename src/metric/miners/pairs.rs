@@ -8,7 +8,8 @@ use rand::seq::index;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::metric::{Pair, PairLabels};
+use crate::metric::PairLabels;
+use crate::verdict::Verdict;
 
 /// How the pairs of different people are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ValueEnum)]
@@ -88,7 +89,7 @@ impl PairMiner {
         assert_eq!(distances.size(), [labels.len() as i64], "one distance a label");
         no_grad(|| {
             let mut random = StdRng::seed_from_u64(seed);
-            let [same, different] = [Pair::Same, Pair::Different]
+            let [same, different] = [Verdict::Same, Verdict::Different]
                 .map(|pair| labels.are(pair).to_device(Device::Cpu).nonzero().squeeze_dim(1));
             let half = (count / 2).min(same.numel()).min(different.numel());
             let mut draw = |from: &Tensor, number: usize| {
@@ -152,7 +153,7 @@ mod tests {
                 if *miner == PairMiner::HardNegative {
                     assert_eq!(found[half..], different[..half], "seed {seed}");
                 }
-                let kinds: Vec<bool> = Vec::try_from(pairs.labels.are(Pair::Different)).unwrap();
+                let kinds: Vec<bool> = Vec::try_from(pairs.labels.are(Verdict::Different)).unwrap();
                 assert!(kinds[..half].iter().all(|d| !d) && kinds[half..].iter().all(|&d| d));
                 assert_eq!(listed(&mine(seed)), found);
                 seen += half;
@@ -183,11 +184,11 @@ mod tests {
 
     #[test]
     fn nothing_to_choose_is_an_empty_list_and_no_number_is_far() {
-        let labels = PairLabels::new(&[Pair::Different; 3]);
+        let labels = PairLabels::new(&[Verdict::Different; 3]);
         let distances = Tensor::from_slice(&[f32::NAN, 2.0, 1.0]);
         let chosen = PairMiner::HardNegative.choose(&distances, &labels, 2, 3, 0);
         assert_eq!(chosen.size(), [0]);
-        let labels = PairLabels::new(&[Pair::Different, Pair::Different, Pair::Same]);
+        let labels = PairLabels::new(&[Verdict::Different, Verdict::Different, Verdict::Same]);
         let chosen = PairMiner::HardNegative.choose(&distances, &labels, 2, 3, 0);
         assert_eq!(Vec::<i64>::try_from(chosen).unwrap(), [2, 1]);
     }
