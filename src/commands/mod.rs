@@ -2,6 +2,7 @@
 
 mod classify;
 mod dataset;
+mod detect;
 mod doctor;
 mod embed;
 mod evaluate;
@@ -9,7 +10,9 @@ mod export;
 mod fetch;
 mod models;
 mod output;
+mod photos;
 mod prepare;
+mod prepare_faces;
 mod strangers;
 mod stream;
 mod train_classifier;
@@ -70,6 +73,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::TrainTriplet(command) => train_triplet::run(&context, command.settings),
         Command::TrainClassifier(command) => train_classifier::run(&context, command.settings),
         Command::Classify(flags) => classify::run(&context, &flags),
+        Command::Detect(flags) => detect::run(&context, &flags),
         Command::Evaluate(flags) => evaluate::run(&context, &flags),
         Command::Tsne(flags) => tsne::run(&context, &flags),
         Command::Embed(flags) => embed::run(&context, &flags),

@@ -8,6 +8,7 @@
 mod canvas;
 mod confusion;
 mod curve;
+mod faces;
 mod palette;
 mod scatter;
 mod strip;
@@ -20,6 +21,7 @@ use image::codecs::png::PngEncoder;
 
 pub use confusion::{ConfusionFigure, confusion};
 pub use curve::{Curve, Series, curve};
+pub use faces::{Marked, faces};
 pub use scatter::{Scatter, scatter};
 pub use strip::{Triplet, strip};
 
