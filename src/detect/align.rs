@@ -222,3 +222,82 @@ pub fn face_with_margin(picture: &RgbImage, bounds: [f32; 4], size: u32, margin:
     let part = imageops::crop_imm(picture, left, top, right - left, bottom - top).to_image();
     picture::resize(&part, size, size)
 }
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    fn near(a: [f64; 2], b: [f64; 2]) -> bool {
+        (a[0] - b[0]).abs() < 1e-9 && (a[1] - b[1]).abs() < 1e-9
+    }
+
+    #[test]
+    fn a_known_transform_is_found_again() {
+        let known = Similarity { a: 1.2, b: -0.5, shift: [7.0, -3.0] };
+        let points = CELEBA.map(|point| known.apply(point));
+        let found = Similarity::between(&CELEBA, &points).unwrap();
+        assert!(CELEBA.iter().all(|&point| near(found.apply(point), known.apply(point))));
+        assert!((found.scale() - 1.3).abs() < 1e-12);
+    }
+
+    #[test]
+    fn errors_are_least_squares_and_degenerate_points_have_no_answer() {
+        // No neighbour of the answer does better on points that do not fit.
+        let to = [[3.0, 1.0], [9.0, 4.0], [5.5, 6.0], [2.0, 9.0], [8.0, 8.5]];
+        let best = Similarity::between(&LFW, &to).unwrap();
+        let error = |t: Similarity| {
+            let square = |(&from, to): (&[f64; 2], &[f64; 2])| {
+                let at = t.apply(from);
+                (at[0] - to[0]).powi(2) + (at[1] - to[1]).powi(2)
+            };
+            LFW.iter().zip(&to).map(square).sum::<f64>()
+        };
+        for step in [1e-4, -1e-4] {
+            let Similarity { a, b, shift: [c, d] } = best;
+            for other in [
+                Similarity { a: a + step, ..best },
+                Similarity { b: b + step, ..best },
+                Similarity { shift: [c + step, d], ..best },
+                Similarity { shift: [c, d + step], ..best },
+            ] {
+                assert!(error(other) > error(best));
+            }
+        }
+        assert_eq!(Similarity::between(&[[1.0, 2.0]; 5], &LFW), None);
+        assert_eq!(Similarity::between(&LFW, &[[1.0, 2.0]; 5]), None);
+        assert_eq!(Similarity::between(&LFW, &[[f64::NAN, 2.0]; 5]), None);
+    }
+
+    #[test]
+    fn sampling_copies_turns_and_averages() {
+        let picture = RgbImage::from_fn(40, 30, |x, y| Rgb([(x * 6) as u8, (y * 8) as u8, 77]));
+        let still = Similarity { a: 1.0, b: 0.0, shift: [0.0, 0.0] };
+        assert_eq!(still.sample(&picture, (40, 30)), picture);
+        // A quarter turn: column x of the crop runs down the picture.
+        let turned = Similarity { a: 0.0, b: 1.0, shift: [39.0, 0.0] }.sample(&picture, (30, 40));
+        assert_eq!(turned, imageops::rotate270(&picture));
+        // Fine stripes, halved: their mean, not one of them.
+        let stripes = RgbImage::from_fn(40, 40, |x, _| Rgb([if x % 2 == 0 { 0 } else { 200 }; 3]));
+        let half = Similarity { a: 2.0, b: 0.0, shift: [0.5, 0.5] }.sample(&stripes, (20, 20));
+        assert!(
+            half.pixels().all(|pixel| pixel[0].abs_diff(100) <= 25),
+            "{:?}",
+            half.get_pixel(9, 9)
+        );
+        // Beyond the edge the nearest pixel goes on.
+        let beyond = Similarity { a: 1.0, b: 0.0, shift: [-500.0, 3.0] }.sample(&picture, (4, 4));
+        assert_eq!(beyond.get_pixel(2, 2), picture.get_pixel(0, 5));
+    }
+
+    #[test]
+    fn impossible_crops_are_refused_and_sizes_keep_proportions() {
+        assert_eq!(Crop::new(Template::Celeba, None, 0.0).unwrap().size(), (178, 218));
+        assert_eq!(Crop::new(Template::Celeba, Some(89), 0.0).unwrap().size(), (89, 109));
+        assert_eq!(Crop::new(Template::Facenet, Some(224), 30.0).unwrap().size(), (224, 224));
+        for (size, margin) in [(15, 0.0), (5000, 0.0), (96, 96.0), (96, -1.0), (96, f64::NAN)] {
+            assert!(Crop::new(Template::Openface, Some(size), margin).is_err(), "{size} {margin}");
+        }
+    }
+}
