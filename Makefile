@@ -81,7 +81,7 @@ parity-export: build $(PARITY_TOOLS)
 	$(PARITY_RUN) tests/parity/export.py
 
 # Photos of people; any folder of them will do.
-PHOTOS ?= $(firstword $(wildcard ../shared/data data/lfw tests/golden/detect))
+PHOTOS ?= $(firstword $(wildcard data/lfw data/avengers tests/golden/detect))
 
 parity-detect: build $(PARITY_TOOLS)
 	$(PARITY_RUN) tests/parity/detect.py target/release/visage $(PHOTOS)

@@ -50,12 +50,16 @@ impl Overlap {
 }
 
 /// Non-maximum suppression: the indices of the boxes kept, likeliest first. Of two boxes that
-/// overlap by more than `threshold` the less likely goes; of equally likely ones the later.
+/// overlap by more than `threshold` the less likely goes. Of equally likely ones, and behind O-Net
+/// many are worth exactly 1, torchvision's keeps the earlier and MTCNN's "Min" the later.
 pub(super) fn suppress(boxes: &[Candidate], threshold: f32, overlap: Overlap) -> Vec<usize> {
     let rim = overlap.rim();
     let area = |[x1, y1, x2, y2]: [f32; 4]| (x2 - x1 + rim) * (y2 - y1 + rim);
     let areas: Vec<f32> = boxes.iter().map(|candidate| area(candidate.edges)).collect();
     let mut order: Vec<usize> = (0..boxes.len()).collect();
+    if overlap == Overlap::Smaller {
+        order.reverse();
+    }
     order.sort_by(|&a, &b| boxes[b].score.total_cmp(&boxes[a].score));
     let mut dropped = vec![false; boxes.len()];
     let mut kept = Vec::new();
@@ -133,6 +137,13 @@ mod tests {
     }
 
     #[test]
+    fn of_equally_likely_boxes_the_first_or_the_last_is_kept() {
+        let twins = [at([0., 0., 10., 10.], 1.0), at([1., 0., 11., 10.], 1.0)];
+        assert_eq!(suppress(&twins, 0.5, Overlap::Union), [0]);
+        assert_eq!(suppress(&twins, 0.5, Overlap::Smaller), [1]);
+    }
+
+    #[test]
     fn a_dropped_box_drops_no_other() {
         let row = [0., 4., 8.].map(|x| at([x, 0., x + 10., 10.], 0.9 - x / 100.0));
         assert_eq!(suppress(&row, 0.3, Overlap::Union), [0, 2]);
@@ -151,9 +162,9 @@ mod tests {
 
     #[test]
     fn regression_counts_the_last_pixel_where_asked() {
-        let mut one = at([0., 0., 9., 19.], 1.0);
-        one.shift = [0.1, 0.1, -0.1, 0.0];
-        assert_eq!(one.regressed(0.0), [0.9, 1.9, 8.1, 19.0]);
-        assert_eq!(one.regressed(1.0), [1.0, 2.0, 8.0, 19.0]);
+        let mut one = at([0., 0., 7., 15.], 1.0);
+        one.shift = [0.125, 0.25, -0.125, 0.0];
+        assert_eq!(one.regressed(0.0), [0.875, 3.75, 6.125, 15.0]);
+        assert_eq!(one.regressed(1.0), [1.0, 4.0, 6.0, 15.0]);
     }
 }

@@ -95,10 +95,9 @@ impl Ledger {
     pub fn open(path: &Path, whole: impl Fn(&[Row]) -> bool) -> Result<Self> {
         let mut rows: BTreeMap<String, Vec<Row>> = BTreeMap::new();
         if path.exists() {
-            let fail = |error: csv::Error| Error::io(path, std::io::Error::other(error));
-            let mut table =
-                csv::ReaderBuilder::new().flexible(true).from_path(path).map_err(fail)?;
-            for row in table.deserialize::<Row>().flatten() {
+            let mut text = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+            text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
+            for row in csv::Reader::from_reader(text.as_slice()).deserialize::<Row>().flatten() {
                 rows.entry(row.file.clone()).or_default().push(row);
             }
         }

@@ -116,6 +116,6 @@ mod tests {
             });
             assert_eq!(end, outputs(pyramids[picture][level].height));
         }
-        assert_eq!(seen.len(), pyramids.iter().map(Vec::len).sum());
+        assert_eq!(seen.len(), pyramids.iter().map(Vec::len).sum::<usize>());
     }
 }
