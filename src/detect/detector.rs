@@ -9,9 +9,8 @@ use super::nets::{Nets, ONet, PNet, RNet};
 use super::options::Options;
 use super::pyramid::{Level, Strip, batches, levels};
 use super::resample::area;
-use crate::models::Params;
-use crate::weights::{load, manifest};
-use crate::{Error, Result};
+use crate::Result;
+use crate::weights::manifest;
 
 /// Candidates that go through R-Net or O-Net at once.
 const BATCH: usize = 128;
@@ -63,12 +62,7 @@ impl Detector {
     /// Impossible options; a program built with other weights, which a test excludes.
     pub fn new(device: Device, options: Options) -> Result<Self> {
         options.validate()?;
-        let (nets, params) = Params::collect(device, Nets::new);
-        let report = load::load(&params, &manifest::tool("mtcnn")?, &[]);
-        if !report.is_strict() {
-            return Err(Error::weights("mtcnn", format!("does not fit MTCNN: {report}")));
-        }
-        params.freeze_all();
+        let nets = Nets::load(device, manifest::tool("mtcnn")?)?;
         Ok(Self { nets, device, options })
     }
 

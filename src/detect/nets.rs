@@ -9,10 +9,15 @@
 //! Pixels are (p - 127.5) / 128. Pools round their size up. Inputs are best laid out
 //! channels-last: the same numbers, several times faster on a CPU.
 
+use std::collections::BTreeMap;
+
 use tch::{Device, Kind, Tensor};
 
+use crate::models::Params;
 use crate::models::layers::{Conv2d, ConvSpec, Linear, Window, max_pool};
 use crate::models::params::Scope;
+use crate::weights::{TensorFile, load};
+use crate::{Error, Result};
 
 /// max(0, x) + w min(0, x), one w a channel (He et al., 2015).
 #[derive(Debug)]
@@ -77,16 +82,39 @@ impl PNet {
     pub const WINDOW: usize = 12;
     /// Pixels from one window to the next.
     pub const STRIDE: usize = 2;
+    /// Channels behind the first convolution: 10, and 6 that are always zero. Vector units take 8 or
+    /// 16 channels at a time; ten take half as long again as sixteen.
+    const WIDTH: i64 = 16;
 
     pub fn new(at: &Scope) -> Self {
         Self {
             stages: [
-                Stage::new(at, 1, ConvSpec::new(3, 10, 3), Some(Window::new(2, 2))),
-                Stage::new(at, 2, ConvSpec::new(10, 16, 3), None),
+                Stage::new(at, 1, ConvSpec::new(3, Self::WIDTH, 3), Some(Window::new(2, 2))),
+                Stage::new(at, 2, ConvSpec::new(Self::WIDTH, 16, 3), None),
                 Stage::new(at, 3, ConvSpec::new(16, 32, 3), None),
             ],
             face: Conv2d::new(&at.sub("conv4_1"), ConvSpec::new(32, 2, 1)),
             shift: Conv2d::new(&at.sub("conv4_2"), ConvSpec::new(32, 4, 1)),
+        }
+    }
+
+    /// Adds the channels that are always zero to the tensors of a file, by key.
+    fn widen(tensors: &mut BTreeMap<String, Tensor>) {
+        for (key, axis) in [
+            ("pnet.conv1.weight", 0),
+            ("pnet.conv1.bias", 0),
+            ("pnet.prelu1.weight", 0),
+            ("pnet.conv2.weight", 1),
+        ] {
+            let Some(tensor) = tensors.get_mut(key) else { continue };
+            let mut shape = tensor.size();
+            // Of another shape than the published file's: loading says so.
+            let Some(length) = shape.get_mut(axis).filter(|length| **length < Self::WIDTH) else {
+                continue;
+            };
+            *length = Self::WIDTH - *length;
+            let zeros = Tensor::zeros(shape, (tensor.kind(), tensor.device()));
+            *tensor = Tensor::cat(&[&*tensor, &zeros], axis as i64);
         }
     }
 
@@ -195,11 +223,68 @@ pub struct Nets {
 }
 
 impl Nets {
-    pub fn new(root: &Scope) -> Self {
+    /// The nets on `device` with the values of `file`, which is facenet-pytorch's three in one.
+    ///
+    /// # Errors
+    /// A file that does not fit.
+    pub fn load(device: Device, mut file: TensorFile) -> Result<Self> {
+        let (nets, params) = Params::collect(device, Self::new);
+        PNet::widen(&mut file.tensors);
+        let report = load::load(&params, &file, &[]);
+        if !report.is_strict() {
+            return Err(Error::weights("mtcnn", format!("does not fit MTCNN: {report}")));
+        }
+        params.freeze_all();
+        Ok(nets)
+    }
+
+    fn new(root: &Scope) -> Self {
         Self {
             pnet: PNet::new(&root.sub("pnet")),
             rnet: RNet::new(&root.sub("rnet")),
             onet: ONet::new(&root.sub("onet")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::manifest;
+
+    #[test]
+    fn the_silent_channels_change_nothing() {
+        let file = manifest::tool("mtcnn").unwrap();
+        let of = |key: &str| file.tensors[&format!("pnet.{key}")].shallow_clone();
+        let xs = Tensor::arange(3 * 31 * 26, (Kind::Float, Device::Cpu)).sin().view([1, 3, 31, 26]);
+        // The net written out, with its ten channels.
+        let conv = |xs: &Tensor, key: &str| {
+            let bias = of(&format!("{key}.bias"));
+            xs.conv2d(&of(&format!("{key}.weight")), Some(&bias), [1, 1], [0, 0], [1, 1], 1)
+        };
+        let ys = conv(&xs, "conv1").prelu(&of("prelu1.weight"));
+        let ys = ys.max_pool2d([2, 2], [2, 2], [0, 0], [1, 1], true);
+        let ys = conv(&ys, "conv2").prelu(&of("prelu2.weight"));
+        let ys = conv(&ys, "conv3").prelu(&of("prelu3.weight"));
+        let wanted =
+            (conv(&ys, "conv4_1").softmax(1, Kind::Float).select(1, 1), conv(&ys, "conv4_2"));
+        let nets = Nets::load(Device::Cpu, file).unwrap();
+        let found = tch::no_grad(|| nets.pnet.forward(&xs));
+        assert_eq!(found.0.size(), [1, 11, 8]);
+        assert!(found.0.allclose(&wanted.0, 1e-5, 1e-6, false));
+        assert!(found.1.allclose(&wanted.1, 1e-5, 1e-6, false));
+    }
+
+    #[test]
+    fn a_file_that_does_not_fit_is_refused_by_key() {
+        let mut file = manifest::tool("mtcnn").unwrap();
+        file.tensors.remove("onet.dense6_3.bias");
+        file.tensors
+            .insert("pnet.conv2.weight".into(), Tensor::zeros([3], (Kind::Float, Device::Cpu)));
+        let error = Nets::load(Device::Cpu, file).unwrap_err().to_string();
+        assert!(
+            error.contains("onet.dense6_3.bias") && error.contains("pnet.conv2.weight"),
+            "{error}"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Large levels are cut into strips: P-Net is fully convolutional with a stride of 2, so that a
 //! strip of input rows 2a to 2(b - 1) + 12 gives exactly the output rows a to b. A picture of 40
-//! megapixels then needs no more memory than one of half a megapixel, and answers the same.
+//! megapixels then needs no more memory than a small one, and answers the same.
 //! Strips of one size, of one picture or of many, go through the network together.
 
 use std::collections::BTreeMap;
@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use super::nets::PNet;
 
-/// Pixels that go through P-Net at once: 40 bytes each behind its first convolution.
-const BATCH_PIXELS: usize = 1 << 18;
+/// Pixels that go through P-Net at once: 64 bytes each behind its first convolution, 8 MB.
+const BATCH_PIXELS: usize = 1 << 17;
 
 /// One size of one picture.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -37,7 +37,7 @@ pub fn faces(photo: &RgbImage, faces: &[Marked]) -> RgbImage {
         if face.words.is_empty() {
             continue;
         }
-        let size = (side / 30.0).clamp(2.5, 60.0);
+        let size = (side / 40.0).clamp(2.5, 60.0);
         let (room, tall) = (width(&face.words, size) + 0.6 * size, 1.2 * size);
         // Over the box, or inside where there is no room.
         let top = if y1 >= tall { y1 - tall } else { y1.max(0.0) };
