@@ -35,11 +35,11 @@ impl FromStr for MinFace {
         let number = |text: &str| text.trim().parse::<f64>().ok().filter(|value| value.is_finite());
         let found = if let Some(percent) = text.strip_suffix('%') {
             number(percent).map(|percent| Self::Share(percent / 100.0))
+        } else if let Some(pixels) = text.strip_suffix("px") {
+            number(pixels).map(Self::Pixels)
         } else {
-            number(text.strip_suffix("px").unwrap_or(text)).map(|value| match value < 1.0 {
-                true => Self::Share(value),
-                false => Self::Pixels(value),
-            })
+            let plain = |value| if value < 1.0 { Self::Share(value) } else { Self::Pixels(value) };
+            number(text).map(plain)
         };
         let fits = |found: &Self| match *found {
             Self::Pixels(side) => side >= Self::FEWEST,
@@ -114,7 +114,7 @@ mod tests {
             assert_eq!(read, wanted, "{text}");
             assert_eq!(read.to_string().parse::<MinFace>(), Ok(read), "{text}");
         }
-        for text in ["", "7", "-1", "0", "nan", "inf", "101%", "%", "a"] {
+        for text in ["", "7", "0.5px", "-1", "0", "nan", "inf", "101%", "%", "a"] {
             assert!(text.parse::<MinFace>().is_err(), "{text}");
         }
         assert_eq!(MinFace::Share(0.1).pixels(600, 400), 40.0);
