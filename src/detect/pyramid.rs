@@ -12,6 +12,9 @@ use super::nets::PNet;
 
 /// Pixels that go through P-Net at once: 64 bytes each behind its first convolution, 8 MB.
 const BATCH_PIXELS: usize = 1 << 17;
+/// Output rows of a strip of a very wide level, which is then larger; 10 input rows are looked at
+/// twice.
+const FEWEST_ROWS: usize = 32;
 
 /// One size of one picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,7 +63,7 @@ pub(super) fn batches(pyramids: &[Vec<Level>]) -> Vec<Vec<Strip>> {
         for (index, level) in levels.iter().enumerate() {
             let total = outputs(level.height);
             let room = (BATCH_PIXELS / level.width).saturating_sub(PNet::WINDOW);
-            let each = (room / PNet::STRIDE).max(8);
+            let each = (room / PNet::STRIDE).max(FEWEST_ROWS);
             for first in (0..total).step_by(each) {
                 let last = (first + each).min(total) - 1;
                 let end = (last * PNet::STRIDE + PNet::WINDOW).min(level.height);
@@ -101,7 +104,8 @@ mod tests {
             let lengths: Vec<_> = batch.iter().map(|strip| strip.rows.len()).collect();
             assert!(lengths.iter().all(|length| *length == lengths[0]));
             let width = pyramids[batch[0].picture][batch[0].level].width;
-            assert!(batch.len() * lengths[0] * width <= BATCH_PIXELS);
+            let most = BATCH_PIXELS.max(width * (PNet::STRIDE * FEWEST_ROWS + PNet::WINDOW));
+            assert!(batch.len() * lengths[0] * width <= most);
             for strip in batch {
                 let rows = strip.first..strip.first + outputs(strip.rows.len());
                 assert_eq!(strip.rows.start, 2 * strip.first);
