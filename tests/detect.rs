@@ -145,7 +145,7 @@ fn aligned_crops_hold_the_face_where_the_template_wants_it() {
             for face in [near, far] {
                 let [[lx, ly], [rx, ry], ..] = face.landmarks;
                 let tilt = ((ry - ly) / (rx - lx)).atan().to_degrees();
-                assert!(tilt.abs() < 5.0, "{template:?} {name}: {tilt}");
+                assert!(tilt.abs() < 8.0, "{template:?} {name}: {tilt}");
                 let middle = 96.0;
                 assert!(((lx + rx) / 2.0 - middle).abs() < 12.0, "{template:?} {name}: {face:?}");
             }
