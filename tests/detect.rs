@@ -92,11 +92,11 @@ fn a_large_picture_is_cut_into_strips_without_a_trace() {
             let [x1, y1, x2, y2] = numbers(&wanted["box"])[..] else { panic!("{wanted}") };
             let (x, y) = ((x1 + x2) / 2.0 + 400.0, (y1 + y2) / 2.0 + top as f64);
             let side = (x2 - x1).max(y2 - y1);
-            let near = |face: &&Face| {
+            let near = |face: &Face| {
                 let [a, b, c, d] = face.bounds.map(f64::from);
                 ((a + c) / 2.0 - x).hypot((b + d) / 2.0 - y) < 0.2 * side
             };
-            assert!(faces.iter().find(near).is_some(), "{wanted} at {top}: {faces:?}");
+            assert!(faces.iter().any(near), "{wanted} at {top}: {faces:?}");
         }
     }
 }

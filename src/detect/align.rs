@@ -140,7 +140,7 @@ impl Similarity {
         }
         let (a, b) = (along / square, across / square);
         let scale = a.hypot(b);
-        (scale.is_finite() && scale > 1e-9).then(|| Self {
+        (scale.is_finite() && scale > 1e-9).then_some(Self {
             a,
             b,
             shift: [tx - a * fx + b * fy, ty - b * fx - a * fy],
