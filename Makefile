@@ -14,7 +14,7 @@ VISAGE := cargo run --quiet --release --
 
 export LIBTORCH ?= $(CURDIR)/libtorch/torch
 
-.PHONY: all help libtorch build demo test parity parity-export bench-load tools lint doc clean
+.PHONY: all help libtorch build demo test parity parity-export parity-detect bench-detect bench-load tools lint doc clean
 all: build
 
 help:
@@ -22,6 +22,8 @@ help:
 	@echo 'make test      set up everything, run the tests'
 	@echo 'make parity    hold every backbone against this PyTorch, live (PARITY=all: all 15)'
 	@echo 'make parity-export  exported files in torch and ONNX Runtime against visage'
+	@echo 'make parity-detect  faces found, against facenet-pytorch (PHOTOS=DIR: on those pictures)'
+	@echo 'make bench-detect  time of finding faces, next to facenet-pytorch'
 	@echo 'make bench-load  time and memory of loading VGG16, next to PyTorch'
 	@echo 'make lint      rustfmt and clippy, warnings denied'
 	@echo 'make doc       the library documentation, warnings denied'
@@ -77,6 +79,16 @@ parity: build $(PARITY_TOOLS)
 # Exported files of every family against `visage embed`.
 parity-export: build $(PARITY_TOOLS)
 	$(PARITY_RUN) tests/parity/export.py
+
+# Photos of people; any folder of them will do.
+PHOTOS ?= $(firstword $(wildcard data/lfw data/avengers tests/golden/detect))
+
+parity-detect: build $(PARITY_TOOLS)
+	$(PARITY_RUN) tests/parity/detect.py target/release/visage $(PHOTOS)
+
+bench-detect: libtorch $(PARITY_TOOLS)
+	cargo build --release --example detect_speed
+	$(PARITY_RUN) benches/detect.py target/release/examples/detect_speed $(firstword $(wildcard $(PHOTOS)/lfw) $(PHOTOS))
 
 bench-load: libtorch $(PARITY_TOOLS)
 	cargo build --release --example load_weights

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::data::strip_folder::CutLayout;
+use crate::detect::{MinFace, Template};
 use crate::device::DeviceChoice;
 use crate::export::{Batch, Format};
 use crate::models::Architecture;
@@ -65,6 +66,8 @@ pub enum Command {
     LrFind(Box<LrFind>),
     /// Name the faces on pictures
     Classify(Classify),
+    /// Find the faces on photos: boxes, landmarks, probabilities
+    Detect(Detect),
     /// Measure a model on a labelled folder, and on strangers; or on a list of pairs
     Evaluate(Evaluate),
     /// Tell whether two pictures show one person: exit code 0 for the same, 1 for two, 2 for an error
@@ -136,6 +139,38 @@ pub struct Classify {
     /// One JSON object a line on stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// How faces are searched for (MTCNN).
+#[derive(Debug, Clone, Args)]
+pub struct Search {
+    /// The smallest face: the side of its box in pixels, or a share of the photo's shorter side
+    /// (10%); time falls with its square
+    #[arg(long, value_name = "PIXELS|SHARE", default_value_t = MinFace::Pixels(20.0))]
+    pub min_face: MinFace,
+    /// What the last network must think of a face at least, or what each of the three must
+    #[arg(long, value_name = "P[,R,O]", value_delimiter = ',', default_values_t = [0.6, 0.7, 0.7])]
+    pub threshold: Vec<f32>,
+}
+
+/// Flags of `detect`.
+#[derive(Debug, Args)]
+pub struct Detect {
+    /// Photos, or folders of photos
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub inputs: Vec<PathBuf>,
+    /// One JSON object a photo on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Write a table, one row a face
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Write every photo with its faces marked into this folder (PNG)
+    #[arg(long, value_name = "DIR")]
+    pub draw: Option<PathBuf>,
+    /// The search.
+    #[command(flatten)]
+    pub search: Search,
 }
 
 /// Flags of `evaluate`.
@@ -373,6 +408,58 @@ pub enum PrepareAction {
     /// Build strips (anchor, positive and negative in one row) from folders of faces, or cut strips
     /// into triplets
     Strips(Strips),
+    /// Cut the faces out of a tree of photos, upright: the same tree of crops
+    Faces(Faces),
+}
+
+/// Which of a photo's faces are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// The largest
+    Largest,
+    /// The one nearest the middle
+    Central,
+    /// All
+    All,
+}
+
+/// Flags of `prepare faces`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "OUT/faces.csv tells what became of every photo: ok, several faces (one was \
+    kept), no face, too small, blurred, unreadable. All but the ok ones are linked from \
+    OUT-quarantine, to be looked at. A second run goes on where the first one stopped."
+)]
+pub struct Faces {
+    /// A folder of photos, with sub-folders or without
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// The folder of crops (PNG); made, or gone on with
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+    /// Which faces of a photo are kept
+    #[arg(long, value_enum, default_value = "largest")]
+    pub keep: Keep,
+    /// How a crop is framed: for which backbone
+    #[arg(long, value_enum, default_value = "openface")]
+    pub template: Template,
+    /// Width of a crop in pixels [default: the template's own]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pub size: Option<u32>,
+    /// Pixels of the crop's width that show what lies around the template's face
+    #[arg(long, value_name = "PIXELS", default_value_t = 0.0)]
+    pub margin: f64,
+    /// Leave out faces whose box is smaller than that on the photo, in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 0.0)]
+    pub min_size: f64,
+    /// Leave out crops whose Laplacian varies less than that (faces.csv has everyone's; it depends on
+    /// the crop's size)
+    #[arg(long, value_name = "VARIANCE", default_value_t = 0.0)]
+    pub min_sharpness: f64,
+    /// The search.
+    #[command(flatten)]
+    pub search: Search,
 }
 
 /// Flags of `prepare strips`.

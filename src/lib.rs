@@ -17,7 +17,7 @@
 //! | [`error`], [`verdict`], [`files`], [`native`], [`device`] | the error type, same or different, atomic files, the C++ shim, `--device` |
 //! | [`data`], [`models`], [`weights`], [`metric`] | pictures and splits, networks, tensor files, losses and miners |
 //! | [`fetch`] | data sets and weights over the network, and archives unpacked |
-//! | [`eval`], [`figures`] | pure functions over embeddings, pictures of the results |
+//! | [`eval`], [`figures`], [`detect`] | pure functions over embeddings, pictures of the results, faces on photos |
 //! | [`recognise`] | the model file, and a loaded model naming faces |
 //! | [`train`], [`export`] | the loop, optimisers, schedules, checkpoints, logs; TorchScript and ONNX files |
 //! | [`cli`], [`commands`] | the command line, one file a subcommand |
@@ -25,6 +25,7 @@
 pub mod cli;
 pub mod commands;
 pub mod data;
+pub mod detect;
 pub mod device;
 pub mod error;
 pub mod eval;

@@ -5,11 +5,12 @@
 use std::path::{Path, PathBuf};
 
 /// Rooms by step; a room may import rooms of lower steps and itself.
-const STEPS: [&[&str]; 7] = [
+const STEPS: [&[&str]; 8] = [
     &["error", "verdict"],
     &["files", "native"],
     &["device", "data", "models", "metric"],
     &["weights", "eval", "figures", "fetch"],
+    &["detect"],
     &["recognise"],
     &["train", "export"],
     &["cli", "commands"],

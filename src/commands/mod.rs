@@ -2,6 +2,7 @@
 
 mod classify;
 mod dataset;
+mod detect;
 mod doctor;
 mod embed;
 mod evaluate;
@@ -12,7 +13,9 @@ mod given_triplets;
 mod lr_find;
 mod models;
 mod output;
+mod photos;
 mod prepare;
+mod prepare_faces;
 mod strangers;
 mod stream;
 mod train_classifier;
@@ -77,6 +80,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::TrainClassifier(command) => train_classifier::run(&context, command.settings),
         Command::LrFind(flags) => lr_find::run(&context, *flags),
         Command::Classify(flags) => classify::run(&context, &flags),
+        Command::Detect(flags) => detect::run(&context, &flags),
         Command::Evaluate(flags) => evaluate::run(&context, &flags),
         Command::Verify(flags) => verify_faces::run(&context, &flags),
         Command::Tsne(flags) => tsne::run(&context, &flags),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::count;
-use super::{Context, output};
+use super::{Context, output, prepare_faces};
 use crate::cli::{PrepareAction, Strips};
 use crate::data::people::{Layout, People};
 use crate::data::picture;
@@ -18,6 +18,7 @@ pub fn run(context: &Context, action: &PrepareAction) -> anyhow::Result<ExitCode
     match action {
         PrepareAction::Strips(flags) if flags.cut => cut(context, flags),
         PrepareAction::Strips(flags) => strips(context, flags),
+        PrepareAction::Faces(flags) => prepare_faces::run(context, flags),
     }
 }
 

@@ -7,7 +7,7 @@ use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage, imageops}
 use tch::Tensor;
 use walkdir::WalkDir;
 
-use super::resize::resize;
+use super::resize;
 use crate::{Error, Result};
 
 /// The endings of files that are taken for pictures.
@@ -87,7 +87,16 @@ pub fn fit(picture: &RgbImage, size: u32) -> RgbImage {
     if side == size {
         return square;
     }
-    resize(&square, size)
+    resize::resize(&square, size, size)
+}
+
+/// A picture resized to `width` x `height` pixels, bilinear with antialiasing, to the bit as
+/// Pillow's `BILINEAR` does it. A picture without pixels gives a black one.
+pub fn resize(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
+    if picture.is_empty() || width == 0 || height == 0 {
+        return RgbImage::new(width, height);
+    }
+    resize::resize(picture, width, height)
 }
 
 /// The central square of `side` pixels; of a smaller picture the largest there is.

@@ -1,4 +1,4 @@
-//! Resizing of square pictures, to the bit as Pillow does it: what was measured with PyTorch and
+//! Resizing of pictures, to the bit as Pillow does it: what was measured with PyTorch and
 //! torchvision on resized pictures holds here.
 //!
 //! Each output pixel is a weighted mean of the input pixels under a triangle around its place. The
@@ -16,14 +16,14 @@ struct Taps {
     weights: Vec<i32>,
 }
 
-/// Resizes a square picture to `size` x `size` pixels: antialiased bilinear.
-pub(super) fn resize(square: &RgbImage, size: u32) -> RgbImage {
-    let taps = taps(square.width() as usize, size as usize);
+/// Resizes a picture, which has pixels, to `width` x `height`: antialiased bilinear.
+pub(super) fn resize(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
+    let (from_width, from_height) = (picture.width() as usize, picture.height() as usize);
     // Each pass also swaps rows and columns: after the second one they are back in place.
-    let narrow = resize_rows(square.as_raw(), square.width() as usize, &taps);
-    let pixels = resize_rows(&narrow, square.width() as usize, &taps);
-    // The buffer has size * size * 3 bytes, so that the blank picture is never taken.
-    RgbImage::from_raw(size, size, pixels).unwrap_or_else(|| RgbImage::new(size, size))
+    let narrow = resize_rows(picture.as_raw(), from_width, &taps(from_width, width as usize));
+    let pixels = resize_rows(&narrow, from_height, &taps(from_height, height as usize));
+    // The buffer has width * height * 3 bytes, so that the blank picture is never taken.
+    RgbImage::from_raw(width, height, pixels).unwrap_or_else(|| RgbImage::new(width, height))
 }
 
 /// The weights for every output pixel of a row of `to`, made from a row of `from`.

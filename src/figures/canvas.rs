@@ -54,6 +54,19 @@ impl Canvas {
         Self { width, height, pixels: vec![255; width as usize * height as usize * 3] }
     }
 
+    /// A photo to draw on, at one drawing pixel a pixel.
+    pub fn over(photo: &RgbImage) -> Self {
+        Self { width: photo.width(), height: photo.height(), pixels: photo.as_raw().clone() }
+    }
+
+    /// The drawing pixels as they are.
+    pub fn unscaled(self) -> RgbImage {
+        let (width, height) = (self.width, self.height);
+        // The buffer has width * height * 3 bytes, so that the blank picture is never taken.
+        RgbImage::from_raw(width, height, self.pixels)
+            .unwrap_or_else(|| RgbImage::new(width, height))
+    }
+
     /// A filled rectangle; its edges fall on whole pixels so that neighbours touch.
     pub fn rectangle(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), fill: Colour) {
         let column =

@@ -8,6 +8,7 @@
 mod canvas;
 mod confusion;
 mod curve;
+mod faces;
 mod histogram;
 mod palette;
 mod scatter;
@@ -21,6 +22,7 @@ use image::codecs::png::PngEncoder;
 
 pub use confusion::{ConfusionFigure, confusion};
 pub use curve::{Curve, Series, curve, log_curve};
+pub use faces::{Marked, faces};
 pub use histogram::{Histogram, histogram};
 pub use scatter::{Scatter, scatter};
 pub use strip::{Triplet, strip};

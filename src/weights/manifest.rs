@@ -55,28 +55,62 @@ pub struct Verification {
     pub pairs: String,
 }
 
+/// Weights of a network that is no trunk, such as the face detector's.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// Its file under `pretrained/`.
+    pub file: String,
+    /// SHA-256 of the file, hexadecimal.
+    pub sha256: String,
+    /// Terms of use.
+    pub licence: String,
+    /// How it was made.
+    pub made: String,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
     weights: Vec<Entry>,
+    tools: Vec<Tool>,
 }
 
 const MANIFEST: &str = include_str!("../../pretrained/manifest.toml");
 
 /// The bytes of the weights that are part of the program.
-const EMBEDDED: [(&str, &[u8]); 1] = [(
-    "openface-nn4-distilled.safetensors",
-    include_bytes!("../../pretrained/openface-nn4-distilled.safetensors"),
-)];
+const EMBEDDED: [(&str, &[u8]); 2] = [
+    (
+        "openface-nn4-distilled.safetensors",
+        include_bytes!("../../pretrained/openface-nn4-distilled.safetensors"),
+    ),
+    ("mtcnn.safetensors", include_bytes!("../../pretrained/mtcnn.safetensors")),
+];
 
 /// All entries of the manifest.
 ///
 /// # Errors
 /// Only if the embedded manifest is malformed, which a test excludes.
 pub fn entries() -> Result<Vec<Entry>> {
-    toml::from_str::<Manifest>(MANIFEST)
-        .map(|manifest| manifest.weights)
+    Ok(manifest()?.weights)
+}
+
+fn manifest() -> Result<Manifest> {
+    toml::from_str(MANIFEST)
         .map_err(|error| Error::Config(format!("pretrained/manifest.toml: {error}")))
+}
+
+/// The embedded tensors of a network that is no trunk.
+///
+/// # Errors
+/// A name the manifest lacks; a program that was built wrongly, which a test excludes.
+pub fn tool(name: &str) -> Result<TensorFile> {
+    let tools = manifest()?.tools;
+    let found = tools.iter().find(|tool| tool.name == name);
+    let bytes = checked(name, found.map(|tool| (tool.file.as_str(), tool.sha256.as_str())))?;
+    TensorFile::parse(Path::new(name), bytes)
 }
 
 /// Where a trunk's weights come from.
@@ -195,15 +229,21 @@ fn strict(backbone: &Backbone, path: &Path, report: load::LoadReport) -> Result<
 /// The embedded bytes of a manifest entry, checked against its sum.
 fn embedded(name: &str) -> Result<&'static [u8]> {
     let entries = entries()?;
-    let found = entries.iter().find(|entry| entry.name == name).and_then(|entry| {
-        EMBEDDED.iter().find(|(file, _)| *file == entry.file).map(|(_, bytes)| (entry, *bytes))
+    let found = entries.iter().find(|entry| entry.name == name);
+    checked(name, found.map(|entry| (entry.file.as_str(), entry.sha256.as_str())))
+}
+
+/// The embedded bytes of a file, checked against the sum that the manifest gives beside its name.
+fn checked(name: &str, entry: Option<(&str, &str)>) -> Result<&'static [u8]> {
+    let found = entry.and_then(|(file, sha256)| {
+        EMBEDDED.iter().find(|(embedded, _)| *embedded == file).map(|(_, bytes)| (sha256, *bytes))
     });
-    let Some((entry, bytes)) = found else {
+    let Some((sha256, bytes)) = found else {
         return Err(Error::Config(format!("the weights {name} are not part of this program")));
     };
     let sum: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    if sum != entry.sha256 {
-        return Err(Error::weights(&entry.file, "sha256 differs from pretrained/manifest.toml"));
+    if sum != sha256 {
+        return Err(Error::weights(name, "sha256 differs from pretrained/manifest.toml"));
     }
     Ok(bytes)
 }

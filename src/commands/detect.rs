@@ -1,0 +1,159 @@
+//! `visage detect`.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use image::RgbImage;
+use serde_json::{Value, json};
+
+use super::{Context, classify, output, photos};
+use crate::cli;
+use crate::detect::Face;
+use crate::figures::{self, Marked, save_png};
+use crate::{Result, files};
+
+/// From so many photos on there is a progress bar.
+const MANY: usize = 16;
+
+/// The points of a face, as the table names them.
+const POINTS: [&str; 5] = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"];
+
+pub fn run(context: &Context, flags: &cli::Detect) -> anyhow::Result<ExitCode> {
+    let detector = photos::detector(context, &flags.search)?;
+    let (files, mut failed) = classify::collect(&flags.inputs, &context.say);
+    let names = flags.draw.as_deref().map(|folder| drawn_names(folder, flags, &files));
+    if let Some(folder) = &flags.draw {
+        files::create_folder(folder)?;
+    }
+    let mut table = Vec::new();
+    let mut done = 0;
+    let bar =
+        (files.len() >= MANY).then(|| context.say.progress("photos", files.len() as u64, "photos"));
+    photos::look(&detector, &files, bar.as_ref(), |paths, outcomes| {
+        for (path, outcome) in paths.iter().zip(outcomes) {
+            match outcome {
+                Err(error) => {
+                    context.say.error(&error.to_string());
+                    failed += 1;
+                }
+                Ok((picture, faces)) => {
+                    let lines =
+                        if flags.json { vec![object(path, &faces)] } else { lines(path, &faces) };
+                    for line in lines {
+                        context.say.suspend(|| output::line(&line))?;
+                    }
+                    table.extend(flags.csv.iter().flat_map(|_| rows(path, &faces)));
+                    if let Some(names) = &names {
+                        save_png(&names[done], &drawn(&picture, &faces))?;
+                    }
+                }
+            }
+            done += 1;
+        }
+        Ok(())
+    })?;
+    if let Some(csv) = &flags.csv {
+        write_table(csv, &table)?;
+    }
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}
+
+/// One line a face: box, probability, landmarks.
+fn lines(path: &Path, faces: &[Face]) -> Vec<String> {
+    let path = path.display();
+    if faces.is_empty() {
+        return vec![format!("{path}: no face found")];
+    }
+    let line = |face: &Face| {
+        let [x1, y1, x2, y2] = face.bounds;
+        let points: Vec<String> =
+            face.landmarks.iter().map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
+        format!(
+            "{path}: box {x1:.1} {y1:.1} {x2:.1} {y2:.1}, {:.2} %, landmarks {}",
+            100.0 * face.probability,
+            points.join(" ")
+        )
+    };
+    faces.iter().map(line).collect()
+}
+
+/// `{"file", "faces": [{"box", "probability", "landmarks"}]}`.
+fn object(path: &Path, faces: &[Face]) -> String {
+    let face = |face: &Face| {
+        json!({
+            "box": face.bounds.map(short),
+            "probability": f64::from(face.probability),
+            "landmarks": face.landmarks.map(|point| point.map(short)),
+        })
+    };
+    let faces: Vec<Value> = faces.iter().map(face).collect();
+    json!({"file": path.to_string_lossy(), "faces": faces}).to_string()
+}
+
+/// Thousandths of a pixel are as far as float32 can be told apart.
+fn short(pixels: f32) -> f64 {
+    (f64::from(pixels) * 1000.0).round() / 1000.0
+}
+
+/// The table's rows for a photo: one a face, or one without values.
+fn rows(path: &Path, faces: &[Face]) -> Vec<Vec<String>> {
+    let name = path.to_string_lossy().into_owned();
+    if faces.is_empty() {
+        let empty = std::iter::repeat_n(String::new(), 5 + 2 * POINTS.len());
+        return vec![std::iter::once(name).chain(empty).collect()];
+    }
+    let row = |face: &Face| {
+        let places = face.bounds.into_iter().map(short).map(|value| value.to_string());
+        let points = face.landmarks.as_flattened().iter().map(|&value| short(value).to_string());
+        let chance = face.probability.to_string();
+        std::iter::once(name.clone()).chain(places).chain([chance]).chain(points).collect()
+    };
+    faces.iter().map(row).collect()
+}
+
+fn write_table(path: &Path, rows: &[Vec<String>]) -> Result<()> {
+    let points = POINTS.iter().flat_map(|point| [format!("{point}_x"), format!("{point}_y")]);
+    let names = ["file", "x1", "y1", "x2", "y2", "probability"].map(str::to_owned);
+    let head: Vec<String> = names.into_iter().chain(points).collect();
+    files::write_atomically(path, |out| {
+        let mut csv = csv::Writer::from_writer(out);
+        csv.write_record(&head)?;
+        for row in rows {
+            csv.write_record(row)?;
+        }
+        csv.flush()
+    })
+}
+
+fn drawn(picture: &RgbImage, faces: &[Face]) -> RgbImage {
+    let marked: Vec<Marked> = faces
+        .iter()
+        .map(|face| Marked {
+            bounds: face.bounds.map(f64::from),
+            landmarks: face.landmarks.iter().map(|point| point.map(f64::from)).collect(),
+            words: format!("{:.1} %", 100.0 * face.probability),
+        })
+        .collect();
+    figures::faces(picture, &marked)
+}
+
+/// Where the drawings go: the photos' places below their input, as PNG; a name that is taken gets a
+/// number.
+fn drawn_names(folder: &Path, flags: &cli::Detect, files: &[PathBuf]) -> Vec<PathBuf> {
+    let mut taken = HashSet::new();
+    let name = |file: &PathBuf| {
+        let below = flags.inputs.iter().find_map(|input| file.strip_prefix(input).ok());
+        let below = below.filter(|below| !below.as_os_str().is_empty());
+        let below = below.or(file.file_name().map(Path::new)).unwrap_or(Path::new("photo"));
+        let mut target = folder.join(below.with_extension("png"));
+        let stem = below.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut number = 2;
+        while !taken.insert(target.clone()) {
+            target.set_file_name(format!("{stem}-{number}.png"));
+            number += 1;
+        }
+        target
+    };
+    files.iter().map(name).collect()
+}

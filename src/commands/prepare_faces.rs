@@ -1,0 +1,338 @@
+//! `visage prepare faces`: a tree of photos becomes the same tree of aligned crops.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use image::RgbImage;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::output::count;
+use super::photos::{self, Outcome};
+use super::{Context, output};
+use crate::cli::{Faces, Keep};
+use crate::data::picture;
+use crate::detect::ledger::{Fate, Ledger, Row};
+use crate::detect::{Crop, Face, Template, sharpness};
+use crate::figures::save_png;
+use crate::{Error, Result, files};
+
+/// The table of outcomes, and what the crops were made with.
+const TABLE: &str = "faces.csv";
+const SETTINGS: &str = "faces.toml";
+
+pub fn run(context: &Context, flags: &Faces) -> anyhow::Result<ExitCode> {
+    let job = Job::new(flags)?;
+    let detector = photos::detector(context, &flags.search)?;
+    let photos = picture::walk(&flags.input)?;
+    if photos.is_empty() {
+        return Err(Error::Data(format!("{}: holds no pictures", flags.input.display())).into());
+    }
+    job.claim_output()?;
+    let mut ledger = Ledger::open(&flags.output.join(TABLE), |rows| job.is_whole(rows))?;
+    let (known, open): (Vec<_>, Vec<_>) =
+        photos.into_iter().partition(|photo| ledger.knows(&job.name(photo)));
+    if !known.is_empty() {
+        context.say.line(&format!("{} done before", count(known.len(), "photo")));
+    }
+    let crops = ledger.photos().flatten().filter_map(|row| row.crop.clone());
+    let mut taken: HashSet<String> = crops.collect();
+    let bar = context.say.progress("faces", open.len() as u64, "photos");
+    photos::look(&detector, &open, Some(&bar), |paths, outcomes| {
+        let judged = paths.par_iter().zip(outcomes);
+        let judged: Vec<Photo> = judged.map(|(path, outcome)| job.judge(path, outcome)).collect();
+        let mut rows = Vec::new();
+        let mut crops = Vec::new();
+        for photo in judged {
+            if let Some(reason) = &photo.trouble {
+                context.say.warn(reason);
+            }
+            for (mut row, crop) in photo.rows {
+                if let Some(crop) = crop {
+                    let name = free_name(&row.file, &mut taken);
+                    crops.push((flags.output.join(&name), crop));
+                    row.crop = Some(name);
+                }
+                rows.push(row);
+            }
+        }
+        crops.par_iter().try_for_each(|(path, crop)| save_png(path, crop))?;
+        for rows in rows.chunk_by(|a, b| a.file == b.file) {
+            job.quarantine(rows)?;
+        }
+        Ok(ledger.add(rows)?)
+    })?;
+    bar.finish();
+    ledger.finish()?;
+    summary(flags, &job, &ledger)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the crops depend on, as `faces.toml` keeps it.
+#[derive(Serialize)]
+struct Settings {
+    keep: Keep,
+    template: Template,
+    size: [u32; 2],
+    margin: f64,
+    min_size: f64,
+    min_sharpness: f64,
+    min_face: String,
+    threshold: Vec<f32>,
+}
+
+/// The flags, checked.
+struct Job<'a> {
+    flags: &'a Faces,
+    crop: Crop,
+    quarantine: PathBuf,
+}
+
+/// A photo's rows with their crops, and what to warn of.
+struct Photo {
+    rows: Vec<(Row, Option<RgbImage>)>,
+    trouble: Option<String>,
+}
+
+impl<'a> Job<'a> {
+    fn new(flags: &'a Faces) -> anyhow::Result<Self> {
+        for (flag, value) in
+            [("--min-size", flags.min_size), ("--min-sharpness", flags.min_sharpness)]
+        {
+            if !(value.is_finite() && value >= 0.0) {
+                let text = format!("{flag} {value}: must be a number from 0 on");
+                return Err(Error::Config(text).into());
+            }
+        }
+        let input = std::fs::canonicalize(&flags.input).map_err(|e| Error::io(&flags.input, e))?;
+        if !input.is_dir() {
+            let text = format!("{}: not a folder of photos", flags.input.display());
+            return Err(Error::Data(text).into());
+        }
+        if resolved(&flags.output).starts_with(&input) {
+            let text = format!(
+                "{}: lies inside {}, where its crops would be taken for photos; name another folder",
+                flags.output.display(),
+                flags.input.display()
+            );
+            return Err(Error::Config(text).into());
+        }
+        let crop = Crop::new(flags.template, flags.size, flags.margin)?;
+        let mut quarantine = flags.output.components().as_path().as_os_str().to_owned();
+        quarantine.push("-quarantine");
+        Ok(Self { flags, crop, quarantine: quarantine.into() })
+    }
+
+    /// A photo's path below the input.
+    fn name(&self, photo: &Path) -> String {
+        photo.strip_prefix(&self.flags.input).unwrap_or(photo).to_string_lossy().into_owned()
+    }
+
+    /// Makes the folder of crops, or makes sure that it was made with the same settings.
+    fn claim_output(&self) -> anyhow::Result<()> {
+        let flags = self.flags;
+        let (width, height) = self.crop.size();
+        let settings = Settings {
+            keep: flags.keep,
+            template: flags.template,
+            size: [width, height],
+            margin: flags.margin,
+            min_size: flags.min_size,
+            min_sharpness: flags.min_sharpness,
+            min_face: flags.search.min_face.to_string(),
+            threshold: flags.search.threshold.clone(),
+        };
+        let text = toml::to_string(&settings)?;
+        let path = flags.output.join(SETTINGS);
+        match std::fs::read_to_string(&path) {
+            Ok(before) if before == text => Ok(()),
+            Ok(before) => {
+                let differ = text.lines().zip(before.lines()).find(|(now, before)| now != before);
+                let (now, before) = differ.unwrap_or(("?", "?"));
+                let text = format!(
+                    "{}: was made with {before}, not {now}; name another folder, or the same settings",
+                    flags.output.display()
+                );
+                Err(Error::Config(text).into())
+            }
+            Err(_) => {
+                let mut inside = std::fs::read_dir(&flags.output).into_iter().flatten();
+                if inside.next().is_some() {
+                    let text = format!(
+                        "{}: is not empty and has no {SETTINGS}; name a new folder",
+                        flags.output.display()
+                    );
+                    return Err(Error::Config(text).into());
+                }
+                Ok(files::write_atomically(&path, |out| {
+                    std::io::Write::write_all(out, text.as_bytes())
+                })?)
+            }
+        }
+    }
+
+    /// Whether a photo's rows are all there, with their crops, and need no second look.
+    fn is_whole(&self, rows: &[Row]) -> bool {
+        let wanted = match (self.flags.keep, rows.first()) {
+            (Keep::All, Some(row)) => row.faces.max(1),
+            _ => 1,
+        };
+        rows.len() == wanted
+            && rows.iter().all(|row| {
+                let crop = row.crop.as_ref();
+                row.outcome != Fate::Unreadable
+                    && crop.is_none_or(|crop| self.flags.output.join(crop).is_file())
+            })
+    }
+
+    /// Decides what becomes of a photo.
+    fn judge(&self, path: &Path, outcome: Outcome) -> Photo {
+        let file = self.name(path);
+        let row = |outcome: Fate, faces: usize, face: Option<&Face>| {
+            let edge = |k: usize| face.map(|face| face.bounds[k]);
+            Row {
+                file: file.clone(),
+                outcome,
+                faces,
+                crop: None,
+                x1: edge(0),
+                y1: edge(1),
+                x2: edge(2),
+                y2: edge(3),
+                probability: face.map(|face| face.probability),
+                sharpness: None,
+            }
+        };
+        let (picture, faces) = match outcome {
+            Ok(found) => found,
+            Err(error) => {
+                let rows = vec![(row(Fate::Unreadable, 0, None), None)];
+                return Photo { rows, trouble: Some(error.to_string()) };
+            }
+        };
+        let large = |face: &&Face| {
+            let (width, height) = face.size();
+            f64::from(width.min(height)) >= self.flags.min_size
+        };
+        let fitting: Vec<&Face> = faces.iter().filter(large).collect();
+        let cut = |face: &Face, fate: Fate| {
+            let mut row = row(fate, faces.len(), Some(face));
+            let Some(crop) = self.crop.cut(&picture, face) else {
+                row.outcome = Fate::NoFace;
+                return (row, None);
+            };
+            let sharp = sharpness(&crop);
+            row.sharpness = Some((sharp * 10.0).round() / 10.0);
+            if sharp < self.flags.min_sharpness {
+                row.outcome = Fate::Blurred;
+                return (row, None);
+            }
+            (row, Some(crop))
+        };
+        let rows = match (self.flags.keep, fitting.len()) {
+            (_, 0) if faces.is_empty() => vec![(row(Fate::NoFace, 0, None), None)],
+            (Keep::All, _) => faces
+                .iter()
+                .map(|face| match large(&face) {
+                    true => cut(face, Fate::Ok),
+                    false => (row(Fate::TooSmall, faces.len(), Some(face)), None),
+                })
+                .collect(),
+            (_, 0) => vec![(row(Fate::TooSmall, faces.len(), faces.first()), None)],
+            (keep, several) => {
+                let fate = if several > 1 { Fate::SeveralFaces } else { Fate::Ok };
+                chosen(keep, &fitting, &picture).map(|face| cut(face, fate)).into_iter().collect()
+            }
+        };
+        Photo { rows, trouble: None }
+    }
+
+    /// Links a photo that somebody should look at from the quarantine, and no other.
+    fn quarantine(&self, rows: &[Row]) -> Result<()> {
+        let (Some(first), fate) = (rows.first(), overall(rows)) else { return Ok(()) };
+        for (other, name) in Fate::ALL {
+            let link = self.quarantine.join(name.replace(' ', "-")).join(&first.file);
+            if link.is_symlink() {
+                std::fs::remove_file(&link).map_err(|source| Error::io(&link, source))?;
+            }
+            if other == fate && fate != Fate::Ok {
+                let photo = self.flags.input.join(&first.file);
+                let photo = std::path::absolute(&photo).unwrap_or(photo);
+                files::create_folder(link.parent().unwrap_or(&self.quarantine))?;
+                make_link(&photo, &link).map_err(|source| Error::io(&link, source))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(unix)]
+fn make_link(photo: &Path, link: &Path) -> std::io::Result<()> {
+    std::os::unix::fs::symlink(photo, link)
+}
+
+#[cfg(not(unix))]
+fn make_link(photo: &Path, link: &Path) -> std::io::Result<()> {
+    std::fs::hard_link(photo, link)
+}
+
+/// What became of a photo as a whole: ok where one of its faces is, else its first face's fate.
+fn overall(rows: &[Row]) -> Fate {
+    let fates = || rows.iter().map(|row| row.outcome);
+    let kept = fates().find(|fate| *fate == Fate::Ok);
+    kept.or_else(|| fates().next()).unwrap_or(Fate::NoFace)
+}
+
+/// The face that is kept of several; they come largest first.
+fn chosen<'f>(keep: Keep, faces: &[&'f Face], picture: &RgbImage) -> Option<&'f Face> {
+    if keep != Keep::Central {
+        return faces.first().copied();
+    }
+    let middle = [picture.width(), picture.height()].map(|side| side as f32 / 2.0);
+    let distance = |face: &Face| {
+        let [x1, y1, x2, y2] = face.bounds;
+        ((x1 + x2) / 2.0 - middle[0]).hypot((y1 + y2) / 2.0 - middle[1])
+    };
+    faces.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b)))
+}
+
+/// A crop's path below the output: the photo's, as PNG; a name that is taken gets a number.
+fn free_name(file: &str, taken: &mut HashSet<String>) -> String {
+    let stem = Path::new(file).with_extension("");
+    let stem = stem.to_string_lossy();
+    let names = std::iter::once(format!("{stem}.png"))
+        .chain((2_u64..).map(|number| format!("{stem}-{number}.png")));
+    let free = names.into_iter().find(|name| !taken.contains(name)).unwrap_or_default();
+    taken.insert(free.clone());
+    free
+}
+
+/// A path without links and dots, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let existing = path.ancestors().find_map(|part| Some((part, part.canonicalize().ok()?)));
+    match existing {
+        Some((part, found)) => found.join(path.strip_prefix(part).unwrap_or(Path::new(""))),
+        None => path,
+    }
+}
+
+fn summary(flags: &Faces, job: &Job, ledger: &Ledger) -> anyhow::Result<()> {
+    let fates: Vec<Fate> = ledger.photos().map(overall).collect();
+    let crops = ledger.photos().flatten().filter(|row| row.crop.is_some()).count();
+    let many = |fate: Fate| fates.iter().filter(|other| **other == fate).count();
+    let parts: Vec<String> =
+        Fate::ALL.iter().map(|&(fate, name)| format!("{} {name}", many(fate))).collect();
+    output::line(&format!(
+        "{}: {}; {} in {}",
+        count(fates.len(), "photo"),
+        parts.join(", "),
+        count(crops, "crop"),
+        flags.output.display()
+    ))?;
+    if many(Fate::Ok) < fates.len() {
+        output::line(&format!("to be looked at: {}", job.quarantine.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,303 @@
+//! From a face on a photo to the upright crop a backbone expects.
+//!
+//! Two ways: five landmarks are laid over a template's by the similarity transform (turn, scale,
+//! shift) with the least squared error (Umeyama, 1991), or the box is cut out with a margin, as
+//! facenet-pytorch's `extract_face` does.
+
+use image::{RgbImage, imageops};
+use rayon::prelude::*;
+
+use super::Face;
+use crate::data::picture;
+use crate::{Error, Result};
+
+/// Where a backbone wants a face.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Template {
+    /// The framing that the embedded OpenFace was taught on: a centred part of LFW's deep-funneled
+    /// pictures, 96x96
+    Openface,
+    /// The box with a margin, resized, not turned: facenet-pytorch's crop, 160x160
+    Facenet,
+    /// CelebA's aligned pictures, 178x218
+    Celeba,
+}
+
+impl Template {
+    /// Width and height of a crop in pixels.
+    pub const fn size(self) -> (u32, u32) {
+        match self {
+            Self::Openface => (96, 96),
+            Self::Facenet => (160, 160),
+            Self::Celeba => (178, 218),
+        }
+    }
+
+    /// The mean landmarks as this detector sees them, in pixels of a crop of [`Template::size`].
+    const fn landmarks(self) -> Option<[[f64; 2]; 5]> {
+        match self {
+            Self::Openface => Some(LFW),
+            Self::Facenet => None,
+            Self::Celeba => Some(CELEBA),
+        }
+    }
+}
+
+/// Medians over the faces nearest the middle of LFW's pictures, in a centred square of 156 of their
+/// 250 pixels resized to 96, both sides levelled; see tests/golden/templates.py.
+const LFW: [[f64; 2]; 5] = [[35.2, 40.5], [61.4, 40.5], [48.5, 55.4], [37.4, 68.5], [60.4, 68.5]];
+
+/// Medians over CelebA's aligned pictures, likewise.
+const CELEBA: [[f64; 2]; 5] =
+    [[69.5, 111.8], [107.7, 111.8], [88.3, 135.7], [72.0, 152.1], [105.3, 152.1]];
+
+/// How a face is cut out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Crop {
+    template: Template,
+    width: u32,
+    height: u32,
+    margin: f64,
+}
+
+impl Crop {
+    /// Crops of `width` pixels (None: the template's own) with its proportions; `margin` pixels of
+    /// the width show what lies around the template's face, as facenet-pytorch counts them.
+    ///
+    /// # Errors
+    /// A width outside 16 to 4096, or a margin that leaves nothing of the face.
+    pub fn new(template: Template, width: Option<u32>, margin: f64) -> Result<Self> {
+        let (natural, high) = template.size();
+        let width = width.unwrap_or(natural);
+        if !(16..=4096).contains(&width) {
+            return Err(Error::Config(format!(
+                "a crop of {width} pixels: 16 to 4096 are possible"
+            )));
+        }
+        if !(margin >= 0.0 && margin < f64::from(width)) {
+            let text = format!("a margin of {margin} pixels: must be less than the crop's {width}");
+            return Err(Error::Config(text));
+        }
+        let height = (u64::from(width) * u64::from(high)).div_ceil(u64::from(natural)) as u32;
+        Ok(Self { template, width, height, margin })
+    }
+
+    /// Width and height of the crop in pixels.
+    pub fn size(&self) -> (u32, u32) {
+        (self.width, self.height)
+    }
+
+    /// Cuts a face out of its picture; None where its landmarks fall into one point.
+    pub fn cut(&self, picture: &RgbImage, face: &Face) -> Option<RgbImage> {
+        let Some(landmarks) = self.template.landmarks() else {
+            return Some(face_with_margin(picture, face.bounds, self.width, self.margin as f32));
+        };
+        let (natural, _) = self.template.size();
+        let (width, height) = (f64::from(self.width), f64::from(self.height));
+        let grown = width / f64::from(natural);
+        let shrunk = (width - self.margin) / width;
+        // Pixel centres lie at whole numbers on both sides.
+        let place =
+            |at: f64, side: f64| ((at + 0.5) * grown - 0.5 * side) * shrunk + 0.5 * side - 0.5;
+        let wanted = landmarks.map(|[x, y]| [place(x, width), place(y, height)]);
+        let seen = face.landmarks.map(|point| point.map(f64::from));
+        let onto_picture = Similarity::between(&wanted, &seen)?;
+        Some(onto_picture.sample(picture, self.size()))
+    }
+}
+
+/// x' = a x - b y + c, y' = b x + a y + d: a turn, a scale and a shift, no mirroring.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Similarity {
+    /// Scale times the cosine of the turn.
+    pub a: f64,
+    /// Scale times the sine of the turn.
+    pub b: f64,
+    /// Where the origin lands.
+    pub shift: [f64; 2],
+}
+
+impl Similarity {
+    /// The transform T with the least Σ ‖T(from) - to‖² (Umeyama, 1991; in the plane it has a
+    /// closed form). None where all of `from` is one point, or the scale is nothing or no number.
+    pub fn between(from: &[[f64; 2]], to: &[[f64; 2]]) -> Option<Self> {
+        let count = from.len().min(to.len()) as f64;
+        let mean = |points: &[[f64; 2]], axis: usize| {
+            points.iter().map(|point| point[axis]).sum::<f64>() / count
+        };
+        let [fx, fy] = [0, 1].map(|axis| mean(from, axis));
+        let [tx, ty] = [0, 1].map(|axis| mean(to, axis));
+        let (mut along, mut across, mut square) = (0.0, 0.0, 0.0);
+        for (from, to) in from.iter().zip(to) {
+            let [x, y] = [from[0] - fx, from[1] - fy];
+            let [u, v] = [to[0] - tx, to[1] - ty];
+            along += x * u + y * v;
+            across += x * v - y * u;
+            square += x * x + y * y;
+        }
+        let (a, b) = (along / square, across / square);
+        let scale = a.hypot(b);
+        (scale.is_finite() && scale > 1e-9).then_some(Self {
+            a,
+            b,
+            shift: [tx - a * fx + b * fy, ty - b * fx - a * fy],
+        })
+    }
+
+    /// Where a point lands.
+    pub fn apply(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+        let Self { a, b, shift: [c, d] } = self;
+        [a * x - b * y + c, b * x + a * y + d]
+    }
+
+    /// The size of an image over the original's.
+    pub fn scale(&self) -> f64 {
+        self.a.hypot(self.b)
+    }
+
+    /// A picture of `size` whose pixel p shows what lies at T(p) in `picture`.
+    ///
+    /// Bilinear; where the crop is smaller than what it shows, each pixel is the mean over a grid of
+    /// such samples, about one a source pixel, so that nothing is skipped. Outside the picture its
+    /// nearest pixel goes on.
+    pub fn sample(&self, picture: &RgbImage, (width, height): (u32, u32)) -> RgbImage {
+        let mut crop = RgbImage::new(width, height);
+        if picture.width() == 0 || picture.height() == 0 || width == 0 {
+            return crop;
+        }
+        let fine = (self.scale().ceil() as u32).clamp(1, 64);
+        let offset = |k: u32| (f64::from(k) + 0.5) / f64::from(fine) - 0.5;
+        let rows = crop.par_chunks_exact_mut(width as usize * 3);
+        rows.enumerate().for_each(|(y, row)| {
+            for (x, pixel) in row.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+                let mut sum = [0.0; 3];
+                for v in 0..fine {
+                    for u in 0..fine {
+                        let at = self.apply([x as f64 + offset(u), y as f64 + offset(v)]);
+                        for (sum, value) in sum.iter_mut().zip(bilinear(picture, at)) {
+                            *sum += value;
+                        }
+                    }
+                }
+                *pixel = sum.map(|sum| (sum / f64::from(fine * fine)).round() as u8);
+            }
+        });
+        crop
+    }
+}
+
+/// The value between the four pixels around a point; beyond the edge the nearest pixel's.
+fn bilinear(picture: &RgbImage, [x, y]: [f64; 2]) -> [f64; 3] {
+    let (right, bottom) = (picture.width() - 1, picture.height() - 1);
+    let (x, y) = (x.clamp(0.0, f64::from(right)), y.clamp(0.0, f64::from(bottom)));
+    let (column, row) = (x as u32, y as u32);
+    let (fx, fy) = (x - f64::from(column), y - f64::from(row));
+    let (next, below) = ((column + 1).min(right), (row + 1).min(bottom));
+    let at = |x: u32, y: u32| picture.get_pixel(x, y).0.map(f64::from);
+    let corners = [at(column, row), at(next, row), at(column, below), at(next, below)];
+    [0, 1, 2].map(|channel| {
+        let [a, b, c, d] = corners.map(|corner| corner[channel]);
+        let (top, bottom) = (a + (b - a) * fx, c + (d - c) * fx);
+        top + (bottom - top) * fy
+    })
+}
+
+/// The box of a face, grown so that `margin` of the crop's `size` pixels lie around it, cut at the
+/// picture's edges and resized to a square: facenet-pytorch's `extract_face`, to the bit as with
+/// Pillow. Black where nothing of the box lies on the picture.
+pub fn face_with_margin(picture: &RgbImage, bounds: [f32; 4], size: u32, margin: f32) -> RgbImage {
+    let [x1, y1, x2, y2] = bounds;
+    let grow = |side: f32| margin * side / (size as f32 - margin) / 2.0;
+    let (wide, high) = (grow(x2 - x1), grow(y2 - y1));
+    let left = (x1 - wide).max(0.0) as u32;
+    let top = (y1 - high).max(0.0) as u32;
+    let right = (x2 + wide).min(picture.width() as f32) as u32;
+    let bottom = (y2 + high).min(picture.height() as f32) as u32;
+    if right <= left || bottom <= top {
+        return RgbImage::new(size, size);
+    }
+    let part = imageops::crop_imm(picture, left, top, right - left, bottom - top).to_image();
+    picture::resize(&part, size, size)
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    fn near(a: [f64; 2], b: [f64; 2]) -> bool {
+        (a[0] - b[0]).abs() < 1e-9 && (a[1] - b[1]).abs() < 1e-9
+    }
+
+    #[test]
+    fn a_known_transform_is_found_again() {
+        let known = Similarity { a: 1.2, b: -0.5, shift: [7.0, -3.0] };
+        let points = CELEBA.map(|point| known.apply(point));
+        let found = Similarity::between(&CELEBA, &points).unwrap();
+        assert!(CELEBA.iter().all(|&point| near(found.apply(point), known.apply(point))));
+        assert!((found.scale() - 1.3).abs() < 1e-12);
+    }
+
+    #[test]
+    fn errors_are_least_squares_and_degenerate_points_have_no_answer() {
+        // No neighbour of the answer does better on points that do not fit.
+        let to = [[3.0, 1.0], [9.0, 4.0], [5.5, 6.0], [2.0, 9.0], [8.0, 8.5]];
+        let best = Similarity::between(&LFW, &to).unwrap();
+        let error = |t: Similarity| {
+            let square = |(&from, to): (&[f64; 2], &[f64; 2])| {
+                let at = t.apply(from);
+                (at[0] - to[0]).powi(2) + (at[1] - to[1]).powi(2)
+            };
+            LFW.iter().zip(&to).map(square).sum::<f64>()
+        };
+        for step in [1e-4, -1e-4] {
+            let Similarity { a, b, shift: [c, d] } = best;
+            for other in [
+                Similarity { a: a + step, ..best },
+                Similarity { b: b + step, ..best },
+                Similarity { shift: [c + step, d], ..best },
+                Similarity { shift: [c, d + step], ..best },
+            ] {
+                assert!(error(other) > error(best));
+            }
+        }
+        assert_eq!(Similarity::between(&[[1.0, 2.0]; 5], &LFW), None);
+        assert_eq!(Similarity::between(&LFW, &[[1.0, 2.0]; 5]), None);
+        assert_eq!(Similarity::between(&LFW, &[[f64::NAN, 2.0]; 5]), None);
+    }
+
+    #[test]
+    fn sampling_copies_turns_and_averages() {
+        let picture = RgbImage::from_fn(40, 30, |x, y| Rgb([(x * 6) as u8, (y * 8) as u8, 77]));
+        let still = Similarity { a: 1.0, b: 0.0, shift: [0.0, 0.0] };
+        assert_eq!(still.sample(&picture, (40, 30)), picture);
+        // A quarter turn: column x of the crop runs down the picture.
+        let turned = Similarity { a: 0.0, b: 1.0, shift: [39.0, 0.0] }.sample(&picture, (30, 40));
+        assert_eq!(turned, imageops::rotate270(&picture));
+        // Fine stripes, halved: their mean, not one of them.
+        let stripes = RgbImage::from_fn(40, 40, |x, _| Rgb([if x % 2 == 0 { 0 } else { 200 }; 3]));
+        let half = Similarity { a: 2.0, b: 0.0, shift: [0.5, 0.5] }.sample(&stripes, (20, 20));
+        assert!(
+            half.pixels().all(|pixel| pixel[0].abs_diff(100) <= 25),
+            "{:?}",
+            half.get_pixel(9, 9)
+        );
+        // Beyond the edge the nearest pixel goes on.
+        let beyond = Similarity { a: 1.0, b: 0.0, shift: [-500.0, 3.0] }.sample(&picture, (4, 4));
+        assert_eq!(beyond.get_pixel(2, 2), picture.get_pixel(0, 5));
+    }
+
+    #[test]
+    fn impossible_crops_are_refused_and_sizes_keep_proportions() {
+        assert_eq!(Crop::new(Template::Celeba, None, 0.0).unwrap().size(), (178, 218));
+        assert_eq!(Crop::new(Template::Celeba, Some(89), 0.0).unwrap().size(), (89, 109));
+        assert_eq!(Crop::new(Template::Facenet, Some(224), 30.0).unwrap().size(), (224, 224));
+        for (size, margin) in [(15, 0.0), (5000, 0.0), (96, 96.0), (96, -1.0), (96, f64::NAN)] {
+            assert!(Crop::new(Template::Openface, Some(size), margin).is_err(), "{size} {margin}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! `faces.csv`: what became of every photo whose faces were cut out, so that a second run goes on
+//! where the first one stopped.
+//!
+//! Rows are appended as photos are done; a row that a stopped run left half written is passed over.
+//! At the end the table is written anew, sorted.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, files};
+
+/// What became of a photo, or of one of its faces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Fate {
+    /// Its face was cut out.
+    #[serde(rename = "ok")]
+    Ok,
+    /// One of its faces was cut out; somebody should look whether the right one.
+    #[serde(rename = "several faces")]
+    SeveralFaces,
+    /// The detector saw none.
+    #[serde(rename = "no face")]
+    NoFace,
+    /// All faces are smaller than was asked for.
+    #[serde(rename = "too small")]
+    TooSmall,
+    /// The crop is less sharp than was asked for.
+    #[serde(rename = "blurred")]
+    Blurred,
+    /// The file is not a picture.
+    #[serde(rename = "unreadable")]
+    Unreadable,
+}
+
+impl Fate {
+    /// Every fate with its name.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Ok, "ok"),
+        (Self::SeveralFaces, "several faces"),
+        (Self::NoFace, "no face"),
+        (Self::TooSmall, "too small"),
+        (Self::Blurred, "blurred"),
+        (Self::Unreadable, "unreadable"),
+    ];
+
+    /// Its name in `faces.csv`.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(fate, _)| *fate == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// One row: a photo, or one of its faces where all are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The photo, below the folder of photos.
+    pub file: String,
+    /// What became of it.
+    pub outcome: Fate,
+    /// How many faces were found on the photo.
+    pub faces: usize,
+    /// The crop, below the folder of crops.
+    pub crop: Option<String>,
+    /// Left edge of the face's box, pixels.
+    pub x1: Option<f32>,
+    /// Top edge.
+    pub y1: Option<f32>,
+    /// Right edge.
+    pub x2: Option<f32>,
+    /// Bottom edge.
+    pub y2: Option<f32>,
+    /// What the detector thinks of the face.
+    pub probability: Option<f32>,
+    /// Of the crop; see [`super::sharpness`].
+    pub sharpness: Option<f64>,
+}
+
+/// The table of one folder of crops.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    rows: BTreeMap<String, Vec<Row>>,
+    end: File,
+}
+
+impl Ledger {
+    /// Opens the table, or begins it. `whole` says whether a photo's rows are all there and true;
+    /// those of the others are forgotten.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn open(path: &Path, whole: impl Fn(&[Row]) -> bool) -> Result<Self> {
+        let mut rows: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+        if path.exists() {
+            let mut text = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+            text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
+            for row in csv::Reader::from_reader(text.as_slice()).deserialize::<Row>().flatten() {
+                rows.entry(row.file.clone()).or_default().push(row);
+            }
+        }
+        rows.retain(|_, rows| whole(rows));
+        write(path, rows.values().flatten())?;
+        let end = OpenOptions::new().append(true).open(path).map_err(|e| Error::io(path, e))?;
+        Ok(Self { path: path.to_path_buf(), rows, end })
+    }
+
+    /// Whether a photo needs no second look.
+    pub fn knows(&self, file: &str) -> bool {
+        self.rows.contains_key(file)
+    }
+
+    /// All rows, by photo.
+    pub fn photos(&self) -> impl Iterator<Item = &[Row]> {
+        self.rows.values().map(Vec::as_slice)
+    }
+
+    /// Adds the rows of photos that are done.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn add(&mut self, rows: Vec<Row>) -> Result<()> {
+        let text = table(&rows, false).map_err(|error| Error::io(&self.path, error))?;
+        self.end.write_all(&text).map_err(|error| Error::io(&self.path, error))?;
+        for row in rows {
+            self.rows.entry(row.file.clone()).or_default().push(row);
+        }
+        Ok(())
+    }
+
+    /// Writes the table sorted.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn finish(&self) -> Result<()> {
+        write(&self.path, self.rows.values().flatten())
+    }
+}
+
+fn write<'a>(path: &Path, rows: impl Iterator<Item = &'a Row>) -> Result<()> {
+    let rows: Vec<Row> = rows.cloned().collect();
+    files::write_atomically(path, |out| out.write_all(&table(&rows, true)?))
+}
+
+fn table(rows: &[Row], head: bool) -> std::io::Result<Vec<u8>> {
+    let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    if head {
+        csv.write_record([
+            "file",
+            "outcome",
+            "faces",
+            "crop",
+            "x1",
+            "y1",
+            "x2",
+            "y2",
+            "probability",
+            "sharpness",
+        ])?;
+    }
+    for row in rows {
+        csv.serialize(row)?;
+    }
+    csv.into_inner().map_err(|error| std::io::Error::other(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(file: &str, outcome: Fate) -> Row {
+        Row {
+            file: file.into(),
+            outcome,
+            faces: 1,
+            crop: (outcome == Fate::Ok).then(|| format!("{file}.png")),
+            x1: Some(1.5),
+            y1: Some(-2.0),
+            x2: Some(40.25),
+            y2: Some(50.0),
+            probability: Some(0.99),
+            sharpness: None,
+        }
+    }
+
+    #[test]
+    fn a_stopped_run_is_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("faces.csv");
+        let mut ledger = Ledger::open(&path, |_| true).unwrap();
+        ledger.add(vec![row("b, \"x\"", Fate::Ok), row("a", Fate::NoFace)]).unwrap();
+        ledger.add(vec![row("c", Fate::Ok)]).unwrap();
+        drop(ledger);
+        // The last row was cut off while it was written.
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() - 25]).unwrap();
+        let ledger = Ledger::open(&path, |rows| rows[0].outcome == Fate::Ok).unwrap();
+        assert!(ledger.knows("b, \"x\"") && !ledger.knows("c") && !ledger.knows("a"));
+        assert_eq!(ledger.photos().collect::<Vec<_>>(), [[row("b, \"x\"", Fate::Ok)]]);
+        ledger.finish().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn fates_are_written_by_their_names() {
+        for (fate, name) in Fate::ALL {
+            assert_eq!(fate.name(), name);
+            let text = String::from_utf8(table(&[row("a", fate)], false).unwrap()).unwrap();
+            assert!(text.starts_with(&format!("a,{name},1,")), "{text}");
+        }
+    }
+}

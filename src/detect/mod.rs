@@ -1,0 +1,25 @@
+//! Faces on photos: where they are, and how to cut them out upright.
+//!
+//! ```text
+//! photo -> Detector::detect -> Face { bounds, probability, landmarks }
+//!    five landmarks -> Similarity onto a Template -> aligned crop
+//!    bounds -> face_with_margin -> FaceNet's crop
+//! ```
+//!
+//! The networks and their weights are facenet-pytorch 2.6.0's MTCNN (Zhang et al., "Joint Face
+//! Detection and Alignment Using Multitask Cascaded Convolutional Networks", 2016).
+
+pub mod align;
+mod boxes;
+mod detector;
+pub mod ledger;
+mod nets;
+mod options;
+mod pyramid;
+mod quality;
+mod resample;
+
+pub use align::{Crop, Similarity, Template};
+pub use detector::{Detector, Face};
+pub use options::{MinFace, Options};
+pub use quality::sharpness;
