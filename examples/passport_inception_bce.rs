@@ -42,19 +42,25 @@ fn main() -> anyhow::Result<()> {
     let device = DeviceChoice::default().resolve()?;
     tch::manual_seed(shared::SEED as i64);
 
-    // ## 1. A trunk that never changes
-    // All of it frozen, batch normalisation included.
+    // ## 1. A trunk and its head
     let architecture = Architecture::InceptionV3;
     let net = PairNet::build(architecture, HeadKind::Conv, None, arguments.side, device)?;
     let source = Source::resolve(arguments.weights.as_deref(), architecture)?;
     source.load_into(&net.backbone)?;
-    net.backbone.params.freeze_all();
-    println!("trunk: inception-v3, {}, frozen", source.describe());
+    println!("trunk: inception-v3, {}", source.describe());
 
-    // ## 2. Pairs of people to train on, and of others
-    // No random views here, as in the original: the frozen trunk's map of a picture is computed once
-    // and each epoch after the first costs only the head.
+    // ## 2. Pairs of people to train on, and of others; and a trunk that never changes
+    // All of it is frozen, batch normalisation included. A random one has no statistics yet and would
+    // give maps of any scale, so it looks at some pictures first. There are no random views, as in
+    // the original: the map of a picture is computed once, and what an epoch costs is the head.
     let people = shared::people(&arguments, net.backbone.input.size, device)?;
+    if source == Source::Random {
+        for batch in people.train.chunks(8).cycle().take(20) {
+            let pictures = people.faces.batch(batch, device)?;
+            let _ = tch::no_grad(|| net.backbone.map_from(0, &pictures, Mode::TRAIN));
+        }
+    }
+    net.backbone.params.freeze_all();
     let mut front = shared::front(&net, &people.faces, false, out)?;
     let untouched = shared::ask(&net, &mut front, &people.questions)?;
     println!("untouched: {}", shared::headline(&shared::score(&untouched)?));
