@@ -71,6 +71,21 @@ fn celeba() -> tempfile::TempDir {
 }
 
 #[test]
+fn avengers_openface() {
+    let root = tempfile::tempdir().unwrap();
+    for identity in 0..5 {
+        let folder = root.path().join(format!("actor{identity}"));
+        std::fs::create_dir(&folder).unwrap();
+        for picture in 0..16 {
+            draw(identity, picture, 96).save(folder.join(format!("{picture}.png"))).unwrap();
+        }
+    }
+    let printed = run("avengers_openface", root.path(), &["1"], &["tsne.png"]);
+    assert!(number(&printed, "epoch 1: loss ") > 0.0, "{printed}");
+    assert!(printed.trim_end().ends_with("% probability"), "{printed}");
+}
+
+#[test]
 fn celeba_siamese_densenet() {
     let flags = ["--side", "32", "--epochs", "1", "--batch", "8"];
     let figures = ["roc.png", "distances.png"];
