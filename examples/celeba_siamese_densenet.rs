@@ -13,12 +13,12 @@
 //! `identity_CelebA.txt`; `visage fetch celeba` says how to get them) or a folder of identities;
 //! without it other faces stand in, and the first line says which. The second is the folder for
 //! figures. `--limit 500` takes so many people only, and `--side 64 --epochs 3` makes it quick:
-//! small pictures and a short training. Without `--weights` the trunk starts at random, and a few
-//! epochs on a slice then teach it little.
+//! small pictures and a short training. Without `--weights` the trunk starts at random, and so
+//! short a training teaches it nothing: three epochs on 120 people end near guessing, AUC 0.53.
 //!
 //! Expected output: one line of scores before the training and one an epoch, then
 //! `figures/roc.png` and `figures/distances.png`, and a sentence like `two pictures nearer than
-//! 0.52 show one person`.
+//! 1.94 show one person`.
 #![allow(clippy::print_stdout)] // an example talks
 
 mod shared;
