@@ -17,8 +17,9 @@
 //!
 //! Expected output: the loss of every epoch (the published path is 0.299 at the start and about 0.010
 //! after five epochs; where the file has the convolutions alone, the dense layers start at random
-//! and the loss higher: 0.90, then 0.54, on 800 strips of LFW at 96 pixels), accuracy and AUC on
-//! people the training has never seen, `figures/loss.png`, `figures/roc.png` and `figures/distances.png`.
+//! and the loss is higher: 0.90 in the first epoch and 0.35 in the fifth on 800 strips of LFW at 96
+//! pixels, AUC 0.61 before and 0.64 after), accuracy and AUC on people the training has never seen,
+//! `figures/loss.png`, `figures/roc.png` and `figures/distances.png`.
 #![allow(clippy::print_stdout)] // an example talks
 
 mod shared;
