@@ -1,0 +1,249 @@
+//! What the examples that compare two pictures share: arguments, people, answers, figures.
+#![allow(dead_code)] // not every example needs all of it
+#![allow(clippy::print_stdout)] // an example talks
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Parser;
+use tch::{Device, Tensor};
+use visage::data::celeba::{Celeba, CelebaFiles, CelebaPart};
+use visage::data::{
+    Face, FaceCache, FaceFolder, Pair, PairSampler, Part, disjoint::disjoint, source,
+};
+use visage::eval::pair_scores::PairScores;
+use visage::eval::verification::Pairs;
+use visage::figures::{self, Curve, Histogram, Series};
+use visage::metric::{self, PairLabels};
+use visage::models::{Mode, PairNet};
+use visage::recognise::pair_model;
+use visage::train::front::Front;
+use visage::train::settings::TuningSettings;
+use visage::train::tuples::Question;
+
+/// Decides everything that is drawn.
+pub const SEED: u64 = 0;
+/// The most questions asked of people the training has not seen.
+const QUESTIONS: usize = 2000;
+/// Pictures in one pass without a gradient.
+const PIECE: usize = 32;
+
+/// A published workflow through the library's public functions.
+#[derive(Debug, Parser)]
+pub struct Arguments {
+    /// A CelebA folder, or one with a folder per identity; without it data/celeba is taken where it
+    /// exists, else data/avengers, else the ORL faces (fetched once)
+    pub data: Option<PathBuf>,
+    /// The folder that figures are written to
+    #[arg(default_value = "figures")]
+    pub figures: PathBuf,
+    /// Passes over the training data
+    #[arg(long)]
+    pub epochs: Option<usize>,
+    /// The side of the pictures in pixels: a small one is quick
+    #[arg(long)]
+    pub side: Option<u32>,
+    /// Pairs or triplets in a batch
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch: Option<u16>,
+    /// The trunk's weights, a file of torchvision's (`visage fetch --list`); without it they are random
+    #[arg(long)]
+    pub weights: Option<String>,
+    /// A slice: so many people of CelebA, or so many strips
+    #[arg(long)]
+    pub limit: Option<usize>,
+}
+
+impl Arguments {
+    /// The folder to read, having said which.
+    pub fn data(&self) -> anyhow::Result<PathBuf> {
+        let celeba = Path::new("data/celeba");
+        let chosen = self.data.as_deref().or(celeba.is_dir().then_some(celeba));
+        let found = source::resolve(chosen, Path::new("."))?;
+        println!("faces: {}", found.name);
+        if self.data.is_none() && chosen.is_none() {
+            println!("(`visage fetch celeba` says how to get CelebA)");
+        }
+        Ok(found.path)
+    }
+}
+
+/// Pictures, who is on them, and a split between people: nobody is on both sides.
+pub struct People {
+    /// The pictures.
+    pub faces: FaceCache,
+    /// The identity of each.
+    pub labels: Vec<usize>,
+    /// Those to train on.
+    pub train: Vec<usize>,
+    /// Pairs of those held back, half of them of one person.
+    pub questions: Vec<Question>,
+}
+
+/// Reads CelebA, or a folder of identities; a fifth of the people is held back, or CelebA's official
+/// validation part where its file is there.
+pub fn people(arguments: &Arguments, side: u32, device: Device) -> anyhow::Result<People> {
+    let data = arguments.data()?;
+    let silent = |_: usize, _: usize| {};
+    let (folder, parts) = match CelebaFiles::find(&data) {
+        Ok(files) => {
+            let mut celeba = Celeba::open(&files, 0.2, SEED)?;
+            let limit = arguments.limit.unwrap_or(usize::MAX);
+            let keep = |(face, part): &(Face, CelebaPart)| {
+                face.identity < limit && *part != CelebaPart::Test
+            };
+            let kept = celeba.pictures.into_iter().zip(celeba.parts).filter(keep);
+            (celeba.pictures, celeba.parts) = kept.unzip();
+            let (folder, parts) = celeba.read(false, side, &silent)?;
+            let held_back = parts.iter().map(|part| *part == CelebaPart::Validation).collect();
+            (folder, held_back)
+        }
+        Err(_) => {
+            let folder = FaceFolder::open(&data, false, side, &silent)?;
+            let people = disjoint(folder.identities.len(), 0.2, SEED)?;
+            let held_back = |&label: &usize| people[label] == Part::Validation;
+            let parts: Vec<bool> = folder.labels().iter().map(held_back).collect();
+            (folder, parts)
+        }
+    };
+    let labels = folder.labels();
+    let (unseen, train): (Vec<usize>, Vec<usize>) = (0..labels.len()).partition(|&i| parts[i]);
+    println!(
+        "{} people: {} pictures to train, {} of others to measure",
+        folder.identities.len(),
+        train.len(),
+        unseen.len()
+    );
+    let sampler = PairSampler::new(&labels, &unseen, SEED)?;
+    let asked = sampler.pairs(QUESTIONS.min(4 * unseen.len()))?.epoch(0);
+    let questions = asked.iter().map(|pair| (pair.a, pair.b, pair.label.is_same())).collect();
+    Ok(People { faces: FaceCache::new(&folder, device)?, labels, train, questions })
+}
+
+/// What stands in front of the first stage that trains: pictures, mirrored at random or not, through
+/// the frozen stages, whose output is computed once and kept, in `folder` where it is much.
+pub fn front<'a>(
+    net: &'a PairNet,
+    faces: &'a FaceCache,
+    flip: bool,
+    folder: &Path,
+) -> anyhow::Result<Front<'a>> {
+    visage::files::create_folder(folder)?;
+    let settings = TuningSettings {
+        freeze: Vec::new(), // that has been done
+        unfreeze_every: 0,
+        lr_decay_by_layer: 1.0,
+        cache_memory: 2048,
+        cache_disk: 8192,
+        bn: None,
+        flip,
+        crop: false,
+        jitter: false,
+    };
+    let mut front = Front::new(&net.backbone, faces, &settings, PIECE, folder);
+    front.begin(1)?.iter().for_each(|note| println!("{note}"));
+    Ok(front)
+}
+
+/// What trains: the trunk's parameters that are not frozen, and the head's.
+pub fn trainable(net: &PairNet) -> Vec<(String, Tensor)> {
+    let mut params = net.backbone.params.trainable();
+    params.extend(net.params.trainable());
+    params
+}
+
+/// The pictures of a batch of pairs, all first ones and then all second ones, and what is known of
+/// the pairs.
+pub fn lesson(batch: &[Pair]) -> (Vec<usize>, PairLabels) {
+    let (first, second) = (batch.iter().map(|pair| pair.a), batch.iter().map(|pair| pair.b));
+    let label = |pair: &Pair| match pair.label.is_same() {
+        true => metric::Pair::Same,
+        false => metric::Pair::Different,
+    };
+    let labels: Vec<metric::Pair> = batch.iter().map(label).collect();
+    (first.chain(second).collect(), PairLabels::new(&labels))
+}
+
+/// Asks the network: how far apart are the two pictures of each question? Each picture goes
+/// through the trunk once.
+pub fn ask(net: &PairNet, front: &mut Front, questions: &[Question]) -> anyhow::Result<Pairs> {
+    let mut asked: Vec<usize> = questions.iter().flat_map(|&(a, b, _)| [a, b]).collect();
+    asked.sort_unstable();
+    asked.dedup();
+    let mut parts = Vec::new();
+    for batch in asked.chunks(PIECE) {
+        let (first, maps) = front.plain(batch)?;
+        parts.push(tch::no_grad(|| net.vectors(first, &maps, Mode::EVAL, Mode::EVAL))?);
+    }
+    let vectors = Tensor::f_cat(&parts, 0)?;
+    let rows = |picture: fn(&Question) -> usize| -> Tensor {
+        let place = |question| asked.binary_search(&picture(question)).unwrap_or_default() as i64;
+        let places: Vec<i64> = questions.iter().map(place).collect();
+        vectors.index_select(0, &Tensor::from_slice(&places).to_device(vectors.device()))
+    };
+    let distance = pair_model::distances(net, &rows(|question| question.0), &rows(|q| q.1))?;
+    let same = questions.iter().map(|&(_, _, same)| same).collect();
+    Ok(Pairs::new(distance, same)?)
+}
+
+/// The answers, scored.
+pub fn score(pairs: &Pairs) -> anyhow::Result<PairScores> {
+    PairScores::of(pairs, None, SEED).context("pairs of both kinds are needed to measure on")
+}
+
+/// The scores in one line; the accuracy is that of ten folds, each decided by the others' threshold.
+pub fn headline(scores: &PairScores) -> String {
+    let folds = scores.folds.as_ref();
+    let accuracy = folds.map_or("-".into(), |folds| format!("{:.1} %", 100.0 * folds.mean()));
+    let (auc, eer) = (scores.auc, 100.0 * scores.eer);
+    format!("unseen people: accuracy {accuracy}, AUC {auc:.3}, equal errors {eer:.1} %")
+}
+
+/// Draws `roc.png`, and `distances.png` with one histogram a kind.
+pub fn draw_answers(pairs: &Pairs, scores: &PairScores, folder: &Path) -> anyhow::Result<()> {
+    let points = scores.roc.points().iter().map(|point| (point.far, point.tar)).collect();
+    let title = format!("{} pairs of unseen people, AUC {:.3}", pairs.len(), scores.auc);
+    let roc = figures::curve(&Curve {
+        title: &title,
+        x_label: "false accept rate",
+        y_label: "true accept rate",
+        series: &[Series { name: "ROC".into(), points }],
+        x_range: Some((0.0, 1.0)),
+        y_range: Some((0.0, 1.0)),
+        diagonal: true,
+    });
+    save(folder, "roc.png", &roc)?;
+    let of = |kind: bool| -> Vec<f64> {
+        let all = pairs.distance.iter().zip(&pairs.same);
+        all.filter(|(_, same)| **same == kind).map(|(at, _)| f64::from(*at)).collect()
+    };
+    let histograms = figures::histogram(&Histogram {
+        title: &title,
+        x_label: "distance of the two pictures",
+        kinds: &[("same", of(true)), ("different", of(false))],
+        line: Some(("threshold", scores.threshold)),
+    });
+    save(folder, "distances.png", &histograms)
+}
+
+/// Draws one value a step.
+pub fn draw_steps(values: &[f64], what: &str, folder: &Path, file: &str) -> anyhow::Result<()> {
+    let points = (1..).zip(values).map(|(step, value)| (f64::from(step), *value)).collect();
+    let chart = figures::curve(&Curve {
+        title: what,
+        x_label: "step",
+        y_label: what,
+        series: &[Series { name: what.into(), points }],
+        x_range: None,
+        y_range: None,
+        diagonal: false,
+    });
+    save(folder, file, &chart)
+}
+
+fn save(folder: &Path, file: &str, picture: &image::RgbImage) -> anyhow::Result<()> {
+    let path = folder.join(file);
+    figures::save_png(&path, picture)?;
+    println!("wrote {}", path.display());
+    Ok(())
+}
