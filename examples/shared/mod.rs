@@ -14,12 +14,13 @@ use visage::data::{
 use visage::eval::pair_scores::PairScores;
 use visage::eval::verification::Pairs;
 use visage::figures::{self, Curve, Histogram, Series};
-use visage::metric::{self, PairLabels};
+use visage::metric::PairLabels;
 use visage::models::{Mode, PairNet};
 use visage::recognise::pair_model;
 use visage::train::front::Front;
 use visage::train::settings::TuningSettings;
 use visage::train::tuples::Question;
+use visage::verdict::Verdict;
 
 /// Decides everything that is drawn.
 pub const SEED: u64 = 0;
@@ -156,11 +157,7 @@ pub fn trainable(net: &PairNet) -> Vec<(String, Tensor)> {
 /// the pairs.
 pub fn lesson(batch: &[Pair]) -> (Vec<usize>, PairLabels) {
     let (first, second) = (batch.iter().map(|pair| pair.a), batch.iter().map(|pair| pair.b));
-    let label = |pair: &Pair| match pair.label.is_same() {
-        true => metric::Pair::Same,
-        false => metric::Pair::Different,
-    };
-    let labels: Vec<metric::Pair> = batch.iter().map(label).collect();
+    let labels: Vec<Verdict> = batch.iter().map(|pair| pair.label).collect();
     (first.chain(second).collect(), PairLabels::new(&labels))
 }
 
