@@ -84,9 +84,11 @@ mod tests {
             words: "99.9".into(),
         };
         let drawn = faces(&photo, &[face]);
-        let over = (100..160).flat_map(|x| (70..100).map(move |y| (x, y)));
-        // Letters are lighter than the photo, the paper under them is darker.
-        let light = over.filter(|&(x, y)| drawn.get_pixel(x, y)[0] > 210).count();
-        assert!(light > 5, "{light}");
+        let over = || (100..160).flat_map(|x| (80..100).map(move |y| (x, y)));
+        // Paper is darker than the photo; letters on it are lighter than the paper.
+        let paper = over().filter(|&(x, y)| drawn.get_pixel(x, y)[0] < 20).count();
+        let letters =
+            over().filter(|&(x, y)| (60..200).contains(&drawn.get_pixel(x, y)[0])).count();
+        assert!(paper > 50 && letters > 10, "{paper} of paper, {letters} of letters");
     }
 }
