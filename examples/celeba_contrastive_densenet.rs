@@ -30,6 +30,7 @@ use visage::metric::losses::ContrastiveLoss;
 use visage::models::{Architecture, HeadKind, Mode, PairNet};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
 use visage::train::schedule::{Cycle, CycleShape, Schedule};
+use visage::train::tuples::ask;
 use visage::weights::Source;
 
 /// The top of the first triangle; the bottom is a quarter of it.
@@ -58,7 +59,7 @@ fn main() -> anyhow::Result<()> {
     // ## 2. People to train on, others to measure on, and pairs drawn anew each epoch
     let people = shared::people(&arguments, net.backbone.input.size, device)?;
     let mut front = shared::front(&net, &people.faces, true, out)?;
-    let untouched = shared::ask(&net, &mut front, &people.questions)?;
+    let untouched = ask(&net, &mut front, &people.questions)?;
     println!("untouched: {}", shared::headline(&shared::score(&untouched)?));
     let sampler = PairSampler::new(&people.labels, &people.train, shared::SEED)?;
     let steps_per_epoch = sampler.epoch(1).len().div_ceil(batch_size);
@@ -74,7 +75,7 @@ fn main() -> anyhow::Result<()> {
     // ## 4. The loop
     let loss = ContrastiveLoss::default();
     let config = OptimizerConfig { lr: LR, ..OptimizerConfig::new(OptimizerKind::Adam) };
-    let mut optimizer = Optimizer::new(config, shared::trainable(&net))?;
+    let mut optimizer = Optimizer::new(config, net.trainable())?;
     let (mut losses, mut lrs, mut betas) = (Vec::new(), Vec::new(), Vec::new());
     for epoch in 1..=epochs {
         for batch in sampler.epoch(epoch).chunks(batch_size) {
@@ -93,7 +94,7 @@ fn main() -> anyhow::Result<()> {
             lrs.push(rates.lr);
             betas.extend(rates.momentum);
         }
-        let answers = shared::ask(&net, &mut front, &people.questions)?;
+        let answers = ask(&net, &mut front, &people.questions)?;
         let headline = shared::headline(&shared::score(&answers)?);
         let own = &losses[losses.len() - steps_per_epoch..];
         let mean = own.iter().sum::<f64>() / own.len() as f64;

@@ -30,6 +30,7 @@ use visage::metric::losses::ContrastiveLoss;
 use visage::models::{Architecture, HeadKind, Mode, PairNet};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
 use visage::train::schedule::Schedule;
+use visage::train::tuples::ask;
 use visage::weights::Source;
 
 /// The highest learning rate.
@@ -58,7 +59,7 @@ fn main() -> anyhow::Result<()> {
     // A fifth of the people is held back: what counts is faces of people never seen before.
     let people = shared::people(&arguments, net.backbone.input.size, device)?;
     let mut front = shared::front(&net, &people.faces, true, out)?;
-    let untouched = shared::ask(&net, &mut front, &people.questions)?;
+    let untouched = ask(&net, &mut front, &people.questions)?;
     println!("untouched: {}", shared::headline(&shared::score(&untouched)?));
 
     // ## 3. Pairs
@@ -75,7 +76,7 @@ fn main() -> anyhow::Result<()> {
     // pulled together, two people's pushed apart until they are 1 apart.
     let loss = ContrastiveLoss::default();
     let config = OptimizerConfig { lr: LR, ..OptimizerConfig::new(OptimizerKind::Adam) };
-    let mut optimizer = Optimizer::new(config, shared::trainable(&net))?;
+    let mut optimizer = Optimizer::new(config, net.trainable())?;
     let mut done = 0;
     for epoch in 1..=epochs {
         let mut sum = 0.0;
@@ -93,7 +94,7 @@ fn main() -> anyhow::Result<()> {
             sum += f64::try_from(&output.loss)?;
             done += 1;
         }
-        let answers = shared::ask(&net, &mut front, &people.questions)?;
+        let answers = ask(&net, &mut front, &people.questions)?;
         let headline = shared::headline(&shared::score(&answers)?);
         println!("epoch {epoch}: loss {:.4}, {headline}", sum / steps_per_epoch as f64);
     }
@@ -102,7 +103,7 @@ fn main() -> anyhow::Result<()> {
     // The ROC shows every threshold at once; the histograms show why one is better than another.
     // The library's `TupleTask` keeps the best epoch and writes model files that `visage verify`
     // reads.
-    let answers = shared::ask(&net, &mut front, &people.questions)?;
+    let answers = ask(&net, &mut front, &people.questions)?;
     let scores = shared::score(&answers)?;
     shared::draw_answers(&answers, &scores, out)?;
     println!("two pictures nearer than {:.2} show one person", scores.threshold);

@@ -29,6 +29,8 @@ use visage::eval::folds::f1_at;
 use visage::metric::losses::PairBceLoss;
 use visage::models::{Architecture, HeadKind, Mode, PairNet};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
+use visage::train::stages::settle_statistics;
+use visage::train::tuples::ask;
 use visage::weights::Source;
 
 /// Constant, with a momentum of 0.9.
@@ -55,14 +57,11 @@ fn main() -> anyhow::Result<()> {
     // the original: the map of a picture is computed once, and what an epoch costs is the head.
     let people = shared::people(&arguments, net.backbone.input.size, device)?;
     if source == Source::Random {
-        for batch in people.train.chunks(8).cycle().take(20) {
-            let pictures = people.faces.batch(batch, device)?;
-            let _ = tch::no_grad(|| net.backbone.map_from(0, &pictures, Mode::TRAIN));
-        }
+        settle_statistics(&net.backbone, &people.faces, &people.train)?;
     }
     net.backbone.params.freeze_all();
     let mut front = shared::front(&net, &people.faces, false, out)?;
-    let untouched = shared::ask(&net, &mut front, &people.questions)?;
+    let untouched = ask(&net, &mut front, &people.questions)?;
     println!("untouched: {}", shared::headline(&shared::score(&untouched)?));
     let sampler = PairSampler::new(&people.labels, &people.train, shared::SEED)?;
 
@@ -71,7 +70,7 @@ fn main() -> anyhow::Result<()> {
     // and 1 inside the loss, because published systems disagree on which is which.
     let loss = PairBceLoss::default();
     let config = OptimizerConfig { lr: LR, ..OptimizerConfig::new(OptimizerKind::Sgd) };
-    let mut optimizer = Optimizer::new(config, shared::trainable(&net))?;
+    let mut optimizer = Optimizer::new(config, net.trainable())?;
     let mut losses = Vec::new();
     for epoch in 1..=epochs {
         let before = losses.len();
@@ -87,7 +86,7 @@ fn main() -> anyhow::Result<()> {
             optimizer.step(LR)?;
             losses.push(f64::try_from(&output.loss)?);
         }
-        let answers = shared::ask(&net, &mut front, &people.questions)?;
+        let answers = ask(&net, &mut front, &people.questions)?;
         let headline = shared::headline(&shared::score(&answers)?);
         let own = &losses[before..];
         let mean = own.iter().sum::<f64>() / own.len() as f64;
@@ -97,7 +96,7 @@ fn main() -> anyhow::Result<()> {
     // ## 4. F1 on people never seen
     // Two pictures are further apart the lower their logit, which is averaged over both orders of
     // the two. One person where the network itself says so: a logit above 0.
-    let answers = shared::ask(&net, &mut front, &people.questions)?;
+    let answers = ask(&net, &mut front, &people.questions)?;
     let scores = shared::score(&answers)?;
     shared::draw_steps(&losses, "binary cross-entropy", out, "loss.png")?;
     shared::draw_answers(&answers, &scores, out)?;

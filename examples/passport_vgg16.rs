@@ -36,7 +36,7 @@ use visage::device::DeviceChoice;
 use visage::metric::losses::TripletObjective;
 use visage::models::{Architecture, HeadKind, Mode, PairNet};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
-use visage::train::tuples::Question;
+use visage::train::tuples::{Question, ask};
 use visage::weights::Source;
 
 /// Constant, with a momentum of 0.9.
@@ -91,14 +91,14 @@ fn main() -> anyhow::Result<()> {
     let questions: Vec<Question> =
         held_back.iter().flat_map(|&[a, p, n]| [(a, p, true), (a, n, false)]).collect();
     let mut front = shared::front(&net, &faces, false, out)?;
-    let untouched = shared::ask(&net, &mut front, &questions)?;
+    let untouched = ask(&net, &mut front, &questions)?;
     println!("untouched: {}", shared::headline(&shared::score(&untouched)?));
 
     // ## 4. The published loss
     // max(0, mean((a - p)^2) - mean((a - n)^2) + 0.3), the means over the 108 numbers.
     let loss = TripletObjective::passport();
     let config = OptimizerConfig { lr: LR, ..OptimizerConfig::new(OptimizerKind::Sgd) };
-    let mut optimizer = Optimizer::new(config, shared::trainable(&net))?;
+    let mut optimizer = Optimizer::new(config, net.trainable())?;
     let mut random = StdRng::seed_from_u64(shared::SEED);
     let mut order = own.to_vec();
     let mut losses = Vec::new();
@@ -124,7 +124,7 @@ fn main() -> anyhow::Result<()> {
 
     // ## 5. People never seen
     // The loss alone says little: it also falls when only the people trained on are told apart.
-    let answers = shared::ask(&net, &mut front, &questions)?;
+    let answers = ask(&net, &mut front, &questions)?;
     let scores = shared::score(&answers)?;
     shared::draw_steps(&losses, "triplet loss", out, "loss.png")?;
     shared::draw_answers(&answers, &scores, out)?;

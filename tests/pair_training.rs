@@ -7,8 +7,10 @@ use std::path::Path;
 
 use common::{draw, fail, run, text, visage};
 use tch::Device;
+use visage::data::picture;
+use visage::eval::Embeddings;
 use visage::models::HeadKind;
-use visage::recognise::{ModelKind, PairModel};
+use visage::recognise::{Comparison, Embedder, ModelKind, PairModel};
 use visage::weights::TensorFile;
 
 /// Eight people of four pictures each.
@@ -46,12 +48,13 @@ fn every_head_trains_and_its_model_file_answers_alike_both_ways() {
             let model = PairModel::load(&path, Device::Cpu).unwrap();
             assert_eq!((model.card.kind, model.pair.head), (ModelKind::Pairs, kind));
             let pictures: Vec<_> = [(0, 0), (0, 1), (5, 0)].map(|(i, p)| draw(i, p, 50)).into();
-            let rows = model.vectors(&pictures).unwrap();
-            let row = |at: i64| rows.narrow(0, at, 1);
-            let one = model.distances(&row(0), &row(2)).unwrap()[0];
-            let other = model.distances(&row(2), &row(0)).unwrap()[0];
+            let fitted: Vec<_> = pictures.iter().map(|one| picture::fit(one, 32)).collect();
+            let rows = model.net.rows(&picture::to_tensor(&fitted).unwrap()).unwrap();
+            let rows = Embeddings::new(3, model.net.dim() as usize, rows).unwrap();
+            let both = Comparison::of(&model.net).distances(&rows, &[(0, 2), (2, 0)]).unwrap();
+            let (one, other) = (both[0], both[1]);
             assert!((one - other).abs() < 1e-6, "{head}: {one} one way, {other} the other");
-            let chance = model.probability(one.into()).unwrap();
+            let chance = model.pair.probability.unwrap().probability(one.into());
             assert!((0.0..=1.0).contains(&chance) && model.pair.threshold.is_some());
         }
         let split = std::fs::read_to_string(folder.path().join(&out).join("split.csv")).unwrap();

@@ -6,17 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use tch::{Device, Tensor};
+use tch::Device;
 use visage::data::celeba::{Celeba, CelebaFiles, CelebaPart};
-use visage::data::{
-    Face, FaceCache, FaceFolder, Pair, PairSampler, Part, disjoint::disjoint, source,
-};
+use visage::data::{FaceCache, FaceFolder, Pair, PairSampler, Part, disjoint::disjoint, source};
 use visage::eval::pair_scores::PairScores;
 use visage::eval::verification::Pairs;
 use visage::figures::{self, Curve, Histogram, Series};
 use visage::metric::PairLabels;
-use visage::models::{Mode, PairNet};
-use visage::recognise::pair_model;
+use visage::models::PairNet;
 use visage::train::front::Front;
 use visage::train::settings::TuningSettings;
 use visage::train::tuples::Question;
@@ -90,11 +87,7 @@ pub fn people(arguments: &Arguments, side: u32, device: Device) -> anyhow::Resul
         Ok(files) => {
             let mut celeba = Celeba::open(&files, 0.2, SEED)?;
             let limit = arguments.limit.unwrap_or(usize::MAX);
-            let keep = |(face, part): &(Face, CelebaPart)| {
-                face.identity < limit && *part != CelebaPart::Test
-            };
-            let kept = celeba.pictures.into_iter().zip(celeba.parts).filter(keep);
-            (celeba.pictures, celeba.parts) = kept.unzip();
+            celeba.retain(|face, part| face.identity < limit && part != CelebaPart::Test);
             let (folder, parts) = celeba.read(false, side, &silent)?;
             let held_back = parts.iter().map(|part| *part == CelebaPart::Validation).collect();
             (folder, held_back)
@@ -130,27 +123,10 @@ pub fn front<'a>(
     folder: &Path,
 ) -> anyhow::Result<Front<'a>> {
     visage::files::create_folder(folder)?;
-    let settings = TuningSettings {
-        freeze: Vec::new(), // that has been done
-        unfreeze_every: 0,
-        lr_decay_by_layer: 1.0,
-        cache_memory: 2048,
-        cache_disk: 8192,
-        bn: None,
-        flip,
-        crop: false,
-        jitter: false,
-    };
+    let settings = TuningSettings { flip, crop: false, jitter: false, ..TuningSettings::default() };
     let mut front = Front::new(&net.backbone, faces, &settings, PIECE, folder);
     front.begin(1)?.iter().for_each(|note| println!("{note}"));
     Ok(front)
-}
-
-/// What trains: the trunk's parameters that are not frozen, and the head's.
-pub fn trainable(net: &PairNet) -> Vec<(String, Tensor)> {
-    let mut params = net.backbone.params.trainable();
-    params.extend(net.params.trainable());
-    params
 }
 
 /// The pictures of a batch of pairs, all first ones and then all second ones, and what is known of
@@ -159,28 +135,6 @@ pub fn lesson(batch: &[Pair]) -> (Vec<usize>, PairLabels) {
     let (first, second) = (batch.iter().map(|pair| pair.a), batch.iter().map(|pair| pair.b));
     let labels: Vec<Verdict> = batch.iter().map(|pair| pair.label).collect();
     (first.chain(second).collect(), PairLabels::new(&labels))
-}
-
-/// Asks the network: how far apart are the two pictures of each question? Each picture goes
-/// through the trunk once.
-pub fn ask(net: &PairNet, front: &mut Front, questions: &[Question]) -> anyhow::Result<Pairs> {
-    let mut asked: Vec<usize> = questions.iter().flat_map(|&(a, b, _)| [a, b]).collect();
-    asked.sort_unstable();
-    asked.dedup();
-    let mut parts = Vec::new();
-    for batch in asked.chunks(PIECE) {
-        let (first, maps) = front.plain(batch)?;
-        parts.push(tch::no_grad(|| net.vectors(first, &maps, Mode::EVAL, Mode::EVAL))?);
-    }
-    let vectors = Tensor::f_cat(&parts, 0)?;
-    let rows = |picture: fn(&Question) -> usize| -> Tensor {
-        let place = |question| asked.binary_search(&picture(question)).unwrap_or_default() as i64;
-        let places: Vec<i64> = questions.iter().map(place).collect();
-        vectors.index_select(0, &Tensor::from_slice(&places).to_device(vectors.device()))
-    };
-    let distance = pair_model::distances(net, &rows(|question| question.0), &rows(|q| q.1))?;
-    let same = questions.iter().map(|&(_, _, same)| same).collect();
-    Ok(Pairs::new(distance, same)?)
 }
 
 /// The answers, scored.

@@ -26,6 +26,23 @@ pub struct Dataset {
     pub card: DataCard,
 }
 
+impl Dataset {
+    fn new(path: &Path, folder: FaceFolder, split: Split) -> Self {
+        let parts = Parts {
+            labels: folder.labels(),
+            train: split.indices(Part::Train),
+            validation: split.indices(Part::Validation),
+        };
+        let card = DataCard {
+            path: path.to_string_lossy().into_owned(),
+            fingerprint: folder.fingerprint(),
+            train: parts.train.len(),
+            validation: parts.validation.len(),
+        };
+        Self { folder, split, parts, card }
+    }
+}
+
 /// How a labelled folder is read.
 pub enum Reading {
     /// Two identities or more; with `strict`, an unreadable picture is an error.
@@ -43,12 +60,16 @@ pub fn open_folder(root: &Path, reading: Reading, size: u32, say: &Reporter) -> 
     let bar = say.progress("reading pictures", total, "pictures");
     let step = |_: usize, _: usize| bar.inc(1);
     let (folder, advice) = match reading {
-        Reading::Train { strict } => {
-            (FaceFolder::open(root, strict, size, &step)?, "; --strict makes that an error")
-        }
+        Reading::Train { strict } => (FaceFolder::open(root, strict, size, &step)?, STRICT),
         Reading::Evaluate => (FaceFolder::scan(root, false, size, &step)?, ""),
     };
     bar.finish();
+    tell(&folder, advice, say);
+    Ok(folder)
+}
+
+/// Says what is remarkable about a folder, and what was skipped.
+fn tell(folder: &FaceFolder, advice: &str, say: &Reporter) {
     for note in &folder.notes {
         say.line(&format!("note: {note}"));
     }
@@ -59,8 +80,10 @@ pub fn open_folder(root: &Path, reading: Reading, size: u32, say: &Reporter) -> 
         let skipped = count(folder.unreadable.len(), "unreadable picture");
         say.warn(&format!("skipped {skipped}{advice}"));
     }
-    Ok(folder)
 }
+
+/// How a skipped picture can be made an error.
+const STRICT: &str = "; --strict makes that an error";
 
 /// Resolves the data of a training command and opens it. Where no `--split` is given and `inherited`
 /// is the split file of the trunk that training starts from, its pictures keep their parts: what
@@ -87,11 +110,8 @@ pub fn open(
     for note in &split.notes {
         say.line(&format!("note: {note}"));
     }
-    let parts = Parts {
-        labels: folder.labels(),
-        train: split.indices(Part::Train),
-        validation: split.indices(Part::Validation),
-    };
+    let data = Dataset::new(&path, folder, split);
+    let Dataset { folder, parts, .. } = &data;
     if parts.train.is_empty() {
         return Err(Error::Data(format!("{}: no pictures are left to train on", path.display())));
     }
@@ -102,13 +122,7 @@ pub fn open(
         parts.train.len(),
         parts.validation.len()
     ));
-    let card = DataCard {
-        path: path.to_string_lossy().into_owned(),
-        fingerprint: folder.fingerprint(),
-        train: parts.train.len(),
-        validation: parts.validation.len(),
-    };
-    Ok(Dataset { folder, split, parts, card })
+    Ok(data)
 }
 
 /// Opens people to train pairs on: a folder of identities, or CelebA. Nobody is in two parts;
@@ -135,11 +149,8 @@ pub fn open_people(settings: &DataSettings, size: u32, say: &Reporter) -> Result
         Some(file) => Split::read_csv(file, &folder)?,
         None => split,
     };
-    let parts = Parts {
-        labels: folder.labels(),
-        train: split.indices(Part::Train),
-        validation: split.indices(Part::Validation),
-    };
+    let data = Dataset::new(&path, folder, split);
+    let Dataset { folder, parts, .. } = &data;
     let people = |pictures: &[usize]| {
         let owners: BTreeSet<usize> = pictures.iter().map(|&i| parts.labels[i]).collect();
         identities(owners.len())
@@ -153,13 +164,7 @@ pub fn open_people(settings: &DataSettings, size: u32, say: &Reporter) -> Result
         parts.validation.len(),
         people(&parts.validation),
     ));
-    let card = DataCard {
-        path: path.to_string_lossy().into_owned(),
-        fingerprint: folder.fingerprint(),
-        train: parts.train.len(),
-        validation: parts.validation.len(),
-    };
-    Ok(Dataset { folder, split, parts, card })
+    Ok(data)
 }
 
 fn celeba(
@@ -173,20 +178,12 @@ fn celeba(
     if of_test > 0 {
         let which = count(of_test, "picture");
         celeba.notes.push(format!("{which} of the official test part left out"));
-        let keep: Vec<bool> = celeba.parts.iter().map(|part| *part != CelebaPart::Test).collect();
-        let mut kept = keep.iter();
-        celeba.pictures.retain(|_| kept.next().copied().unwrap_or(true));
-        celeba.parts.retain(|part| *part != CelebaPart::Test);
+        celeba.retain(|_, part| part != CelebaPart::Test);
     }
     let bar = say.progress("reading pictures", celeba.pictures.len() as u64, "pictures");
     let (folder, parts) = celeba.read(settings.strict, size, &|_, _| bar.inc(1))?;
     bar.finish();
-    for note in &folder.notes {
-        say.line(&format!("note: {note}"));
-    }
-    for (path, reason) in &folder.unreadable {
-        say.warn(&format!("skipped {}: {reason}", path.display()));
-    }
+    tell(&folder, STRICT, say);
     let part = |part: &CelebaPart| match part {
         CelebaPart::Train => Part::Train,
         CelebaPart::Validation | CelebaPart::Test => Part::Validation,

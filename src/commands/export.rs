@@ -5,12 +5,11 @@ use std::process::ExitCode;
 
 use tch::Device;
 
+use super::trunk::{Bare, Built};
 use super::{Context, output};
 use crate::cli;
 use crate::export::{Batch, Export, Format, INPUT};
-use crate::models::Backbone;
 use crate::recognise::Recogniser;
-use crate::weights::Source;
 use crate::{Result, files};
 
 pub fn run(context: &Context, flags: &cli::Export) -> anyhow::Result<ExitCode> {
@@ -45,10 +44,16 @@ fn load(context: &Context, flags: &cli::Export) -> Result<Export> {
     let Some(architecture) = flags.backbone else {
         return Ok(Export::model(Recogniser::load(&flags.model, Device::Cpu)?));
     };
-    let source = Source::resolve(Some(&flags.model.to_string_lossy()), architecture)?;
+    let weights = flags.model.to_string_lossy();
+    let bare = Bare {
+        architecture,
+        weights: Some(&weights),
+        allow_missing: &[],
+        embedding_dim: None,
+        input_size: None,
+    };
     tch::manual_seed(0); // random weights, where asked for, are the same every time
-    let backbone = Backbone::new(architecture, Device::Cpu);
-    source.load_into(&backbone)?;
-    context.say.line(&format!("trunk: {}, {}", architecture.name(), source.describe()));
+    let Built { backbone, line, .. } = bare.build(Device::Cpu)?;
+    context.say.line(&format!("trunk: {line}"));
     Ok(Export::trunk(backbone))
 }

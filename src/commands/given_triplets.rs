@@ -16,10 +16,10 @@ use crate::models::{HeadKind, PairNet};
 use crate::recognise::DataCard;
 use crate::train::front::Front;
 use crate::train::optim::Optimizer;
-use crate::train::run_folder::RunFolder;
 use crate::train::settings::{BnMode, TripletSettings};
-use crate::train::stages::layer_rates;
+use crate::train::stages::{scale_layers, settle_statistics};
 use crate::train::tuples::{Course, Lesson, Question, TupleTask};
+use crate::weights::Source;
 use crate::{Error, Result};
 
 /// The margin where none is given; that of the published passport system.
@@ -92,16 +92,16 @@ pub fn run(
         batch: settings.batch_size,
         seed,
     };
+    if source == Source::Random && settings.tuning.bn == Some(BnMode::Eval) {
+        let own: Vec<usize> = own.iter().flatten().copied().collect();
+        settle_statistics(&net.backbone, &faces, &own)?;
+    }
     let front = Front::new(&net.backbone, &faces, &settings.tuning, usize::MAX, &settings.out);
     let mut task = TupleTask::new(&net, front, lesson, course);
     let lr = settings.lr();
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), params)?;
-    let rates = layer_rates(&net.backbone, settings.tuning.lr_decay_by_layer);
-    optimizer.scale_rates(|name| rates.get(name).copied().unwrap_or(1.0));
-    let run = RunFolder::create(&settings.out, "train-triplet", &settings)?;
-    if let Some(moved) = &run.moved {
-        say.line(&format!("note: the older run is now {}", moved.display()));
-    }
+    scale_layers(&mut optimizer, &net.backbone, settings.tuning.lr_decay_by_layer);
+    let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
     let plan = settings.schedule.plan(settings.epochs, lr);
     learn(context, &mut task, &mut optimizer, &plan, &run)
 }

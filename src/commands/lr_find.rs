@@ -13,7 +13,6 @@ use crate::cli;
 use crate::figures::{self, Curve, Series};
 use crate::train::log::{EventWriter, TENSORBOARD};
 use crate::train::lr_find::{End, Suggestion, Sweep, lr_find};
-use crate::train::run_folder::RunFolder;
 use crate::{Error, Result, files};
 
 pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
@@ -31,10 +30,7 @@ pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
     }
     let (setup, mut optimizer) = train_triplet::prepare(context, &mut settings.triplet)?;
     let mut task = setup.task(&settings.triplet)?;
-    let run = RunFolder::create(&settings.triplet.out, "lr-find", &settings)?;
-    if let Some(moved) = &run.moved {
-        say.line(&format!("note: the older run is now {}", moved.display()));
-    }
+    let run = context.run_folder(&settings.triplet.out, "lr-find", &settings)?;
     let sweep = lr_find(&mut task, &mut optimizer, &test, say)?;
     if sweep.points.is_empty() {
         let text =

@@ -24,8 +24,8 @@ mod train_triplet;
 mod trunk;
 mod tsne;
 mod verify;
-mod verify_faces;
 mod weights;
+mod weights_verify;
 
 use std::io::Write;
 use std::path::Path;
@@ -36,6 +36,7 @@ use tch::Device;
 use crate::Result;
 use crate::cli::{Cli, Command, Common};
 use crate::train::progress::Reporter;
+use crate::train::run_folder::RunFolder;
 
 /// Where runs are looked for when no model is named.
 const RUNS: &str = "runs";
@@ -63,6 +64,20 @@ impl Context {
         self.common.device.resolve()
     }
 
+    /// Makes the folder of a run; tells where an older run that stood there is now.
+    fn run_folder<S: serde::Serialize>(
+        &self,
+        path: &Path,
+        command: &str,
+        settings: &S,
+    ) -> Result<RunFolder> {
+        let run = RunFolder::create(path, command, settings)?;
+        if let Some(moved) = &run.moved {
+            self.say.line(&format!("note: the older run is now {}", moved.display()));
+        }
+        Ok(run)
+    }
+
     fn runs(&self) -> &Path {
         Path::new(RUNS)
     }
@@ -82,7 +97,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Classify(flags) => classify::run(&context, &flags),
         Command::Detect(flags) => detect::run(&context, &flags),
         Command::Evaluate(flags) => evaluate::run(&context, &flags),
-        Command::Verify(flags) => verify_faces::run(&context, &flags),
+        Command::Verify(flags) => verify::run(&context, &flags),
         Command::Tsne(flags) => tsne::run(&context, &flags),
         Command::Embed(flags) => embed::run(&context, &flags),
         Command::Weights(flags) => weights::run(&context, &flags.action),

@@ -122,13 +122,7 @@ fn page(architecture: Architecture) -> std::io::Result<()> {
 /// The blocks that `--freeze` takes, with their parameters.
 fn blocks(architecture: Architecture) -> Vec<(String, usize)> {
     let params = Backbone::new(architecture, Device::Cpu).params;
-    let size = |block: &str| {
-        let within = |key: &str| {
-            key.strip_prefix(block).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        let inside = params.iter().filter(|one| one.is_parameter && within(&one.name));
-        inside.map(|one| one.tensor.numel()).sum()
-    };
+    let size = |block: &str| params.below(block).map(|one| one.tensor.numel()).sum();
     params.blocks().into_iter().map(|block| (block.clone(), size(&block))).collect()
 }
 

@@ -14,14 +14,13 @@ use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::models::{Architecture, Backbone};
 use crate::recognise::recogniser::{BATCH, embed_batch};
-use crate::recognise::{DataCard, GalleryFace, ModelCard, ModelKind, Recogniser, model_file};
+use crate::recognise::{GalleryFace, ModelCard, ModelKind, Recogniser, model_file};
 use crate::train::calibrate::Known;
 use crate::train::classifier::{ClassifierTask, Features};
 use crate::train::fit::{Outcome, Plan, fit};
 use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
 use crate::train::progress::Reporter;
-use crate::train::run_folder::RunFolder;
 use crate::train::scoring::Labelled;
 use crate::train::settings::ClassifierSettings;
 use crate::weights::TensorFile;
@@ -52,16 +51,12 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
         })
         .collect();
     let card = ModelCard {
-        version: env!("CARGO_PKG_VERSION").into(),
-        kind: ModelKind::Classifier,
+        embedding_layer: trunk.card.embedding_layer,
         classes: classes.names.clone(),
         seed: settings.data.seed,
-        threads: tch::get_num_threads() as u32,
-        epoch: 0,
         data: data.card.clone(),
         settings: super::settings_json(&settings)?,
-        metrics: Default::default(),
-        ..trunk.card
+        ..ModelCard::new(ModelKind::Classifier, &trunk.backbone, trunk.card.weights.clone())
     };
     let from = Features {
         trunk: &trunk.backbone,
@@ -75,10 +70,7 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
     let unknown = settings.unknown.map(|percent| percent / 100.0);
     let mut task = ClassifierTask::new(from, &card, unknown, settings.batch_size);
 
-    let run = RunFolder::create(&settings.out, "train-classifier", &settings)?;
-    if let Some(moved) = &run.moved {
-        say.line(&format!("note: the older run is now {}", moved.display()));
-    }
+    let run = context.run_folder(&settings.out, "train-classifier", &settings)?;
     data.split.write_csv(&run.split(), &data.folder)?;
     let config = settings.schedule.optimizer(settings.lr);
     let mut optimizer = Optimizer::new(config, task.params.trainable())?;
@@ -149,27 +141,7 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
     })?;
     backbone.params.freeze_all();
     context.say.line(&format!("trunk: {line}, untouched and frozen"));
-    let nothing =
-        DataCard { path: String::new(), fingerprint: String::new(), train: 0, validation: 0 };
-    let card = ModelCard {
-        version: String::new(),
-        kind: ModelKind::Trunk,
-        architecture,
-        embedding_dim: backbone.embedding_dim,
-        embedding_layer: false,
-        input: backbone.input.clone(),
-        weights: source.describe(),
-        classes: Vec::new(),
-        seed: 0,
-        threads: 0,
-        epoch: 0,
-        data: nothing,
-        settings: serde_json::Value::Null,
-        metrics: Default::default(),
-        calibration: None,
-        pair: None,
-        gallery: Vec::new(),
-    };
+    let card = ModelCard::new(ModelKind::Trunk, &backbone, source.describe());
     Ok(Trunk { card, backbone, split: None })
 }
 

@@ -17,7 +17,7 @@ use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::{BnMode, PairLossKind, PairSettings, TuningSettings};
-use crate::train::stages::layer_rates;
+use crate::train::stages::{scale_layers, settle_statistics};
 use crate::train::tuples::{Course, Lesson, PairLoss, Question, TupleTask};
 use crate::weights::Source;
 use crate::{Error, Result};
@@ -65,16 +65,15 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
         batch: settings.batch_size,
         seed,
     };
+    if source == Source::Random && !settings.batch_statistics() {
+        settle_statistics(&net.backbone, &faces, &data.parts.train)?;
+    }
     let front = Front::new(&net.backbone, &faces, &settings.tuning, usize::MAX, &settings.out);
     let mut task = TupleTask::new(&net, front, lesson, course);
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(settings.lr), params)?;
-    let rates = layer_rates(&net.backbone, settings.tuning.lr_decay_by_layer);
-    optimizer.scale_rates(|name| rates.get(name).copied().unwrap_or(1.0));
+    scale_layers(&mut optimizer, &net.backbone, settings.tuning.lr_decay_by_layer);
 
-    let run = RunFolder::create(&settings.out, "train-pairs", &settings)?;
-    if let Some(moved) = &run.moved {
-        say.line(&format!("note: the older run is now {}", moved.display()));
-    }
+    let run = context.run_folder(&settings.out, "train-pairs", &settings)?;
     data.split.write_csv(&run.split(), &data.folder)?;
     let plan = settings.schedule.plan(settings.epochs, settings.lr);
     learn(context, &mut task, &mut optimizer, &plan, &run)
@@ -111,8 +110,7 @@ pub(super) fn trainable(
     tuning: &TuningSettings,
 ) -> Result<Vec<(String, tch::Tensor)>> {
     net.backbone.params.freeze(&tuning.freeze)?;
-    let mut params = net.backbone.params.trainable();
-    params.extend(net.params.trainable());
+    let params = net.trainable();
     match params.is_empty() {
         true => Err(Error::Config("--freeze: nothing is left to train".into())),
         false => Ok(params),
@@ -136,23 +134,12 @@ pub(super) fn card(
     settings: serde_json::Value,
 ) -> ModelCard {
     ModelCard {
-        version: env!("CARGO_PKG_VERSION").into(),
-        kind: ModelKind::Pairs,
-        architecture: net.backbone.architecture,
         embedding_dim: net.dim(),
-        embedding_layer: false,
-        input: net.backbone.input.clone(),
-        weights: source.describe(),
-        classes: Vec::new(),
         seed,
-        threads: tch::get_num_threads() as u32,
-        epoch: 0,
         data,
         settings,
-        metrics: Default::default(),
-        calibration: None,
         pair: Some(PairCard { head: net.kind(), threshold: None, probability: None }),
-        gallery: Vec::new(),
+        ..ModelCard::new(ModelKind::Pairs, &net.backbone, source.describe())
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::given_triplets;
 use super::output::{count, line, percent, quoted};
+use super::train_pairs::settle;
 use super::trunk::{Bare, Built};
 use super::{Context, dataset};
 use crate::data::cache::FaceCache;
@@ -19,8 +20,8 @@ use crate::train::objective::Objective;
 use crate::train::optim::Optimizer;
 use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::scoring::{SAME_BIAS, SAME_WEIGHT};
-use crate::train::settings::{BnMode, TripletSettings};
-use crate::train::stages::layer_rates;
+use crate::train::settings::TripletSettings;
+use crate::train::stages::scale_layers;
 use crate::train::triplet::{TripletTask, embed_cached};
 use crate::weights::Source;
 use crate::{Error, Result};
@@ -54,9 +55,7 @@ pub(super) fn prepare(
     };
     let Built { backbone, source, line: trunk } = bare.build(device)?;
     say.line(&format!("trunk: {trunk}, on {}", device::name(device)));
-    // Written to config.toml as decided, so that repeating the run needs no rule.
-    let bn = if source == Source::Random { BnMode::Train } else { BnMode::Eval };
-    settings.tuning.bn.get_or_insert(bn);
+    settle(&mut settings.tuning, &source);
     settings.blend.get_or_insert(if source == Source::Random { 1.0 } else { 0.75 });
     settings.check_pieces()?;
     backbone.params.freeze(&settings.tuning.freeze)?;
@@ -77,8 +76,7 @@ pub(super) fn prepare(
     let objective = Objective::new(settings, classes, backbone.embedding_dim, device);
     trainable.extend(objective.params.trainable());
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), trainable)?;
-    let rates = layer_rates(&backbone, settings.tuning.lr_decay_by_layer);
-    optimizer.scale_rates(|name| rates.get(name).copied().unwrap_or(1.0));
+    scale_layers(&mut optimizer, &backbone, settings.tuning.lr_decay_by_layer);
     Ok((Setup { backbone, data, faces, card, objective }, optimizer))
 }
 
@@ -99,10 +97,7 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
     let (say, data) = (&context.say, &setup.data);
     let mut task = setup.task(&settings)?;
 
-    let run = RunFolder::create(&settings.out, "train-triplet", &settings)?;
-    if let Some(moved) = &run.moved {
-        say.line(&format!("note: the older run is now {}", moved.display()));
-    }
+    let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
     data.split.write_csv(&run.split(), &data.folder)?;
     let plan = settings.schedule.plan(settings.epochs, settings.lr());
     let mut log = RunLog::create(run.path());
@@ -128,23 +123,12 @@ fn card(
     data: &dataset::Dataset,
 ) -> Result<ModelCard> {
     Ok(ModelCard {
-        version: env!("CARGO_PKG_VERSION").into(),
-        kind: ModelKind::Trunk,
-        architecture: settings.backbone,
-        embedding_dim: backbone.embedding_dim,
         embedding_layer: settings.embedding_dim.is_some(),
-        input: backbone.input.clone(),
-        weights: source.describe(),
         classes: data.folder.identities.clone(),
         seed: settings.data.seed,
-        threads: tch::get_num_threads() as u32,
-        epoch: 0,
         data: data.card.clone(),
         settings: super::settings_json(settings)?,
-        metrics: Default::default(),
-        calibration: None,
-        pair: None,
-        gallery: Vec::new(),
+        ..ModelCard::new(ModelKind::Trunk, backbone, source.describe())
     })
 }
 

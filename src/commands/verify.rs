@@ -1,182 +1,141 @@
-//! `visage weights verify`: a weight file held against what PyTorch computed with it.
+//! `visage verify`.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use anyhow::bail;
 use serde_json::json;
 
-use super::{Context, output};
-use crate::cli::Verify;
-use crate::recognise::{ModelCard, model_file};
-use crate::weights::reference::{Part, Reference};
-use crate::weights::verify::{self, Comparison, Outcome};
-use crate::weights::{GALLERY, HEAD, LoadReport, WeightFile, load};
+use super::output::line;
+use super::trunk::{self, Loaded};
+use super::{Context, stream};
+use crate::eval::Embeddings;
+use crate::eval::unknown::Logistic;
+use crate::eval::verification::best_threshold;
+use crate::models::Architecture;
+use crate::recognise::{ModelKind, Recogniser, model_file};
+use crate::train::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT};
+use crate::weights::{Source, manifest};
+use crate::{Error, Result, cli};
 
-pub fn run(context: &Context, flags: &Verify) -> anyhow::Result<ExitCode> {
-    for (flag, value) in
-        [("--tolerance", flags.tolerance), ("--gradient-tolerance", flags.gradient_tolerance)]
-    {
-        if !(0.0..1.0).contains(&value) {
-            bail!("{flag} {value}: a relative difference is at least 0 and below 1");
+/// The exit code for pictures of two people.
+const DIFFERENT: u8 = 1;
+
+pub fn run(context: &Context, flags: &cli::VerifyFaces) -> anyhow::Result<ExitCode> {
+    if let Some(threshold) = flags.threshold.filter(|at| !(at.is_finite() && *at > 0.0)) {
+        let text = format!("--threshold {threshold}: it must be a distance above 0");
+        return Err(Error::Config(text).into());
+    }
+    let loaded = load(context, &flags.trunk)?;
+    let rule = Rule::of(&loaded)?;
+    let threshold = flags.threshold.or(rule.threshold).ok_or_else(|| {
+        Error::Config(
+            "the trunk comes without a threshold; measure one with `visage evaluate --pairs` and \
+             give it as --threshold DISTANCE"
+                .into(),
+        )
+    })?;
+
+    let mut values = Vec::new();
+    let files = [flags.a.clone(), flags.b.clone()];
+    stream::embed_cropped(loaded.embedder(), &files, flags.centre_crop, &context.say, |_, row| {
+        values.extend_from_slice(row?);
+        Ok(())
+    })?;
+    let rows = Embeddings::new(2, loaded.embedder().dim(), values)?;
+    let distances = loaded.comparison().distances(&rows, &[(0, 1)])?;
+    let distance = distances.first().copied().map_or(f64::NAN, f64::from);
+    if !distance.is_finite() {
+        let text = format!("the distance is {distance}: the model's weights are broken");
+        return Err(Error::Data(text).into());
+    }
+    let same = distance < threshold;
+    let probability = rule.probability.map(|curve| curve.probability(distance));
+    let reply = if flags.json {
+        json!({
+            "same": same,
+            "distance": distance,
+            "threshold": threshold,
+            "probability": probability,
+            "a": flags.a.to_string_lossy(),
+            "b": flags.b.to_string_lossy(),
+        })
+        .to_string()
+    } else {
+        let verdict = if same { "same person" } else { "different people" };
+        let sure = probability
+            .map(|share| format!(", probability of the same {:.2}%", 100.0 * share))
+            .unwrap_or_default();
+        format!("{verdict}: distance {distance:.4}, threshold {threshold:.4}{sure}")
+    };
+    match line(&reply) {
+        // The answer is in the exit code, too.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::from(if same { 0 } else { DIFFERENT })),
+    }
+}
+
+/// Loads what the flags ask for; without flags and without any run, the embedded trunk.
+fn load(context: &Context, choice: &cli::TrunkChoice) -> Result<Loaded> {
+    let runs = context.runs();
+    let no_run = || {
+        [ModelKind::Pairs, ModelKind::Classifier, ModelKind::Trunk]
+            .iter()
+            .all(|kind| model_file::newest(runs, *kind).is_err())
+    };
+    if choice.model.is_none() && choice.backbone.is_none() && no_run() {
+        context.say.line("note: no trained model yet; taking the trunk that comes with Visage");
+        let backbone = Some(Architecture::OpenFace);
+        return trunk::open(context, &cli::TrunkChoice { backbone, ..choice.clone() });
+    }
+    trunk::open_for_pairs(context, choice)
+}
+
+/// What a model knows about the distance of two pictures.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Rule {
+    /// Below it they show one person.
+    threshold: Option<f64>,
+    /// P(same | distance), same and different being as likely beforehand. It is fitted on other
+    /// pairs than the threshold was chosen on, so 50 % need not lie at the threshold.
+    probability: Option<Logistic>,
+}
+
+impl Rule {
+    fn of(loaded: &Loaded) -> Result<Self> {
+        match loaded {
+            Loaded::Model { model, .. } => Self::of_model(model),
+            Loaded::Bare(built) => Self::of_weights(&built.source),
+            Loaded::Pairs(model) => {
+                Ok(Self { threshold: model.pair.threshold, probability: model.pair.probability })
+            }
         }
     }
-    let reference = Reference::open(&flags.against)?;
-    let file = WeightFile::open(&flags.model)?;
-    let card = file.metadata().contains_key(model_file::CARD);
-    if let Some(backbone) = flags.backbone {
-        verify::same_architecture(&reference, "--backbone", backbone.name())?;
-    }
-    if card {
-        let card = ModelCard::peek(&flags.model)?;
-        let model = flags.model.display().to_string();
-        verify::same_architecture(&reference, &model, card.architecture.name())?;
-    }
-    let backbone = verify::network(&reference, context.device()?)?;
-    let [theirs, ours] = verify::keys_apart(&reference, &backbone);
-    if !theirs.is_empty() || !ours.is_empty() {
-        let name = backbone.architecture.name();
-        let lists = format!("only PyTorch's: {theirs:?}; only Visage's: {ours:?}");
-        bail!("{}: its {name} has other keys than Visage's: {lists}", flags.against.display());
-    }
-    // A model file of Visage holds a head and a gallery beside the trunk.
-    let own: &[&str] = if card { &[HEAD, GALLERY] } else { &[] };
-    let published = backbone.architecture.info().classifier;
-    let published = if reference.about.classes.is_none() { published } else { &[] };
-    let extras: Vec<&str> = own.iter().chain(published).copied().collect();
-    let options = load::Options { extras: &extras, allow_missing: &flags.allow_missing };
-    let keys = load::load_file(&backbone.params, &file, &options)?;
-    if !keys.is_strict() {
-        return keys_differ(flags, &reference, &keys);
-    }
-    let partial = !keys.allowed.is_empty();
-    let mut compared = verify::verify(&backbone, &reference, partial)?;
-    // Layers without their weights have nothing to agree on.
-    compared.retain(|found| {
-        let inside =
-            |key: &String| key.rsplit_once('.').is_some_and(|(layer, _)| layer == found.name);
-        !(partial && keys.allowed.iter().any(inside))
-    });
-    let bad = |found: &Comparison| {
-        let bound = match found.part {
-            Part::Gradient => flags.gradient_tolerance,
-            _ => flags.tolerance,
+
+    /// A trunk's card has the best threshold of its training pairs; a classifier has the training
+    /// faces themselves (its card's `threshold` is about UNKNOWN). The curve of either is fitted on
+    /// validation pairs.
+    fn of_model(model: &Recogniser) -> Result<Self> {
+        let figure = |name: &str| model.card.metrics.get(name).copied();
+        let threshold = match model.card.kind {
+            ModelKind::Classifier => {
+                let gallery = &model.classifier()?.gallery;
+                let (embeddings, labels) = (gallery.embeddings.clone(), gallery.labels.clone());
+                best_threshold(&Labelled { embeddings, labels }.pairs()).map(|at| at.distance)
+            }
+            _ => figure("threshold"),
         };
-        found.difference() > bound
-    };
-    let first = compared.iter().find(|found| bad(found));
-    if flags.json {
-        let about = &reference.about;
-        let all = json!({
-            "agree": first.is_none(), "architecture": about.architecture, "mode": about.mode,
-            "dtype": about.dtype, "input": reference.input.size(), "torch": about.torch,
-            "keys": keys_json(&keys), "first": first, "compared": compared,
-        });
-        output::line(&all.to_string())?;
-    } else {
-        table(&reference, &backbone.params.blocks(), &compared)?;
-        let layers = output::count(compared.len(), "tensor");
-        output::line(&match first {
-            Some(first) => {
-                let others = compared.iter().filter(|found| bad(found)).count() - 1;
-                format!("first difference: {}; {others} more", describe(first))
-            }
-            None if partial => {
-                format!("{layers} agree; {} were not compared", keys.allowed.join(", "))
-            }
-            None => format!("all {layers} agree"),
-        })?;
+        let curve = figure(SAME_WEIGHT).zip(figure(SAME_BIAS));
+        let probability = curve.map(|(weight, bias)| Logistic { weight, bias });
+        Ok(Self { threshold, probability })
     }
-    Ok(ExitCode::from(u8::from(first.is_some())))
-}
 
-/// The file and the network have different keys or shapes: nothing was run.
-fn keys_differ(
-    flags: &Verify,
-    reference: &Reference,
-    keys: &LoadReport,
-) -> anyhow::Result<ExitCode> {
-    let (model, name) = (flags.model.display(), reference.about.architecture.name());
-    if keys.matched == 0 {
-        bail!("{model}: has no tensor of {name}, the architecture of {}", flags.against.display());
+    /// Weights of the manifest come with what was measured on them; others with nothing.
+    fn of_weights(source: &Source) -> Result<Self> {
+        let Source::Named(name) = source else { return Ok(Self::default()) };
+        let entry = manifest::entries()?.into_iter().find(|entry| entry.name == *name);
+        Ok(entry.and_then(|entry| entry.verification).map_or_else(Self::default, |found| Self {
+            threshold: Some(found.threshold),
+            probability: Some(Logistic { weight: found.weight, bias: found.bias }),
+        }))
     }
-    if flags.json {
-        let all = json!({"agree": false, "keys": keys_json(keys)});
-        output::line(&all.to_string())?;
-    } else {
-        output::line(&format!("{model}: other keys or shapes than {name}: {keys}"))?;
-    }
-    Ok(ExitCode::from(1))
-}
-
-fn keys_json(keys: &LoadReport) -> serde_json::Value {
-    json!({
-        "matched": keys.matched, "renamed": keys.renamed, "allowed": keys.allowed,
-        "missing": keys.missing, "unexpected": keys.unused, "wrong_shape": keys.wrong_shape,
-    })
-}
-
-/// The worst of every block, of the outputs, the gradients and the statistics.
-fn table(reference: &Reference, blocks: &[String], compared: &[Comparison]) -> anyhow::Result<()> {
-    let about = &reference.about;
-    output::line(&format!(
-        "{}, {} mode, {}, input {:?}, PyTorch {}",
-        about.architecture.name(),
-        json!(about.mode).as_str().unwrap_or_default(),
-        json!(about.dtype).as_str().unwrap_or_default(),
-        reference.input.size(),
-        about.torch
-    ))?;
-    let below = |name: &str, block: &str| {
-        name.strip_prefix(block).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    let group = |found: &Comparison| -> String {
-        match found.part {
-            Part::Activation => {
-                let block = blocks.iter().find(|block| below(&found.name, block));
-                block.cloned().unwrap_or_else(|| found.name.clone())
-            }
-            Part::Output => "results".into(),
-            Part::Gradient => "gradients".into(),
-            Part::Statistic => "running statistics".into(),
-        }
-    };
-    // In the order of execution, which interleaves no two groups but by branches.
-    let mut groups: Vec<(String, usize, &Comparison)> = Vec::new();
-    for found in compared {
-        let name = group(found);
-        match groups.iter_mut().find(|(known, ..)| *known == name) {
-            None => groups.push((name, 1, found)),
-            Some((_, count, worst)) => {
-                *count += 1;
-                if found.difference() > worst.difference() {
-                    *worst = found;
-                }
-            }
-        }
-    }
-    output::line(&format!("{:<24} {:>7} {:>10}  worst", "block", "tensors", "difference"))?;
-    for (name, count, worst) in groups {
-        let (difference, place) = (worst.difference(), &worst.name);
-        output::line(&format!("{name:<24} {count:>7} {difference:>10.1e}  {place}"))?;
-    }
-    Ok(())
-}
-
-fn describe(found: &Comparison) -> String {
-    let Comparison { part, name, shape, outcome } = found;
-    let what = match part {
-        Part::Activation => "layer ",
-        Part::Output => "",
-        Part::Gradient => "gradient of ",
-        Part::Statistic => "statistic ",
-    };
-    let how = match outcome {
-        Outcome::Compared { difference, place, found, expected } => {
-            format!("{difference:.1e} relative, at {place:?} {found:e} and not {expected:e}")
-        }
-        Outcome::Shape { found } => format!("shape {found:?} here"),
-        Outcome::Absent => "Visage has none".into(),
-        Outcome::Unexpected => "PyTorch has none".into(),
-    };
-    format!("{what}{name} {shape:?}: {how}")
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use super::{Context, output, verify};
+use super::{Context, output, weights_verify};
 use crate::cli::WeightsAction;
 use crate::weights::stats::{self, Stats};
 use crate::weights::{Entry, TensorFile, WeightFile, dtype};
@@ -16,7 +16,7 @@ pub fn run(context: &Context, action: &WeightsAction) -> anyhow::Result<ExitCode
         WeightsAction::Convert { input, output } => convert(context, input, output),
         WeightsAction::Inspect { file, json } => inspect(&WeightFile::open(file)?, *json),
         WeightsAction::Diff { a, b, json } => diff(a, b, *json),
-        WeightsAction::Verify(flags) => verify::run(context, flags),
+        WeightsAction::Verify(flags) => weights_verify::run(context, flags),
     }
 }
 

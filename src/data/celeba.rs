@@ -90,6 +90,13 @@ pub struct Celeba {
 }
 
 impl Celeba {
+    /// Leaves out the pictures that `keep` does not want.
+    pub fn retain(&mut self, keep: impl Fn(&Face, CelebaPart) -> bool) {
+        let both =
+            std::mem::take(&mut self.pictures).into_iter().zip(std::mem::take(&mut self.parts));
+        (self.pictures, self.parts) = both.filter(|(face, part)| keep(face, *part)).unzip();
+    }
+
     /// Reads the lists and looks which pictures are there. No picture is decoded.
     ///
     /// Without an official partition file the identities are [split](disjoint), `val_fraction` of

@@ -163,10 +163,13 @@ impl PairNet {
         if let Some(side) = input_size {
             backbone.set_input_size(side)?;
         }
-        let map = backbone.map_size();
         let inputs = backbone.embedding_dim;
         let out = dim.or(kind.default_dim()).unwrap_or(inputs);
-        if kind == HeadKind::Conv && !matches!(map[..], [_, _, h, w] if h.min(w) >= 4) {
+        // Only this head asks for the map's size: finding it out is a pass through the trunk.
+        if kind == HeadKind::Conv
+            && let map = backbone.map_size()
+            && !matches!(map[..], [_, _, h, w] if h.min(w) >= 4)
+        {
             let side = backbone.input.size;
             return fail(format!(
                 "--head conv needs a map of 4x4 or more; {name} gives {map:?} at {side} pixels"
@@ -217,6 +220,13 @@ impl PairNet {
     /// The length of [`vectors`](Self::vectors).
     pub fn dim(&self) -> i64 {
         self.dim
+    }
+
+    /// What trains: the trunk's parameters that are not frozen, and the head's.
+    pub fn trainable(&self) -> Vec<(String, Tensor)> {
+        let mut params = self.backbone.params.trainable();
+        params.extend(self.params.trainable());
+        params
     }
 
     /// From the maps in front of the trunk's stage `first` (0: pictures in [0, 1]) to one vector a

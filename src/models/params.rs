@@ -127,7 +127,7 @@ fn block_of(key: &str) -> &str {
 }
 
 /// Whether a key lies below a prefix, on whole path components.
-fn is_below(name: &str, prefix: &str) -> bool {
+pub fn is_below(name: &str, prefix: &str) -> bool {
     let prefix = prefix.trim_end_matches('.');
     name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }

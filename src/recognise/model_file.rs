@@ -126,6 +126,32 @@ pub struct ModelCard {
 }
 
 impl ModelCard {
+    /// The card of an untouched network: no data, no classes, no figures yet. `weights` says what
+    /// the trunk started from.
+    pub fn new(kind: ModelKind, backbone: &Backbone, weights: String) -> Self {
+        let data =
+            DataCard { path: String::new(), fingerprint: String::new(), train: 0, validation: 0 };
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            kind,
+            architecture: backbone.architecture,
+            embedding_dim: backbone.embedding_dim,
+            embedding_layer: false,
+            input: backbone.input.clone(),
+            weights,
+            classes: Vec::new(),
+            seed: 0,
+            threads: tch::get_num_threads() as u32,
+            epoch: 0,
+            data,
+            settings: serde_json::Value::Null,
+            metrics: BTreeMap::new(),
+            calibration: None,
+            pair: None,
+            gallery: Vec::new(),
+        }
+    }
+
     /// The trunk it describes, with random weights; `path` is the file it is from, for errors.
     ///
     /// # Errors

@@ -2,13 +2,10 @@
 
 use std::path::Path;
 
-use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::model_file::{ModelCard, ModelKind};
-use super::recogniser::BATCH;
-use crate::data::picture;
 use crate::eval::unknown::Logistic;
 use crate::models::{HEAD_PREFIX, HeadKind, Mode, PairNet};
 use crate::weights::{self, TensorFile};
@@ -22,7 +19,7 @@ pub struct PairCard {
     /// Two pictures nearer than this show the same person, chosen on validation pairs; none where
     /// there were none to choose on.
     pub threshold: Option<f64>,
-    /// P(the same person | negated distance), fitted on validation pairs.
+    /// P(the same person | distance), same and different being as likely; fitted on validation pairs.
     pub probability: Option<Logistic>,
 }
 
@@ -64,40 +61,6 @@ impl PairModel {
         net.backbone.params.freeze_all();
         net.params.freeze_all();
         Ok(Self { card, pair, net })
-    }
-
-    /// One vector a picture of any size, `[N, D]` on the network's device.
-    ///
-    /// # Errors
-    /// What libtorch raises.
-    pub fn vectors(&self, pictures: &[RgbImage]) -> Result<Tensor> {
-        let device = self.net.backbone.device();
-        let mut parts = Vec::new();
-        for batch in pictures.chunks(BATCH) {
-            let side = self.net.backbone.input.size;
-            let fitted: Vec<_> = batch.iter().map(|picture| picture::fit(picture, side)).collect();
-            let pixels = picture::to_tensor(&fitted)?.to_device(device).to_kind(Kind::Float);
-            let vectors =
-                tch::no_grad(|| self.net.vectors(0, &(pixels / 255.0), Mode::EVAL, Mode::EVAL));
-            parts.push(vectors?);
-        }
-        if parts.is_empty() {
-            return Ok(Tensor::zeros([0, self.net.dim()], (Kind::Float, device)));
-        }
-        Ok(Tensor::f_cat(&parts, 0)?)
-    }
-
-    /// How far apart two pictures are, from their vectors `[N, D]`: one number a pair.
-    ///
-    /// # Errors
-    /// What libtorch raises.
-    pub fn distances(&self, a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
-        distances(&self.net, a, b)
-    }
-
-    /// P(the same person) at a distance; none where there was nothing to fit it on.
-    pub fn probability(&self, distance: f64) -> Option<f64> {
-        self.pair.probability.map(|logistic| logistic.probability(-distance))
     }
 }
 

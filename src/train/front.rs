@@ -76,7 +76,7 @@ impl<'a> Front<'a> {
         let parts: Vec<_> = pieces(batch.len(), self.piece)
             .map(|(start, length)| self.backbone.maps(&pictures.narrow(0, start, length), end))
             .collect();
-        Ok((end, Tensor::f_cat(&parts, 0)?))
+        Ok((end, joined(parts)?))
     }
 
     /// The same for pictures as they are.
@@ -94,7 +94,15 @@ impl<'a> Front<'a> {
         let views: Vec<_> = views.collect();
         let parts = views.chunks(self.piece.max(1)).map(|views| self.maps.maps(views));
         let parts = parts.collect::<Result<Vec<_>>>()?;
-        Ok((self.maps.end(), Tensor::f_cat(&parts, 0)?))
+        Ok((self.maps.end(), joined(parts)?))
+    }
+}
+
+/// The rows of all parts; one part is handed on as it is.
+fn joined(mut parts: Vec<Tensor>) -> Result<Tensor> {
+    match parts.len() {
+        1 => Ok(parts.swap_remove(0)),
+        _ => Ok(Tensor::f_cat(&parts, 0)?),
     }
 }
 

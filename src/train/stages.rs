@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use tch::Tensor;
 
-use crate::models::Backbone;
+use super::optim::Optimizer;
+use crate::Result;
+use crate::data::cache::FaceCache;
+use crate::models::{Backbone, Mode};
 
 /// The share of the learning rate of every parameter below the top stage, by name: `decay` to the
 /// power of the number of stages above it (discriminative fine-tuning: Howard and Ruder, "Universal
@@ -19,6 +22,29 @@ pub fn layer_rates(backbone: &Backbone, decay: f64) -> BTreeMap<String, f64> {
     }
     rates
 }
+
+/// Gives every parameter its share of [`layer_rates`]; those of a head keep the whole rate.
+pub fn scale_layers(optimizer: &mut Optimizer, backbone: &Backbone, decay: f64) {
+    let rates = layer_rates(backbone, decay);
+    optimizer.scale_rates(|name| rates.get(name).copied().unwrap_or(1.0));
+}
+
+/// Lets the batch normalisation of a trunk with random weights see `pictures`: its running
+/// statistics still say mean 0 and variance 1, which no layer of a random trunk gives, so at rest
+/// its maps would be of any scale.
+///
+/// # Errors
+/// What libtorch raises.
+pub fn settle_statistics(backbone: &Backbone, faces: &FaceCache, pictures: &[usize]) -> Result<()> {
+    for batch in pictures.chunks(SETTLE.0).cycle().take(SETTLE.1) {
+        let pictures = faces.batch(batch, backbone.device())?;
+        let _ = tch::no_grad(|| backbone.map_from(0, &pictures, Mode::TRAIN));
+    }
+    Ok(())
+}
+
+/// Pictures in a batch and batches, of which statistics with a momentum of 0.1 forget their start.
+const SETTLE: (usize, usize) = (16, 40);
 
 /// Gradual unfreezing: at first the top stage trains alone, and after every so many epochs the next
 /// one below joins (Howard and Ruder, 2018).

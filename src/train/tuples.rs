@@ -10,12 +10,13 @@ use tch::{Device, Kind, Tensor};
 use super::fit::{Scores, Step, Task};
 use super::front::Front;
 use super::log::RunLog;
+use super::scoring::same_curve;
 use super::triplet::mix;
 use crate::Result;
 use crate::data::pairs::PairSampler;
+use crate::eval::folds::{accuracy_by_folds, f1_at, stratified_folds};
 use crate::eval::roc::roc_auc;
-use crate::eval::unknown::Logistic;
-use crate::eval::verification::{Pairs, accuracy_at, best_threshold};
+use crate::eval::verification::{Pairs, best_threshold};
 use crate::metric::PairLabels;
 use crate::metric::losses::{ContrastiveLoss, PairBceLoss, TripletObjective};
 use crate::models::{Mode, PairNet};
@@ -102,21 +103,12 @@ impl<'a> TupleTask<'a> {
         Self { net, front, lesson, labels, questions, card, mode, batch, seed, pair, notes }
     }
 
-    /// The vectors of some pictures as they are, `[N, D]`.
-    fn vectors(&mut self, pictures: &[usize]) -> Result<Tensor> {
-        let mut parts = Vec::new();
-        for batch in pictures.chunks(recogniser::BATCH) {
-            let (first, maps) = self.front.plain(batch)?;
-            parts.push(tch::no_grad(|| self.net.vectors(first, &maps, Mode::EVAL, Mode::EVAL))?);
-        }
-        Ok(Tensor::f_cat(&parts, 0)?)
-    }
-
     /// The pairs of an epoch with hard negatives: near in the vectors of now.
     fn hard_pairs(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>> {
         let Lesson::Pairs { pictures, .. } = &self.lesson else { return Ok(Vec::new()) };
         let pictures = pictures.clone();
-        let vectors = self.vectors(&pictures)?.to_device(Device::Cpu).contiguous();
+        let vectors =
+            vectors(self.net, &mut self.front, &pictures)?.to_device(Device::Cpu).contiguous();
         let dim = vectors.size().last().map_or(0, |&dim| dim as usize);
         let values: Vec<f32> = Vec::try_from(vectors.flatten(0, -1))?;
         let place: HashMap<usize, usize> = pictures.iter().copied().zip(0..).collect();
@@ -219,42 +211,26 @@ impl Task for TupleTask<'_> {
         if self.questions.is_empty() {
             return Ok(Scores { headline: "no validation pairs".into(), ..Scores::default() });
         }
-        let mut asked: Vec<usize> = self.questions.iter().flat_map(|&(a, b, _)| [a, b]).collect();
-        asked.sort_unstable();
-        asked.dedup();
-        let vectors = self.vectors(&asked)?;
-        let place = |picture: usize| asked.binary_search(&picture).unwrap_or_default() as i64;
-        let rows = |second: bool| {
-            let rows: Vec<i64> =
-                self.questions.iter().map(|&(a, b, _)| place(if second { b } else { a })).collect();
-            vectors.index_select(0, &Tensor::from_slice(&rows).to_device(vectors.device()))
-        };
-        let distance = pair_model::distances(self.net, &rows(false), &rows(true))?;
-        if distance.iter().any(|value| !value.is_finite()) {
+        let pairs = ask(self.net, &mut self.front, &self.questions)?;
+        if pairs.distance.iter().any(|value| !value.is_finite()) {
             return Ok(Scores::diverged());
         }
-        let same: Vec<bool> = self.questions.iter().map(|&(_, _, same)| same).collect();
         if log.is_on() {
             for (tag, kind) in [("distance/same", true), ("distance/different", false)] {
-                let of_kind: Vec<f32> = distance
-                    .iter()
-                    .zip(&same)
-                    .filter(|(_, same)| **same == kind)
-                    .map(|(distance, _)| *distance)
-                    .collect();
+                let all = pairs.distance.iter().zip(&pairs.same);
+                let of_kind: Vec<f32> =
+                    all.filter(|(_, same)| **same == kind).map(|(at, _)| *at).collect();
                 log.histogram(tag, epoch as u64, &of_kind);
             }
         }
-        let closeness: Vec<f64> = distance.iter().map(|d| -f64::from(*d)).collect();
-        let pairs = Pairs { distance, same };
         let threshold = best_threshold(&pairs);
         self.pair.threshold = threshold.map(|threshold| threshold.distance);
-        self.pair.probability = Logistic::fit(&closeness, &pairs.same);
+        self.pair.probability = same_curve(&pairs);
         let (auc, accuracy) = (roc_auc(&pairs), held_out_accuracy(&pairs));
         let figures = [
             ("verification", accuracy),
             ("auc", auc),
-            ("f1", threshold.and_then(|threshold| f1(&pairs, threshold.distance))),
+            ("f1", threshold.and_then(|threshold| f1_at(&pairs, threshold.distance))),
             ("threshold", self.pair.threshold),
         ];
         let percent = |value: Option<f64>| format!("{:.1} %", 100.0 * value.unwrap_or(f64::NAN));
@@ -276,36 +252,41 @@ impl Task for TupleTask<'_> {
     }
 }
 
-/// Balanced accuracy on each half of the pairs with the threshold of the other half, averaged: no
-/// pair is judged by a threshold it has helped to choose.
-fn held_out_accuracy(pairs: &Pairs) -> Option<f64> {
-    let half = |keep: usize| {
-        // Of each kind every second pair.
-        let mut seen = [0usize; 2];
-        let chosen = pairs.distance.iter().zip(&pairs.same).filter(|(_, same)| {
-            let kind = usize::from(**same);
-            seen[kind] += 1;
-            seen[kind] % 2 == keep
-        });
-        let (distance, same) = chosen.map(|(distance, same)| (*distance, *same)).unzip();
-        Pairs { distance, same }
+/// Asks a pair network: how far apart are the two pictures of each question? Each picture goes
+/// through the trunk once.
+///
+/// # Errors
+/// What libtorch raises, or the disk.
+pub fn ask(net: &PairNet, front: &mut Front, questions: &[Question]) -> Result<Pairs> {
+    let mut asked: Vec<usize> = questions.iter().flat_map(|&(a, b, _)| [a, b]).collect();
+    asked.sort_unstable();
+    asked.dedup();
+    let vectors = vectors(net, front, &asked)?;
+    let rows = |picture: fn(&Question) -> usize| {
+        let place = |question| asked.binary_search(&picture(question)).unwrap_or_default() as i64;
+        let places: Vec<i64> = questions.iter().map(place).collect();
+        vectors.index_select(0, &Tensor::from_slice(&places).to_device(vectors.device()))
     };
-    let (first, second) = (half(0), half(1));
-    let across = |on: &Pairs, of: &Pairs| accuracy_at(on, best_threshold(of)?.distance);
-    Some(f64::midpoint(across(&first, &second)?, across(&second, &first)?))
+    let distance = pair_model::distances(net, &rows(|asked| asked.0), &rows(|asked| asked.1))?;
+    let same = questions.iter().map(|&(_, _, same)| same).collect();
+    Ok(Pairs { distance, same })
 }
 
-/// F1 of "the same person" below the threshold: 2 TP / (2 TP + FP + FN).
-fn f1(pairs: &Pairs, threshold: f64) -> Option<f64> {
-    let (mut hits, mut wrong) = (0usize, 0usize);
-    for (&distance, &same) in pairs.distance.iter().zip(&pairs.same) {
-        match (f64::from(distance) < threshold, same) {
-            (true, true) => hits += 1,
-            (false, false) => {}
-            _ => wrong += 1,
-        }
+/// The vectors of some pictures as they are, `[N, D]`.
+fn vectors(net: &PairNet, front: &mut Front, pictures: &[usize]) -> Result<Tensor> {
+    let mut parts = Vec::new();
+    for batch in pictures.chunks(recogniser::BATCH) {
+        let (first, maps) = front.plain(batch)?;
+        parts.push(tch::no_grad(|| net.vectors(first, &maps, Mode::EVAL, Mode::EVAL))?);
     }
-    (hits + wrong > 0).then(|| 2.0 * hits as f64 / (2 * hits + wrong) as f64)
+    Ok(Tensor::f_cat(&parts, 0)?)
+}
+
+/// Accuracy on each half of the pairs with the threshold of the other half, averaged: no pair is
+/// judged by a threshold it has helped to choose.
+fn held_out_accuracy(pairs: &Pairs) -> Option<f64> {
+    let halves = stratified_folds(&pairs.same, 2, 0);
+    accuracy_by_folds(pairs, &halves).map(|found| found.mean())
 }
 
 #[cfg(test)]
@@ -313,14 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_by_hand() {
-        let distance = vec![0.1, 0.2, 0.3, 0.9, 0.8, 0.7, 0.25, 0.95];
-        let same = vec![true, true, true, true, false, false, false, false];
-        let pairs = Pairs { distance, same };
-        // Below 0.5: three hits, one false alarm, one miss.
-        assert_eq!(f1(&pairs, 0.5), Some(6.0 / 8.0));
-        assert_eq!(f1(&pairs, 0.0), Some(0.0));
-        assert_eq!(f1(&Pairs::default(), 0.5), None);
+    fn no_pair_is_judged_by_its_own_threshold() {
         let easy = Pairs {
             distance: vec![0.1, 0.2, 0.1, 0.2, 0.8, 0.9, 0.8, 0.9],
             same: vec![true, true, true, true, false, false, false, false],

@@ -207,14 +207,11 @@ pub fn load_trunk(backbone: &Backbone, path: &Path, file: &TensorFile) -> Result
     strict(backbone, path, report)
 }
 
-/// The keys of a pair network's head.
-const PAIR_HEAD: &str = "head.";
-
 /// The keys beside the trunk's that a file may hold: the head and gallery of our model files, and the
 /// architecture's own classifier in the files of torchvision and facenet-pytorch.
 fn extras(backbone: &Backbone) -> Vec<&'static str> {
     let classifier = backbone.architecture.info().classifier;
-    [super::HEAD, super::GALLERY, PAIR_HEAD].into_iter().chain(classifier.iter().copied()).collect()
+    super::BESIDE_TRUNK.into_iter().chain(classifier.iter().copied()).collect()
 }
 
 /// A report that something does not fit is an error here.

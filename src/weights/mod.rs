@@ -30,3 +30,5 @@ pub use tensor_file::TensorFile;
 pub const HEAD: &str = "classifier.";
 /// Prefix of the training embeddings that a classifier's model file carries.
 pub const GALLERY: &str = "gallery.";
+/// Prefixes of all that a model file holds beside its trunk: a classifier's, and a pair network's head.
+pub const BESIDE_TRUNK: [&str; 3] = [HEAD, GALLERY, "head."];

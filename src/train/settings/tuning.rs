@@ -49,6 +49,23 @@ pub struct TuningSettings {
     pub jitter: bool,
 }
 
+/// What the flags are where none is given.
+impl Default for TuningSettings {
+    fn default() -> Self {
+        Self {
+            freeze: Vec::new(),
+            unfreeze_every: 0,
+            lr_decay_by_layer: 1.0,
+            cache_memory: 2048,
+            cache_disk: 8192,
+            bn: None,
+            flip: true,
+            crop: true,
+            jitter: true,
+        }
+    }
+}
+
 impl TuningSettings {
     /// The augmentation these settings ask for.
     pub fn augment(&self) -> Augment {
