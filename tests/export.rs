@@ -2,13 +2,16 @@
 //! run by ONNX Runtime where a Python has it.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
+#[path = "common/python.rs"]
+mod python;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use protobuf::CodedInputStream;
 use protobuf::wire_format::WireType;
+use python::python;
 use tch::{CModule, Device, Kind, Tensor};
 use visage::export::{Batch, Export};
 use visage::models::{Architecture, Backbone, Mode};
@@ -194,18 +197,6 @@ fn onnx_has_every_operation_tensor_and_port() {
     assert_eq!(graph.all(12)[0].sides(), [8, 128]);
 }
 
-/// A Python with ONNX Runtime: `VISAGE_PYTHON`, the checkout's own environment, or the system's.
-fn python() -> Option<PathBuf> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
-    let python = match std::env::var_os("VISAGE_PYTHON") {
-        Some(chosen) => PathBuf::from(chosen),
-        None if project.exists() => project,
-        None => PathBuf::from("python3"),
-    };
-    let imports = Command::new(&python).args(["-c", "import numpy, onnxruntime"]).output();
-    imports.is_ok_and(|output| output.status.success()).then_some(python)
-}
-
 const RUN_ONNX: &str = "
 import sys, numpy, onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])
@@ -215,10 +206,7 @@ session.run(['embedding'], {'pictures': pictures})[0].tofile(sys.argv[3])
 
 #[test]
 fn onnx_runtime_gives_the_same_embeddings() {
-    let Some(python) = python() else {
-        eprintln!("skipped: no Python with onnxruntime (`make tools` installs it)");
-        return;
-    };
+    let Some(python) = python("numpy, onnxruntime") else { return };
     let folder = tempfile::tempdir().unwrap();
     let [model, input, output] = ["m.onnx", "in", "out"].map(|name| folder.path().join(name));
     std::fs::write(&model, Export::trunk(openface()).to_onnx(Batch::Dynamic).unwrap()).unwrap();

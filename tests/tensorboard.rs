@@ -3,11 +3,15 @@
 // A helper of a test may fail the test.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/python.rs"]
+mod python;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use image::{Rgb, RgbImage};
 use protobuf::Message;
+use python::python;
 use serde_json::{Value, json};
 use tensorboard_proto::event::Event;
 use visage::train::log::histogram::Histogram;
@@ -114,19 +118,6 @@ fn records_carry_the_right_sums_in_the_order_they_were_written() {
     assert_eq!(table.lines().collect::<Vec<_>>(), rows);
 }
 
-/// A python that imports TensorBoard: `VISAGE_PYTHON`, the checkout's own environment, or the
-/// system's.
-fn python() -> Option<PathBuf> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
-    let python = match std::env::var_os("VISAGE_PYTHON") {
-        Some(chosen) => PathBuf::from(chosen),
-        None if project.exists() => project,
-        None => PathBuf::from("python3"),
-    };
-    let imports = Command::new(&python).args(["-c", "import tensorboard"]).output();
-    imports.is_ok_and(|output| output.status.success()).then_some(python)
-}
-
 fn decoded(base64: &Value) -> Vec<u8> {
     let digit = |symbol: u8| match symbol {
         b'A'..=b'Z' => u32::from(symbol - b'A'),
@@ -147,10 +138,7 @@ fn decoded(base64: &Value) -> Vec<u8> {
 
 #[test]
 fn tensorboard_reads_everything_back() {
-    let Some(python) = python() else {
-        println!("skipped: python has no tensorboard");
-        return;
-    };
+    let Some(python) = python("tensorboard") else { return };
     let runs = tempfile::tempdir().unwrap();
     // A second run into the same folder replaces the first one's curves instead of joining them.
     let mut stale = RunLog::create(&runs.path().join("triplet"));

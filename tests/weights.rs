@@ -2,11 +2,15 @@
 //! ours read by PyTorch, hostile ones refused quickly.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
+#[path = "common/python.rs"]
+mod python;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use python::python;
 use serde::Deserialize;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -348,20 +352,6 @@ fn every_cut_of_every_file_is_an_error() {
     }
 }
 
-/// A python with torch: `VISAGE_PYTHON`, else the one that `make tools` sets up, else the system's.
-fn python() -> Option<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
-    let candidates = std::env::var_os("VISAGE_PYTHON").map(PathBuf::from).into_iter();
-    let found = candidates.chain([own, "python3".into()]).find(|python| {
-        let torch = Command::new(python).args(["-c", "import torch"]).output();
-        torch.is_ok_and(|output| output.status.success())
-    });
-    if found.is_none() {
-        eprintln!("skipped: python has no torch");
-    }
-    found
-}
-
 #[test]
 fn pytorch_reads_what_is_written_here() {
     let folder_of_files = tempfile::tempdir().unwrap();
@@ -381,7 +371,7 @@ fn pytorch_reads_what_is_written_here() {
         assert_eq!((&back.tensors[name], back.tensors[name].kind()), (tensor, tensor.kind()));
     }
 
-    let Some(python) = python() else { return };
+    let Some(python) = python("torch") else { return };
     let script = "
 import json, sys, torch, zipfile
 assert zipfile.ZipFile(sys.argv[1]).testzip() is None
