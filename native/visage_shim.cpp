@@ -9,6 +9,7 @@
 #include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_adamw.h>
@@ -46,14 +47,54 @@ const char *visage_torch_version() { return TORCH_VERSION; }
 
 char *visage_cpu_capability() { return message(at::get_cpu_capability().c_str()); }
 
-// Switches autocast for this thread on the CPU and on CUDA, bit 0 and bit 1 of `enabled`, and hands
-// back what was set before in the same form.
-int visage_set_autocast(int enabled) {
-  int before = (at::autocast::is_autocast_enabled(at::kCPU) ? 1 : 0) |
-               (at::autocast::is_autocast_enabled(at::kCUDA) ? 2 : 0);
-  at::autocast::set_autocast_enabled(at::kCPU, (enabled & 1) != 0);
-  at::autocast::set_autocast_enabled(at::kCUDA, (enabled & 2) != 0);
+// Autocast is a setting of the thread: on or off for the CPU (bit 0 of `enabled`) and for CUDA (bit
+// 1), and the 16-bit kind of each (0 bfloat16, 1 float16; bits 2 and 3). Sets all of it and hands
+// back what was set before in the same form. Each call that enters a region is paired with one that
+// leaves it, so that the 16-bit copies of the weights live as long as the outermost region.
+int visage_enter_autocast(int state) {
+  using namespace at::autocast;
+  int before = (is_autocast_enabled(at::kCPU) ? 1 : 0) | (is_autocast_enabled(at::kCUDA) ? 2 : 0) |
+               (get_autocast_dtype(at::kCPU) == at::kHalf ? 4 : 0) |
+               (get_autocast_dtype(at::kCUDA) == at::kHalf ? 8 : 0);
+  auto kind = [](bool half) { return half ? at::kHalf : at::kBFloat16; };
+  set_autocast_enabled(at::kCPU, (state & 1) != 0);
+  set_autocast_enabled(at::kCUDA, (state & 2) != 0);
+  set_autocast_dtype(at::kCPU, kind((state & 4) != 0));
+  set_autocast_dtype(at::kCUDA, kind((state & 8) != 0));
+  increment_nesting();
   return before;
+}
+
+void visage_leave_autocast(int state) {
+  visage_enter_autocast(state);
+  at::autocast::decrement_nesting();
+  if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+}
+
+// A tensor `[N, C, H, W]` with the channels of a pixel side by side in memory.
+char *visage_channels_last(const at::Tensor *tensor, at::Tensor **out) {
+  return guarded(
+      [&] { *out = new at::Tensor(tensor->contiguous(at::MemoryFormat::ChannelsLast)); });
+}
+
+// The same in place, for parameters that others hold handles to.
+char *visage_set_channels_last(size_t count, at::Tensor *const *params) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    for (size_t i = 0; i < count; ++i)
+      params[i]->set_data(params[i]->detach().contiguous(at::MemoryFormat::ChannelsLast));
+  });
+}
+
+// Divides gradients by what the loss was multiplied with; `found` (float32, 1 element) becomes 1
+// where one of them is not finite.
+char *visage_unscale(size_t count, at::Tensor *const *grads, at::Tensor *found,
+                     const at::Tensor *inverse) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    auto all = gather(grads, count);
+    at::_amp_foreach_non_finite_check_and_unscale_(all, *found, *inverse);
+  });
 }
 
 // Gradients become undefined again, as after `optimizer.zero_grad(set_to_none=True)`.

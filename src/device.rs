@@ -1,11 +1,14 @@
-//! `--device`: which device a command computes on, and why not when it cannot.
+//! `--device` and `--precision`: what a command computes on and in, and why not when it cannot.
 
 use std::fmt;
 use std::str::FromStr;
 
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use tch::Device;
 
-use crate::{Error, Result, native};
+use crate::native::{self, Half};
+use crate::{Error, Result};
 
 /// What the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,6 +81,73 @@ pub fn name(device: Device) -> String {
         Device::Cuda(index) => format!("cuda:{index}"),
         other => format!("{other:?}").to_lowercase(),
     }
+}
+
+/// The numbers that convolutions and matrix products are computed in. Weights, gradients, statistics,
+/// distances and losses are float32 whatever is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// bf16 where the device is fast at it, f16 on older GPUs, else f32
+    #[default]
+    Auto,
+    /// float32 throughout
+    F32,
+    /// bfloat16: the range of float32 with 8 bits of precision
+    Bf16,
+    /// float16: 11 bits of precision and a small range, so that the loss is scaled
+    F16,
+}
+
+impl Precision {
+    /// The 16-bit kind to compute in on a device; none for float32.
+    pub fn resolve(self, device: Device) -> Option<Half> {
+        match self {
+            Self::F32 => None,
+            Self::Bf16 => Some(Half::BFloat16),
+            Self::F16 => Some(Half::Float16),
+            Self::Auto => match device {
+                Device::Cuda(index) => match native::compute_capability(index) {
+                    Some((8.., _)) => Some(Half::BFloat16),
+                    Some((7, _)) => Some(Half::Float16), // the first with tensor cores
+                    _ => None,
+                },
+                _ => has_fast_bf16().then_some(Half::BFloat16),
+            },
+        }
+    }
+
+    /// The choice that always gives what [`resolve`](Self::resolve) gave.
+    pub fn of(kind: Option<Half>) -> Self {
+        match kind {
+            None => Self::F32,
+            Some(Half::BFloat16) => Self::Bf16,
+            Some(Half::Float16) => Self::F16,
+        }
+    }
+
+    /// As it is written on the command line.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// The processor multiplies bfloat16 in hardware.
+#[cfg(target_arch = "x86_64")]
+fn has_fast_bf16() -> bool {
+    std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
+/// The processor multiplies bfloat16 in hardware.
+#[cfg(target_arch = "aarch64")]
+fn has_fast_bf16() -> bool {
+    std::arch::is_aarch64_feature_detected!("bf16")
+}
+
+/// The processor multiplies bfloat16 in hardware.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn has_fast_bf16() -> bool {
+    false
 }
 
 #[cfg(test)]

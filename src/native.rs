@@ -15,18 +15,28 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use crate::{Error, Result};
 
 type TensorPtr = *const c_void;
+type TensorMut = *mut c_void;
 type Message = *mut c_char;
 
 unsafe extern "C" {
     fn visage_free(text: Message);
     fn visage_torch_version() -> *const c_char;
     fn visage_cpu_capability() -> Message;
-    fn visage_set_autocast(enabled: c_int) -> c_int;
+    fn visage_enter_autocast(state: c_int) -> c_int;
+    fn visage_leave_autocast(state: c_int);
+    fn visage_channels_last(tensor: TensorPtr, out: *mut TensorMut) -> Message;
+    fn visage_set_channels_last(count: usize, params: *const TensorPtr) -> Message;
+    fn visage_unscale(
+        count: usize,
+        grads: *const TensorPtr,
+        found: TensorPtr,
+        inverse: TensorPtr,
+    ) -> Message;
     fn visage_clear_gradients(count: usize, params: *const TensorPtr) -> Message;
     fn visage_fused_adam(
         count: usize,
@@ -76,28 +86,94 @@ pub fn cpu_capability() -> Result<String> {
 ///
 /// Distances and losses need it: autocast would turn a float32 matrix product into a 16-bit one.
 pub fn without_autocast<T>(body: impl FnOnce() -> T) -> T {
-    with_autocast_set_to(0, body)
+    in_autocast(0, body)
+}
+
+/// A 16-bit kind of number that networks compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Half {
+    /// The range of float32 with 8 bits of precision.
+    BFloat16,
+    /// 11 bits of precision and a small range.
+    Float16,
+}
+
+/// Runs `body` with autocast to `kind` on this thread for `device`, and puts back what was set
+/// before, also when `body` panics; regions may lie in one another.
+///
+/// What autocast is for: convolutions and matrix products take 16-bit copies of their float32
+/// inputs and weights, and gradients come back in float32.
+pub fn with_autocast<T>(device: Device, kind: Half, body: impl FnOnce() -> T) -> T {
+    let half = c_int::from(kind == Half::Float16);
+    in_autocast(if device.is_cuda() { 2 | half << 3 } else { 1 | half << 2 }, body)
 }
 
 /// Runs `body` as if inside a 16-bit autocast region of the CPU.
 #[cfg(test)]
 pub(crate) fn with_cpu_autocast<T>(body: impl FnOnce() -> T) -> T {
-    with_autocast_set_to(1, body)
+    in_autocast(1, body)
 }
 
-/// `flags`: bit 0 for the CPU, bit 1 for CUDA.
-fn with_autocast_set_to<T>(flags: c_int, body: impl FnOnce() -> T) -> T {
+/// Bits 0 and 1: on for the CPU, for CUDA; bits 2 and 3: float16 for them, else bfloat16.
+fn in_autocast<T>(state: c_int, body: impl FnOnce() -> T) -> T {
     /// Autocast is a setting of the thread, so the guard must stay on it (not `Send`).
     struct Restore(c_int, PhantomData<*const ()>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            // SAFETY: sets two thread-local flags.
-            unsafe { visage_set_autocast(self.0) };
+            // SAFETY: sets thread-local flags.
+            unsafe { visage_leave_autocast(self.0) };
         }
     }
-    // SAFETY: sets two thread-local flags.
-    let _restore = Restore(unsafe { visage_set_autocast(flags) }, PhantomData);
+    // SAFETY: sets thread-local flags.
+    let _restore = Restore(unsafe { visage_enter_autocast(state) }, PhantomData);
     body()
+}
+
+/// A tensor `[N, C, H, W]` with the channels of a pixel side by side in memory, which is how many
+/// convolution kernels read them; the tensor itself where it is so already, or has not four
+/// dimensions. Differentiable.
+///
+/// # Errors
+/// What libtorch reports.
+pub fn channels_last(tensor: &Tensor) -> Result<Tensor> {
+    if tensor.dim() != 4 {
+        return Ok(tensor.shallow_clone());
+    }
+    let mut out: TensorMut = std::ptr::null_mut();
+    // SAFETY: a live tensor goes in; on success `out` is a new tensor that is ours.
+    finish(unsafe { visage_channels_last(tensor.as_ptr().cast(), &mut out) })?;
+    // SAFETY: as above, taken over once.
+    Ok(unsafe { Tensor::from_ptr(out.cast()) })
+}
+
+/// Lays out parameters `[out, in, kh, kw]` in that way, in place: all who share a parameter see it,
+/// and its values do not change.
+///
+/// # Errors
+/// What libtorch reports.
+pub fn set_channels_last(params: &[&Tensor]) -> Result<()> {
+    let wide: Vec<&Tensor> = params.iter().copied().filter(|param| param.dim() == 4).collect();
+    let wide = pointers(&wide);
+    // SAFETY: `wide` holds live tensors; the shim reads `wide.len()` of them.
+    finish(unsafe { visage_set_channels_last(wide.len(), wide.as_ptr()) })
+}
+
+/// Divides gradients by the scale that the loss was multiplied with. `inverse` is 1 / scale, float32
+/// and of one element; `found`, likewise, becomes 1 where a gradient is not finite.
+///
+/// # Errors
+/// What libtorch reports.
+pub fn unscale(grads: &[&Tensor], found: &Tensor, inverse: &Tensor) -> Result<()> {
+    for (what, scalar) in [("found", found), ("inverse", inverse)] {
+        if scalar.kind() != Kind::Float || scalar.numel() != 1 {
+            let text = format!("{what} is {scalar:?}, not one float32 number");
+            return Err(Error::Torch(TchError::Shape(text)));
+        }
+    }
+    let grads = pointers(grads);
+    let raw = |tensor: &Tensor| tensor.as_ptr().cast::<c_void>();
+    // SAFETY: live tensors; the kernel checks that the gradients are alike and where they are.
+    finish(unsafe { visage_unscale(grads.len(), grads.as_ptr(), raw(found), raw(inverse)) })
 }
 
 /// Makes the gradients of `params` undefined, as PyTorch's `zero_grad(set_to_none=True)` does: a
@@ -289,6 +365,39 @@ fn count_devices() -> Result<c_int, String> {
         }
         _ => Err(format!("the NVIDIA driver does not start (CUDA error {status}); {CURE}")),
     }
+}
+
+/// The compute capability of a GPU, such as (8, 0); none where the driver does not say.
+#[cfg(unix)]
+pub fn compute_capability(index: usize) -> Option<(i32, i32)> {
+    type Get = unsafe extern "C" fn(device: *mut c_int, ordinal: c_int) -> c_int;
+    type Attribute = unsafe extern "C" fn(value: *mut c_int, which: c_int, device: c_int) -> c_int;
+    /// The driver API's numbers for the major and the minor part.
+    const MAJOR_MINOR: [c_int; 2] = [75, 76];
+    count_devices().ok()?;
+    let driver = keep_open("libcuda.so.1").ok()?;
+    // SAFETY: the signatures are the driver API's, and `count_devices` has initialised it.
+    unsafe {
+        let get = driver.get::<Get>(b"cuDeviceGet\0").ok()?;
+        let attribute = driver.get::<Attribute>(b"cuDeviceGetAttribute\0").ok()?;
+        let mut device = 0;
+        if get(&mut device, c_int::try_from(index).ok()?) != 0 {
+            return None;
+        }
+        let mut found = [0; 2];
+        for (value, which) in found.iter_mut().zip(MAJOR_MINOR) {
+            if attribute(value, which, device) != 0 {
+                return None;
+            }
+        }
+        Some((found[0], found[1]))
+    }
+}
+
+/// No GPU without a driver.
+#[cfg(not(unix))]
+pub fn compute_capability(_: usize) -> Option<(i32, i32)> {
+    None
 }
 
 #[cfg(not(unix))]

@@ -5,12 +5,11 @@ use std::process::ExitCode;
 
 use super::Context;
 use super::output::count;
-use super::train_pairs::{card, describe_head, learn, settle, trainable};
+use super::train_pairs::{card, describe_head, learn, place, settle, trainable};
 use super::trunk::load_into;
 use crate::data::cache::FaceCache;
 use crate::data::people::{Layout, People};
 use crate::data::triplets::TripletSet;
-use crate::device;
 use crate::metric::losses::TripletObjective;
 use crate::models::{HeadKind, PairNet};
 use crate::recognise::DataCard;
@@ -36,12 +35,12 @@ pub fn run(
     tch::manual_seed(seed as i64);
     let head = *settings.head.get_or_insert(HeadKind::Projection);
     let (architecture, side) = (settings.backbone, settings.input_size);
-    let net = PairNet::build(architecture, head, settings.embedding_dim, side, device)?;
+    let mut net = PairNet::build(architecture, head, settings.embedding_dim, side, device)?;
     let (source, text) =
         load_into(&net.backbone, settings.weights.as_deref(), &settings.allow_missing)?;
-    say.line(&format!("trunk: {text}, on {}", device::name(device)));
+    settle(&mut settings.tuning, &source, &mut net.backbone)?;
+    say.line(&format!("trunk: {text}, {}", place(device, &settings.tuning)));
     say.line(&describe_head(&net));
-    settle(&mut settings.tuning, &source);
     settings.check_pieces()?;
     let params = trainable(&net, &settings.tuning)?;
 
@@ -102,7 +101,7 @@ pub fn run(
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), params)?;
     scale_layers(&mut optimizer, &net.backbone, settings.tuning.lr_decay_by_layer);
     let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
-    let plan = settings.schedule.plan(settings.epochs, lr);
+    let plan = settings.tuning.scaled(settings.schedule.plan(settings.epochs, lr));
     learn(context, &mut task, &mut optimizer, &plan, &run)
 }
 

@@ -22,13 +22,14 @@ pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
         let text = "--triplets: lr-find tests the rate of mined triplets; leave the flag out";
         return Err(Error::Config(text.into()).into());
     }
-    let (say, test) = (&context.say, settings.test());
+    let say = &context.say;
     if std::mem::take(&mut settings.triplet.tuning.unfreeze_every) > 0 {
         say.line(
             "note: all that --unfreeze-every lets train in the end trains from the start here",
         );
     }
     let (setup, mut optimizer) = train_triplet::prepare(context, &mut settings.triplet)?;
+    let test = settings.test(); // with the precision that has been decided by now
     let mut task = setup.task(&settings.triplet)?;
     let run = context.run_folder(&settings.triplet.out, "lr-find", &settings)?;
     let sweep = lr_find(&mut task, &mut optimizer, &test, say)?;

@@ -2,14 +2,16 @@
 
 use std::process::ExitCode;
 
+use tch::Device;
+
 use super::output::{line, percent};
 use super::trunk::load_into;
 use super::{Context, dataset};
 use crate::data::cache::FaceCache;
 use crate::data::pairs::PairSampler;
-use crate::device;
+use crate::device::{self, Precision};
 use crate::metric::losses::{ContrastiveLoss, PairBceLoss};
-use crate::models::{HEAD_PREFIX, PairNet};
+use crate::models::{Backbone, Compute, HEAD_PREFIX, PairNet};
 use crate::recognise::{DataCard, ModelCard, ModelKind, PairCard};
 use crate::train::fit::{Outcome, Task, fit};
 use crate::train::front::Front;
@@ -32,12 +34,12 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
     tch::manual_seed(settings.data.seed as i64);
     let dim = settings.embedding_dim;
     let (architecture, side) = (settings.backbone, settings.input_size);
-    let net = PairNet::build(architecture, settings.head, dim, side, device)?;
+    let mut net = PairNet::build(architecture, settings.head, dim, side, device)?;
     let (source, text) =
         load_into(&net.backbone, settings.weights.as_deref(), &settings.allow_missing)?;
-    say.line(&format!("trunk: {text}, on {}", device::name(device)));
+    settle(&mut settings.tuning, &source, &mut net.backbone)?;
+    say.line(&format!("trunk: {text}, {}", place(device, &settings.tuning)));
     say.line(&describe_head(&net));
-    settle(&mut settings.tuning, &source);
     let params = trainable(&net, &settings.tuning)?;
 
     let data = dataset::open_people(&settings.data, net.backbone.input.size, say)?;
@@ -76,6 +78,7 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
     let run = context.run_folder(&settings.out, "train-pairs", &settings)?;
     data.split.write_csv(&run.split(), &data.folder)?;
     let plan = settings.schedule.plan(settings.epochs, settings.lr);
+    let plan = settings.tuning.scaled(plan);
     learn(context, &mut task, &mut optimizer, &plan, &run)
 }
 
@@ -98,10 +101,23 @@ pub(super) fn learn(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is decided where the flags leave it open; written to config.toml as decided.
-pub(super) fn settle(tuning: &mut TuningSettings, source: &Source) {
+/// What is decided where the flags leave it open; written to config.toml as decided, so that
+/// repeating the run needs no rule.
+pub(super) fn settle(
+    tuning: &mut TuningSettings,
+    source: &Source,
+    backbone: &mut Backbone,
+) -> Result<()> {
     let bn = if *source == Source::Random { BnMode::Train } else { BnMode::Eval };
     tuning.bn.get_or_insert(bn);
+    let half = tuning.precision.resolve(backbone.device());
+    tuning.precision = Precision::of(half);
+    backbone.set_compute(Compute::fast(half))
+}
+
+/// Where a run computes, and in what.
+pub(super) fn place(device: Device, tuning: &TuningSettings) -> String {
+    format!("on {} in {}", device::name(device), tuning.precision.name())
 }
 
 /// Freezes what is to be frozen; the parameters left, trunk's and head's.

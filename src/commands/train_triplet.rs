@@ -5,11 +5,10 @@ use std::process::ExitCode;
 
 use super::given_triplets;
 use super::output::{count, line, percent, quoted};
-use super::train_pairs::settle;
+use super::train_pairs::{place, settle};
 use super::trunk::{Bare, Built};
 use super::{Context, dataset};
 use crate::data::cache::FaceCache;
-use crate::device;
 use crate::figures::{self, Curve, Series};
 use crate::models::Backbone;
 use crate::recognise::{ModelCard, ModelKind, Recogniser};
@@ -53,9 +52,9 @@ pub(super) fn prepare(
         embedding_dim: settings.embedding_dim,
         input_size: settings.input_size,
     };
-    let Built { backbone, source, line: trunk } = bare.build(device)?;
-    say.line(&format!("trunk: {trunk}, on {}", device::name(device)));
-    settle(&mut settings.tuning, &source);
+    let Built { mut backbone, source, line: trunk } = bare.build(device)?;
+    settle(&mut settings.tuning, &source, &mut backbone)?;
+    say.line(&format!("trunk: {trunk}, {}", place(device, &settings.tuning)));
     settings.blend.get_or_insert(if source == Source::Random { 1.0 } else { 0.75 });
     settings.check_pieces()?;
     backbone.params.freeze(&settings.tuning.freeze)?;
@@ -99,7 +98,7 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
 
     let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
     data.split.write_csv(&run.split(), &data.folder)?;
-    let plan = settings.schedule.plan(settings.epochs, settings.lr());
+    let plan = settings.tuning.scaled(settings.schedule.plan(settings.epochs, settings.lr()));
     let mut log = RunLog::create(run.path());
     log.text("config", 0, &markdown(&config_text("train-triplet", &settings)?));
     let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;

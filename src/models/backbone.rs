@@ -5,7 +5,7 @@ use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 use super::layers::{Bias, Linear, Mode, Weight, normalize};
-use super::{Architecture, InputSpec, Logits, Params, Trunk};
+use super::{Architecture, Compute, InputSpec, Logits, Params, Trunk};
 use crate::{Error, Result};
 
 /// What is built beside the trunk.
@@ -60,6 +60,7 @@ pub struct Backbone {
     embedding: Option<Linear>,
     stages: Vec<Stage>,
     device: Device,
+    compute: Compute,
 }
 
 /// A part of a trunk that is frozen or trained as a whole.
@@ -131,6 +132,7 @@ impl Backbone {
             embedding,
             stages,
             device,
+            compute: Compute::default(),
         }
     }
 
@@ -147,6 +149,24 @@ impl Backbone {
     /// The device its tensors live on.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// Chooses in which numbers and layout it computes from now on. Its parameters keep their values
+    /// and their kind.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn set_compute(&mut self, compute: Compute) -> Result<()> {
+        let params: Vec<&Tensor> =
+            self.params.iter().filter(|p| p.is_parameter).map(|p| &p.tensor).collect();
+        compute.prepare(&params)?;
+        self.compute = compute;
+        Ok(())
+    }
+
+    /// In which numbers and layout it computes.
+    pub fn compute(&self) -> Compute {
+        self.compute
     }
 
     /// Chooses another side for the square input.
@@ -192,7 +212,8 @@ impl Backbone {
     /// A frozen stage rests: no dropout and running statistics, whatever `mode` says.
     pub fn embed_from(&self, first: usize, maps: &Tensor, mode: Mode) -> Tensor {
         let map = self.map_from(first, maps, mode);
-        let embedding = self.trunk.unit(&self.trunk.features(&map));
+        // What has length one is scaled to it in float32.
+        let embedding = self.trunk.unit(&self.features(&map));
         let embedding = match &self.embedding {
             Some(layer) => normalize(&layer.forward(&embedding)),
             None => embedding,
@@ -221,7 +242,7 @@ impl Backbone {
 
     /// The trunk's map to features `[N, D]` that are not scaled to length one.
     pub fn features(&self, map: &Tensor) -> Tensor {
-        self.trunk.features(map)
+        self.compute.run(self.device, || self.trunk.features(map)).to_kind(Kind::Float)
     }
 
     /// The trunk's map through the classifier it was built with.
@@ -229,7 +250,8 @@ impl Backbone {
     /// # Errors
     /// It was built without one.
     pub fn classify(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.trunk.classify(map, mode).ok_or_else(|| self.no_classifier())
+        let classes = self.compute.run(self.device, || self.trunk.classify(map, mode));
+        classes.map(|classes| classes.to_kind(Kind::Float)).ok_or_else(|| self.no_classifier())
     }
 
     /// The stages without the embedding layer.
@@ -239,10 +261,13 @@ impl Backbone {
 
     /// Through some of the trunk's own stages.
     fn through(&self, stages: Range<usize>, xs: &Tensor, mode: Mode) -> Tensor {
-        stages.fold(xs.shallow_clone(), |xs, number| {
-            let rests = self.stages.get(number).is_none_or(Stage::is_frozen);
-            let xs = if number == 0 { self.input.normalise(&xs) } else { xs };
-            self.trunk.run(number, &xs, if rests { Mode::EVAL } else { mode })
+        self.compute.run(self.device, || {
+            stages.fold(xs.shallow_clone(), |xs, number| {
+                let rests = self.stages.get(number).is_none_or(Stage::is_frozen);
+                let xs = if number == 0 { self.input.normalise(&xs) } else { xs };
+                let xs = self.compute.lay_out(&xs);
+                self.trunk.run(number, &xs, if rests { Mode::EVAL } else { mode })
+            })
         })
     }
 

@@ -236,32 +236,39 @@ impl PairNet {
     /// The trunk lacks the classifier that the head stands on.
     pub fn vectors(&self, first: usize, maps: &Tensor, trunk: Mode, head: Mode) -> Result<Tensor> {
         let map = self.backbone.map_from(first, maps, trunk);
-        let vectors = match &self.tower {
-            Tower::Features => self.backbone.features(&map),
-            Tower::Dense(dense) => dense.forward(&self.backbone.features(&map), head),
+        let (compute, device) = (self.backbone.compute(), self.backbone.device());
+        let vectors = compute.run(device, || self.tower(&map, head))?;
+        Ok(vectors.to_kind(Kind::Float))
+    }
+
+    fn tower(&self, map: &Tensor, head: Mode) -> Result<Tensor> {
+        Ok(match &self.tower {
+            Tower::Features => self.backbone.features(map),
+            Tower::Dense(dense) => dense.forward(&self.backbone.features(map), head),
             Tower::Conv([first, second]) => {
                 let pool = |xs: &Tensor| max_pool(xs, Window::new(2, 2));
-                let xs = dropout(&first.forward(&pool(&map)).relu(), DROPOUT, head);
+                let xs = dropout(&first.forward(&pool(map)).relu(), DROPOUT, head);
                 second.forward(&pool(&xs)).relu().amax([2i64, 3].as_slice(), false)
             }
             Tower::Passport([hidden, last]) => {
-                let classes = self.backbone.classify(&map, head)?;
+                let classes = self.backbone.classify(map, head)?;
                 last.forward(&dropout(&hidden.forward(&classes).relu(), DROPOUT, head))
             }
-        };
-        Ok(vectors.to_kind(Kind::Float))
+        })
     }
 
     /// Two pictures' vectors `[N, D]` to logits `[N]`, large where both show the same person; none
     /// where the distance of the vectors is the answer.
     pub fn join(&self, a: &Tensor, b: &Tensor, head: Mode) -> Option<Tensor> {
+        let join = self.join.as_ref()?;
         let both = Tensor::cat(&[a, b], 1);
-        let logits = match self.join.as_ref()? {
+        let (compute, device) = (self.backbone.compute(), self.backbone.device());
+        let logits = compute.run(device, || match join {
             Join::Dense(dense) => dense.forward(&both, head),
             Join::Dropout([hidden, last]) => {
                 last.forward(&dropout(&hidden.forward(&both).relu(), DROPOUT, head))
             }
-        };
+        });
         Some(logits.squeeze_dim(1).to_kind(Kind::Float))
     }
 }

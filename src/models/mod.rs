@@ -6,6 +6,7 @@
 
 pub mod architecture;
 mod backbone;
+mod compute;
 pub mod densenet;
 pub mod facenet;
 pub mod heads;
@@ -20,6 +21,7 @@ use tch::Tensor;
 
 pub use architecture::{Architecture, ArchitectureInfo, KnownWeights};
 pub use backbone::{Backbone, BuildOptions, EMBEDDING_LAYER, Stage};
+pub use compute::Compute;
 pub use heads::{HEAD_PREFIX, HeadKind, PairNet};
 pub use input::{InputSizes, InputSpec};
 pub use layers::Mode;

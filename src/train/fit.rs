@@ -8,6 +8,7 @@ use super::log::RunLog;
 use super::optim::Optimizer;
 use super::progress::Reporter;
 use super::run_folder::RunFolder;
+use super::scaler::LossScaler;
 use super::schedule::{Better, Cycle, Plateau, PlateauConfig, Schedule, ScheduleKind};
 use crate::{Error, Result};
 
@@ -70,11 +71,18 @@ pub trait Task {
         Vec::new()
     }
 
-    /// Forward pass, loss and backward pass of one batch: adds to the parameters' gradients.
+    /// Forward pass, loss and backward pass of one batch: adds to the parameters' gradients, which
+    /// `scaler` scales.
     ///
     /// # Errors
     /// What libtorch raises.
-    fn step(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Step>;
+    fn step(
+        &mut self,
+        epoch: usize,
+        index: usize,
+        batch: &[usize],
+        scaler: &LossScaler,
+    ) -> Result<Step>;
 
     /// Scores the model as it is; epoch 0 is the untouched start. Pictures of the state (strips,
     /// histograms) go to the log.
@@ -105,6 +113,8 @@ pub struct Plan {
     pub cycle: f64,
     /// The longest gradient an optimiser step sees, all parameters together; none for no limit.
     pub clip: Option<f64>,
+    /// Scales the loss: for float16.
+    pub scale_loss: bool,
     /// Epochs without a better score before the run ends early; 0 for never.
     pub patience: usize,
     /// Writes the last model after every epoch, so that a killed run leaves one; else at the end.
@@ -170,6 +180,7 @@ pub fn fit(
     };
     let (mut schedule, mut done, mut trained) = (Schedule::Constant, 0u64, 0);
     let (mut plateau, mut lr) = (plan.plateau()?, plan.lr);
+    let mut scaler = LossScaler::new(plan.scale_loss);
     for epoch in 1..=plan.epochs {
         let batches = task.batches(epoch)?;
         task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
@@ -184,11 +195,15 @@ pub fn fit(
         let mut totals = Totals::default();
         for (index, batch) in batches.iter().enumerate() {
             optimizer.zero_grad()?;
-            let mut step = task.step(epoch, index, batch)?;
+            let mut step = task.step(epoch, index, batch, &scaler)?;
+            let may_step = scaler.unscale(optimizer)?;
+            step.measures.extend(scaler.figure().map(|scale| ("loss_scale", scale)));
             if let Some(longest) = plan.clip {
                 step.measures.push(("grad_norm", optimizer.clip_grad_norm(longest)));
             }
-            optimizer.step_with(schedule.rates(done, lr))?;
+            if may_step {
+                optimizer.step_with(schedule.rates(done, lr))?;
+            }
             totals.add(step);
             done += 1;
             bar.inc(batch.len() as u64);

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::fit::Task;
 use super::optim::Optimizer;
 use super::progress::Reporter;
+use super::scaler::LossScaler;
 use crate::{Error, Result};
 
 /// Decay of the exponential mean that smooths the loss.
@@ -29,6 +30,8 @@ pub struct RangeTest {
     pub steps: usize,
     /// The longest gradient a step sees, all parameters together; none for no limit.
     pub clip: Option<f64>,
+    /// Scales the loss: for float16.
+    pub scale_loss: bool,
 }
 
 impl RangeTest {
@@ -133,6 +136,7 @@ pub fn lr_find(
 ) -> Result<Sweep> {
     test.check()?;
     let bar = say.progress("learning rates", test.steps as u64, "steps");
+    let mut scaler = LossScaler::new(test.scale_loss);
     let mut sweep = Sweep { points: Vec::new(), end: End::Whole, skip: test.steps / 10 };
     let (mut mean, mut best) = (0.0, f64::INFINITY);
     let (mut epoch, mut batches) = (0, Vec::new().into_iter().enumerate());
@@ -148,7 +152,7 @@ pub fn lr_find(
             }
         };
         optimizer.zero_grad()?;
-        let loss = f64::try_from(task.step(epoch, index, &batch)?.loss.detach())?;
+        let loss = f64::try_from(task.step(epoch, index, &batch, &scaler)?.loss.detach())?;
         if !loss.is_finite() {
             sweep.end = End::NotFinite;
             break;
@@ -167,10 +171,13 @@ pub fn lr_find(
             sweep.end = End::Collapsed;
             break;
         }
+        let may_step = scaler.unscale(optimizer)?;
         if let Some(longest) = test.clip {
             let _ = optimizer.clip_grad_norm(longest);
         }
-        optimizer.step(test.rate(step))?;
+        if may_step {
+            optimizer.step(test.rate(step))?;
+        }
     }
     Ok(sweep)
 }

@@ -14,6 +14,7 @@ pub mod optim;
 pub mod progress;
 pub mod recipes;
 pub mod run_folder;
+pub mod scaler;
 pub mod schedule;
 pub mod scoring;
 pub mod settings;

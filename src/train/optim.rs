@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::native::{AdamStep, SgdStep, clear_gradients, fused_adam_step, fused_sgd_step};
+use crate::native::{self, AdamStep, SgdStep, clear_gradients, fused_adam_step, fused_sgd_step};
 use crate::{Error, Result};
 
 pub use config::{OptimizerConfig, OptimizerKind};
@@ -150,6 +150,20 @@ impl Optimizer {
             step_group(&config, group, rates.lr * share)?;
         }
         Ok(())
+    }
+
+    /// Multiplies all gradients by `inverse`; whether all of them are finite.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn unscale(&self, inverse: f64) -> Result<bool> {
+        let grads: Vec<Tensor> =
+            self.with_gradient().into_iter().map(|(_, gradient)| gradient).collect();
+        let Some(first) = grads.first() else { return Ok(true) };
+        let number = |value: f64| Tensor::full([1], value, (Kind::Float, first.device()));
+        let found = number(0.0);
+        native::unscale(&grads.iter().collect::<Vec<_>>(), &found, &number(inverse))?;
+        Ok(found.double_value(&[0]) == 0.0)
     }
 
     /// Scales all gradients so that their norm taken together is at most `max`, and returns the

@@ -11,6 +11,7 @@ use super::front::{Front, pieces};
 use super::hardest;
 use super::log::RunLog;
 use super::objective::Objective;
+use super::scaler::LossScaler;
 use super::scoring::{Labelled, score};
 use super::settings::{BnMode, TripletSettings};
 use crate::Result;
@@ -142,7 +143,13 @@ impl Task for TripletTask<'_> {
     /// a graph, the loss gives each embedding its gradient, and each piece is embedded again to take
     /// that gradient down: the same gradient for the memory of one piece (Gao et al., "Scaling deep
     /// contrastive learning batch size under memory limited setup", 2021).
-    fn step(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Step> {
+    fn step(
+        &mut self,
+        epoch: usize,
+        index: usize,
+        batch: &[usize],
+        scaler: &LossScaler,
+    ) -> Result<Step> {
         let seed = mix(self.seed, epoch as u64, index as u64);
         let (first, maps) = self.front.views(batch, seed)?;
         let labels: Vec<i64> = batch.iter().map(|&i| self.parts.labels[i] as i64).collect();
@@ -150,7 +157,7 @@ impl Task for TripletTask<'_> {
         if batch.len() <= self.piece {
             let embeddings = self.backbone.embed_from(first, &maps, self.mode);
             let (output, measures) = self.objective.loss(&embeddings, &labels, seed);
-            output.loss.backward();
+            scaler.backward(&output.loss);
             return Ok(Step { loss: output.loss, measures });
         }
         let embed = |(start, length): (i64, i64)| {
@@ -161,7 +168,7 @@ impl Task for TripletTask<'_> {
         let parts: Vec<_> = tch::no_grad(|| pieces(batch.len(), self.piece).map(embed).collect());
         let embeddings = Tensor::f_cat(&parts, 0)?.set_requires_grad(true);
         let (output, measures) = self.objective.loss(&embeddings, &labels, seed);
-        output.loss.backward();
+        scaler.backward(&output.loss);
         let gradient = embeddings.grad();
         for (start, length) in pieces(batch.len(), self.piece) {
             let down = embed((start, length)) * gradient.narrow(0, start, length);

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 use super::fit::{Scores, Step, Task};
 use super::front::Front;
 use super::log::RunLog;
+use super::scaler::LossScaler;
 use super::scoring::same_curve;
 use super::triplet::mix;
 use crate::Result;
@@ -146,7 +147,13 @@ impl Task for TupleTask<'_> {
         std::mem::take(&mut self.notes)
     }
 
-    fn step(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Step> {
+    fn step(
+        &mut self,
+        epoch: usize,
+        index: usize,
+        batch: &[usize],
+        scaler: &LossScaler,
+    ) -> Result<Step> {
         let seed = mix(self.seed, epoch as u64, index as u64);
         let (first, maps) = self.front.views(batch, seed)?;
         let vectors = self.net.vectors(first, &maps, self.mode, Mode::TRAIN)?;
@@ -202,7 +209,7 @@ impl Task for TupleTask<'_> {
                 (output, measures)
             }
         };
-        output.loss.backward();
+        scaler.backward(&output.loss);
         Ok(Step { loss: output.loss, measures })
     }
 

@@ -7,6 +7,7 @@ use super::*;
 use crate::train::fit::{Scores, Step};
 use crate::train::log::RunLog;
 use crate::train::optim::{OptimizerConfig, OptimizerKind};
+use crate::train::scaler::LossScaler;
 
 /// `0.5 sum(curvature w^2)`, plus what the step number adds.
 struct Bowl {
@@ -41,7 +42,13 @@ impl Task for Bowl {
         Ok((0..self.per_epoch).map(|index| vec![100 * epoch + index]).collect())
     }
 
-    fn step(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Step> {
+    fn step(
+        &mut self,
+        epoch: usize,
+        index: usize,
+        batch: &[usize],
+        _: &LossScaler,
+    ) -> Result<Step> {
         let loss = (&self.curvature * self.weight.square()).sum(Kind::Float) * 0.5;
         let loss = loss + (self.extra)(self.seen.len());
         loss.backward();
@@ -59,7 +66,7 @@ impl Task for Bowl {
 }
 
 fn range(from: f64, to: f64, steps: usize) -> RangeTest {
-    RangeTest { from, to, steps, clip: None }
+    RangeTest { from, to, steps, clip: None, scale_loss: false }
 }
 
 fn numbers(value: &Value) -> Vec<f64> {

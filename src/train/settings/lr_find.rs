@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TripletSettings;
 use crate::Result;
+use crate::device::Precision;
 use crate::train::lr_find::RangeTest;
 
 /// Everything `lr-find` can be told.
@@ -30,7 +31,8 @@ impl LrFindSettings {
     /// The range test they ask for.
     pub fn test(&self) -> RangeTest {
         let clip = self.triplet.schedule.clip_grad_norm;
-        RangeTest { from: self.from, to: self.to, steps: self.steps, clip }
+        let scale_loss = self.triplet.tuning.precision == Precision::F16;
+        RangeTest { from: self.from, to: self.to, steps: self.steps, clip, scale_loss }
     }
 
     /// Checks every number before any work starts.

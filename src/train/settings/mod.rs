@@ -128,6 +128,7 @@ impl ScheduleSettings {
             schedule: self.schedule,
             cycle: self.cycle,
             clip: self.clip_grad_norm,
+            scale_loss: false,
             patience,
             keep_last: true,
             report_every: 1,

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::{BnMode, demand, switch, whole};
 use crate::Result;
 use crate::data::augment::Augment;
+use crate::device::Precision;
+use crate::train::fit::Plan;
 
 /// Which parts of a trunk train, how fast, and on which views of the pictures.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
@@ -38,6 +40,11 @@ pub struct TuningSettings {
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bn: Option<BnMode>,
+    /// What the trunk computes in while it trains; weights, gradients, distances and losses are float32
+    /// in any case
+    #[arg(long, value_enum, default_value_t = Precision::Auto)]
+    #[serde(default)]
+    pub precision: Precision,
     /// Mirror training pictures at random
     #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set, value_parser = switch())]
     pub flip: bool,
@@ -59,6 +66,7 @@ impl Default for TuningSettings {
             cache_memory: 2048,
             cache_disk: 8192,
             bn: None,
+            precision: Precision::Auto,
             flip: true,
             crop: true,
             jitter: true,
@@ -70,6 +78,11 @@ impl TuningSettings {
     /// The augmentation these settings ask for.
     pub fn augment(&self) -> Augment {
         Augment { flip: self.flip, crop: self.crop, jitter: self.jitter }
+    }
+
+    /// The plan with a scaled loss where the precision needs it.
+    pub fn scaled(&self, plan: Plan) -> Plan {
+        Plan { scale_loss: self.precision == Precision::F16, ..plan }
     }
 
     pub(super) fn check(&self) -> Result<()> {

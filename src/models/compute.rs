@@ -1,0 +1,105 @@
+//! In which numbers and in which layout a network computes.
+
+use tch::{Device, Tensor};
+
+use crate::Result;
+use crate::native::{self, Half};
+
+/// How a network computes; the default is float32 in PyTorch's own layout.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compute {
+    half: Option<Half>,
+    channels_last: bool,
+}
+
+impl Compute {
+    /// Convolutions and matrix products in 16 bits (`None`: float32), maps with the channels of a
+    /// pixel side by side.
+    pub fn fast(half: Option<Half>) -> Self {
+        Self { half, channels_last: true }
+    }
+
+    /// The 16-bit kind, where there is one.
+    pub fn half(self) -> Option<Half> {
+        self.half
+    }
+
+    /// Lays out weights as this way of computing wants them; their values do not change.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn prepare(self, params: &[&Tensor]) -> Result<()> {
+        if self.channels_last { native::set_channels_last(params) } else { Ok(()) }
+    }
+
+    /// A map laid out likewise.
+    pub fn lay_out(self, map: &Tensor) -> Tensor {
+        match self.channels_last {
+            // Only a lack of memory can fail here, and the next layer would report it.
+            true => native::channels_last(map).unwrap_or_else(|_| map.shallow_clone()),
+            false => map.shallow_clone(),
+        }
+    }
+
+    /// Runs a part of the network in these numbers.
+    pub fn run<T>(self, device: Device, body: impl FnOnce() -> T) -> T {
+        match self.half {
+            None => body(),
+            Some(kind) => native::with_autocast(device, kind, body),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::{Architecture, Backbone, Mode};
+    use tch::Kind;
+
+    fn pictures() -> Tensor {
+        let values = Tensor::arange(2 * 3 * 96 * 96, (Kind::Float, Device::Cpu));
+        ((values * 0.37).sin() * 0.5 + 0.5).view([2, 3, 96, 96])
+    }
+
+    /// The layout changes nothing but the order of sums; 16 bits change the third digit.
+    #[test]
+    fn every_way_of_computing_gives_the_same_embedding() {
+        tch::manual_seed(5);
+        let mut trunk = Backbone::new(Architecture::OpenFace, Device::Cpu);
+        let plain = trunk.embed(&pictures(), Mode::EVAL);
+        for (half, bound) in
+            [(None, 1e-5), (Some(Half::BFloat16), 0.05), (Some(Half::Float16), 0.01)]
+        {
+            trunk.set_compute(Compute::fast(half)).unwrap();
+            let other = trunk.embed(&pictures(), Mode::EVAL);
+            assert_eq!(other.kind(), Kind::Float);
+            let apart = (&plain - other).abs().max().double_value(&[]);
+            assert!(apart < bound, "{half:?}: {apart}");
+            assert!(half.is_none() || apart > 0.0, "{half:?} did not take place");
+        }
+    }
+
+    /// Weights stay float32 and get float32 gradients near those of float32.
+    #[test]
+    fn gradients_come_back_in_float32() {
+        let gradient = |compute: Option<Compute>| {
+            tch::manual_seed(5);
+            let mut trunk = Backbone::new(Architecture::OpenFace, Device::Cpu);
+            if let Some(compute) = compute {
+                trunk.set_compute(compute).unwrap();
+            }
+            let embedding = trunk.embed(&pictures(), Mode::EVAL);
+            embedding.select(1, 0).sum(Kind::Float).backward();
+            let (_, last) = trunk.params.trainable().pop().unwrap();
+            let (_, first) = trunk.params.trainable().swap_remove(0);
+            [first.grad(), last.grad()]
+        };
+        let plain = gradient(None);
+        let half = gradient(Some(Compute::fast(Some(Half::BFloat16))));
+        for (plain, half) in plain.iter().zip(&half) {
+            assert_eq!(half.kind(), Kind::Float);
+            let apart = (plain - half).norm() / plain.norm();
+            assert!(apart.double_value(&[]) < 0.2, "{apart:?}");
+        }
+    }
+}
