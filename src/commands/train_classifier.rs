@@ -7,6 +7,7 @@ use tch::Tensor;
 
 use super::Context;
 use super::dataset::{self, Dataset};
+use super::framing;
 use super::output::{count, line, percent, quoted};
 use super::strangers::embed_strangers;
 use super::trunk::{Bare, Built};
@@ -61,6 +62,7 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
         data: data.card.clone(),
         settings: super::settings_json(&settings)?,
         metrics: Default::default(),
+        framing: Some(framing::measure(context, &data)?),
         ..trunk.card
     };
     let from = Features {
@@ -167,6 +169,7 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
         settings: serde_json::Value::Null,
         metrics: Default::default(),
         calibration: None,
+        framing: None,
         pair: None,
         gallery: Vec::new(),
     };

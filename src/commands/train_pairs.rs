@@ -151,6 +151,7 @@ pub(super) fn card(
         settings,
         metrics: Default::default(),
         calibration: None,
+        framing: None,
         pair: Some(PairCard { head: net.kind(), threshold: None, probability: None }),
         gallery: Vec::new(),
     }

@@ -143,6 +143,7 @@ fn card(
         settings: super::settings_json(settings)?,
         metrics: Default::default(),
         calibration: None,
+        framing: None,
         pair: None,
         gallery: Vec::new(),
     })
