@@ -8,9 +8,9 @@ use super::{Crop, Face};
 
 /// The share of the training pictures that must show a face for them to have a framing.
 const ENOUGH: f64 = 0.5;
-/// The tolerance is this much less than the overlap that all but [`STRAYS`] of the training pictures
-/// reach ...
-const SLACK: f64 = 0.9;
+/// The tolerance is this share of the overlap that all but [`STRAYS`] of the training pictures reach
+/// ...
+const SLACK: f64 = 0.8;
 const STRAYS: f64 = 0.02;
 /// ... but between these: below the first hardly a photo is a photo, above the second hardly a crop
 /// is a crop.
