@@ -206,6 +206,16 @@ fn drawings_have_the_size_of_their_photos() {
     }
     let said = fail(folder, &["classify", "faces", "--draw", "all.png"]);
     assert!(said.contains("--draw all.png") && said.contains("folder"), "{said}");
+    // A drawing never takes the place of its photo.
+    for flags in [
+        ["classify", "row.png", "--draw", "row.png"],
+        ["classify", "faces", "--draw", "faces"],
+        ["detect", "faces", "--draw", "faces"],
+    ] {
+        let said = fail(folder, &flags);
+        assert!(said.contains("--draw: the drawing would replace the photo"), "{said}");
+    }
+    assert_eq!(picture::decode(&folder.join("row.png")).unwrap(), row);
     let said = fail(folder, &["classify", "row.png", "--threshold", "0.5,0.5"]);
     assert!(said.contains("--threshold"), "{said}");
 }

@@ -14,7 +14,7 @@ use crate::figures::{self, save_png};
 use crate::recognise::recogniser::BATCH;
 use crate::recognise::{ModelKind, Recogniser, View, Viewer, model_file};
 use crate::train::settings::percentage;
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 /// From so many pictures on there is a progress bar.
 const MANY: usize = 64;
@@ -52,7 +52,7 @@ pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode>
             });
             waiting.push(seen);
             // As many faces together as the trunk takes, and no more pictures to draw on than fit.
-            if faces >= BATCH || pixels >= photos::PIXELS {
+            if faces.max(waiting.len()) >= BATCH || pixels >= photos::PIXELS {
                 job.answer(std::mem::take(&mut waiting))?;
                 (faces, pixels) = (0, 0);
             }
@@ -66,21 +66,22 @@ pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode>
 /// Where the drawings of all `files` go.
 ///
 /// # Errors
-/// One PNG for several pictures.
+/// One PNG for several pictures, or a place where one of the pictures lies.
 fn drawings(flags: &cli::Classify, files: &[PathBuf]) -> Result<Option<Vec<PathBuf>>> {
     let Some(out) = &flags.draw else { return Ok(None) };
     let is_png = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
     let is_one = matches!(&flags.inputs[..], [only] if !only.is_dir());
-    if is_png && !out.is_dir() {
-        if is_one {
-            return Ok(Some(vec![out.clone()]));
+    let names = match is_png && !out.is_dir() {
+        false => photos::drawn_names(out, &flags.inputs, files),
+        true if is_one => vec![out.clone()],
+        true => {
+            let out = out.display();
+            let text = format!("--draw {out}: is one picture; name a folder for those of several");
+            return Err(Error::Config(text));
         }
-        let out = out.display();
-        let text = format!("--draw {out}: is one picture; name a folder for those of several");
-        return Err(Error::Config(text));
-    }
-    files::create_folder(out)?;
-    Ok(Some(photos::drawn_names(out, &flags.inputs, files)))
+    };
+    photos::keep_photos(&names, files)?;
+    Ok(Some(names))
 }
 
 /// A picture that waits for its faces' names.

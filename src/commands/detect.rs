@@ -23,7 +23,8 @@ pub fn run(context: &Context, flags: &cli::Detect) -> anyhow::Result<ExitCode> {
     let (files, mut failed) = classify::collect(&flags.inputs, &context.say);
     let names =
         flags.draw.as_deref().map(|folder| photos::drawn_names(folder, &flags.inputs, &files));
-    if let Some(folder) = &flags.draw {
+    if let (Some(folder), Some(names)) = (&flags.draw, &names) {
+        photos::keep_photos(names, &files)?;
         files::create_folder(folder)?;
     }
     let mut table = Vec::new();

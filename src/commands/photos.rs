@@ -123,6 +123,25 @@ pub fn drawn_names(folder: &Path, inputs: &[PathBuf], files: &[PathBuf]) -> Vec<
     files.iter().map(name).collect()
 }
 
+/// Refuses to draw over the photos themselves.
+///
+/// # Errors
+/// Names the first photo that a drawing would replace.
+pub fn keep_photos(drawings: &[PathBuf], files: &[PathBuf]) -> Result<()> {
+    let there = |path: &PathBuf| path.canonicalize().ok();
+    let photos: HashSet<PathBuf> = files.iter().filter_map(there).collect();
+    match drawings.iter().find(|path| there(path).is_some_and(|path| photos.contains(&path))) {
+        None => Ok(()),
+        Some(path) => {
+            let text = format!(
+                "--draw: the drawing would replace the photo {}; name another place",
+                path.display()
+            );
+            Err(Error::Config(text))
+        }
+    }
+}
+
 /// How many of the first photos make a batch; at least one.
 fn batch_of(paths: &[PathBuf]) -> usize {
     let mut pixels = 0;
