@@ -8,7 +8,7 @@ use super::{Crop, Face};
 
 /// The share of the training pictures that must show a face for them to have a framing.
 const ENOUGH: f64 = 0.5;
-/// The tolerance is this share of the overlap that all but [`STRAYS`] of the training pictures reach
+/// The tolerance is this share of the [`cover`] that all but [`STRAYS`] of the training pictures reach
 /// ...
 const SLACK: f64 = 0.8;
 const STRAYS: f64 = 0.02;
@@ -26,14 +26,14 @@ pub enum Framing {
     Face {
         /// The median places of the five landmarks, in shares of the picture's central square.
         landmarks: [[f64; 2]; 5],
-        /// A picture whose [`overlap`] is at least this is such a crop itself.
+        /// A picture whose [`cover`] is at least this is such a crop itself.
         tolerance: f64,
     },
 }
 
 impl Framing {
     /// The tolerance where training pictures could not be asked.
-    pub const TOLERANCE: f64 = TOLERANCES.0;
+    pub const TOLERANCE: f64 = 0.5;
 
     /// Of training pictures: width and height, and the largest face where one was found.
     pub fn measure(pictures: &[((u32, u32), Option<Face>)]) -> Self {
@@ -48,22 +48,21 @@ impl Framing {
             [0, 1].map(|axis| quantile(placed.iter().map(|places| places[point][axis]), 0.5))
         });
         let crop = Crop::at(&landmarks, 1);
-        let overlaps = faces.iter().map(|(size, face)| overlap(&crop, *size, face));
+        let covers = faces.iter().map(|(size, face)| cover(&crop, *size, face));
         let (least, most) = TOLERANCES;
-        let tolerance = (SLACK * quantile(overlaps, STRAYS)).clamp(least, most);
+        let tolerance = (SLACK * quantile(covers, STRAYS)).clamp(least, most);
         Self::Face { landmarks, tolerance }
     }
 }
 
-/// How much of a picture's central square and of what `crop` would cut out for its face is the
-/// same: their intersection over their union, in [0, 1].
-pub fn overlap(crop: &Crop, size: (u32, u32), face: &Face) -> f64 {
+/// How much of a picture's central square `crop` would show of it for that face, in [0, 1]: all of a
+/// picture that the face fills, little of a photo.
+pub fn cover(crop: &Crop, size: (u32, u32), face: &Face) -> f64 {
     let Some([x1, y1, x2, y2]) = crop.region(face) else { return 0.0 };
     let ([left, top], side) = central_square(size);
     let wide = (x2.min(left + side) - x1.max(left)).max(0.0);
     let high = (y2.min(top + side) - y1.max(top)).max(0.0);
-    let common = wide * high;
-    let share = common / (side * side + (x2 - x1) * (y2 - y1) - common);
+    let share = wide * high / (side * side);
     if share.is_finite() { share } else { 0.0 }
 }
 
@@ -142,23 +141,23 @@ mod tests {
     }
 
     #[test]
-    fn overlap_is_intersection_over_union() {
+    fn the_cover_is_the_share_of_the_square_that_is_kept() {
         let framing = Framing::measure(&[((100, 100), Some(face(1.0, [0.0; 2])))]);
         let crop = Crop::at(&landmarks(framing), 96);
         for (size, scale, shift, wanted) in [
             ((100, 100), 1.0, [0.0, 0.0], 1.0),
             ((160, 100), 1.0, [30.0, 0.0], 1.0),
             ((100, 100), 0.5, [0.0, 0.0], 0.25),
-            ((100, 100), 2.0, [0.0, 0.0], 0.25),
-            ((100, 100), 1.0, [50.0, 0.0], 1.0 / 3.0),
+            ((100, 100), 2.0, [10.0, 0.0], 1.0),
+            ((100, 100), 1.0, [50.0, 0.0], 0.5),
             ((100, 100), 0.5, [0.0, 500.0], 0.0),
         ] {
-            let found = overlap(&crop, size, &face(scale, shift));
+            let found = cover(&crop, size, &face(scale, shift));
             assert!((found - wanted).abs() < 1e-4, "{size:?} {scale} {shift:?}: {found}");
         }
         let point = Face { landmarks: [[3.0; 2]; 5], ..face(1.0, [0.0; 2]) };
-        assert_eq!(overlap(&crop, (100, 100), &point), 0.0);
-        assert_eq!(overlap(&crop, (0, 0), &face(1.0, [0.0; 2])), 0.0);
+        assert_eq!(cover(&crop, (100, 100), &point), 0.0);
+        assert_eq!(cover(&crop, (0, 0), &face(1.0, [0.0; 2])), 0.0);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tch::Device;
 use super::ModelCard;
 use crate::Result;
 use crate::data::picture;
-use crate::detect::framing::overlap;
+use crate::detect::framing::cover;
 use crate::detect::{CloseUp, Crop, Detector, Face, Framing, Options, Template};
 use crate::models::Architecture;
 
@@ -51,7 +51,7 @@ pub struct Viewer {
 struct Search {
     detector: Detector,
     crop: Crop,
-    /// Pictures may be crops: the second search, and the overlap from which on they are.
+    /// Pictures may be crops: the second search, and the cover from which on they are.
     auto: Option<(CloseUp, f64)>,
 }
 
@@ -117,7 +117,7 @@ impl Viewer {
         let mut is_crop = vec![false; pictures.len()];
         if let Some((close_up, tolerance)) = auto {
             let fills = |picture: &RgbImage, face: &Face| {
-                overlap(crop, picture.dimensions(), face) >= *tolerance
+                cover(crop, picture.dimensions(), face) >= *tolerance
             };
             let missed: Vec<usize> =
                 (0..pictures.len()).filter(|&index| found[index].is_empty()).collect();
