@@ -14,6 +14,7 @@ use crate::detect::{MinFace, Template};
 use crate::device::DeviceChoice;
 use crate::export::{Batch, Format};
 use crate::models::Architecture;
+use crate::recognise::FaceSearch;
 use crate::train::recipes;
 use crate::train::settings::{ClassifierSettings, LrFindSettings, PairSettings, TripletSettings};
 use crate::{Error, Result};
@@ -136,9 +137,19 @@ pub struct Classify {
     /// Name a face only from this probability on, in percent [default: the model's own]
     #[arg(long, value_name = "PERCENT")]
     pub unknown: Option<f64>,
-    /// One JSON object a line on stdout
+    /// One JSON object a picture on stdout, with every face
     #[arg(long)]
     pub json: bool,
+    /// When to search for faces: auto takes a picture as it is where its face fills it as the
+    /// model's training pictures are filled, and cuts the faces out of all others
+    #[arg(long, value_enum, value_name = "auto|always|never", default_value = "auto")]
+    pub detect: FaceSearch,
+    /// Draw boxes, names and probabilities: a PNG of one picture, or a folder of those of several
+    #[arg(long, value_name = "PNG|DIR")]
+    pub draw: Option<PathBuf>,
+    /// The search.
+    #[command(flatten)]
+    pub search: Search,
 }
 
 /// How faces are searched for (MTCNN).
