@@ -80,7 +80,7 @@ pub fn look(
 }
 
 /// How many of the first photos make a batch; at least one.
-fn batch_of(paths: &[PathBuf]) -> usize {
+pub fn batch_of(paths: &[PathBuf]) -> usize {
     let mut pixels = 0;
     let fits = |path: &&PathBuf| {
         pixels += size(path);
