@@ -2,6 +2,9 @@
 
 use super::{Finding, Kind};
 
+/// A pair is the least that every identity should have, so no median below it is a yardstick.
+const LEAST: f64 = 2.0;
+
 /// The middle of the numbers of pictures, and their ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sizes {
@@ -32,7 +35,7 @@ pub fn findings(identities: &[String], counts: &[usize], times: f64) -> Vec<Find
     let finding = |(name, &count): (&String, &usize)| {
         let kind = match count as f64 {
             _ if count < 2 => Kind::Lonely,
-            many if many > times * median => Kind::Many,
+            many if many > times * median.max(LEAST) => Kind::Many,
             few if few * times < median => Kind::Few,
             _ => return None,
         };
@@ -60,6 +63,8 @@ mod tests {
         let wanted =
             [("a", Kind::Lonely), ("b", Kind::Lonely), ("c", Kind::Few), ("g", Kind::Many)];
         assert_eq!(found, wanted);
+        // Where one picture is usual, six are not yet many.
+        assert!(findings(&names, &[1, 1, 1, 1, 6], 3.0).iter().all(|f| f.kind == Kind::Lonely));
     }
 
     #[test]

@@ -27,7 +27,7 @@ const AROUND: f32 = 1.3;
 /// ... is cut out where it is smaller than this share of the picture; else that is a crop already.
 const LOOSE: f32 = 0.8;
 /// A second face counts where its box is at least this share of the first one's.
-const RIVAL: f32 = 0.5;
+const RIVAL: f32 = 0.7;
 
 /// What an audit looks with.
 pub struct Eyes<'a> {
