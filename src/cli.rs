@@ -275,7 +275,8 @@ pub struct Audit {
     /// The trunk that judges names.
     #[command(flatten)]
     pub trunk: TrunkChoice,
-    /// Doubt a name from this margin on: the distance to its own identity less the one to another
+    /// Take a name for wrong from this margin on: the distance to its own identity less the one to
+    /// the nearest other; raise it for thousands of identities
     #[arg(long, value_name = "DISTANCE", default_value_t = mislabels::MISLABEL)]
     pub margin: f64,
     /// Search no faces: faster by about 20 ms a picture

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::mislabels::Judgement;
 use super::{Facts, Finding, Kind, Picture, finding};
 use crate::data::{Part, near_duplicates};
 
@@ -26,14 +27,18 @@ pub fn pairs(facts: &[Facts], step: &(dyn Fn() + Sync)) -> Vec<(usize, usize)> {
 /// Says which pictures are one photo; `pairs` are from [`pairs`].
 ///
 /// Of photos under several names, or in several parts, every direct pair that crosses the border
-/// tells of one picture: the one that is not in the majority, or in validation. Of the others every
-/// picture but the largest of its group is told.
+/// tells of one picture: the one that sits worse among its identity's others (`judgements`, see
+/// [`mislabels::judge`](super::mislabels::judge)), or, where that cannot be judged, the one whose
+/// name is not the majority's; or the one in validation. Of the others every picture but the largest
+/// of its group is told.
 pub fn findings(
     pictures: &[Picture],
     facts: &[Facts],
     identities: &[String],
     pairs: &[(usize, usize)],
+    judgements: &[Option<Judgement>],
 ) -> Vec<Finding> {
+    let margin = |index: usize| Some(judgements.get(index)?.as_ref()?.margin);
     let show = Show { pictures, facts, identities };
     let count = pictures.len().min(facts.len());
     let pairs: Vec<_> = pairs.iter().copied().filter(|&(a, b)| a.max(b) < count).collect();
@@ -43,7 +48,11 @@ pub fn findings(
     for &(a, b) in &pairs {
         let (one, two) = (&pictures[a], &pictures[b]);
         if one.identity != two.identity {
-            let wrong = if one.identity == main[&groups[a]] { (b, a) } else { (a, b) };
+            let first_is_right = match (margin(a), margin(b)) {
+                (Some(first), Some(second)) if first != second => first < second,
+                _ => one.identity == main[&groups[a]],
+            };
+            let wrong = if first_is_right { (b, a) } else { (a, b) };
             if told.insert((Kind::TwoNames, wrong.0)) {
                 found.push(show.pair(Kind::TwoNames, wrong));
             }
@@ -155,9 +164,17 @@ mod tests {
         }
 
         fn findings(&self) -> Vec<(Kind, String, String)> {
+            self.judged(&[])
+        }
+
+        fn judged(&self, margins: &[f64]) -> Vec<(Kind, String, String)> {
             let pairs = pairs(&self.1, &|| ());
             let names = ["ann", "bob", "cy"].map(str::to_owned);
-            let found = findings(&self.0, &self.1, &names, &pairs);
+            let judgement = |&margin| {
+                Some(Judgement { margin, looks_like: 0, own: Vec::new(), other: Vec::new() })
+            };
+            let judgements: Vec<_> = margins.iter().map(judgement).collect();
+            let found = findings(&self.0, &self.1, &names, &pairs, &judgements);
             let short = |f: Finding| (f.kind, f.file.unwrap(), f.other.unwrap());
             found.into_iter().map(short).collect()
         }
@@ -181,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_under_two_names_blame_the_minority() {
+    fn copies_under_two_names_blame_the_stranger_or_the_minority() {
         let set = Set::of(&[
             ("a1", 0, None, photo(1, 100)),
             ("b1", 1, None, photo(1, 100)),
@@ -190,6 +207,9 @@ mod tests {
         let found = set.findings();
         assert_eq!(found[0], wanted(Kind::TwoNames, "a1", "b1"));
         assert_eq!(found[1..], [wanted(Kind::Duplicate, "b2", "b1")]);
+        let found = set.judged(&[-0.2, 0.1, 0.1]);
+        assert_eq!(found[0], wanted(Kind::TwoNames, "b1", "a1"));
+        assert_eq!(found[1], wanted(Kind::TwoNames, "b2", "a1"));
     }
 
     #[test]

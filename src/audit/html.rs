@@ -198,8 +198,8 @@ fn figure(name: &str, words: &str, thumbnails: &BTreeMap<&str, String>) -> Strin
         false => format!("<em>{}</em>", escape(words)),
     };
     let name = escape(name);
-    // A line may break behind every folder.
-    let broken = name.replace('/', "/<wbr>");
+    // A line may break where a name has parts.
+    let broken = name.replace('/', "/<wbr>").replace('_', "_<wbr>").replace('.', "<wbr>.");
     format!("<figure title=\"{name}\">{picture}<figcaption>{broken}{words}</figcaption></figure>")
 }
 

@@ -11,6 +11,7 @@ use crate::cli;
 use crate::data::near_duplicates;
 use crate::detect::{Detector, MinFace, Options};
 use crate::models::Architecture;
+use crate::train::progress::Reporter;
 use crate::{Error, Result};
 
 /// The exit code for findings of high severity.
@@ -88,12 +89,7 @@ fn embedded(choice: &cli::TrunkChoice) -> cli::TrunkChoice {
 }
 
 /// All findings of what was seen.
-fn judge(
-    flags: &cli::Audit,
-    limits: &Limits,
-    scan: &Scan,
-    say: &crate::train::progress::Reporter,
-) -> Result<Report> {
+fn judge(flags: &cli::Audit, limits: &Limits, scan: &Scan, say: &Reporter) -> Result<Report> {
     let (pictures, facts, names) = (&scan.pictures, &scan.facts, &scan.identities);
     let total = pictures.len() as u64;
     let mut findings: Vec<Finding> = scan
@@ -105,14 +101,13 @@ fn judge(
     let bar = say.progress("copies", total, "pictures");
     let pairs = duplicates::pairs(facts, &|| bar.inc(1));
     bar.finish();
-    findings.extend(duplicates::findings(pictures, facts, names, &pairs));
-
     let labels: Vec<_> = pictures.iter().map(|picture| picture.identity).collect();
     let groups = near_duplicates::join(pictures.len(), &pairs);
     let bar = say.progress("names", total, "pictures");
     let step = || bar.inc(1);
     let judgements = mislabels::judge(&scan.embeddings, &labels, &groups, names.len(), &step);
     bar.finish();
+    findings.extend(duplicates::findings(pictures, facts, names, &pairs, &judgements));
     findings.extend(mislabels::findings(&judgements, pictures, names, flags.margin));
     findings.extend(quality::findings(pictures, facts, names, limits));
 

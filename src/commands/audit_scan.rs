@@ -287,3 +287,53 @@ fn rivals(faces: &[Face]) -> usize {
     let largest = faces.iter().map(side).fold(0.0, f32::max);
     faces.iter().filter(|face| side(face) >= RIVAL * largest).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    fn face(bounds: [f32; 4]) -> Face {
+        Face { bounds, probability: 1.0, landmarks: [[0.0; 2]; 5] }
+    }
+
+    /// A picture whose pixels tell their places.
+    fn decoded(width: u32, height: u32) -> Decoded {
+        let whole = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 0]));
+        Decoded { content: Vec::new(), whole, small: None }
+    }
+
+    #[test]
+    fn the_face_is_cut_out_of_a_loose_photo_and_a_crop_stays_whole() {
+        let photo = decoded(200, 100);
+        let cut = seen(&photo, Some(&[face([140.0, 30.0, 170.0, 70.0])]), None).unwrap();
+        // 1.3 times 40 pixels around (155, 50).
+        assert_eq!(cut.dimensions(), (52, 52));
+        assert_eq!(cut.get_pixel(0, 0).0, [129, 24, 0]);
+        let corner = seen(&photo, Some(&[face([-9.0, -9.0, 31.0, 31.0])]), None).unwrap();
+        assert_eq!(corner.get_pixel(0, 0).0, [0, 0, 0]);
+        assert!(seen(&photo, Some(&[face([60.0, 5.0, 140.0, 95.0])]), None).is_none());
+        assert!(seen(&photo, Some(&[]), None).is_none() && seen(&photo, None, None).is_none());
+        let centre = seen(&photo, Some(&[face([140.0, 30.0, 170.0, 70.0])]), Some(60)).unwrap();
+        assert_eq!((centre.dimensions(), centre.get_pixel(0, 0).0), ((60, 60), [70, 20, 0]));
+    }
+
+    #[test]
+    fn a_search_on_a_smaller_copy_is_scaled_back() {
+        let mut photo = decoded(200, 200);
+        photo.small = Some((RgbImage::new(100, 100), 0.5));
+        let cut = seen(&photo, Some(&[face([40.0, 40.0, 60.0, 60.0])]), None).unwrap();
+        assert_eq!((cut.dimensions(), cut.get_pixel(0, 0).0), ((52, 52), [74, 74, 0]));
+    }
+
+    #[test]
+    fn the_middle_counts_and_rivals_are_of_like_size() {
+        let picture = RgbImage::new(200, 200);
+        let faces = [face([0.0, 0.0, 62.0, 62.0]), face([70.0, 70.0, 130.0, 130.0])];
+        assert_eq!(meant(&faces, &picture), Some(&faces[1]));
+        assert_eq!(rivals(&faces), 2);
+        assert_eq!(rivals(&[faces[0], face([70.0, 70.0, 90.0, 90.0])]), 1);
+        assert_eq!(rivals(&[]), 0);
+    }
+}

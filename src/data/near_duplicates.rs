@@ -247,6 +247,21 @@ mod tests {
     }
 
     #[test]
+    fn a_candidate_is_told_by_all_bits_however_early_the_search_stops() {
+        let whole =
+            |a: &Hash, b: &Hash| -> u32 { (0..5).map(|k| (a[k] ^ b[k]).count_ones()).sum() };
+        let zero = Hash::default();
+        for bits in 0..=CANDIDATE_BITS + 2 {
+            for first in [0, 60, 150, 200] {
+                let mut other = Hash::default();
+                (first..first + bits as usize).for_each(|bit| other[bit / 64] |= 1 << (bit % 64));
+                let wanted = Some(whole(&zero, &other)).filter(|&bits| bits <= CANDIDATE_BITS);
+                assert_eq!(candidate(&zero, &other), wanted, "{bits} bits from {first}");
+            }
+        }
+    }
+
+    #[test]
     fn copies_of_a_photo_are_recognised() {
         let photo = scene(1);
         let mut jpeg = Cursor::new(Vec::new());
