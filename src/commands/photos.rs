@@ -143,7 +143,7 @@ pub fn keep_photos(drawings: &[PathBuf], files: &[PathBuf]) -> Result<()> {
 }
 
 /// How many of the first photos make a batch; at least one.
-fn batch_of(paths: &[PathBuf]) -> usize {
+pub fn batch_of(paths: &[PathBuf]) -> usize {
     let mut pixels = 0;
     let fits = |path: &&PathBuf| {
         pixels += size(path);
