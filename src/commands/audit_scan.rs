@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
 
 use image::{RgbImage, imageops};
 use rayon::prelude::*;
 
 use super::output::count;
-use super::photos::batch_of;
+use super::photos;
 use crate::audit::{Facts, Picture};
 use crate::data::picture;
 use crate::data::split_file::read_parts;
@@ -202,44 +201,26 @@ pub fn look(eyes: &Eyes, files: Files, say: &Reporter) -> anyhow::Result<Scan> {
     let bar = say.progress("pictures", paths.len() as u64, "pictures");
     let search = eyes.detector.is_some();
     let mut reasons = BTreeMap::new();
-    std::thread::scope(|scope| {
-        // Nobody waits in the channel: one batch is looked at, one is decoded.
-        let (sender, receiver) = sync_channel::<Vec<Result<Decoded>>>(0);
-        let paths = &paths;
-        scope.spawn(move || {
-            let mut rest = paths.as_slice();
-            while !rest.is_empty() {
-                let (batch, others) = rest.split_at(batch_of(rest));
-                rest = others;
-                let decoded = batch.par_iter().map(|path| Decoded::of(path, search)).collect();
-                if sender.send(decoded).is_err() {
-                    return; // the other side stopped early
+    let mut done = 0;
+    let read = |path: &Path| Decoded::of(path, search);
+    photos::stream(&paths, Some(&bar), read, |_, batch| {
+        let mut pictures = Vec::new();
+        for (index, decoded) in (done..).zip(batch) {
+            done = index + 1;
+            match decoded {
+                Ok(decoded) => {
+                    scan.pictures.push(places[index].clone());
+                    pictures.push(decoded);
                 }
+                Err(Error::Picture { reason, .. }) => drop(reasons.insert(index, reason)),
+                Err(Error::Io { source, .. }) => drop(reasons.insert(index, source.to_string())),
+                Err(other) => return Err(other.into()),
             }
-        });
-        let mut done = 0;
-        for batch in receiver {
-            bar.inc(batch.len() as u64);
-            let mut pictures = Vec::new();
-            for (index, decoded) in (done..).zip(batch) {
-                done = index + 1;
-                match decoded {
-                    Ok(decoded) => {
-                        scan.pictures.push(places[index].clone());
-                        pictures.push(decoded);
-                    }
-                    Err(Error::Picture { reason, .. }) => drop(reasons.insert(index, reason)),
-                    Err(Error::Io { source, .. }) => {
-                        drop(reasons.insert(index, source.to_string()))
-                    }
-                    Err(other) => return Err(other.into()),
-                }
-            }
-            let (facts, rows) = eyes.measure(&pictures)?;
-            scan.facts.extend(facts);
-            values.extend(rows);
         }
-        Ok::<(), anyhow::Error>(())
+        let (facts, rows) = eyes.measure(&pictures)?;
+        scan.facts.extend(facts);
+        values.extend(rows);
+        Ok(())
     })?;
     bar.finish();
     let broken = reasons.into_iter().map(|(index, reason)| (places[index].clone(), reason));

@@ -38,7 +38,7 @@ pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode>
     let bar =
         (files.len() > MANY).then(|| context.say.progress("faces", files.len() as u64, "pictures"));
     let (mut waiting, mut faces, mut pixels) = (Vec::new(), 0, 0);
-    photos::decode(&files, bar.as_ref(), |paths, decoded| {
+    photos::stream(&files, bar.as_ref(), picture::decode, |paths, decoded| {
         let pictures: Vec<&RgbImage> = decoded.iter().flatten().collect();
         let mut views = viewer.view(&pictures)?.into_iter();
         for (path, outcome) in paths.iter().zip(decoded) {

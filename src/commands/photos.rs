@@ -60,7 +60,7 @@ pub fn look(
     bar: Option<&Progress>,
     mut each: impl FnMut(&[PathBuf], Vec<Outcome>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    decode(paths, bar, |batch, decoded| {
+    stream(paths, bar, picture::decode, |batch, decoded: Vec<Result<RgbImage>>| {
         let pictures: Vec<&RgbImage> = decoded.iter().flatten().collect();
         let mut faces = detector.detect(&pictures)?.into_iter();
         let outcome = |decoded: Result<RgbImage>| {
@@ -70,24 +70,25 @@ pub fn look(
     })
 }
 
-/// Decodes `paths` in order; `each` receives a batch of photos while the next one is decoded.
+/// Reads `paths` in order with `read`; `each` receives a batch while the next one is read.
 ///
 /// # Errors
-/// What `each` raises; a file that cannot be decoded is not an error here.
-pub fn decode(
+/// What `each` raises; a file that cannot be read is not an error here.
+pub fn stream<T: Send>(
     paths: &[PathBuf],
     bar: Option<&Progress>,
-    mut each: impl FnMut(&[PathBuf], Vec<Result<RgbImage>>) -> anyhow::Result<()>,
+    read: impl Fn(&Path) -> Result<T> + Sync + Send,
+    mut each: impl FnMut(&[PathBuf], Vec<Result<T>>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     std::thread::scope(|scope| {
         // Nobody waits in the channel: one batch is looked at, one is decoded.
-        let (sender, receiver) = sync_channel::<(&[PathBuf], Vec<Result<RgbImage>>)>(0);
+        let (sender, receiver) = sync_channel::<(&[PathBuf], Vec<Result<T>>)>(0);
         scope.spawn(move || {
             let mut rest = paths;
             while !rest.is_empty() {
                 let (batch, others) = rest.split_at(batch_of(rest));
                 rest = others;
-                let pictures = batch.par_iter().map(|path| picture::decode(path)).collect();
+                let pictures = batch.par_iter().map(|path| read(path)).collect();
                 if sender.send((batch, pictures)).is_err() {
                     return; // the other side stopped early
                 }
@@ -143,7 +144,7 @@ pub fn keep_photos(drawings: &[PathBuf], files: &[PathBuf]) -> Result<()> {
 }
 
 /// How many of the first photos make a batch; at least one.
-pub fn batch_of(paths: &[PathBuf]) -> usize {
+fn batch_of(paths: &[PathBuf]) -> usize {
     let mut pixels = 0;
     let fits = |path: &&PathBuf| {
         pixels += size(path);

@@ -132,6 +132,16 @@ impl Crop {
         let (x, y) = (x + 0.5, y + 0.5);
         Some([x - wide, y - high, x + wide, y + high])
     }
+
+    /// The share of [`Crop::region`] that lies outside a picture of `size`, where the picture's edge
+    /// is repeated, in [0, 1].
+    pub fn outside(&self, (width, height): (u32, u32), face: &Face) -> f64 {
+        let Some([x1, y1, x2, y2]) = self.region(face) else { return 1.0 };
+        let wide = (x2.min(width.into()) - x1.max(0.0)).max(0.0);
+        let high = (y2.min(height.into()) - y1.max(0.0)).max(0.0);
+        let all = (x2 - x1) * (y2 - y1);
+        if all > 0.0 { 1.0 - wide * high / all } else { 1.0 }
+    }
 }
 
 /// From a crop with the landmarks at these places to the face's picture.
@@ -270,6 +280,20 @@ mod tests {
         let found = Similarity::between(&CELEBA, &points).unwrap();
         assert!(CELEBA.iter().all(|&point| near(found.apply(point), known.apply(point))));
         assert!((found.scale() - 1.3).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_lies_outside_the_picture_is_told() {
+        // The margin doubles the box: 40 pixels around the middle of a side, half of them outside.
+        let crop = Crop::new(Template::Facenet, Some(160), 80.0).unwrap();
+        let face = |x: f32| Face {
+            bounds: [x - 10.0, 40.0, x + 10.0, 60.0],
+            probability: 1.0,
+            landmarks: [[0.0; 2]; 5],
+        };
+        for (x, wanted) in [(50.0, 0.0), (0.0, 0.5), (10.0, 0.25), (-90.0, 1.0)] {
+            assert_eq!(crop.outside((100, 100), &face(x)), wanted, "{x}");
+        }
     }
 
     #[test]
