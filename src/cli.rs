@@ -9,11 +9,13 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::audit::mislabels;
 use crate::data::strip_folder::CutLayout;
 use crate::detect::{MinFace, Template};
 use crate::device::DeviceChoice;
 use crate::export::{Batch, Format};
 use crate::models::Architecture;
+use crate::recognise::FaceSearch;
 use crate::train::recipes;
 use crate::train::settings::{ClassifierSettings, LrFindSettings, PairSettings, TripletSettings};
 use crate::{Error, Result};
@@ -72,6 +74,8 @@ pub enum Command {
     Evaluate(Evaluate),
     /// Tell whether two pictures show one person: exit code 0 for the same, 1 for two, 2 for an error
     Verify(VerifyFaces),
+    /// Look for what is wrong with a data set: broken files, copies, wrong names, poor pictures
+    Audit(Box<Audit>),
     /// Draw the embeddings of a folder as a t-SNE scatter plot
     Tsne(Tsne),
     /// Write the embeddings of pictures to a file
@@ -136,9 +140,19 @@ pub struct Classify {
     /// Name a face only from this probability on, in percent [default: the model's own]
     #[arg(long, value_name = "PERCENT")]
     pub unknown: Option<f64>,
-    /// One JSON object a line on stdout
+    /// One JSON object a picture on stdout, with every face
     #[arg(long)]
     pub json: bool,
+    /// When to search for faces: auto takes a picture as it is where its face fills it as the
+    /// model's training pictures are filled, and cuts the faces out of all others
+    #[arg(long, value_enum, value_name = "auto|always|never", default_value = "auto")]
+    pub detect: FaceSearch,
+    /// Draw boxes, names and probabilities: a PNG of one picture, or a folder of those of several
+    #[arg(long, value_name = "PNG|DIR")]
+    pub draw: Option<PathBuf>,
+    /// The search.
+    #[command(flatten)]
+    pub search: Search,
 }
 
 /// How faces are searched for (MTCNN).
@@ -249,6 +263,77 @@ pub struct TrunkChoice {
     /// Side of the input pictures in pixels [default: the backbone's own]
     #[arg(long, value_name = "PIXELS", requires = "backbone")]
     pub input_size: Option<u32>,
+}
+
+/// Flags of `audit`.
+#[derive(Debug, Args)]
+#[command(
+    mut_arg("model", |model| model.help(
+        "Model file of the trunk that judges names [default: the OpenFace trunk that comes with \
+         Visage; one trained on these very folders has learnt their mistakes]")),
+    after_help = "Nothing is moved or deleted. The exit code is 0 where nothing serious is found, 1 \
+        where there are findings of high severity (unreadable, leak, two-names, mislabel), and 2 \
+        for an error. Names are judged by the trunk: leave-one-out, by the three nearest different \
+        photos of each identity. On loose photos the face is cut out first."
+)]
+pub struct Audit {
+    /// Folder with one sub-folder of pictures per identity, or with pictures alone
+    #[arg(value_name = "DIR")]
+    pub data: PathBuf,
+    /// A split of it (split.csv of a run): one photo in two parts is found
+    #[arg(long, value_name = "FILE")]
+    pub split: Option<PathBuf>,
+    /// The trunk that judges names.
+    #[command(flatten)]
+    pub trunk: TrunkChoice,
+    /// Take a name for wrong from this margin on: the distance to its own identity less the one to
+    /// the nearest other; raise it for thousands of identities
+    #[arg(long, value_name = "DISTANCE", default_value_t = mislabels::MISLABEL)]
+    pub margin: f64,
+    /// Search no faces: faster by about 20 ms a picture
+    #[arg(long)]
+    pub no_detect: bool,
+    /// Look at the central square of so many pixels, in place of the face (LFW: 156)
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub centre_crop: Option<u32>,
+    /// Report pictures with a side below this [default: the trunk's input]
+    #[arg(long, value_name = "PIXELS")]
+    pub min_side: Option<u32>,
+    /// Report pictures whose Laplacian varies less than that at 96 x 96 pixels
+    #[arg(long, value_name = "VARIANCE", default_value_t = 60.0)]
+    pub min_sharpness: f64,
+    /// Report pictures with a mean grey value (0 to 255) so near to black or white
+    #[arg(long, value_name = "VALUE", default_value_t = 30.0)]
+    pub min_light: f64,
+    /// Report pictures whose grey values deviate less than that
+    #[arg(long, value_name = "VALUE", default_value_t = 15.0)]
+    pub min_contrast: f64,
+    /// Report pictures so many times longer than wide, or wider than long
+    #[arg(long, value_name = "TIMES", default_value_t = 2.0)]
+    pub max_aspect: f64,
+    /// Report identities with so many times fewer or more pictures than the median
+    #[arg(long, value_name = "TIMES", default_value_t = 3.0)]
+    pub imbalance: f64,
+    /// List the N worst findings, or `all`
+    #[arg(long, value_name = "N", default_value = "20", value_parser = top)]
+    pub top: usize,
+    /// One JSON object on stdout, with all findings
+    #[arg(long)]
+    pub json: bool,
+    /// Write all findings as a table
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Write one page with thumbnails that any browser shows
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// A number, or `all`.
+fn top(text: &str) -> Result<usize, String> {
+    match text {
+        "all" => Ok(usize::MAX),
+        number => number.parse().map_err(|_| "expected a number, or `all`".to_owned()),
+    }
 }
 
 /// Flags of `tsne`.

@@ -18,10 +18,12 @@
 //! | [`data`], [`models`], [`weights`], [`metric`] | pictures and splits, networks, tensor files, losses and miners |
 //! | [`fetch`] | data sets and weights over the network, and archives unpacked |
 //! | [`eval`], [`figures`], [`detect`] | pure functions over embeddings, pictures of the results, faces on photos |
+//! | [`audit`] | what is wrong with a data set |
 //! | [`recognise`] | the model file, and a loaded model naming faces |
 //! | [`train`], [`export`] | the loop, optimisers, schedules, checkpoints, logs; TorchScript and ONNX files |
 //! | [`cli`], [`commands`] | the command line, one file a subcommand |
 
+pub mod audit;
 pub mod cli;
 pub mod commands;
 pub mod data;

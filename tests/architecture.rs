@@ -11,7 +11,7 @@ const STEPS: [&[&str]; 8] = [
     &["device", "data", "models", "metric"],
     &["weights", "eval", "figures", "fetch"],
     &["detect"],
-    &["recognise"],
+    &["recognise", "audit"],
     &["train", "export"],
     &["cli", "commands"],
 ];

@@ -1,7 +1,6 @@
 //! `visage detect`.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use image::RgbImage;
@@ -22,8 +21,10 @@ const POINTS: [&str; 5] = ["left_eye", "right_eye", "nose", "left_mouth", "right
 pub fn run(context: &Context, flags: &cli::Detect) -> anyhow::Result<ExitCode> {
     let detector = photos::detector(context, &flags.search)?;
     let (files, mut failed) = classify::collect(&flags.inputs, &context.say);
-    let names = flags.draw.as_deref().map(|folder| drawn_names(folder, flags, &files));
-    if let Some(folder) = &flags.draw {
+    let names =
+        flags.draw.as_deref().map(|folder| photos::drawn_names(folder, &flags.inputs, &files));
+    if let (Some(folder), Some(names)) = (&flags.draw, &names) {
+        photos::keep_photos(names, &files)?;
         files::create_folder(folder)?;
     }
     let mut table = Vec::new();
@@ -92,7 +93,7 @@ fn object(path: &Path, faces: &[Face]) -> String {
 }
 
 /// Thousandths of a pixel are as far as float32 can be told apart.
-fn short(pixels: f32) -> f64 {
+pub(super) fn short(pixels: f32) -> f64 {
     (f64::from(pixels) * 1000.0).round() / 1000.0
 }
 
@@ -133,27 +134,8 @@ fn drawn(picture: &RgbImage, faces: &[Face]) -> RgbImage {
             bounds: face.bounds.map(f64::from),
             landmarks: face.landmarks.iter().map(|point| point.map(f64::from)).collect(),
             words: format!("{:.1} %", 100.0 * face.probability),
+            is_known: true,
         })
         .collect();
     figures::faces(picture, &marked)
-}
-
-/// Where the drawings go: the photos' places below their input, as PNG; a name that is taken gets a
-/// number.
-fn drawn_names(folder: &Path, flags: &cli::Detect, files: &[PathBuf]) -> Vec<PathBuf> {
-    let mut taken = HashSet::new();
-    let name = |file: &PathBuf| {
-        let below = flags.inputs.iter().find_map(|input| file.strip_prefix(input).ok());
-        let below = below.filter(|below| !below.as_os_str().is_empty());
-        let below = below.or(file.file_name().map(Path::new)).unwrap_or(Path::new("photo"));
-        let mut target = folder.join(below.with_extension("png"));
-        let stem = below.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let mut number = 2;
-        while !taken.insert(target.clone()) {
-            target.set_file_name(format!("{stem}-{number}.png"));
-            number += 1;
-        }
-        target
-    };
-    files.iter().map(name).collect()
 }

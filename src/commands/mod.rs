@@ -1,5 +1,7 @@
 //! One file per subcommand: validate, build, call, report.
 
+mod audit;
+mod audit_scan;
 mod classify;
 mod dataset;
 mod detect;
@@ -9,6 +11,7 @@ mod evaluate;
 mod evaluate_pairs;
 mod export;
 mod fetch;
+mod framing;
 mod given_triplets;
 mod lr_find;
 mod models;
@@ -16,6 +19,7 @@ mod output;
 mod photos;
 mod prepare;
 mod prepare_faces;
+mod replies;
 mod strangers;
 mod stream;
 mod train_classifier;
@@ -98,6 +102,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Detect(flags) => detect::run(&context, &flags),
         Command::Evaluate(flags) => evaluate::run(&context, &flags),
         Command::Verify(flags) => verify::run(&context, &flags),
+        Command::Audit(flags) => audit::run(&context, &flags),
         Command::Tsne(flags) => tsne::run(&context, &flags),
         Command::Embed(flags) => embed::run(&context, &flags),
         Command::Weights(flags) => weights::run(&context, &flags.action),

@@ -1,6 +1,7 @@
 //! Photos of any size through the face detector, with bounded memory: one thread decodes the next
 //! photos while the detector looks at the last ones.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 
@@ -17,7 +18,7 @@ use crate::{Error, Result};
 /// Photos that are decoded together ...
 const BATCH: usize = 16;
 /// ... while they have no more pixels than this; a larger photo goes alone.
-const PIXELS: u64 = 16_000_000;
+pub const PIXELS: u64 = 16_000_000;
 
 /// What became of a photo: its pixels and faces, or why it has none.
 pub type Outcome = Result<(RgbImage, Vec<Face>)>;
@@ -25,19 +26,28 @@ pub type Outcome = Result<(RgbImage, Vec<Face>)>;
 /// The detector that the flags describe.
 ///
 /// # Errors
-/// `--threshold` with neither one nor three values, or values outside 0 to 1.
+/// As [`options`].
 pub fn detector(context: &Context, search: &Search) -> anyhow::Result<Detector> {
+    Ok(Detector::new(context.device()?, options(search)?)?)
+}
+
+/// How the flags want faces searched for.
+///
+/// # Errors
+/// `--threshold` with neither one nor three values, or values outside 0 to 1.
+pub fn options(search: &Search) -> Result<Options> {
     let usual = Options::default().thresholds;
     let thresholds = match search.threshold[..] {
         [last] => [usual[0], usual[1], last],
         [p, r, o] => [p, r, o],
         ref other => {
             let text = format!("--threshold: one or three values, not {}", other.len());
-            return Err(Error::Config(text).into());
+            return Err(Error::Config(text));
         }
     };
     let options = Options { min_face: search.min_face, thresholds, ..Options::default() };
-    Ok(Detector::new(context.device()?, options)?)
+    options.validate()?;
+    Ok(options)
 }
 
 /// Looks at `paths` in order; `each` receives a batch of photos with what became of them.
@@ -50,33 +60,87 @@ pub fn look(
     bar: Option<&Progress>,
     mut each: impl FnMut(&[PathBuf], Vec<Outcome>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    stream(paths, bar, picture::decode, |batch, decoded: Vec<Result<RgbImage>>| {
+        let pictures: Vec<&RgbImage> = decoded.iter().flatten().collect();
+        let mut faces = detector.detect(&pictures)?.into_iter();
+        let outcome = |decoded: Result<RgbImage>| {
+            decoded.map(|picture| (picture, faces.next().unwrap_or_default()))
+        };
+        each(batch, decoded.into_iter().map(outcome).collect())
+    })
+}
+
+/// Reads `paths` in order with `read`; `each` receives a batch while the next one is read.
+///
+/// # Errors
+/// What `each` raises; a file that cannot be read is not an error here.
+pub fn stream<T: Send>(
+    paths: &[PathBuf],
+    bar: Option<&Progress>,
+    read: impl Fn(&Path) -> Result<T> + Sync + Send,
+    mut each: impl FnMut(&[PathBuf], Vec<Result<T>>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     std::thread::scope(|scope| {
         // Nobody waits in the channel: one batch is looked at, one is decoded.
-        let (sender, receiver) = sync_channel::<(&[PathBuf], Vec<Result<RgbImage>>)>(0);
+        let (sender, receiver) = sync_channel::<(&[PathBuf], Vec<Result<T>>)>(0);
         scope.spawn(move || {
             let mut rest = paths;
             while !rest.is_empty() {
                 let (batch, others) = rest.split_at(batch_of(rest));
                 rest = others;
-                let pictures = batch.par_iter().map(|path| picture::decode(path)).collect();
+                let pictures = batch.par_iter().map(|path| read(path)).collect();
                 if sender.send((batch, pictures)).is_err() {
                     return; // the other side stopped early
                 }
             }
         });
         for (batch, decoded) in receiver {
-            let pictures: Vec<&RgbImage> = decoded.iter().flatten().collect();
-            let mut faces = detector.detect(&pictures)?.into_iter();
-            let outcome = |decoded: Result<RgbImage>| {
-                decoded.map(|picture| (picture, faces.next().unwrap_or_default()))
-            };
-            each(batch, decoded.into_iter().map(outcome).collect())?;
+            each(batch, decoded)?;
             if let Some(bar) = bar {
                 bar.inc(batch.len() as u64);
             }
         }
         Ok(())
     })
+}
+
+/// Where drawings of `files` go in `folder`: the photos' places below their input, as PNG; a name
+/// that is taken gets a number.
+pub fn drawn_names(folder: &Path, inputs: &[PathBuf], files: &[PathBuf]) -> Vec<PathBuf> {
+    let mut taken = HashSet::new();
+    let name = |file: &PathBuf| {
+        let below = inputs.iter().find_map(|input| file.strip_prefix(input).ok());
+        let below = below.filter(|below| !below.as_os_str().is_empty());
+        let below = below.or(file.file_name().map(Path::new)).unwrap_or(Path::new("photo"));
+        let mut target = folder.join(below.with_extension("png"));
+        let stem = below.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut number = 2;
+        while !taken.insert(target.clone()) {
+            target.set_file_name(format!("{stem}-{number}.png"));
+            number += 1;
+        }
+        target
+    };
+    files.iter().map(name).collect()
+}
+
+/// Refuses to draw over the photos themselves.
+///
+/// # Errors
+/// Names the first photo that a drawing would replace.
+pub fn keep_photos(drawings: &[PathBuf], files: &[PathBuf]) -> Result<()> {
+    let there = |path: &PathBuf| path.canonicalize().ok();
+    let photos: HashSet<PathBuf> = files.iter().filter_map(there).collect();
+    match drawings.iter().find(|path| there(path).is_some_and(|path| photos.contains(&path))) {
+        None => Ok(()),
+        Some(path) => {
+            let text = format!(
+                "--draw: the drawing would replace the photo {}; name another place",
+                path.display()
+            );
+            Err(Error::Config(text))
+        }
+    }
 }
 
 /// How many of the first photos make a batch; at least one.

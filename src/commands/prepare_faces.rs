@@ -69,6 +69,9 @@ pub fn run(context: &Context, flags: &Faces) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A crop with more than this share of it outside its photo is worth a word.
+const BEYOND: f64 = 0.1;
+
 /// What the crops depend on, as `faces.toml` keeps it.
 #[derive(Serialize)]
 struct Settings {
@@ -202,6 +205,7 @@ impl<'a> Job<'a> {
                 y2: edge(3),
                 probability: face.map(|face| face.probability),
                 sharpness: None,
+                outside: None,
             }
         };
         let (picture, faces) = match outcome {
@@ -224,6 +228,8 @@ impl<'a> Job<'a> {
             };
             let sharp = sharpness(&crop);
             row.sharpness = Some((sharp * 10.0).round() / 10.0);
+            let outside = self.crop.outside(picture.dimensions(), face);
+            row.outside = Some((outside * 1000.0).round() / 1000.0);
             if sharp < self.flags.min_sharpness {
                 row.outcome = Fate::Blurred;
                 return (row, None);
@@ -331,6 +337,16 @@ fn summary(flags: &Faces, job: &Job, ledger: &Ledger) -> anyhow::Result<()> {
         count(crops, "crop"),
         flags.output.display()
     ))?;
+    let rows = || ledger.photos().flatten().filter(|row| row.crop.is_some());
+    let beyond = rows().filter(|row| row.outside.is_some_and(|share| share > BEYOND)).count();
+    if beyond > 0 {
+        output::line(&format!(
+            "note: {} of {crops} reach beyond their photo by more than {:.0} %, where its edge is \
+             repeated; pictures that are crops already are better trained on as they are",
+            beyond,
+            100.0 * BEYOND
+        ))?;
+    }
     if many(Fate::Ok) < fates.len() {
         output::line(&format!("to be looked at: {}", job.quarantine.display()))?;
     }

@@ -7,6 +7,7 @@ use tch::Tensor;
 
 use super::Context;
 use super::dataset::{self, Dataset};
+use super::framing;
 use super::output::{count, line, percent, quoted};
 use super::strangers::embed_strangers;
 use super::trunk::{Bare, Built};
@@ -56,6 +57,7 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
         seed: settings.data.seed,
         data: data.card.clone(),
         settings: super::settings_json(&settings)?,
+        framing: Some(framing::measure(context, &data)?),
         ..ModelCard::new(ModelKind::Classifier, &trunk.backbone, trunk.card.weights.clone())
     };
     let from = Features {

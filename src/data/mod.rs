@@ -26,7 +26,7 @@ mod resize;
 pub mod sampler;
 pub mod source;
 pub mod split;
-mod split_file;
+pub mod split_file;
 pub mod strip_folder;
 pub mod strips;
 #[cfg(test)]

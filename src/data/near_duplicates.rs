@@ -12,6 +12,7 @@
 //! places, one of 85 % in 85, one of 75 % in 40. Frames of a burst are joined, too: they tell a
 //! validation no more than a copy does.
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
 
 use image::imageops::{self, FilterType};
@@ -85,11 +86,10 @@ impl Look {
                 let nearest = other
                     .crops
                     .iter()
-                    .map(|(crop, square)| (distance(hash, crop), square))
+                    .filter_map(|(crop, square)| Some((candidate(hash, crop)?, square)))
                     .min_by(|a, b| a.0.cmp(&b.0));
-                nearest.is_some_and(|(bits, square)| {
-                    bits <= CANDIDATE_BITS
-                        && agreement(thumbnail, &other.thumbnail, *square) >= SAME_PHOTO
+                nearest.is_some_and(|(_, square)| {
+                    agreement(thumbnail, &other.thumbnail, *square) >= SAME_PHOTO
                 })
             })
     }
@@ -106,19 +106,30 @@ impl Look {
 ///
 /// Compares all pairs: under a second for 200 pictures, about ten for 5,000.
 pub fn groups(looks: &[Look]) -> Vec<usize> {
-    let pairs: Vec<(usize, usize)> = (0..looks.len())
-        .into_par_iter()
-        .flat_map_iter(|a| {
-            (a + 1..looks.len())
-                .filter(move |&b| looks[a].same_photo(&looks[b]))
-                .map(move |b| (a, b))
-        })
-        .collect();
-    join(looks.len(), &pairs)
+    join(looks.len(), &pairs(looks, &|| ()))
 }
 
-/// Connected components: the smaller index is always the root, so that roots come in order.
-fn join(count: usize, pairs: &[(usize, usize)]) -> Vec<usize> {
+/// All pairs of pictures that are the same photo, the smaller index first, in order; `step` is
+/// called once a picture, from several threads.
+pub fn pairs<L: Borrow<Look> + Sync>(looks: &[L], step: &(dyn Fn() + Sync)) -> Vec<(usize, usize)> {
+    (0..looks.len())
+        .into_par_iter()
+        .flat_map_iter(|a| {
+            step();
+            (a + 1..looks.len())
+                .filter(move |&b| looks[a].borrow().same_photo(looks[b].borrow()))
+                .map(move |b| (a, b))
+        })
+        .collect()
+}
+
+/// A group number for each of `count` things of which these pairs belong together, as [`groups`]
+/// counts them.
+///
+/// # Panics
+/// When a pair names something that is not below `count`, as a slice does.
+pub fn join(count: usize, pairs: &[(usize, usize)]) -> Vec<usize> {
+    // The smaller index is always the root, so that roots come in order.
     let mut parent: Vec<usize> = (0..count).collect();
     for &(a, b) in pairs {
         let (a, b) = (root(&mut parent, a), root(&mut parent, b));
@@ -158,9 +169,17 @@ fn hash(hasher: &Hasher, picture: &GrayImage) -> Hash {
     words
 }
 
-/// The number of bits in which two hashes differ.
-fn distance(a: &Hash, b: &Hash) -> u32 {
-    a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum()
+/// The number of bits in which two hashes differ, if that is few enough for a candidate. Of most
+/// pairs the first words tell already that it is not.
+fn candidate(a: &Hash, b: &Hash) -> Option<u32> {
+    let mut bits = 0;
+    for (a, b) in a.iter().zip(b) {
+        bits += (a ^ b).count_ones();
+        if bits > CANDIDATE_BITS {
+            return None;
+        }
+    }
+    Some(bits)
 }
 
 /// The square of share `size` of the grey picture, moved by (dx, dy) in [-1, 1] of the free room.
@@ -225,6 +244,21 @@ mod tests {
         let (a, b) = (Look::of(a), Look::of(b));
         assert_eq!(a.same_photo(&b), b.same_photo(&a), "not symmetric");
         a.same_photo(&b)
+    }
+
+    #[test]
+    fn a_candidate_is_told_by_all_bits_however_early_the_search_stops() {
+        let whole =
+            |a: &Hash, b: &Hash| -> u32 { (0..5).map(|k| (a[k] ^ b[k]).count_ones()).sum() };
+        let zero = Hash::default();
+        for bits in 0..=CANDIDATE_BITS + 2 {
+            for first in [0, 60, 150, 200] {
+                let mut other = Hash::default();
+                (first..first + bits as usize).for_each(|bit| other[bit / 64] |= 1 << (bit % 64));
+                let wanted = Some(whole(&zero, &other)).filter(|&bits| bits <= CANDIDATE_BITS);
+                assert_eq!(candidate(&zero, &other), wanted, "{bits} bits from {first}");
+            }
+        }
     }
 
     #[test]

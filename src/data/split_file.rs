@@ -135,6 +135,18 @@ impl Split {
     }
 }
 
+/// The parts that a split file names, by the pictures' paths below the data folder, whatever that
+/// folder holds now.
+///
+/// # Errors
+/// Names the file and the line that cannot be used.
+pub fn read_parts(path: &Path) -> Result<BTreeMap<String, Part>> {
+    let content = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+    let wrong = |what: String| Error::Data(format!("{}: {what}", path.display()));
+    let rows = read_rows(&content).map_err(wrong)?;
+    Ok(rows.into_iter().map(|(name, row)| (name, row.part)).collect())
+}
+
 /// What a row says about its picture.
 struct Row {
     line: u64,

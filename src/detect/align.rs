@@ -57,7 +57,8 @@ const CELEBA: [[f64; 2]; 5] =
 /// How a face is cut out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Crop {
-    template: Template,
+    /// Where the landmarks go, in pixels of the crop; without them the box is cut out.
+    landmarks: Option<[[f64; 2]; 5]>,
     width: u32,
     height: u32,
     margin: f64,
@@ -82,7 +83,23 @@ impl Crop {
             return Err(Error::Config(text));
         }
         let height = (u64::from(width) * u64::from(high)).div_ceil(u64::from(natural)) as u32;
-        Ok(Self { template, width, height, margin })
+        let landmarks = template.landmarks().map(|landmarks| {
+            let grown = f64::from(width) / f64::from(natural);
+            let shrunk = (f64::from(width) - margin) / f64::from(width);
+            // Pixel centres lie at whole numbers on both sides.
+            let place = |at: f64, side: u32| {
+                let half = 0.5 * f64::from(side);
+                ((at + 0.5) * grown - half) * shrunk + half - 0.5
+            };
+            landmarks.map(|[x, y]| [place(x, width), place(y, height)])
+        });
+        Ok(Self { landmarks, width, height, margin })
+    }
+
+    /// Square crops of `side` pixels with the landmarks at these places, in shares of the side.
+    pub fn at(landmarks: &[[f64; 2]; 5], side: u32) -> Self {
+        let landmarks = landmarks.map(|point| point.map(|at| at * f64::from(side) - 0.5));
+        Self { landmarks: Some(landmarks), width: side, height: side, margin: 0.0 }
     }
 
     /// Width and height of the crop in pixels.
@@ -92,21 +109,44 @@ impl Crop {
 
     /// Cuts a face out of its picture; None where its landmarks fall into one point.
     pub fn cut(&self, picture: &RgbImage, face: &Face) -> Option<RgbImage> {
-        let Some(landmarks) = self.template.landmarks() else {
+        let Some(landmarks) = self.landmarks else {
             return Some(face_with_margin(picture, face.bounds, self.width, self.margin as f32));
         };
-        let (natural, _) = self.template.size();
-        let (width, height) = (f64::from(self.width), f64::from(self.height));
-        let grown = width / f64::from(natural);
-        let shrunk = (width - self.margin) / width;
-        // Pixel centres lie at whole numbers on both sides.
-        let place =
-            |at: f64, side: f64| ((at + 0.5) * grown - 0.5 * side) * shrunk + 0.5 * side - 0.5;
-        let wanted = landmarks.map(|[x, y]| [place(x, width), place(y, height)]);
-        let seen = face.landmarks.map(|point| point.map(f64::from));
-        let onto_picture = Similarity::between(&wanted, &seen)?;
-        Some(onto_picture.sample(picture, self.size()))
+        Some(onto_picture(&landmarks, face)?.sample(picture, self.size()))
     }
+
+    /// Left, top, right and bottom edge of what [`Crop::cut`] shows, in pixels of the picture from
+    /// its corner on, as if the face stood upright; None where the landmarks fall into one point.
+    pub fn region(&self, face: &Face) -> Option<[f64; 4]> {
+        let (width, height) = (f64::from(self.width), f64::from(self.height));
+        let Some(landmarks) = self.landmarks else {
+            let [x1, y1, x2, y2] = face.bounds.map(f64::from);
+            let grow = |side: f64| self.margin * side / (width - self.margin) / 2.0;
+            let (wide, high) = (grow(x2 - x1), grow(y2 - y1));
+            return Some([x1 - wide, y1 - high, x2 + wide, y2 + high]);
+        };
+        let onto_picture = onto_picture(&landmarks, face)?;
+        let [x, y] = onto_picture.apply([0.5 * width - 0.5, 0.5 * height - 0.5]);
+        let (wide, high) =
+            (0.5 * width * onto_picture.scale(), 0.5 * height * onto_picture.scale());
+        let (x, y) = (x + 0.5, y + 0.5);
+        Some([x - wide, y - high, x + wide, y + high])
+    }
+
+    /// The share of [`Crop::region`] that lies outside a picture of `size`, where the picture's edge
+    /// is repeated, in [0, 1].
+    pub fn outside(&self, (width, height): (u32, u32), face: &Face) -> f64 {
+        let Some([x1, y1, x2, y2]) = self.region(face) else { return 1.0 };
+        let wide = (x2.min(width.into()) - x1.max(0.0)).max(0.0);
+        let high = (y2.min(height.into()) - y1.max(0.0)).max(0.0);
+        let all = (x2 - x1) * (y2 - y1);
+        if all > 0.0 { 1.0 - wide * high / all } else { 1.0 }
+    }
+}
+
+/// From a crop with the landmarks at these places to the face's picture.
+fn onto_picture(landmarks: &[[f64; 2]; 5], face: &Face) -> Option<Similarity> {
+    Similarity::between(landmarks, &face.landmarks.map(|point| point.map(f64::from)))
 }
 
 /// x' = a x - b y + c, y' = b x + a y + d: a turn, a scale and a shift, no mirroring.
@@ -243,6 +283,20 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_outside_the_picture_is_told() {
+        // The margin doubles the box: 40 pixels around the middle of a side, half of them outside.
+        let crop = Crop::new(Template::Facenet, Some(160), 80.0).unwrap();
+        let face = |x: f32| Face {
+            bounds: [x - 10.0, 40.0, x + 10.0, 60.0],
+            probability: 1.0,
+            landmarks: [[0.0; 2]; 5],
+        };
+        for (x, wanted) in [(50.0, 0.0), (0.0, 0.5), (10.0, 0.25), (-90.0, 1.0)] {
+            assert_eq!(crop.outside((100, 100), &face(x)), wanted, "{x}");
+        }
+    }
+
+    #[test]
     fn errors_are_least_squares_and_degenerate_points_have_no_answer() {
         // No neighbour of the answer does better on points that do not fit.
         let to = [[3.0, 1.0], [9.0, 4.0], [5.5, 6.0], [2.0, 9.0], [8.0, 8.5]];
@@ -289,6 +343,31 @@ mod tests {
         // Beyond the edge the nearest pixel goes on.
         let beyond = Similarity { a: 1.0, b: 0.0, shift: [-500.0, 3.0] }.sample(&picture, (4, 4));
         assert_eq!(beyond.get_pixel(2, 2), picture.get_pixel(0, 5));
+    }
+
+    #[test]
+    fn a_crop_shows_the_region_it_names() {
+        // The template's own face, twice as large, lies 30 to the right and 50 down.
+        let landmarks = LFW.map(|[x, y]| [2.0 * x + 30.0, 2.0 * y + 50.0].map(|at| at as f32));
+        let face = Face { bounds: [60.0, 80.0, 160.0, 180.0], probability: 1.0, landmarks };
+        let shares = LFW.map(|point| point.map(|at| (at + 0.5) / 96.0));
+        for (crop, wanted) in [
+            (Crop::new(Template::Openface, None, 0.0).unwrap(), [29.5, 49.5, 221.5, 241.5]),
+            (Crop::at(&shares, 200), [29.5, 49.5, 221.5, 241.5]),
+            (Crop::new(Template::Openface, Some(48), 24.0).unwrap(), [-66.5, -46.5, 317.5, 337.5]),
+            (Crop::new(Template::Facenet, Some(100), 0.0).unwrap(), [60.0, 80.0, 160.0, 180.0]),
+            (Crop::new(Template::Facenet, Some(100), 50.0).unwrap(), [10.0, 30.0, 210.0, 230.0]),
+        ] {
+            let region = crop.region(&face).unwrap();
+            let apart = region.iter().zip(wanted).map(|(a, b)| (a - b).abs());
+            assert!(apart.fold(0.0, f64::max) < 1e-3, "{region:?}, not {wanted:?}");
+        }
+        // One framing, two ways to ask for it.
+        let picture = RgbImage::from_fn(300, 300, |x, y| Rgb([x as u8 / 2, y as u8 / 2, 7]));
+        let named = Crop::new(Template::Openface, Some(64), 0.0).unwrap().cut(&picture, &face);
+        let (named, placed) = (named.unwrap(), Crop::at(&shares, 64).cut(&picture, &face).unwrap());
+        let apart = named.as_raw().iter().zip(placed.as_raw()).map(|(a, b)| a.abs_diff(*b));
+        assert!(apart.max() <= Some(1));
     }
 
     #[test]

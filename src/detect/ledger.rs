@@ -76,6 +76,8 @@ pub struct Row {
     pub probability: Option<f32>,
     /// Of the crop; see [`super::sharpness`].
     pub sharpness: Option<f64>,
+    /// The share of the crop that lies outside the photo, where its edge is repeated.
+    pub outside: Option<f64>,
 }
 
 /// The table of one folder of crops.
@@ -158,6 +160,7 @@ fn table(rows: &[Row], head: bool) -> std::io::Result<Vec<u8>> {
             "y2",
             "probability",
             "sharpness",
+            "outside",
         ])?;
     }
     for row in rows {
@@ -182,6 +185,7 @@ mod tests {
             y2: Some(50.0),
             probability: Some(0.99),
             sharpness: None,
+            outside: None,
         }
     }
 

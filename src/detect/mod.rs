@@ -11,7 +11,9 @@
 
 pub mod align;
 mod boxes;
+mod close_up;
 mod detector;
+pub mod framing;
 pub mod ledger;
 mod nets;
 mod options;
@@ -20,6 +22,8 @@ mod quality;
 mod resample;
 
 pub use align::{Crop, Similarity, Template};
+pub use close_up::CloseUp;
 pub use detector::{Detector, Face};
+pub use framing::Framing;
 pub use options::{MinFace, Options};
 pub use quality::sharpness;

@@ -3,7 +3,7 @@
 use image::RgbImage;
 
 use super::canvas::{Canvas, Colour};
-use super::text::{Anchor, Text, width};
+use super::text::{Anchor, Text, shortened, width};
 
 /// What is drawn for one face, in pixels of the photo.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,41 +12,90 @@ pub struct Marked {
     pub bounds: [f64; 4],
     /// Points inside, (x, y).
     pub landmarks: Vec<[f64; 2]>,
-    /// Words over the box; may be empty.
+    /// Words beside the box; may be empty.
     pub words: String,
+    /// Green; else red.
+    pub is_known: bool,
 }
 
-const FRAME: Colour = Colour(0, 204, 102);
 const POINT: Colour = Colour(255, 64, 129);
-const PAPER: Colour = Colour(0, 102, 51);
+/// Frame and paper of known faces, and of others.
+const KNOWN: (Colour, Colour) = (Colour(0, 204, 102), Colour(0, 102, 51));
+const UNKNOWN: (Colour, Colour) = (Colour(214, 84, 84), Colour(128, 48, 48));
 
-/// The photo with a frame, points and a label for every face; lines grow with the photo and with
-/// the face, so that they are seen when the photo is shown small.
+/// Left, top, right and bottom edge in units.
+type Area = [f64; 4];
+
+/// The photo with a frame, points and a label for every face; lines and letters grow with the photo
+/// and with the face, so that they are seen when the photo is shown small. Labels stay on the photo
+/// and keep off each other and off faces where there is room.
 pub fn faces(photo: &RgbImage, faces: &[Marked]) -> RgbImage {
-    let side = f64::from(photo.width().min(photo.height())) / Canvas::DENSITY;
-    let mut canvas = Canvas::over(photo);
     let units = |value: f64| value / Canvas::DENSITY;
-    for face in faces {
-        let [x1, y1, x2, y2] = face.bounds.map(units);
+    let paper = [photo.width(), photo.height()].map(|side| units(f64::from(side)));
+    let side = paper[0].min(paper[1]);
+    let mut canvas = Canvas::over(photo);
+    let areas: Vec<Area> = faces.iter().map(|face| face.bounds.map(units)).collect();
+    for (face, &[x1, y1, x2, y2]) in faces.iter().zip(&areas) {
         let (wide, high) = (x2 - x1, y2 - y1);
         let line = (side / 250.0).max(wide / 60.0).clamp(0.25, 12.0);
-        canvas.frame((x1, y1), (wide, high), line, FRAME);
+        let (frame, _) = if face.is_known { KNOWN } else { UNKNOWN };
+        canvas.frame((x1, y1), (wide, high), line, frame);
         for &[x, y] in &face.landmarks {
             canvas.circle((units(x), units(y)), 0.8 * line, POINT);
         }
+    }
+    let mut labels: Vec<Area> = Vec::new();
+    for (face, area) in faces.iter().zip(&areas) {
         if face.words.is_empty() {
             continue;
         }
-        let size = (side / 40.0).clamp(2.5, 60.0);
-        let (room, tall) = (width(&face.words, size) + 0.6 * size, 1.2 * size);
-        // Over the box, or inside where there is no room.
-        let top = if y1 >= tall { y1 - tall } else { y1.max(0.0) };
-        let left = x1.clamp(0.0, (units(f64::from(photo.width())) - room).max(0.0));
-        canvas.rectangle((left, top), (room, tall), PAPER);
-        let text = Text::new(&face.words, size, Colour::WHITE).anchored(Anchor::Start);
-        text.draw(&mut canvas, left + 0.3 * size, top + 0.5 * tall);
+        let wide = area[2] - area[0];
+        let size = (side / 40.0).min((wide / 5.0).max(side / 90.0)).clamp(2.5, 60.0);
+        let words = shortened(&face.words, size, paper[0] - 0.6 * size);
+        let room = [width(&words, size) + 0.6 * size, 1.2 * size];
+        let [left, top] = place(room, area, &areas, &labels, paper);
+        labels.push([left, top, left + room[0], top + room[1]]);
+        let (_, ground) = if face.is_known { KNOWN } else { UNKNOWN };
+        canvas.rectangle((left, top), (room[0], room[1]), ground);
+        let text = Text::new(&words, size, Colour::WHITE).anchored(Anchor::Start);
+        text.draw(&mut canvas, left + 0.3 * size, top + 0.5 * room[1]);
     }
     canvas.unscaled()
+}
+
+/// The upper left corner of a label of `room`: over its face, under it or in it, wherever it covers
+/// least of other labels and of faces, and always on the paper.
+fn place(
+    room: [f64; 2],
+    face: &Area,
+    faces: &[Area],
+    labels: &[Area],
+    paper: [f64; 2],
+) -> [f64; 2] {
+    let [x1, y1, x2, y2] = *face;
+    let [wide, tall] = room;
+    let inside = |at: f64, room: f64, all: f64| at.min(all - room).max(0.0);
+    let mut best = (f64::INFINITY, [0.0; 2]);
+    for top in [y1 - tall, y2, y1, y2 - tall] {
+        for left in [x1, x2 - wide, 0.5 * (x1 + x2 - wide)] {
+            let corner = [inside(left, wide, paper[0]), inside(top, tall, paper[1])];
+            let label = [corner[0], corner[1], corner[0] + wide, corner[1] + tall];
+            let covered =
+                |areas: &[Area]| areas.iter().map(|area| common(&label, area)).sum::<f64>();
+            // A label that cannot be read is worse than a face that is seen in part.
+            let cost = covered(faces) + 4.0 * covered(labels);
+            if cost < best.0 {
+                best = (cost, corner);
+            }
+        }
+    }
+    best.1
+}
+
+/// The area that two have in common.
+fn common(a: &Area, b: &Area) -> f64 {
+    let side = |low: usize| (a[low + 2].min(b[low + 2]) - a[low].max(b[low])).max(0.0);
+    side(0) * side(1)
 }
 
 #[cfg(test)]
@@ -62,6 +111,7 @@ mod tests {
             bounds: [40.0, 60.0, 100.0, 120.0],
             landmarks: vec![[70.0, 90.0]],
             words: String::new(),
+            is_known: true,
         };
         let far = Marked { bounds: [-900.0, -900.0, 1e9, 1e9], ..face.clone() };
         let drawn = faces(&photo, &[face]);
@@ -82,6 +132,7 @@ mod tests {
             bounds: [100.0, 100.0, 200.0, 200.0],
             landmarks: vec![],
             words: "99.9".into(),
+            is_known: true,
         };
         let drawn = faces(&photo, &[face]);
         let over = || (100..160).flat_map(|x| (80..100).map(move |y| (x, y)));
@@ -90,5 +141,35 @@ mod tests {
         let letters =
             over().filter(|&(x, y)| (60..200).contains(&drawn.get_pixel(x, y)[0])).count();
         assert!(paper > 50 && letters > 10, "{paper} of paper, {letters} of letters");
+    }
+
+    #[test]
+    fn labels_stay_on_the_photo_and_off_each_other() {
+        let photo = RgbImage::from_pixel(600, 400, Rgb([200; 3]));
+        let paper = [150.0, 100.0];
+        // Neighbours in a row, the outer ones at the corners: every label has a place of its own.
+        let areas: Vec<Area> = [0.0, 32.0, 64.0, 96.0, 125.0]
+            .iter()
+            .zip([0.0, 30.0, 30.0, 30.0, 75.0])
+            .map(|(&x, y)| [x, y, x + 25.0, y + 25.0])
+            .collect();
+        let mut labels: Vec<Area> = Vec::new();
+        for area in &areas {
+            let [x, y] = place([50.0, 4.0], area, &areas, &labels, paper);
+            let label = [x, y, x + 50.0, y + 4.0];
+            assert!(x >= 0.0 && y >= 0.0 && label[2] <= 150.0 && label[3] <= 100.0, "{label:?}");
+            assert!(labels.iter().chain(&areas).all(|other| common(&label, other) == 0.0));
+            labels.push(label);
+        }
+        // What is wider than the photo is shortened; any letters can be drawn, red where unknown.
+        let face = Marked {
+            bounds: [0.0, 0.0, 600.0, 400.0],
+            landmarks: vec![],
+            words: "Žofie Łukasiewicz-Ångström 李雷 \u{1F600} ".repeat(9),
+            is_known: false,
+        };
+        let drawn = faces(&photo, &[face.clone(), Marked { bounds: [f64::NAN; 4], ..face }]);
+        assert_eq!(drawn.get_pixel(1, 200).0, [214, 84, 84]);
+        assert_eq!(drawn.dimensions(), (600, 400));
     }
 }

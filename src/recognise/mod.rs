@@ -4,10 +4,12 @@ mod comparison;
 pub mod embedder;
 pub mod model_file;
 pub mod pair_model;
+mod photo;
 pub mod recogniser;
 
 pub use comparison::Comparison;
 pub use embedder::Embedder;
 pub use model_file::{Calibration, DataCard, GalleryFace, ModelCard, ModelKind, Unknown};
 pub use pair_model::{PairCard, PairModel};
+pub use photo::{FaceSearch, Part, View, Viewer};
 pub use recogniser::{Answer, Classifier, Gallery, Head, Recogniser};

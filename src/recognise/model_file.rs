@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::pair_model::PairCard;
+use crate::detect::Framing;
 use crate::eval::unknown::Logistic;
 use crate::models::{Architecture, Backbone, BuildOptions, InputSpec};
 use crate::weights::TensorFile;
@@ -117,6 +118,9 @@ pub struct ModelCard {
     /// For a classifier: its calibration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// For a classifier: how its training pictures hold the face; none in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framing: Option<Framing>,
     /// For a pair network: its head, and how it decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pair: Option<PairCard>,
@@ -147,6 +151,7 @@ impl ModelCard {
             settings: serde_json::Value::Null,
             metrics: BTreeMap::new(),
             calibration: None,
+            framing: None,
             pair: None,
             gallery: Vec::new(),
         }

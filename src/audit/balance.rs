@@ -1,0 +1,78 @@
+//! Who has too few pictures, or too many.
+
+use super::{Finding, Kind};
+
+/// A pair is the least that every identity should have, so no median below it is a yardstick.
+const LEAST: f64 = 2.0;
+
+/// The middle of the numbers of pictures, and their ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sizes {
+    /// The fewest pictures that an identity has.
+    pub least: usize,
+    /// The median.
+    pub median: f64,
+    /// The most.
+    pub most: usize,
+}
+
+impl Sizes {
+    /// Of the numbers of pictures an identity; none without identities.
+    pub fn of(counts: &[usize]) -> Option<Self> {
+        let mut sorted = counts.to_vec();
+        sorted.sort_unstable();
+        let (&least, &most) = (sorted.first()?, sorted.last()?);
+        let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        Some(Self { least, median: (low as f64 + high as f64) / 2.0, most })
+    }
+}
+
+/// Identities with fewer than two pictures, and those with `times` fewer or more than the median.
+///
+/// `counts` are readable pictures, in step with the names.
+pub fn findings(identities: &[String], counts: &[usize], times: f64) -> Vec<Finding> {
+    let Some(Sizes { median, .. }) = Sizes::of(counts) else { return Vec::new() };
+    let finding = |(name, &count): (&String, &usize)| {
+        let kind = match count as f64 {
+            _ if count < 2 => Kind::Lonely,
+            many if many > times * median.max(LEAST) => Kind::Many,
+            few if few * times < median => Kind::Few,
+            _ => return None,
+        };
+        let what = match kind {
+            Kind::Lonely if count == 0 => "no picture that can be read".to_owned(),
+            Kind::Lonely => "1 picture; its name cannot be checked".to_owned(),
+            _ => format!("{count} pictures, the median is {median}"),
+        };
+        let found = Finding::new(kind, Some(count as f64), what);
+        Some(Finding { identity: Some(name.clone()), ..found })
+    };
+    identities.iter().zip(counts).filter_map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_far_ends_are_named_and_the_rest_is_not() {
+        let names: Vec<String> = "abcdefg".chars().map(String::from).collect();
+        let found = findings(&names, &[0, 1, 3, 12, 10, 30, 31], 3.0);
+        let found: Vec<_> =
+            found.iter().map(|f| (f.identity.as_deref().unwrap(), f.kind)).collect();
+        let wanted =
+            [("a", Kind::Lonely), ("b", Kind::Lonely), ("c", Kind::Few), ("g", Kind::Many)];
+        assert_eq!(found, wanted);
+        // Where one picture is usual, six are not yet many.
+        assert!(findings(&names, &[1, 1, 1, 1, 6], 3.0).iter().all(|f| f.kind == Kind::Lonely));
+    }
+
+    #[test]
+    fn the_median_lies_in_the_middle() {
+        let of = |counts: &[usize]| Sizes::of(counts).map(|s| (s.least, s.median, s.most));
+        assert_eq!(of(&[5, 1, 9]), Some((1, 5.0, 9)));
+        assert_eq!(of(&[4, 1, 9, 5]), Some((1, 4.5, 9)));
+        assert_eq!(of(&[]), None);
+        assert_eq!(findings(&[], &[], 3.0), []);
+    }
+}

@@ -1,0 +1,134 @@
+//! Pictures that are too small, too blurred, too dark, without a face, ...
+
+use super::{Facts, Finding, Kind, Picture};
+
+/// From where on a picture is remarkable.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// The shorter side of what the network sees in pixels, at least.
+    pub side: u32,
+    /// The variance of the Laplacian at 96 x 96 pixels, at least.
+    pub sharpness: f64,
+    /// The mean grey value, at least; 255 less this is the most.
+    pub darkness: f64,
+    /// The standard deviation of the grey values, at least.
+    pub contrast: f64,
+    /// The longer side over the shorter one, at most.
+    pub aspect: f64,
+}
+
+/// A picture whose channels differ by less than this on average is grey.
+const GREY: f64 = 2.0;
+
+/// Says what is wrong with each picture. `pictures` and `facts` run in step.
+///
+/// Where most of the pictures are grey, the data set is, and no picture of it stands out.
+pub fn findings(
+    pictures: &[Picture],
+    facts: &[Facts],
+    identities: &[String],
+    limits: &Limits,
+) -> Vec<Finding> {
+    let grey = facts.iter().filter(|facts| facts.colour < GREY).count();
+    let coloured = 2 * grey <= facts.len();
+    let one = |(picture, facts): (&Picture, &Facts)| {
+        judge(facts, limits, coloured)
+            .into_iter()
+            .map(|finding| finding.of(picture, identities))
+            .collect::<Vec<_>>()
+    };
+    pictures.iter().zip(facts).flat_map(one).collect()
+}
+
+fn judge(facts: &Facts, limits: &Limits, coloured: bool) -> Vec<Finding> {
+    let (width, height) = facts.size;
+    let (short, long) = (width.min(height), width.max(height));
+    let seen = facts.seen.0.min(facts.seen.1);
+    let size = match facts.seen == facts.size {
+        true => format!("{width}x{height} pixels"),
+        false => format!("{}x{} of {width}x{height} pixels", facts.seen.0, facts.seen.1),
+    };
+    let aspect = f64::from(long) / f64::from(short.max(1));
+    let flat = facts.contrast < limits.contrast;
+    let (brightness, contrast) = (facts.brightness, facts.contrast);
+    // A flat picture is blurred, too, and one without light is flat: the cause alone is told.
+    let dark = brightness < limits.darkness;
+    let bright = brightness > 255.0 - limits.darkness;
+    let lit = !dark && !bright;
+    let blurred = lit && !flat && facts.sharpness < limits.sharpness;
+    let faces = facts.faces.unwrap_or(1);
+    let found = [
+        (dark, Kind::Dark, brightness, format!("mean grey value {brightness:.0} of 255")),
+        (bright, Kind::Bright, brightness, format!("mean grey value {brightness:.0} of 255")),
+        (lit && flat, Kind::Flat, contrast, format!("contrast {contrast:.1}")),
+        (seen < limits.side, Kind::Tiny, f64::from(seen), size),
+        (blurred, Kind::Blurred, facts.sharpness, format!("sharpness {:.0}", facts.sharpness)),
+        (
+            aspect > limits.aspect,
+            Kind::Elongated,
+            aspect,
+            format!("{width}x{height} pixels, {aspect:.1} to 1"),
+        ),
+        (coloured && facts.colour < GREY, Kind::Grey, facts.colour, "no colours".into()),
+        (faces == 0, Kind::NoFace, 0.0, "no face found".into()),
+        (faces > 1, Kind::SeveralFaces, faces as f64, format!("{faces} faces")),
+    ];
+    let finding = |(_, kind, value, what)| Finding::new(kind, Some(value), what);
+    found.into_iter().filter(|(wrong, ..)| *wrong).map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{Rgb, RgbImage};
+
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { side: 60, sharpness: 50.0, darkness: 30.0, contrast: 10.0, aspect: 2.0 };
+
+    /// A coloured board of squares, `low` to `high`.
+    fn board(width: u32, height: u32, low: u8, high: u8, square: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            let value = if (x / square + y / square).is_multiple_of(2) { low } else { high };
+            Rgb([value, value, value.saturating_sub(20)])
+        })
+    }
+
+    fn kinds(picture: &RgbImage, faces: Option<usize>) -> Vec<Kind> {
+        let facts = Facts { faces, ..Facts::of(b"", picture, picture) };
+        judge(&facts, &LIMITS, true).iter().map(|finding| finding.kind).collect()
+    }
+
+    #[test]
+    fn every_fault_is_found_alone() {
+        assert_eq!(kinds(&board(96, 96, 60, 200, 8), Some(1)), []);
+        assert_eq!(kinds(&board(40, 96, 60, 200, 8), None), [Kind::Tiny, Kind::Elongated]);
+        assert_eq!(kinds(&board(96, 96, 20, 28, 8), None), [Kind::Dark]);
+        assert_eq!(kinds(&board(96, 96, 240, 255, 8), None), [Kind::Bright]);
+        assert_eq!(kinds(&board(96, 96, 100, 110, 8), None), [Kind::Flat]);
+        let soft = image::imageops::blur(&board(96, 96, 60, 200, 24), 9.0);
+        assert_eq!(kinds(&soft, None), [Kind::Blurred]);
+        let grey = image::DynamicImage::ImageRgb8(board(96, 96, 60, 200, 8)).to_luma8();
+        let grey = image::DynamicImage::ImageLuma8(grey).to_rgb8();
+        assert_eq!(kinds(&grey, None), [Kind::Grey]);
+        assert_eq!(kinds(&board(96, 96, 60, 200, 8), Some(0)), [Kind::NoFace]);
+        assert_eq!(kinds(&board(96, 96, 60, 200, 8), Some(3)), [Kind::SeveralFaces]);
+    }
+
+    #[test]
+    fn in_a_grey_data_set_grey_is_not_remarkable() {
+        let (colour, grey) =
+            (board(96, 96, 60, 200, 8), RgbImage::from_pixel(96, 96, Rgb([90; 3])));
+        let audit = |pictures: &[&RgbImage]| {
+            let facts: Vec<Facts> = pictures.iter().map(|p| Facts::of(b"", p, p)).collect();
+            let names = (0..facts.len())
+                .map(|k| Picture { name: k.to_string(), identity: Some(0), part: None })
+                .collect::<Vec<_>>();
+            let found = findings(&names, &facts, &["ann".to_owned()], &LIMITS);
+            let grey = found.into_iter().filter(|finding| finding.kind == Kind::Grey);
+            grey.map(|finding| finding.file.unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(audit(&[&colour, &grey]), ["1"]);
+        assert_eq!(audit(&[&grey, &colour, &grey]), [] as [&str; 0]);
+    }
+}

@@ -1,0 +1,184 @@
+//! `visage audit`.
+
+use std::process::ExitCode;
+
+use super::audit_scan::{self, Eyes, Scan};
+use super::output::{count, identities, line};
+use super::{Context, trunk};
+use crate::audit::balance::{self, Sizes};
+use crate::audit::{Finding, Limits, Report, Severity, duplicates, html, mislabels, quality};
+use crate::cli;
+use crate::data::near_duplicates;
+use crate::detect::{Detector, MinFace, Options};
+use crate::models::Architecture;
+use crate::train::progress::Reporter;
+use crate::{Error, Result};
+
+/// The exit code for findings of high severity.
+const SERIOUS: u8 = 1;
+
+/// Smaller faces than this share of a picture do not matter here.
+const MIN_FACE: MinFace = MinFace::Share(0.15);
+
+pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
+    check(flags)?;
+    let say = &context.say;
+    let files = audit_scan::list(&flags.data, flags.split.as_deref())?;
+    let choice = match flags.trunk.model.is_none() && flags.trunk.backbone.is_none() {
+        true => embedded(&flags.trunk),
+        false => flags.trunk.clone(),
+    };
+    let trunk = trunk::load(context, &choice)?.backbone;
+    let options = Options { min_face: MIN_FACE, ..Options::default() };
+    let detector = match flags.no_detect {
+        true => None,
+        false => Some(Detector::new(context.device()?, options)?),
+    };
+    let limits = Limits {
+        side: flags.min_side.unwrap_or(trunk.input.size),
+        sharpness: flags.min_sharpness,
+        darkness: flags.min_light,
+        contrast: flags.min_contrast,
+        aspect: flags.max_aspect,
+    };
+    let eyes = Eyes { trunk: &trunk, detector: detector.as_ref(), crop: flags.centre_crop };
+    let scan = audit_scan::look(&eyes, files, say)?;
+    let mut report = judge(flags, &limits, &scan, say)?;
+    report.sort();
+
+    for note in &report.notes {
+        say.line(&format!("note: {note}"));
+    }
+    if let Some(path) = &flags.csv {
+        report.write_csv(path)?;
+        say.line(&format!("table: {}", path.display()));
+    }
+    if let Some(path) = &flags.html {
+        html::write(path, &report, &flags.data)?;
+        say.line(&format!("page: {}", path.display()));
+    }
+    match flags.json {
+        true => line(&report.json().to_string())?,
+        false => print(&report, flags.top)?,
+    }
+    let serious = report.count(Severity::High) > 0;
+    Ok(ExitCode::from(if serious { SERIOUS } else { 0 }))
+}
+
+fn check(flags: &cli::Audit) -> Result<()> {
+    for (flag, value, least) in [
+        ("--margin", flags.margin, f64::MIN_POSITIVE),
+        ("--min-sharpness", flags.min_sharpness, 0.0),
+        ("--min-light", flags.min_light, 0.0),
+        ("--min-contrast", flags.min_contrast, 0.0),
+        ("--max-aspect", flags.max_aspect, 1.0),
+        ("--imbalance", flags.imbalance, 1.0),
+    ] {
+        if !(value.is_finite() && value >= least) {
+            let range = if least == 1.0 { "from 1 on" } else { "that is not negative" };
+            let range = if flag == "--margin" { "above 0" } else { range };
+            return Err(Error::Config(format!("{flag} {value}: must be a number {range}")));
+        }
+    }
+    Ok(())
+}
+
+/// The trunk that comes with Visage: no labels of the user's have taught it anything.
+fn embedded(choice: &cli::TrunkChoice) -> cli::TrunkChoice {
+    cli::TrunkChoice { backbone: Some(Architecture::OpenFace), ..choice.clone() }
+}
+
+/// All findings of what was seen.
+fn judge(flags: &cli::Audit, limits: &Limits, scan: &Scan, say: &Reporter) -> Result<Report> {
+    let (pictures, facts, names) = (&scan.pictures, &scan.facts, &scan.identities);
+    let total = pictures.len() as u64;
+    let mut findings: Vec<Finding> = scan
+        .unreadable
+        .iter()
+        .map(|(picture, reason)| Finding::unreadable(picture, names, reason))
+        .collect();
+
+    let bar = say.progress("copies", total, "pictures");
+    let pairs = duplicates::pairs(facts, &|| bar.inc(1));
+    bar.finish();
+    let labels: Vec<_> = pictures.iter().map(|picture| picture.identity).collect();
+    let groups = near_duplicates::join(pictures.len(), &pairs);
+    let bar = say.progress("names", total, "pictures");
+    let step = || bar.inc(1);
+    let judgements = mislabels::judge(&scan.embeddings, &labels, &groups, names.len(), &step);
+    bar.finish();
+    findings.extend(duplicates::findings(pictures, facts, names, &pairs, &judgements));
+    findings.extend(mislabels::findings(&judgements, pictures, names, flags.margin));
+    findings.extend(quality::findings(pictures, facts, names, limits));
+
+    let mut counts = vec![0; names.len()];
+    labels.iter().flatten().for_each(|&label| counts[label] += 1);
+    findings.extend(balance::findings(names, &counts, flags.imbalance));
+
+    let judged = judgements.iter().flatten().count();
+    let mut notes = scan.notes.clone();
+    if names.is_empty() {
+        notes.push("no sub-folders with pictures: there are no names to check".into());
+    } else if judged < pictures.len() {
+        let which = count(pictures.len() - judged, "picture");
+        notes.push(format!(
+            "the names of {which} could not be checked: no different photo of the identity, or no \
+             other identity with two"
+        ));
+    }
+    Ok(Report {
+        folder: flags.data.display().to_string(),
+        pictures: pictures.len() + scan.unreadable.len(),
+        identities: names.len(),
+        judged,
+        sizes: Sizes::of(&counts),
+        findings,
+        notes,
+    })
+}
+
+/// The table of kinds with what to do, then the worst findings.
+fn print(report: &Report, top: usize) -> std::io::Result<()> {
+    let sizes = report.sizes.map_or_else(String::new, |sizes| {
+        format!(" (fewest {}, median {}, most {})", sizes.least, sizes.median, sizes.most)
+    });
+    let (folder, pictures) = (&report.folder, count(report.pictures, "picture"));
+    line(&format!("{folder}: {pictures} of {}{sizes}", identities(report.identities)))?;
+    if report.findings.is_empty() {
+        return line("nothing found");
+    }
+    line("")?;
+    line(&format!("{:<9}{:<16}{:>8}  what to do", "severity", "kind", "findings"))?;
+    let (found, clean): (Vec<_>, Vec<_>) =
+        report.counts().into_iter().partition(|&(_, count)| count > 0);
+    for (kind, count) in found {
+        let (severity, name, fix) = (kind.severity().name(), kind.name(), kind.fix());
+        line(&format!("{severity:<9}{name:<16}{count:>8}  {fix}"))?;
+    }
+    let clean: Vec<_> = clean.into_iter().map(|(kind, _)| kind.name()).collect();
+    if !clean.is_empty() {
+        line(&format!("nothing found of: {}", clean.join(", ")))?;
+    }
+    if top == 0 {
+        return Ok(());
+    }
+    line("")?;
+    let all = report.findings.len();
+    if top < all {
+        line(&format!(
+            "the worst {top} of {all} (--top all, --csv FILE or --html FILE for more):"
+        ))?;
+    }
+    for finding in report.findings.iter().take(top) {
+        let subject = finding.file.as_ref().or(finding.identity.as_ref());
+        let subject = plain(subject.map_or("", String::as_str));
+        let (severity, kind) = (finding.severity.name(), finding.kind.name());
+        line(&format!("{severity:<9}{kind:<16}{subject}: {}", plain(&finding.what)))?;
+    }
+    Ok(())
+}
+
+/// A name without characters that would break the line or steer the terminal.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

@@ -1,0 +1,320 @@
+//! The pictures of an audit: listed, decoded, searched for faces, measured, embedded; with memory
+//! for one batch of pictures and what is kept of each.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use image::{RgbImage, imageops};
+use rayon::prelude::*;
+
+use super::output::count;
+use super::photos;
+use crate::audit::{Facts, Picture};
+use crate::data::picture;
+use crate::data::split_file::read_parts;
+use crate::detect::{Detector, Face};
+use crate::eval::Embeddings;
+use crate::models::Backbone;
+use crate::recognise::Embedder;
+use crate::train::progress::Reporter;
+use crate::{Error, Result};
+
+/// Faces are searched for on pictures made no larger than this.
+const SEARCHED: u32 = 320;
+/// The square around a face, as a multiple of its box's longer side ...
+const AROUND: f32 = 1.3;
+/// ... is cut out where it is smaller than this share of the picture; else that is a crop already.
+const LOOSE: f32 = 0.8;
+/// A second face counts where its box is at least this share of the first one's.
+const RIVAL: f32 = 0.7;
+
+/// What an audit looks with.
+pub struct Eyes<'a> {
+    pub trunk: &'a Backbone,
+    /// Finds faces; nobody does where it is missing.
+    pub detector: Option<&'a Detector>,
+    /// The central square to look at, in place of the face.
+    pub crop: Option<u32>,
+}
+
+impl Eyes<'_> {
+    /// The facts and the embeddings of a batch.
+    fn measure(&self, pictures: &[Decoded]) -> Result<(Vec<Facts>, Vec<f32>)> {
+        if pictures.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let searched: Vec<&RgbImage> = pictures.iter().map(Decoded::searched).collect();
+        let faces = match self.detector {
+            Some(detector) => detector.detect(&searched)?.into_iter().map(Some).collect(),
+            None => vec![None; pictures.len()],
+        };
+        let (crop, side) = (self.crop, self.trunk.side());
+        let measured = pictures.par_iter().zip(faces).map(|(decoded, faces)| {
+            let cut = seen(decoded, faces.as_deref(), crop);
+            let seen = cut.as_ref().unwrap_or(&decoded.whole);
+            let mut facts = Facts::of(&decoded.content, &decoded.whole, seen);
+            facts.faces = faces.as_deref().map(rivals);
+            (facts, picture::fit(seen, side))
+        });
+        let (facts, fitted): (Vec<_>, Vec<_>) = measured.unzip();
+        Ok((facts, self.trunk.rows(&picture::to_tensor(&fitted)?)?))
+    }
+}
+
+/// The files of a data set.
+pub struct Files {
+    paths: Vec<PathBuf>,
+    pictures: Vec<Picture>,
+    identities: Vec<String>,
+    unreadable: Vec<(Picture, String)>,
+    notes: Vec<String>,
+}
+
+/// What was seen of a data set. Pictures, facts and embeddings run in step.
+pub struct Scan {
+    pub identities: Vec<String>,
+    pub pictures: Vec<Picture>,
+    pub facts: Vec<Facts>,
+    pub embeddings: Embeddings,
+    pub unreadable: Vec<(Picture, String)>,
+    pub notes: Vec<String>,
+}
+
+/// Lists the pictures below `root`, whose they are, and in which part of the split.
+///
+/// # Errors
+/// There is no picture, or the split file cannot be read or names none of them.
+pub fn list(root: &Path, split: Option<&Path>) -> Result<Files> {
+    let fail = |what: &str| Err(Error::Data(format!("{}: {what}", root.display())));
+    if !root.is_dir() {
+        return fail(if root.exists() { "is not a folder" } else { "does not exist" });
+    }
+    let (paths, troubles) = picture::walk_on(root);
+    if paths.is_empty() && troubles.is_empty() {
+        return fail("holds no pictures");
+    }
+    let mut names = folders(root)?;
+    let mut notes = Vec::new();
+    let relative = |path: &Path| {
+        let parts = path.strip_prefix(root).unwrap_or(path).iter();
+        parts.map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
+    };
+    if !paths.iter().any(|path| relative(path).contains('/')) {
+        names.clear();
+    }
+    let mut parts = split.map(read_parts).transpose()?;
+    let mut known = 0;
+    let mut place = |path: &Path| {
+        let name = relative(path);
+        let owner = name.split_once('/').map(|(owner, _)| owner);
+        let identity =
+            owner.and_then(|owner| names.binary_search_by(|n| n.as_str().cmp(owner)).ok());
+        let part = parts.as_mut().and_then(|parts| parts.remove(&name));
+        known += usize::from(part.is_some());
+        Picture { name, identity, part }
+    };
+    let pictures: Vec<Picture> = paths.iter().map(|path| place(path)).collect();
+    let trouble = |error: Error| match error {
+        Error::Io { path, source } => (place(&path), source.to_string()),
+        other => (place(root), other.to_string()),
+    };
+    let unreadable: Vec<_> = troubles.into_iter().map(trouble).collect();
+    let loose = pictures.iter().filter(|picture| picture.identity.is_none()).count();
+    if loose > 0 && !names.is_empty() {
+        let which = count(loose, "picture");
+        notes.push(format!("{which} directly in {}: training ignores them", root.display()));
+    }
+    if let (Some(parts), Some(file)) = (parts, split) {
+        if known == 0 {
+            let text =
+                format!("{}: names none of the pictures in {}", file.display(), root.display());
+            return Err(Error::Data(text));
+        }
+        let gone = count(parts.len(), "picture");
+        let new = count(pictures.len() - known.min(pictures.len()), "picture");
+        if !parts.is_empty() || known < pictures.len() {
+            notes.push(format!("{}: {gone} of it gone, {new} not in it", file.display()));
+        }
+    }
+    Ok(Files { paths, pictures, identities: names, unreadable, notes })
+}
+
+/// The sub-folders, sorted, without hidden ones.
+fn folders(root: &Path) -> Result<Vec<String>> {
+    let fail = |source| Error::io(root, source);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(root).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() && !name.starts_with('.') {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// A decoded picture, its file's content, and what faces are searched for on, with its scale.
+struct Decoded {
+    content: Vec<u8>,
+    whole: RgbImage,
+    small: Option<(RgbImage, f32)>,
+}
+
+impl Decoded {
+    fn of(path: &Path, search: bool) -> Result<Self> {
+        let content = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+        let whole = picture::decode_bytes(path, &content)?;
+        let longest = whole.width().max(whole.height());
+        let small = (search && longest > SEARCHED).then(|| {
+            let scale = SEARCHED as f32 / longest as f32;
+            let side = |pixels: u32| ((pixels as f32 * scale) as u32).max(1);
+            (picture::resize(&whole, side(whole.width()), side(whole.height())), scale)
+        });
+        Ok(Self { content, whole, small })
+    }
+
+    fn searched(&self) -> &RgbImage {
+        self.small.as_ref().map_or(&self.whole, |(small, _)| small)
+    }
+
+    fn scale(&self) -> f32 {
+        self.small.as_ref().map_or(1.0, |(_, scale)| *scale)
+    }
+}
+
+/// Looks at all files, with a progress bar.
+///
+/// # Errors
+/// What libtorch raises; a file that cannot be decoded is not an error here.
+pub fn look(eyes: &Eyes, files: Files, say: &Reporter) -> anyhow::Result<Scan> {
+    let Files { paths, pictures: places, identities, unreadable, notes } = files;
+    let mut scan = Scan {
+        identities,
+        pictures: Vec::new(),
+        facts: Vec::new(),
+        embeddings: Embeddings::new(0, eyes.trunk.dim(), Vec::new())?,
+        unreadable,
+        notes,
+    };
+    let mut values = Vec::new();
+    let bar = say.progress("pictures", paths.len() as u64, "pictures");
+    let search = eyes.detector.is_some();
+    let mut reasons = BTreeMap::new();
+    let mut done = 0;
+    let read = |path: &Path| Decoded::of(path, search);
+    photos::stream(&paths, Some(&bar), read, |_, batch| {
+        let mut pictures = Vec::new();
+        for (index, decoded) in (done..).zip(batch) {
+            done = index + 1;
+            match decoded {
+                Ok(decoded) => {
+                    scan.pictures.push(places[index].clone());
+                    pictures.push(decoded);
+                }
+                Err(Error::Picture { reason, .. }) => drop(reasons.insert(index, reason)),
+                Err(Error::Io { source, .. }) => drop(reasons.insert(index, source.to_string())),
+                Err(other) => return Err(other.into()),
+            }
+        }
+        let (facts, rows) = eyes.measure(&pictures)?;
+        scan.facts.extend(facts);
+        values.extend(rows);
+        Ok(())
+    })?;
+    bar.finish();
+    let broken = reasons.into_iter().map(|(index, reason)| (places[index].clone(), reason));
+    scan.unreadable.extend(broken);
+    scan.embeddings = Embeddings::new(scan.pictures.len(), eyes.trunk.dim(), values)?;
+    Ok(scan)
+}
+
+/// The part of a picture that is judged, where that is not all of it: the central square that was
+/// asked for, or the surroundings of the face on a loose photo.
+fn seen(decoded: &Decoded, faces: Option<&[Face]>, crop: Option<u32>) -> Option<RgbImage> {
+    let whole = &decoded.whole;
+    if let Some(side) = crop {
+        return Some(picture::centre_crop(whole, side));
+    }
+    let face = meant(faces?, decoded.searched())?;
+    let [x1, y1, x2, y2] = face.bounds.map(|edge| edge / decoded.scale());
+    let side = AROUND * (x2 - x1).max(y2 - y1);
+    let shorter = whole.width().min(whole.height());
+    if !(side >= 1.0 && side < LOOSE * shorter as f32) {
+        return None;
+    }
+    let side = side as u32;
+    let start =
+        |middle: f32, room: u32| (middle - side as f32 / 2.0).clamp(0.0, room as f32) as u32;
+    let left = start((x1 + x2) / 2.0, whole.width() - side);
+    let top = start((y1 + y2) / 2.0, whole.height() - side);
+    Some(imageops::crop_imm(whole, left, top, side, side).to_image())
+}
+
+/// The face that a picture is about: large, and near to the middle.
+fn meant<'f>(faces: &'f [Face], picture: &RgbImage) -> Option<&'f Face> {
+    let middle = [picture.width(), picture.height()].map(|side| side as f32 / 2.0);
+    let weight = |face: &Face| {
+        let [x1, y1, x2, y2] = face.bounds;
+        let off = ((x1 + x2) / 2.0 - middle[0]).hypot((y1 + y2) / 2.0 - middle[1]);
+        (x2 - x1) * (y2 - y1) - 2.0 * off * off
+    };
+    faces.iter().max_by(|a, b| weight(a).total_cmp(&weight(b)))
+}
+
+/// How many faces are about as large as the largest.
+fn rivals(faces: &[Face]) -> usize {
+    let side = |face: &Face| face.size().0.max(face.size().1);
+    let largest = faces.iter().map(side).fold(0.0, f32::max);
+    faces.iter().filter(|face| side(face) >= RIVAL * largest).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    fn face(bounds: [f32; 4]) -> Face {
+        Face { bounds, probability: 1.0, landmarks: [[0.0; 2]; 5] }
+    }
+
+    /// A picture whose pixels tell their places.
+    fn decoded(width: u32, height: u32) -> Decoded {
+        let whole = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 0]));
+        Decoded { content: Vec::new(), whole, small: None }
+    }
+
+    #[test]
+    fn the_face_is_cut_out_of_a_loose_photo_and_a_crop_stays_whole() {
+        let photo = decoded(200, 100);
+        let cut = seen(&photo, Some(&[face([140.0, 30.0, 170.0, 70.0])]), None).unwrap();
+        // 1.3 times 40 pixels around (155, 50).
+        assert_eq!(cut.dimensions(), (52, 52));
+        assert_eq!(cut.get_pixel(0, 0).0, [129, 24, 0]);
+        let corner = seen(&photo, Some(&[face([-9.0, -9.0, 31.0, 31.0])]), None).unwrap();
+        assert_eq!(corner.get_pixel(0, 0).0, [0, 0, 0]);
+        assert!(seen(&photo, Some(&[face([60.0, 5.0, 140.0, 95.0])]), None).is_none());
+        assert!(seen(&photo, Some(&[]), None).is_none() && seen(&photo, None, None).is_none());
+        let centre = seen(&photo, Some(&[face([140.0, 30.0, 170.0, 70.0])]), Some(60)).unwrap();
+        assert_eq!((centre.dimensions(), centre.get_pixel(0, 0).0), ((60, 60), [70, 20, 0]));
+    }
+
+    #[test]
+    fn a_search_on_a_smaller_copy_is_scaled_back() {
+        let mut photo = decoded(200, 200);
+        photo.small = Some((RgbImage::new(100, 100), 0.5));
+        let cut = seen(&photo, Some(&[face([40.0, 40.0, 60.0, 60.0])]), None).unwrap();
+        assert_eq!((cut.dimensions(), cut.get_pixel(0, 0).0), ((52, 52), [74, 74, 0]));
+    }
+
+    #[test]
+    fn the_middle_counts_and_rivals_are_of_like_size() {
+        let picture = RgbImage::new(200, 200);
+        let faces = [face([0.0, 0.0, 62.0, 62.0]), face([70.0, 70.0, 130.0, 130.0])];
+        assert_eq!(meant(&faces, &picture), Some(&faces[1]));
+        assert_eq!(rivals(&faces), 2);
+        assert_eq!(rivals(&[faces[0], face([70.0, 70.0, 90.0, 90.0])]), 1);
+        assert_eq!(rivals(&[]), 0);
+    }
+}

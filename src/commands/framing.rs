@@ -1,0 +1,66 @@
+//! How the training pictures hold the face, for `classify` to cut faces out of photos likewise.
+
+use std::path::PathBuf;
+
+use super::dataset::Dataset;
+use super::{Context, output, photos};
+use crate::detect::{Detector, Framing, MinFace, Options};
+
+/// So many training pictures are asked at most.
+const SAMPLE: usize = 200;
+/// A face that is smaller than that on a training picture is not what the picture is about.
+const MIN_FACE: f64 = 0.1;
+
+/// Searches training pictures for faces, evenly taken from all identities, and tells the result.
+///
+/// # Errors
+/// What libtorch raises.
+pub fn measure(context: &Context, data: &Dataset) -> anyhow::Result<Framing> {
+    // Pictures come identity by identity.
+    let sample: Vec<PathBuf> = spread(data.parts.train.len(), SAMPLE)
+        .map(|index| data.folder.pictures[data.parts.train[index]].path.clone())
+        .collect();
+    let options = Options { min_face: MinFace::Share(MIN_FACE), ..Options::default() };
+    let detector = Detector::new(context.device()?, options)?;
+    let bar = context.say.progress("framing", sample.len() as u64, "pictures");
+    let mut seen = Vec::new();
+    photos::look(&detector, &sample, Some(&bar), |_, outcomes| {
+        let largest = |outcome: photos::Outcome| {
+            let (picture, faces) = outcome.ok()?;
+            Some((picture.dimensions(), faces.first().copied()))
+        };
+        seen.extend(outcomes.into_iter().filter_map(largest));
+        Ok(())
+    })?;
+    bar.finish();
+    let framing = Framing::measure(&seen);
+    let faces = seen.iter().filter(|(_, face)| face.is_some()).count();
+    let found = format!("a face on {faces} of {}", output::count(seen.len(), "training picture"));
+    context.say.line(&match framing {
+        Framing::Face { .. } => format!(
+            "framing: {found}; `visage classify` cuts faces out of photos as those pictures hold them"
+        ),
+        Framing::None => format!(
+            "framing: {found}; `visage classify` takes pictures as they are, without a search for faces"
+        ),
+    });
+    Ok(framing)
+}
+
+/// At most `most` of the numbers below `all`, evenly spread.
+fn spread(all: usize, most: usize) -> impl Iterator<Item = usize> {
+    let some = all.min(most);
+    (0..some).map(move |k| k * all / some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_spread_evenly_and_never_twice() {
+        assert_eq!(spread(3, 200).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(spread(10, 4).collect::<Vec<_>>(), [0, 2, 5, 7]);
+        assert_eq!(spread(0, 4).count(), 0);
+    }
+}
