@@ -15,7 +15,7 @@ use visage::weights::{Source, TensorFile};
 type Tensors = BTreeMap<String, Tensor>;
 
 #[rustfmt::skip]
-const BASE: [&str; 18] = [
+const BASE: [&str; 20] = [
     "train-triplet",
     "--data",
     "faces",
@@ -34,6 +34,8 @@ const BASE: [&str; 18] = [
     "--schedule",
     "constant",
     "--lr=0.002",
+    "--precision",
+    "f32",
 ];
 
 /// Trains with SGD, whose steps are as small as the gradients, for some epochs; returns the last

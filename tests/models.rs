@@ -337,7 +337,7 @@ fn every_architecture_keeps_the_promises_of_a_backbone() {
             backbone.params.freeze(&stage.blocks).unwrap();
         }
         assert_eq!(backbone.frozen_stages(), half, "{name}");
-        let maps = backbone.maps(&xs, half);
+        let maps = backbone.maps(&xs, half, Mode::EVAL);
         let cut = backbone.embed_from(half, &maps, Mode::EVAL);
         assert!(!maps.requires_grad() && cut.equal(&three), "{name}: cut in two, another answer");
         // A frozen stage rests in training, another does not.

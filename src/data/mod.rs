@@ -30,7 +30,7 @@ pub mod split_file;
 pub mod strip_folder;
 pub mod strips;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod triplets;
 
 pub use augment::Augment;

@@ -213,7 +213,7 @@ impl Backbone {
     pub fn embed_from(&self, first: usize, maps: &Tensor, mode: Mode) -> Tensor {
         let map = self.map_from(first, maps, mode);
         // What has length one is scaled to it in float32.
-        let embedding = self.trunk.unit(&self.features(&map));
+        let embedding = self.trunk.unit(&self.features(&map, mode));
         let embedding = match &self.embedding {
             Some(layer) => normalize(&layer.forward(&embedding)),
             None => embedding,
@@ -221,10 +221,10 @@ impl Backbone {
         embedding.to_kind(Kind::Float)
     }
 
-    /// What pictures have become in front of stage `end` of the trunk, in evaluation mode and
-    /// without a gradient: for the frozen stages below it (0 gives the pictures themselves).
-    pub fn maps(&self, pictures: &Tensor, end: usize) -> Tensor {
-        tch::no_grad(|| self.through(0..end.min(self.trunk_stages()), pictures, Mode::EVAL))
+    /// What pictures have become in front of stage `end` of the trunk, without a gradient: for the
+    /// frozen stages below it (0 gives the pictures themselves), which rest whatever `mode` says.
+    pub fn maps(&self, pictures: &Tensor, end: usize, mode: Mode) -> Tensor {
+        tch::no_grad(|| self.through(0..end.min(self.trunk_stages()), pictures, mode))
     }
 
     /// From the maps in front of stage `first` to the trunk's map, `[N, C, H', W']` (or `[N, D]`
@@ -241,8 +241,8 @@ impl Backbone {
     }
 
     /// The trunk's map to features `[N, D]` that are not scaled to length one.
-    pub fn features(&self, map: &Tensor) -> Tensor {
-        self.compute.run(self.device, || self.trunk.features(map)).to_kind(Kind::Float)
+    pub fn features(&self, map: &Tensor, mode: Mode) -> Tensor {
+        self.compute.run(self.device, mode, || self.trunk.features(map)).to_kind(Kind::Float)
     }
 
     /// The trunk's map through the classifier it was built with.
@@ -250,7 +250,7 @@ impl Backbone {
     /// # Errors
     /// It was built without one.
     pub fn classify(&self, map: &Tensor, mode: Mode) -> Result<Tensor> {
-        let classes = self.compute.run(self.device, || self.trunk.classify(map, mode));
+        let classes = self.compute.run(self.device, mode, || self.trunk.classify(map, mode));
         classes.map(|classes| classes.to_kind(Kind::Float)).ok_or_else(|| self.no_classifier())
     }
 
@@ -261,7 +261,7 @@ impl Backbone {
 
     /// Through some of the trunk's own stages.
     fn through(&self, stages: Range<usize>, xs: &Tensor, mode: Mode) -> Tensor {
-        self.compute.run(self.device, || {
+        self.compute.run(self.device, mode, || {
             stages.fold(xs.shallow_clone(), |xs, number| {
                 let rests = self.stages.get(number).is_none_or(Stage::is_frozen);
                 let xs = if number == 0 { self.input.normalise(&xs) } else { xs };

@@ -237,14 +237,14 @@ impl PairNet {
     pub fn vectors(&self, first: usize, maps: &Tensor, trunk: Mode, head: Mode) -> Result<Tensor> {
         let map = self.backbone.map_from(first, maps, trunk);
         let (compute, device) = (self.backbone.compute(), self.backbone.device());
-        let vectors = compute.run(device, || self.tower(&map, head))?;
+        let vectors = compute.run(device, head, || self.tower(&map, head))?;
         Ok(vectors.to_kind(Kind::Float))
     }
 
     fn tower(&self, map: &Tensor, head: Mode) -> Result<Tensor> {
         Ok(match &self.tower {
-            Tower::Features => self.backbone.features(map),
-            Tower::Dense(dense) => dense.forward(&self.backbone.features(map), head),
+            Tower::Features => self.backbone.features(map, head),
+            Tower::Dense(dense) => dense.forward(&self.backbone.features(map, head), head),
             Tower::Conv([first, second]) => {
                 let pool = |xs: &Tensor| max_pool(xs, Window::new(2, 2));
                 let xs = dropout(&first.forward(&pool(map)).relu(), DROPOUT, head);
@@ -263,7 +263,7 @@ impl PairNet {
         let join = self.join.as_ref()?;
         let both = Tensor::cat(&[a, b], 1);
         let (compute, device) = (self.backbone.compute(), self.backbone.device());
-        let logits = compute.run(device, || match join {
+        let logits = compute.run(device, head, || match join {
             Join::Dense(dense) => dense.forward(&both, head),
             Join::Dropout([hidden, last]) => {
                 last.forward(&dropout(&hidden.forward(&both).relu(), DROPOUT, head))
@@ -321,7 +321,7 @@ mod tests {
         let net = build("densenet121", HeadKind::Euclidean, Some(6), 32).unwrap();
         let xs = pictures(5, 32);
         let map = net.backbone.map_from(0, &xs, Mode::EVAL);
-        let mut expected = net.backbone.features(&map);
+        let mut expected = net.backbone.features(&map, Mode::EVAL);
         let tensor = |key: String| {
             net.params.iter().find(|param| param.name == key).unwrap().tensor.shallow_clone()
         };

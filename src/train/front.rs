@@ -11,7 +11,7 @@ use super::stages::Thaw;
 use crate::Result;
 use crate::data::augment::Augment;
 use crate::data::cache::FaceCache;
-use crate::models::Backbone;
+use crate::models::{Backbone, Mode};
 
 /// What stands in front of the first stage that trains.
 #[derive(Debug)]
@@ -74,7 +74,8 @@ impl<'a> Front<'a> {
         let pictures = self.augment.apply(&pictures, size, seed)?;
         let end = self.backbone.frozen_stages();
         let parts: Vec<_> = pieces(batch.len(), self.piece)
-            .map(|(start, length)| self.backbone.maps(&pictures.narrow(0, start, length), end))
+            .map(|(start, length)| pictures.narrow(0, start, length))
+            .map(|piece| self.backbone.maps(&piece, end, Mode::TRAIN))
             .collect();
         Ok((end, joined(parts)?))
     }

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::data::augment::mirror;
 use crate::data::cache::FaceCache;
-use crate::models::Backbone;
+use crate::models::{Backbone, Mode};
 use crate::{Error, Result};
 
 /// How much may be kept where.
@@ -84,7 +84,8 @@ impl<'a> MapCache<'a> {
             return Ok(None);
         }
         let device = self.backbone.device();
-        self.shape = self.backbone.maps(&self.faces.batch(&[0], device)?, frozen).size();
+        self.shape =
+            self.backbone.maps(&self.faces.batch(&[0], device)?, frozen, Mode::EVAL).size();
         let rows = self.faces.len() * if self.mirrors { 2 } else { 1 };
         let bytes = 4 * rows as u64 * self.shape.iter().product::<i64>() as u64;
         let (mb, limits) = (bytes.div_ceil(1 << 20), &self.limits);
@@ -130,7 +131,7 @@ impl<'a> MapCache<'a> {
             let pictures: Vec<usize> = missing.iter().map(|(picture, _)| *picture).collect();
             let upright = self.faces.batch(&pictures, self.backbone.device())?;
             let mirrored: Vec<bool> = missing.iter().map(|(_, mirrored)| *mirrored).collect();
-            let made = self.backbone.maps(&mirror(&upright, &mirrored)?, self.end);
+            let made = self.backbone.maps(&mirror(&upright, &mirrored)?, self.end, Mode::EVAL);
             let rows: Vec<usize> = missing.iter().map(row).collect();
             self.put(&rows, &made.to_kind(Kind::Float))?;
             rows.into_iter().for_each(|row| self.filled[row] = true);
@@ -194,7 +195,7 @@ fn indices(rows: &[usize], device: Device) -> Result<Tensor, tch::TchError> {
 mod tests {
     use super::*;
     use crate::data::folder::FaceFolder;
-    use crate::models::{Architecture, Mode};
+    use crate::models::Architecture;
 
     /// Six grey ramps, each turned another way.
     fn faces(root: &std::path::Path) -> FaceCache {

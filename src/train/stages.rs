@@ -36,11 +36,23 @@ pub fn scale_layers(optimizer: &mut Optimizer, backbone: &Backbone, decay: f64) 
 /// # Errors
 /// What libtorch raises.
 pub fn settle_statistics(backbone: &Backbone, faces: &FaceCache, pictures: &[usize]) -> Result<()> {
-    for batch in pictures.chunks(SETTLE.0).cycle().take(SETTLE.1) {
+    // A frozen stage rests whatever the mode says.
+    let parameters = backbone.params.iter().filter(|param| param.is_parameter);
+    let frozen: Vec<&Tensor> =
+        parameters.map(|param| &param.tensor).filter(|tensor| !tensor.requires_grad()).collect();
+    let thaw = |thawed: bool| {
+        for tensor in &frozen {
+            let _ = tensor.set_requires_grad(thawed);
+        }
+    };
+    thaw(true);
+    let looked = pictures.chunks(SETTLE.0).cycle().take(SETTLE.1).try_for_each(|batch| {
         let pictures = faces.batch(batch, backbone.device())?;
         let _ = tch::no_grad(|| backbone.map_from(0, &pictures, Mode::TRAIN));
-    }
-    Ok(())
+        Ok(())
+    });
+    thaw(false);
+    looked
 }
 
 /// Pictures in a batch and batches, of which statistics with a momentum of 0.1 forget their start.
@@ -96,6 +108,8 @@ impl Thaw {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::FaceFolder;
+    use crate::data::testing::face_folder;
     use crate::models::{Architecture, BuildOptions};
     use tch::Device;
 
@@ -118,6 +132,31 @@ mod tests {
         ] {
             assert_eq!(rates[key], share, "{key}");
         }
+    }
+
+    #[test]
+    fn a_random_trunk_has_seen_pictures_before_it_rests() {
+        let folder = tempfile::tempdir().unwrap();
+        face_folder(folder.path(), &[("ann", 3), ("bob", 3)]);
+        let pictures = FaceFolder::open(folder.path(), true, 32, &|_, _| {}).unwrap();
+        let faces = FaceCache::new(&pictures, Device::Cpu).unwrap();
+        let trunk = trunk();
+        trunk.params.freeze_all();
+        let all: Vec<usize> = (0..6).collect();
+        let batch = faces.batch(&all, Device::Cpu).unwrap();
+        // At rest a layer gives what it gave on these pictures in training.
+        let apart = || {
+            let at_rest = trunk.map_from(0, &batch, Mode::EVAL);
+            let key = "features.norm5.running_mean";
+            let mean = trunk.params.iter().find(|param| param.name == key).unwrap();
+            (at_rest.abs().max().double_value(&[]), mean.tensor.abs().max().double_value(&[]))
+        };
+        let (before, untouched) = apart();
+        settle_statistics(&trunk, &faces, &all).unwrap();
+        let (after, settled) = apart();
+        assert!(untouched == 0.0 && settled > 0.0, "{untouched} {settled}");
+        assert!(after.is_finite() && after < 20.0, "{before} before, {after} after");
+        assert!(trunk.params.trainable().is_empty(), "frozen it was, frozen it stays");
     }
 
     #[test]

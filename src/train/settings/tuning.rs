@@ -40,8 +40,8 @@ pub struct TuningSettings {
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bn: Option<BnMode>,
-    /// What the trunk computes in while it trains; weights, gradients, distances and losses are float32
-    /// in any case
+    /// What the trunk computes in while it trains; weights, gradients, distances, losses and all that is
+    /// measured are float32 in any case
     #[arg(long, value_enum, default_value_t = Precision::Auto)]
     #[serde(default)]
     pub precision: Precision,
