@@ -3,7 +3,8 @@
 
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
-use visage::models::{Architecture, Backbone, Mode};
+use visage::models::{Architecture, Backbone, Compute, Mode};
+use visage::native::Half;
 use visage::weights::Source;
 
 #[derive(Deserialize)]
@@ -112,5 +113,34 @@ fn every_parameter_gets_a_gradient() {
     for (name, tensor) in backbone.params.trainable() {
         let norm = f64::try_from(tensor.grad().norm()).unwrap();
         assert!(norm.is_finite() && norm > 0.0, "{name}: gradient norm {norm}");
+    }
+}
+
+/// Weights stay float32 and get float32 gradients that point where float32's do.
+#[test]
+fn sixteen_bits_give_nearly_the_same_gradients() {
+    // Fine-tuning with running statistics.
+    let mode = Mode { dropout: true, batch_statistics: false };
+    let gradients = |compute: Option<Compute>| {
+        let mut backbone = pretrained();
+        if let Some(compute) = compute {
+            backbone.set_compute(compute).unwrap();
+        }
+        backbone.embed(&pictures(2), mode).select(1, 0).sum(Kind::Float).backward();
+        let grads = backbone.params.trainable().into_iter().map(|(_, param)| param.grad());
+        grads.collect::<Vec<_>>()
+    };
+    let plain = gradients(None);
+    for (half, bound) in
+        [(None, 0.99999), (Some(Half::BFloat16), 0.98), (Some(Half::Float16), 0.98)]
+    {
+        let found = gradients(Some(Compute::fast(half)));
+        for at in [0, plain.len() - 2] {
+            let (plain, found) = (&plain[at], &found[at]);
+            assert_eq!((found.kind(), found.size()), (Kind::Float, plain.size()));
+            let product = (plain * found).sum(Kind::Float) / (plain.norm() * found.norm());
+            let cosine = product.double_value(&[]);
+            assert!(cosine > bound, "{half:?}, parameter {at}: {cosine}");
+        }
     }
 }

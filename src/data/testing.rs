@@ -38,7 +38,7 @@ pub(super) fn scene(seed: u64) -> RgbImage {
 }
 
 /// Writes scenes as `root/NAME/K.png`, K from 0 to the number of pictures asked for.
-pub(super) fn face_folder(root: &Path, identities: &[(&str, usize)]) {
+pub(crate) fn face_folder(root: &Path, identities: &[(&str, usize)]) {
     let mut seed = 0;
     for &(name, pictures) in identities {
         std::fs::create_dir_all(root.join(name)).unwrap();

@@ -2,6 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::squares_apart;
+
 /// Local response normalisation across channels (Krizhevsky et al. 2012), differentiable.
 ///
 /// y = x / (1 + alpha/size · Σ x²)^beta over a window of `size` channels centred on each channel,
@@ -28,8 +30,10 @@ impl CrossMapLrn {
 
     /// `[N, C, H, W]` to the same shape.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
-        let window = self.window.to_kind(xs.kind());
-        let energy = xs.square().conv2d(&window, None::<&Tensor>, [1], [0], [1], 1);
-        xs * (energy * self.alpha + 1.0).pow_tensor_scalar(-self.beta)
+        squares_apart(xs, |xs| {
+            let window = self.window.to_kind(xs.kind());
+            let energy = xs.square().conv2d(&window, None::<&Tensor>, [1], [0], [1], 1);
+            xs * (energy * self.alpha + 1.0).pow_tensor_scalar(-self.beta)
+        })
     }
 }

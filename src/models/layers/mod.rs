@@ -10,6 +10,8 @@ pub mod trace;
 
 use tch::{Kind, Tensor};
 
+use crate::native::without_autocast;
+
 pub use conv::{Conv2d, ConvNormRelu, ConvSpec};
 pub use init::{Bias, Weight};
 pub use linear::Linear;
@@ -38,6 +40,15 @@ impl Mode {
 /// `mode` drops (Srivastava et al., 2014).
 pub fn dropout(xs: &Tensor, probability: f64, mode: Mode) -> Tensor {
     xs.dropout(probability, mode.dropout)
+}
+
+/// Runs a layer that squares its input: in float32 where that is float16, which ends at 65,504, and
+/// in its own kind otherwise. The output has the input's kind.
+fn squares_apart(xs: &Tensor, layer: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+    match xs.kind() {
+        Kind::Half => without_autocast(|| layer(&xs.to_kind(Kind::Float))).to_kind(Kind::Half),
+        _ => layer(xs),
+    }
 }
 
 /// At least float32: half precision is too coarse for lengths and distances.

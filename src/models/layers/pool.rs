@@ -2,6 +2,8 @@
 
 use tch::Tensor;
 
+use super::squares_apart;
+
 /// The window of a pooling layer: square, without padding, the output size rounded down and, for
 /// averages, the padding counted, unless said otherwise (PyTorch's defaults).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub fn global_avg_pool(xs: &Tensor) -> Tensor {
 /// zero, where the root has an infinite slope and PyTorch's gradient becomes NaN. The sum is held
 /// at 1e-12 from below, which stops the gradient there and changes a zero output to 1e-6.
 pub fn l2_pool(xs: &Tensor, kernel: i64, stride: i64) -> Tensor {
-    let mean = avg_pool(&xs.square(), Window::new(kernel, stride));
-    (mean * (kernel * kernel) as f64).clamp_min(1e-12).sqrt()
+    squares_apart(xs, |xs| {
+        let mean = avg_pool(&xs.square(), Window::new(kernel, stride));
+        (mean * (kernel * kernel) as f64).clamp_min(1e-12).sqrt()
+    })
 }
