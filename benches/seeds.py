@@ -1,8 +1,9 @@
-"""Miners at equal epochs over several seeds, on the validation part of each seed's own split.
+"""Ways to train at equal epochs over several seeds, on the validation part of each seed's own split.
 
-    python3 benches/seeds.py FACES STRANGERS WORK [SEEDS] [MINER ...]
+    python3 benches/seeds.py FACES STRANGERS WORK [SEEDS] [WAY ...]
 
-Defaults: 5 seeds, batch-hard and random. One thread a run, one run a core.
+A way is a miner, perhaps with a precision: `batch-hard`, `batch-hard+f32`. Defaults: 5 seeds, batch-hard
+and random. STRANGERS `none` leaves those figures out. One thread a run, one run a core.
 """
 
 import concurrent.futures
@@ -12,6 +13,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 VISAGE = pathlib.Path(__file__).parent.parent / "target/release/visage"
 FIGURES = ("knn", "knn_gallery", "centroid", "verification", "auc")
@@ -24,40 +26,46 @@ def visage(work, *arguments):
     ).stdout
 
 
-def one(faces, strangers, work, miner, seed):
-    trunk, model = f"{miner}-{seed}", f"{miner}-{seed}-classifier"
+def one(faces, strangers, work, way, seed):
+    trunk, model = f"{way}-{seed}", f"{way}-{seed}-classifier"
     data = ["--data", str(faces)]
-    visage(work, "train-triplet", *data, "--miner", miner, "--seed", str(seed), "--out", trunk)
+    miner, _, precision = way.partition("+")
+    flags = ["--miner", miner, "--precision", precision or "auto", "--seed", str(seed)]
+    start = time.time()
+    visage(work, "train-triplet", *data, *flags, "--out", trunk)
+    seconds = time.time() - start
     visage(work, "train-classifier", "--trunk", f"{trunk}/best.safetensors", "--out", model)
     summary = json.loads((work / trunk / "summary.json").read_text())
     classifier = json.loads((work / model / "summary.json").read_text())["best"]
-    data += ["--strangers", str(strangers), "--json"]
-    report = json.loads(visage(work, "evaluate", "--model", f"{model}/best.safetensors", *data))
     row = {f"untouched {name}": summary["untouched"][name] for name in FIGURES}
     row |= {name: summary["best"][name] for name in FIGURES}
-    unknown = report["strangers"]["unknown_rate"]
     row |= {"classifier": classifier["accuracy"], "named": classifier["named"]}
-    return row | {"strangers UNKNOWN": unknown}
+    if strangers is not None:
+        data += ["--strangers", str(strangers), "--json"]
+        report = json.loads(visage(work, "evaluate", "--model", f"{model}/best.safetensors", *data))
+        row |= {"strangers UNKNOWN": report["strangers"]["unknown_rate"]}
+    return row | {"seconds": seconds}
 
 
-def main(faces, strangers, work, seeds=5, *miners):
+def main(faces, strangers, work, seeds=5, *ways):
     work.mkdir(parents=True, exist_ok=True)
-    miners = miners or ("batch-hard", "random")
+    strangers = None if strangers.name == "none" else strangers
+    ways = ways or ("batch-hard", "random")
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         runs = {
-            (miner, seed): pool.submit(one, faces, strangers, work, miner, seed)
-            for seed in range(int(seeds)) for miner in miners
+            (way, seed): pool.submit(one, faces, strangers, work, way, seed)
+            for seed in range(int(seeds)) for way in ways
         }
         rows = {key: run.result() for key, run in runs.items()}
     table = csv.writer(sys.stdout)
     names = list(next(iter(rows.values())))
-    table.writerow(["miner", "seed", *names])
-    for (miner, seed), row in sorted(rows.items()):
-        table.writerow([miner, seed, *(f"{row[name]:.4f}" for name in names)])
-    for miner in miners:
-        own = [row for (of, _), row in rows.items() if of == miner]
+    table.writerow(["way", "seed", *names])
+    for (way, seed), row in sorted(rows.items()):
+        table.writerow([way, seed, *(f"{row[name]:.4f}" for name in names)])
+    for way in ways:
+        own = [row for (of, _), row in rows.items() if of == way]
         means = (sum(row[name] for row in own) / len(own) for name in names)
-        table.writerow([miner, "mean", *(f"{mean:.4f}" for mean in means)])
+        table.writerow([way, "mean", *(f"{mean:.4f}" for mean in means)])
 
 
 if __name__ == "__main__":
