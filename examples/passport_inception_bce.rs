@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
 
     // ## 1. A trunk and its head
     let architecture = Architecture::InceptionV3;
-    let net = PairNet::build(architecture, HeadKind::Conv, None, arguments.side, device)?;
+    let mut net = PairNet::build(architecture, HeadKind::Conv, None, arguments.side, device)?;
     let source = Source::resolve(arguments.weights.as_deref(), architecture)?;
     source.load_into(&net.backbone)?;
     println!("trunk: inception-v3, {}", source.describe());
@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
     // the original: the map of a picture is computed once, and what an epoch costs is the head.
     let people = shared::people(&arguments, net.backbone.input.size, device)?;
     if source == Source::Random {
-        settle_statistics(&net.backbone, &people.faces, &people.train)?;
+        settle_statistics(&mut net.backbone, &people.faces, &people.train)?;
     }
     net.backbone.params.freeze_all();
     let mut front = shared::front(&net, &people.faces, false, out)?;

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::audit::mislabels;
 use crate::data::strip_folder::CutLayout;
 use crate::detect::{MinFace, Template};
-use crate::device::DeviceChoice;
+use crate::device::{DeviceChoice, Precision};
 use crate::export::{Batch, Format};
 use crate::models::Architecture;
 use crate::recognise::FaceSearch;
@@ -90,6 +90,8 @@ pub enum Command {
     Prepare(Prepare),
     /// Bring a data set or weights by name, or unpack an archive of them
     Fetch(Fetch),
+    /// Time this machine at the work of training and recognition, next to PyTorch where asked for
+    Bench(Bench),
     /// Show what this installation has, and what to do about what it lacks
     Doctor(Doctor),
 }
@@ -263,6 +265,13 @@ pub struct TrunkChoice {
     /// Side of the input pictures in pixels [default: the backbone's own]
     #[arg(long, value_name = "PIXELS", requires = "backbone")]
     pub input_size: Option<u32>,
+}
+
+impl TrunkChoice {
+    /// The same with the trunk that comes with Visage.
+    pub fn embedded(&self) -> Self {
+        Self { backbone: Some(Architecture::OpenFace), model: None, ..self.clone() }
+    }
 }
 
 /// Flags of `audit`.
@@ -601,6 +610,32 @@ pub struct Fetch {
     /// Agree to the terms of use, which are shown until you do
     #[arg(long, alias = "accept-license")]
     pub accept_licence: bool,
+}
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// The same work in this Python (with torch, safetensors, numpy and pillow), in turns
+    #[arg(long, value_name = "PYTHON", num_args = 0..=1, default_missing_value = "python3")]
+    pub against_pytorch: Option<PathBuf>,
+    /// Time these measures alone: load, forward, step, mine, cold
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// How often each is timed; the median counts
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+    pub repeats: u8,
+    /// Pictures in a batch
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(12..))]
+    pub batch: u16,
+    /// What training steps compute in
+    #[arg(long, value_enum, default_value_t = Precision::Auto)]
+    pub precision: Precision,
+    /// Pictures to decode [default: data/avengers or the ORL faces, where they are]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// One JSON object a measure on stdout
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `doctor`.

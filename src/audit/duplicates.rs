@@ -47,7 +47,8 @@ pub fn findings(
     let (mut found, mut told) = (Vec::new(), BTreeSet::new());
     for &(a, b) in &pairs {
         let (one, two) = (&pictures[a], &pictures[b]);
-        if one.identity != two.identity {
+        // A picture outside all identities is nobody's, under no name at all.
+        if one.identity.is_some() && two.identity.is_some() && one.identity != two.identity {
             let first_is_right = match (margin(a), margin(b)) {
                 (Some(first), Some(second)) if first != second => first < second,
                 _ => one.identity == main[&groups[a]],

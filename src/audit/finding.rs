@@ -162,7 +162,7 @@ impl Kind {
             Self::Tiny => (
                 "tiny",
                 Medium,
-                "Smaller than the network's input",
+                "Smaller than the network's input, or than --min-side",
                 "get a larger one; this one is blown up and blurred by that",
             ),
             Self::Blurred => (
@@ -174,7 +174,7 @@ impl Kind {
             Self::Elongated => (
                 "elongated",
                 Medium,
-                "Much longer than wide",
+                "One side much longer than the other",
                 "cut the face out (`visage prepare faces`): only the central square is looked at",
             ),
             Self::NearDuplicate => (

@@ -10,7 +10,6 @@ use crate::audit::{Finding, Limits, Report, Severity, duplicates, html, mislabel
 use crate::cli;
 use crate::data::near_duplicates;
 use crate::detect::{Detector, MinFace, Options};
-use crate::models::Architecture;
 use crate::train::progress::Reporter;
 use crate::{Error, Result};
 
@@ -25,7 +24,8 @@ pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
     let say = &context.say;
     let files = audit_scan::list(&flags.data, flags.split.as_deref())?;
     let choice = match flags.trunk.model.is_none() && flags.trunk.backbone.is_none() {
-        true => embedded(&flags.trunk),
+        // No labels of the user's have taught it anything.
+        true => flags.trunk.embedded(),
         false => flags.trunk.clone(),
     };
     let trunk = trunk::load(context, &choice)?.backbone;
@@ -80,12 +80,12 @@ fn check(flags: &cli::Audit) -> Result<()> {
             return Err(Error::Config(format!("{flag} {value}: must be a number {range}")));
         }
     }
+    if flags.min_light > 127.0 {
+        let text =
+            format!("--min-light {}: at most 127; above it everything is dark", flags.min_light);
+        return Err(Error::Config(text));
+    }
     Ok(())
-}
-
-/// The trunk that comes with Visage: no labels of the user's have taught it anything.
-fn embedded(choice: &cli::TrunkChoice) -> cli::TrunkChoice {
-    cli::TrunkChoice { backbone: Some(Architecture::OpenFace), ..choice.clone() }
 }
 
 /// All findings of what was seen.

@@ -12,7 +12,7 @@ use super::photos;
 use crate::audit::{Facts, Picture};
 use crate::data::picture;
 use crate::data::split_file::read_parts;
-use crate::detect::{Detector, Face};
+use crate::detect::{Detector, Face, rivals};
 use crate::eval::Embeddings;
 use crate::models::Backbone;
 use crate::recognise::Embedder;
@@ -25,8 +25,6 @@ const SEARCHED: u32 = 320;
 const AROUND: f32 = 1.3;
 /// ... is cut out where it is smaller than this share of the picture; else that is a crop already.
 const LOOSE: f32 = 0.8;
-/// A second face counts where its box is at least this share of the first one's.
-const RIVAL: f32 = 0.7;
 
 /// What an audit looks with.
 pub struct Eyes<'a> {
@@ -222,6 +220,10 @@ pub fn look(eyes: &Eyes, files: Files, say: &Reporter) -> anyhow::Result<Scan> {
         values.extend(rows);
         Ok(())
     })?;
+    if values.iter().any(|value| !value.is_finite()) {
+        let text = "the trunk makes embeddings that are not finite: its weights are broken";
+        return Err(Error::Data(text.into()).into());
+    }
     bar.finish();
     let broken = reasons.into_iter().map(|(index, reason)| (places[index].clone(), reason));
     scan.unreadable.extend(broken);
@@ -260,13 +262,6 @@ fn meant<'f>(faces: &'f [Face], picture: &RgbImage) -> Option<&'f Face> {
         (x2 - x1) * (y2 - y1) - 2.0 * off * off
     };
     faces.iter().max_by(|a, b| weight(a).total_cmp(&weight(b)))
-}
-
-/// How many faces are about as large as the largest.
-fn rivals(faces: &[Face]) -> usize {
-    let side = |face: &Face| face.size().0.max(face.size().1);
-    let largest = faces.iter().map(side).fold(0.0, f32::max);
-    faces.iter().filter(|face| side(face) >= RIVAL * largest).count()
 }
 
 #[cfg(test)]
@@ -309,12 +304,9 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_counts_and_rivals_are_of_like_size() {
+    fn the_middle_counts() {
         let picture = RgbImage::new(200, 200);
         let faces = [face([0.0, 0.0, 62.0, 62.0]), face([70.0, 70.0, 130.0, 130.0])];
         assert_eq!(meant(&faces, &picture), Some(&faces[1]));
-        assert_eq!(rivals(&faces), 2);
-        assert_eq!(rivals(&[faces[0], face([70.0, 70.0, 90.0, 90.0])]), 1);
-        assert_eq!(rivals(&[]), 0);
     }
 }

@@ -71,6 +71,10 @@ fn drawings(flags: &cli::Classify, files: &[PathBuf]) -> Result<Option<Vec<PathB
     let Some(out) = &flags.draw else { return Ok(None) };
     let is_png = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"));
     let is_one = matches!(&flags.inputs[..], [only] if !only.is_dir());
+    if !is_png && !out.is_dir() && picture::is_picture(out) {
+        let text = format!("--draw {}: drawings are PNG; end the name in .png", out.display());
+        return Err(Error::Config(text));
+    }
     let names = match is_png && !out.is_dir() {
         false => photos::drawn_names(out, &flags.inputs, files),
         true if is_one => vec![out.clone()],

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::Context;
 use super::output::count;
-use super::train_pairs::{card, describe_head, learn, place, settle, trainable};
+use super::train_pairs::{card, describe_head, learn, place, settle, settle_random, trainable};
 use super::trunk::load_into;
 use crate::data::cache::FaceCache;
 use crate::data::people::{Layout, People};
@@ -13,12 +13,12 @@ use crate::data::triplets::TripletSet;
 use crate::metric::losses::TripletObjective;
 use crate::models::{HeadKind, PairNet};
 use crate::recognise::DataCard;
+use crate::train::fit::Plan;
 use crate::train::front::Front;
 use crate::train::optim::Optimizer;
 use crate::train::settings::{BnMode, TripletSettings};
-use crate::train::stages::{scale_layers, settle_statistics};
+use crate::train::stages::scale_layers;
 use crate::train::tuples::{Course, Lesson, Question, TupleTask};
-use crate::weights::Source;
 use crate::{Error, Result};
 
 /// The margin where none is given; that of the published passport system.
@@ -91,17 +91,16 @@ pub fn run(
         batch: settings.batch_size,
         seed,
     };
-    if source == Source::Random && settings.tuning.bn == Some(BnMode::Eval) {
-        let own: Vec<usize> = own.iter().flatten().copied().collect();
-        settle_statistics(&net.backbone, &faces, &own)?;
-    }
+    let seen: Vec<usize> = own.iter().flatten().copied().collect();
+    settle_random(&mut net.backbone, &source, &settings.tuning, &faces, &seen)?;
     let front = Front::new(&net.backbone, &faces, &settings.tuning, usize::MAX, &settings.out);
     let mut task = TupleTask::new(&net, front, lesson, course);
     let lr = settings.lr();
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), params)?;
     scale_layers(&mut optimizer, &net.backbone, settings.tuning.lr_decay_by_layer);
     let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
-    let plan = settings.tuning.scaled(settings.schedule.plan(settings.epochs, lr));
+    let plan = settings.schedule.plan(settings.epochs, lr);
+    let plan = Plan { scale_loss: net.backbone.compute().scales_loss(), ..plan };
     learn(context, &mut task, &mut optimizer, &plan, &run)
 }
 

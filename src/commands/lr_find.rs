@@ -12,7 +12,7 @@ use super::{Context, train_triplet};
 use crate::cli;
 use crate::figures::{self, Curve, Series};
 use crate::train::log::{EventWriter, TENSORBOARD};
-use crate::train::lr_find::{End, Suggestion, Sweep, lr_find};
+use crate::train::lr_find::{End, RangeTest, Suggestion, Sweep, lr_find};
 use crate::{Error, Result, files};
 
 pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
@@ -29,7 +29,8 @@ pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
         );
     }
     let (setup, mut optimizer) = train_triplet::prepare(context, &mut settings.triplet)?;
-    let test = settings.test(); // with the precision that has been decided by now
+    let scale_loss = setup.backbone.compute().scales_loss();
+    let test = RangeTest { scale_loss, ..settings.test() };
     let mut task = setup.task(&settings.triplet)?;
     let run = context.run_folder(&settings.triplet.out, "lr-find", &settings)?;
     let sweep = lr_find(&mut task, &mut optimizer, &test, say)?;

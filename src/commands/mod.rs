@@ -2,6 +2,9 @@
 
 mod audit;
 mod audit_scan;
+mod bench;
+mod bench_measures;
+mod bench_peer;
 mod classify;
 mod dataset;
 mod detect;
@@ -110,6 +113,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Models(flags) => models::run(&flags),
         Command::Prepare(flags) => prepare::run(&context, &flags.action),
         Command::Fetch(flags) => fetch::run(&context, &flags),
+        Command::Bench(flags) => bench::run(&context, &flags),
         Command::Doctor(flags) => doctor::run(&context, &flags),
     }
 }

@@ -11,9 +11,9 @@ use crate::data::cache::FaceCache;
 use crate::data::pairs::PairSampler;
 use crate::device::{self, Precision};
 use crate::metric::losses::{ContrastiveLoss, PairBceLoss};
-use crate::models::{Backbone, Compute, HEAD_PREFIX, PairNet};
+use crate::models::{Backbone, Compute, HEAD_PREFIX, PairNet, Stage};
 use crate::recognise::{DataCard, ModelCard, ModelKind, PairCard};
-use crate::train::fit::{Outcome, Task, fit};
+use crate::train::fit::{Outcome, Plan, Task, fit};
 use crate::train::front::Front;
 use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
@@ -67,9 +67,7 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
         batch: settings.batch_size,
         seed,
     };
-    if source == Source::Random && !settings.batch_statistics() {
-        settle_statistics(&net.backbone, &faces, &data.parts.train)?;
-    }
+    settle_random(&mut net.backbone, &source, &settings.tuning, &faces, &data.parts.train)?;
     let front = Front::new(&net.backbone, &faces, &settings.tuning, usize::MAX, &settings.out);
     let mut task = TupleTask::new(&net, front, lesson, course);
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(settings.lr), params)?;
@@ -78,7 +76,7 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
     let run = context.run_folder(&settings.out, "train-pairs", &settings)?;
     data.split.write_csv(&run.split(), &data.folder)?;
     let plan = settings.schedule.plan(settings.epochs, settings.lr);
-    let plan = settings.tuning.scaled(plan);
+    let plan = Plan { scale_loss: net.backbone.compute().scales_loss(), ..plan };
     learn(context, &mut task, &mut optimizer, &plan, &run)
 }
 
@@ -87,7 +85,7 @@ pub(super) fn learn(
     context: &Context,
     task: &mut dyn Task,
     optimizer: &mut Optimizer,
-    plan: &crate::train::fit::Plan,
+    plan: &Plan,
     run: &RunFolder,
 ) -> anyhow::Result<ExitCode> {
     let say = &context.say;
@@ -113,6 +111,24 @@ pub(super) fn settle(
     let half = tuning.precision.resolve(backbone.device());
     tuning.precision = Precision::of(half);
     backbone.set_compute(Compute::fast(half))
+}
+
+/// Batch normalisation that rests needs statistics, which random weights come without: the trunk
+/// sees some pictures first.
+pub(super) fn settle_random(
+    backbone: &mut Backbone,
+    source: &Source,
+    tuning: &TuningSettings,
+    faces: &FaceCache,
+    pictures: &[usize],
+) -> Result<()> {
+    let rests = tuning.bn == Some(BnMode::Eval)
+        || tuning.unfreeze_every > 0
+        || backbone.stages().iter().any(Stage::is_frozen);
+    match *source == Source::Random && rests {
+        true => settle_statistics(backbone, faces, pictures),
+        false => Ok(()),
+    }
 }
 
 /// Where a run computes, and in what.

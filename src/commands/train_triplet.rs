@@ -5,14 +5,14 @@ use std::process::ExitCode;
 
 use super::given_triplets;
 use super::output::{count, line, percent, quoted};
-use super::train_pairs::{place, settle};
+use super::train_pairs::{place, settle, settle_random};
 use super::trunk::{Bare, Built};
 use super::{Context, dataset};
 use crate::data::cache::FaceCache;
 use crate::figures::{self, Curve, Series};
 use crate::models::Backbone;
 use crate::recognise::{ModelCard, ModelKind, Recogniser};
-use crate::train::fit::{Outcome, fit};
+use crate::train::fit::{Outcome, Plan, fit};
 use crate::train::log::RunLog;
 use crate::train::log::projector::{Projector, Sprite};
 use crate::train::objective::Objective;
@@ -69,6 +69,7 @@ pub(super) fn prepare(
     };
     let data = dataset::open(&settings.data, inherited, backbone.input.size, say)?;
     let faces = FaceCache::new(&data.folder, device)?;
+    settle_random(&mut backbone, &source, &settings.tuning, &faces, &data.parts.train)?;
     let card = card(settings, &backbone, &source, &data)?;
     let lr = settings.lr();
     let classes = data.folder.identities.len();
@@ -98,7 +99,8 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
 
     let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
     data.split.write_csv(&run.split(), &data.folder)?;
-    let plan = settings.tuning.scaled(settings.schedule.plan(settings.epochs, settings.lr()));
+    let plan = settings.schedule.plan(settings.epochs, settings.lr());
+    let plan = Plan { scale_loss: setup.backbone.compute().scales_loss(), ..plan };
     let mut log = RunLog::create(run.path());
     log.text("config", 0, &markdown(&config_text("train-triplet", &settings)?));
     let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;

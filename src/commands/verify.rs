@@ -11,7 +11,6 @@ use super::{Context, stream};
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
 use crate::eval::verification::best_threshold;
-use crate::models::Architecture;
 use crate::recognise::{ModelKind, Recogniser, model_file};
 use crate::train::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT};
 use crate::weights::{Source, manifest};
@@ -84,8 +83,7 @@ fn load(context: &Context, choice: &cli::TrunkChoice) -> Result<Loaded> {
     };
     if choice.model.is_none() && choice.backbone.is_none() && no_run() {
         context.say.line("note: no trained model yet; taking the trunk that comes with Visage");
-        let backbone = Some(Architecture::OpenFace);
-        return trunk::open(context, &cli::TrunkChoice { backbone, ..choice.clone() });
+        return trunk::open(context, &choice.embedded());
     }
     trunk::open_for_pairs(context, choice)
 }

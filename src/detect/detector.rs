@@ -47,6 +47,16 @@ impl Face {
     }
 }
 
+/// A second face counts where its box's longer side is at least this share of the first one's.
+const RIVAL: f32 = 0.7;
+
+/// How many faces are about as large as the largest.
+pub fn rivals(faces: &[Face]) -> usize {
+    let side = |face: &Face| face.size().0.max(face.size().1);
+    let largest = faces.iter().map(side).fold(0.0, f32::max);
+    faces.iter().filter(|face| side(face) >= RIVAL * largest).count()
+}
+
 /// MTCNN with its weights.
 #[derive(Debug)]
 pub struct Detector {
@@ -278,4 +288,21 @@ fn finish(found: Vec<(Candidate, [f32; 10])>) -> Vec<Face> {
         suppress(&boxes, AT_LAST, Overlap::Smaller).into_iter().map(face).collect();
     faces.sort_by(|a, b| b.area().total_cmp(&a.area()));
     faces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rivals_are_of_like_size() {
+        let face = |side: f32| Face {
+            bounds: [10.0, 10.0, 10.0 + side, 10.0 + side],
+            probability: 1.0,
+            landmarks: [[0.0; 2]; 5],
+        };
+        assert_eq!(rivals(&[face(62.0), face(60.0), face(20.0)]), 2);
+        assert_eq!(rivals(&[face(60.0), face(20.0)]), 1);
+        assert_eq!(rivals(&[]), 0);
+    }
 }

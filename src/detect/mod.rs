@@ -23,7 +23,7 @@ mod resample;
 
 pub use align::{Crop, Similarity, Template};
 pub use close_up::CloseUp;
-pub use detector::{Detector, Face};
+pub use detector::{Detector, Face, rivals};
 pub use framing::Framing;
 pub use options::{MinFace, Options};
 pub use quality::sharpness;

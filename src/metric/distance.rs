@@ -24,7 +24,8 @@ pub fn squared_euclidean(a: &Tensor, b: &Tensor) -> Tensor {
         let centre = no_grad(|| b.mean_dim([0i64].as_slice(), true, None));
         let (a, b) = (a - &centre, b - &centre);
         let norms = |x: &Tensor| x.square().sum_dim_intlist([1i64].as_slice(), true, None);
-        let squared = norms(&a) + norms(&b).tr() - a.matmul(&b.tr()) * 2.0;
+        // |b|^2 - 2ab in one pass over [N, M], then |a|^2.
+        let squared = norms(&b).tr().addmm(&(&a * -2.0), &b.tr()) + norms(&a);
         squared.clamp_min(0.0)
     })
 }

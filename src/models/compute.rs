@@ -25,6 +25,11 @@ impl Compute {
         self.half
     }
 
+    /// Gradients are so small in it that the loss has to be scaled.
+    pub fn scales_loss(self) -> bool {
+        self.half == Some(Half::Float16)
+    }
+
     /// Lays out weights as this way of computing wants them; their values do not change.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ pub struct PairCard {
     /// there were none to choose on.
     pub threshold: Option<f64>,
     /// P(the same person | distance), same and different being as likely; fitted on validation pairs.
+    #[serde(default, rename = "same_curve")]
     pub probability: Option<Logistic>,
 }
 

@@ -8,17 +8,18 @@ use super::ModelCard;
 use crate::Result;
 use crate::data::picture;
 use crate::detect::framing::cover;
-use crate::detect::{CloseUp, Crop, Detector, Face, Framing, Options, Template};
+use crate::detect::{CloseUp, Crop, Detector, Face, Framing, Options, Template, rivals};
 use crate::models::Architecture;
 
 /// When pictures are searched for faces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum FaceSearch {
-    /// A picture that is a crop already is taken as it is, the faces of all others are cut out
+    /// A picture that is a crop already is taken as it is, the faces of all others are cut out. Where
+    /// nothing is found, a closer look with lower thresholds decides whether a face fills the picture
     Auto,
     /// Every picture is a photo
     Always,
-    /// Every picture is a crop
+    /// Every picture is a crop; nothing is searched
     Never,
 }
 
@@ -96,11 +97,6 @@ impl Viewer {
         Ok(Self { side, search: Some(Search { detector, crop, auto }) })
     }
 
-    /// Pictures are searched for faces.
-    pub fn searches(&self) -> bool {
-        self.search.is_some()
-    }
-
     /// What there is on pictures of any sizes.
     ///
     /// # Errors
@@ -127,7 +123,9 @@ impl Viewer {
                 found[index].extend(faces.into_iter().find(|face| fills(pictures[index], face)));
             }
             for ((is_crop, picture), faces) in is_crop.iter_mut().zip(pictures).zip(&found) {
-                *is_crop = faces.first().is_some_and(|face| fills(picture, face));
+                // Two people side by side are a photo, however near.
+                *is_crop =
+                    rivals(faces) == 1 && faces.first().is_some_and(|face| fills(picture, face));
             }
         }
         let views = pictures.iter().zip(found).zip(is_crop);

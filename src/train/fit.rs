@@ -196,20 +196,23 @@ pub fn fit(
         for (index, batch) in batches.iter().enumerate() {
             optimizer.zero_grad()?;
             let mut step = task.step(epoch, index, batch, &scaler)?;
-            let may_step = scaler.unscale(optimizer)?;
-            step.measures.extend(scaler.figure().map(|scale| ("loss_scale", scale)));
-            if let Some(longest) = plan.clip {
-                step.measures.push(("grad_norm", optimizer.clip_grad_norm(longest)));
-            }
-            if may_step {
+            // What the scaler skips has no figures worth a mean.
+            if scaler.unscale(optimizer)? {
+                if let Some(longest) = plan.clip {
+                    step.measures.push(("grad_norm", optimizer.clip_grad_norm(longest)));
+                }
                 optimizer.step_with(schedule.rates(done, lr))?;
+                totals.add(step);
             }
-            totals.add(step);
             done += 1;
             bar.inc(batch.len() as u64);
         }
         drop(bar);
         let mut means = totals.means();
+        if let Some(scale) = scaler.scale() {
+            means.push(("loss_scale", scale));
+            means.push(("skipped_steps", scaler.skipped() as f64));
+        }
         means.push(("lr", lr * schedule.factor(done.saturating_sub(1))));
         let scores = task.validate(epoch, log)?;
         if epoch == 1 {
@@ -322,6 +325,8 @@ fn headline(means: &[(&'static str, f64)], scores: &Scores) -> String {
         "positive_distance" => format!("d(+) {mean:.2}"),
         "negative_distance" => format!("d(-) {mean:.2}"),
         "grad_norm" => format!("gradient {mean:.2}"),
+        "loss_scale" => format!("loss scale {mean:.0}"),
+        "skipped_steps" => format!("{mean:.0} steps skipped"),
         share => format!("{share} {:.0} %", 100.0 * mean),
     });
     format!("{}; {}", means.collect::<Vec<_>>().join(", "), scores.headline)

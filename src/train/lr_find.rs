@@ -152,7 +152,11 @@ pub fn lr_find(
             }
         };
         optimizer.zero_grad()?;
-        let loss = f64::try_from(task.step(epoch, index, &batch, &scaler)?.loss.detach())?;
+        let loss = task.step(epoch, index, &batch, &scaler)?.loss.detach();
+        if !scaler.unscale(optimizer)? {
+            continue;
+        }
+        let loss = f64::try_from(loss)?;
         if !loss.is_finite() {
             sweep.end = End::NotFinite;
             break;
@@ -171,13 +175,10 @@ pub fn lr_find(
             sweep.end = End::Collapsed;
             break;
         }
-        let may_step = scaler.unscale(optimizer)?;
         if let Some(longest) = test.clip {
             let _ = optimizer.clip_grad_norm(longest);
         }
-        if may_step {
-            optimizer.step(test.rate(step))?;
-        }
+        optimizer.step(test.rate(step))?;
     }
     Ok(sweep)
 }

@@ -1,7 +1,7 @@
 //! Loss scaling for float16, whose range is so small that gradients vanish (Micikevicius et al.,
 //! "Mixed precision training", 2018).
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use super::optim::Optimizer;
 use crate::Result;
@@ -66,16 +66,12 @@ impl LossScaler {
         }
         Ok(is_finite)
     }
-
-    /// For the log: the factor as a tensor; none where it is off.
-    pub fn figure(&self) -> Option<Tensor> {
-        let scale = self.scale?;
-        Some(Tensor::full([], scale, (Kind::Float, Device::Cpu)))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
     use crate::train::optim::{OptimizerConfig, OptimizerKind};
 
@@ -125,7 +121,7 @@ mod tests {
         optimizer.zero_grad().unwrap();
         scaler.backward(&(param.sum(Kind::Float) * f64::INFINITY));
         assert!(scaler.unscale(&optimizer).unwrap());
-        assert!(scaler.figure().is_none());
+        assert_eq!(scaler.scale(), None);
         assert!(param.grad().double_value(&[0]).is_infinite());
     }
 }

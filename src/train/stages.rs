@@ -7,7 +7,7 @@ use tch::Tensor;
 use super::optim::Optimizer;
 use crate::Result;
 use crate::data::cache::FaceCache;
-use crate::models::{Backbone, Mode};
+use crate::models::{Backbone, Compute, Mode};
 
 /// The share of the learning rate of every parameter below the top stage, by name: `decay` to the
 /// power of the number of stages above it (discriminative fine-tuning: Howard and Ruder, "Universal
@@ -35,7 +35,20 @@ pub fn scale_layers(optimizer: &mut Optimizer, backbone: &Backbone, decay: f64) 
 ///
 /// # Errors
 /// What libtorch raises.
-pub fn settle_statistics(backbone: &Backbone, faces: &FaceCache, pictures: &[usize]) -> Result<()> {
+pub fn settle_statistics(
+    backbone: &mut Backbone,
+    faces: &FaceCache,
+    pictures: &[usize],
+) -> Result<()> {
+    // Statistics are float32's, whatever training computes in.
+    let compute = backbone.compute();
+    backbone.set_compute(Compute::fast(None))?;
+    let settled = look(backbone, faces, pictures);
+    backbone.set_compute(compute)?;
+    settled
+}
+
+fn look(backbone: &Backbone, faces: &FaceCache, pictures: &[usize]) -> Result<()> {
     // A frozen stage rests whatever the mode says.
     let parameters = backbone.params.iter().filter(|param| param.is_parameter);
     let frozen: Vec<&Tensor> =
@@ -140,20 +153,20 @@ mod tests {
         face_folder(folder.path(), &[("ann", 3), ("bob", 3)]);
         let pictures = FaceFolder::open(folder.path(), true, 32, &|_, _| {}).unwrap();
         let faces = FaceCache::new(&pictures, Device::Cpu).unwrap();
-        let trunk = trunk();
+        let mut trunk = trunk();
         trunk.params.freeze_all();
         let all: Vec<usize> = (0..6).collect();
         let batch = faces.batch(&all, Device::Cpu).unwrap();
         // At rest a layer gives what it gave on these pictures in training.
-        let apart = || {
+        let apart = |trunk: &Backbone| {
             let at_rest = trunk.map_from(0, &batch, Mode::EVAL);
             let key = "features.norm5.running_mean";
             let mean = trunk.params.iter().find(|param| param.name == key).unwrap();
             (at_rest.abs().max().double_value(&[]), mean.tensor.abs().max().double_value(&[]))
         };
-        let (before, untouched) = apart();
-        settle_statistics(&trunk, &faces, &all).unwrap();
-        let (after, settled) = apart();
+        let (before, untouched) = apart(&trunk);
+        settle_statistics(&mut trunk, &faces, &all).unwrap();
+        let (after, settled) = apart(&trunk);
         assert!(untouched == 0.0 && settled > 0.0, "{untouched} {settled}");
         assert!(after.is_finite() && after < 20.0, "{before} before, {after} after");
         assert!(trunk.params.trainable().is_empty(), "frozen it was, frozen it stays");

@@ -15,9 +15,9 @@ use super::scoring::same_curve;
 use super::triplet::mix;
 use crate::Result;
 use crate::data::pairs::PairSampler;
-use crate::eval::folds::{accuracy_by_folds, f1_at, stratified_folds};
+use crate::eval::folds::{f1_at, stratified_folds};
 use crate::eval::roc::roc_auc;
-use crate::eval::verification::{Pairs, best_threshold};
+use crate::eval::verification::{Pairs, accuracy_at, best_threshold};
 use crate::metric::PairLabels;
 use crate::metric::losses::{ContrastiveLoss, PairBceLoss, TripletObjective};
 use crate::models::{Mode, PairNet};
@@ -289,11 +289,17 @@ fn vectors(net: &PairNet, front: &mut Front, pictures: &[usize]) -> Result<Tenso
     Ok(Tensor::f_cat(&parts, 0)?)
 }
 
-/// Accuracy on each half of the pairs with the threshold of the other half, averaged: no pair is
-/// judged by a threshold it has helped to choose.
+/// Balanced accuracy on each half of the pairs with the threshold of the other half, averaged: no
+/// pair is judged by a threshold it has helped to choose.
 fn held_out_accuracy(pairs: &Pairs) -> Option<f64> {
-    let halves = stratified_folds(&pairs.same, 2, 0);
-    accuracy_by_folds(pairs, &halves).map(|found| found.mean())
+    let fold = stratified_folds(&pairs.same, 2, 0);
+    let half = |number: usize| {
+        let inside: Vec<usize> = (0..fold.len()).filter(|&pair| fold[pair] == number).collect();
+        pairs.subset(&inside)
+    };
+    let (first, second) = (half(0), half(1));
+    let across = |on: &Pairs, of: &Pairs| accuracy_at(on, best_threshold(of)?.distance);
+    Some(f64::midpoint(across(&first, &second)?, across(&second, &first)?))
 }
 
 #[cfg(test)]

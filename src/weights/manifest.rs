@@ -224,7 +224,10 @@ fn strict(backbone: &Backbone, path: &Path, report: load::LoadReport) -> Result<
 }
 
 /// The embedded bytes of a manifest entry, checked against its sum.
-fn embedded(name: &str) -> Result<&'static [u8]> {
+///
+/// # Errors
+/// There is none of that name.
+pub fn embedded(name: &str) -> Result<&'static [u8]> {
     let entries = entries()?;
     let found = entries.iter().find(|entry| entry.name == name);
     checked(name, found.map(|entry| (entry.file.as_str(), entry.sha256.as_str())))

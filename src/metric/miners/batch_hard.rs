@@ -1,19 +1,22 @@
 //! The hardest positive and the hardest negative of each anchor: Hermans, Beyer and Leibe, "In
 //! Defense of the Triplet Loss for Person Re-Identification", 2017.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use super::{Triplets, anchors, negatives, positives};
+use super::{Triplets, negatives};
 
 /// One triplet for each anchor that has a positive and a negative: the farthest positive and the
 /// nearest negative. Among equals the first in the batch.
 pub(super) fn mine(distances: &Tensor, labels: &Tensor) -> Triplets {
-    let (positives, negatives) = (positives(labels), negatives(labels));
-    let farthest = distances.masked_fill(&positives.logical_not(), f64::NEG_INFINITY);
-    let nearest = distances.masked_fill(&negatives.logical_not(), f64::INFINITY);
-    let anchor = anchors(&positives, &negatives);
-    let positive = farthest.max_dim(1, false).1.index_select(0, &anchor);
-    let negative = nearest.min_dim(1, false).1.index_select(0, &anchor);
+    let different = negatives(labels);
+    let itself = Tensor::eye(labels.numel() as i64, (Kind::Bool, labels.device()));
+    let (none, all) = (f64::NEG_INFINITY, f64::INFINITY);
+    let (far, positive) =
+        distances.masked_fill(&different.logical_or(&itself), none).max_dim(1, false);
+    let (near, negative) = distances.masked_fill(&different.logical_not(), all).min_dim(1, false);
+    // Not "is finite": broken embeddings are to give a broken loss and not an empty one.
+    let anchor = far.ne(none).logical_and(&near.ne(all)).nonzero().squeeze_dim(1);
+    let [positive, negative] = [positive, negative].map(|of| of.index_select(0, &anchor));
     Triplets { anchor, positive, negative }
 }
 

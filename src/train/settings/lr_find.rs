@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use super::TripletSettings;
 use crate::Result;
-use crate::device::Precision;
 use crate::train::lr_find::RangeTest;
 
 /// Everything `lr-find` can be told.
@@ -31,8 +30,7 @@ impl LrFindSettings {
     /// The range test they ask for.
     pub fn test(&self) -> RangeTest {
         let clip = self.triplet.schedule.clip_grad_norm;
-        let scale_loss = self.triplet.tuning.precision == Precision::F16;
-        RangeTest { from: self.from, to: self.to, steps: self.steps, clip, scale_loss }
+        RangeTest { from: self.from, to: self.to, steps: self.steps, clip, scale_loss: false }
     }
 
     /// Checks every number before any work starts.

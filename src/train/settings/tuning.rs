@@ -7,7 +7,6 @@ use super::{BnMode, demand, switch, whole};
 use crate::Result;
 use crate::data::augment::Augment;
 use crate::device::Precision;
-use crate::train::fit::Plan;
 
 /// Which parts of a trunk train, how fast, and on which views of the pictures.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
@@ -40,8 +39,8 @@ pub struct TuningSettings {
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bn: Option<BnMode>,
-    /// What the trunk computes in while it trains; weights, gradients, distances, losses and all that is
-    /// measured are float32 in any case
+    /// What the trunk computes in while it trains; weights and their gradients, statistics, distances,
+    /// losses and all that is measured are float32 in any case
     #[arg(long, value_enum, default_value_t = Precision::Auto)]
     #[serde(default)]
     pub precision: Precision,
@@ -78,11 +77,6 @@ impl TuningSettings {
     /// The augmentation these settings ask for.
     pub fn augment(&self) -> Augment {
         Augment { flip: self.flip, crop: self.crop, jitter: self.jitter }
-    }
-
-    /// The plan with a scaled loss where the precision needs it.
-    pub fn scaled(&self, plan: Plan) -> Plan {
-        Plan { scale_loss: self.precision == Precision::F16, ..plan }
     }
 
     pub(super) fn check(&self) -> Result<()> {

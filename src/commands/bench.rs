@@ -1,0 +1,195 @@
+//! `visage bench`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::Context;
+use super::bench_measures::{self, Measure, Setting};
+use super::bench_peer::Peer;
+use super::output::line;
+use crate::data::{picture, source};
+use crate::models::Compute;
+use crate::{Error, Result, cli, device};
+
+/// A round of timing takes about so many seconds, made of as many repetitions as fit.
+const ROUND: f64 = 0.5;
+/// Pictures that are decoded in one repetition.
+const PICTURES: usize = 200;
+
+/// A measure's medians.
+struct Row {
+    name: &'static str,
+    about: &'static str,
+    unit: &'static str,
+    visage: f64,
+    pytorch: Option<f64>,
+    /// How many times as fast Visage is.
+    ratio: Option<f64>,
+}
+
+pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
+    let device = context.device()?;
+    let half = flags.precision.resolve(device);
+    tch::manual_seed(0);
+    let setting = Setting {
+        device,
+        compute: Compute::fast(half),
+        batch: i64::from(flags.batch),
+        pictures: pictures(flags)?,
+    };
+    if setting.pictures.is_empty() {
+        context.say.line("note: no pictures found; load and cold are left out (--data DIR)");
+    }
+    let mut measures = bench_measures::all(&setting)?;
+    if !flags.only.is_empty() {
+        let names: Vec<&str> = measures.iter().map(|measure| measure.name).collect();
+        if let Some(unknown) = flags.only.iter().find(|name| !names.contains(&name.as_str())) {
+            let text = format!("--only {unknown}: the measures are {}", names.join(", "));
+            return Err(Error::Config(text).into());
+        }
+        measures.retain(|measure| flags.only.iter().any(|name| name == measure.name));
+    }
+    let mut peer = match &flags.against_pytorch {
+        Some(python) => Some(Peer::start(python, &setting)?),
+        None => None,
+    };
+    let against = peer.as_ref().map(|peer| format!(", PyTorch {}", peer.version));
+    context.say.line(&format!(
+        "on {} in {}, {} threads, batches of {}, medians of {}{}",
+        device::name(device),
+        device::Precision::of(half).name(),
+        tch::get_num_threads(),
+        flags.batch,
+        flags.repeats,
+        against.unwrap_or_default()
+    ));
+    if !flags.json {
+        let peers =
+            if peer.is_some() { format!("{:>12}{:>9}", "pytorch", "ratio") } else { String::new() };
+        line(&format!("{:<15}{:>12}{peers}  {:<13}what", "measure", "visage", "unit"))?;
+    }
+    for measure in &mut measures {
+        for row in rows(measure, peer.as_mut(), usize::from(flags.repeats))? {
+            line(&if flags.json { object(&row) } else { text(&row) })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// At most [`PICTURES`] of the data that is there; none is fetched for this.
+fn pictures(flags: &cli::Bench) -> Result<Vec<PathBuf>> {
+    let folder = match &flags.data {
+        Some(folder) => Some(folder.clone()),
+        None => source::locate(std::path::Path::new(".")),
+    };
+    let Some(folder) = folder else { return Ok(Vec::new()) };
+    let all = picture::walk(&folder)?;
+    let step = all.len().div_ceil(PICTURES).max(1);
+    Ok(all.into_iter().step_by(step).collect())
+}
+
+/// Times a measure, in turns with its peers: the tuned loop, and for a training step the published
+/// one, too.
+fn rows(measure: &mut Measure, peer: Option<&mut Peer>, repeats: usize) -> Result<Vec<Row>> {
+    // The first rounds warm caches and tell how many repetitions make a round.
+    measure.seconds(1)?;
+    let once = measure.seconds(1)?;
+    let rounds = ((ROUND / once.max(1e-9)) as usize).clamp(1, 1000);
+    let peers: &[&str] = match (&peer, measure.name) {
+        (None, _) => &[],
+        (Some(_), "step") => &["step", "step-original"],
+        (Some(_), _) => &[measure.name],
+    };
+    let mut own = Vec::new();
+    let mut theirs = vec![Vec::new(); peers.len()];
+    let mut peer = peer;
+    if let Some(peer) = &mut peer {
+        peers.iter().try_for_each(|name| peer.seconds(name, 1).map(drop))?;
+    }
+    for _ in 0..repeats {
+        own.push(measure.seconds(rounds)?);
+        if let Some(peer) = &mut peer {
+            for (name, seconds) in peers.iter().zip(&mut theirs) {
+                seconds.push(peer.seconds(name, rounds)?);
+            }
+        }
+    }
+    let (unit, about) = (measure.unit, measure.about);
+    let ours = median(&mut own);
+    let row = |name, theirs: Option<f64>| Row {
+        name,
+        about,
+        unit,
+        visage: measure.rate(ours, rounds),
+        pytorch: theirs.map(|seconds| measure.rate(seconds, rounds)),
+        ratio: theirs.map(|seconds| seconds / ours),
+    };
+    if theirs.is_empty() {
+        return Ok(vec![row(measure.name, None)]);
+    }
+    let names = [measure.name, "step-original"];
+    Ok(names
+        .into_iter()
+        .zip(&mut theirs)
+        .map(|(name, seconds)| row(name, Some(median(seconds))))
+        .collect())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    match values.len() % 2 {
+        _ if values.is_empty() => f64::NAN,
+        1 => values[half],
+        _ => f64::midpoint(values[half - 1], values[half]),
+    }
+}
+
+fn object(row: &Row) -> String {
+    json!({
+        "name": row.name,
+        "visage": row.visage,
+        "pytorch": row.pytorch,
+        "unit": row.unit,
+        "ratio": row.ratio,
+    })
+    .to_string()
+}
+
+fn text(row: &Row) -> String {
+    let number = |value: f64| match value < 10.0 {
+        true => format!("{value:.3}"),
+        false => format!("{value:.1}"),
+    };
+    let peers = row
+        .pytorch
+        .zip(row.ratio)
+        .map(|(theirs, ratio)| format!("{:>12}{:>9}", number(theirs), format!("{ratio:.2}x")));
+    let peers = peers.unwrap_or_default();
+    format!("{:<15}{:>12}{peers}  {:<13}{}", row.name, number(row.visage), row.unit, row.about)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_numbers_as_people_read_them() {
+        assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
+        let row = Row {
+            name: "step",
+            about: "work",
+            unit: "triplets/s",
+            visage: 150.04,
+            pytorch: Some(1.25),
+            ratio: Some(120.032),
+        };
+        let words: Vec<String> = text(&row).split_whitespace().map(str::to_owned).collect();
+        assert_eq!(words, ["step", "150.0", "1.250", "120.03x", "triplets/s", "work"]);
+        let parsed: serde_json::Value = serde_json::from_str(&object(&row)).unwrap();
+        assert_eq!(parsed["ratio"], 120.032);
+    }
+}

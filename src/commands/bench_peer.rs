@@ -1,0 +1,142 @@
+//! PyTorch at the same work: `benches/peer.py` in a Python that has it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
+
+use super::bench_measures::{MINED, PICTURES_EACH, Setting};
+use crate::native::Half;
+use crate::weights::manifest;
+use crate::{Error, Result};
+
+/// What a peer needs, under the names it imports.
+const FILES: [(&str, &str); 2] = [
+    ("peer.py", include_str!("../../benches/peer.py")),
+    ("openface.py", include_str!("../../tests/golden/openface.py")),
+];
+
+/// A running peer.
+pub struct Peer {
+    folder: tempfile::TempDir,
+    python: PathBuf,
+    threads: i64,
+    child: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    /// Its PyTorch's version.
+    pub version: String,
+}
+
+impl Peer {
+    /// Starts Python with the same batch, threads, numbers and pictures.
+    ///
+    /// # Errors
+    /// No such Python, or one without PyTorch and safetensors: says what it lacks.
+    pub fn start(python: &Path, setting: &Setting) -> Result<Self> {
+        let folder =
+            tempfile::tempdir().map_err(|e| Error::io(Path::new("a temporary folder"), e))?;
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).map_err(|source| Error::io(&path, source)).map(|()| path)
+        };
+        for (name, text) in FILES {
+            write(name, text.as_bytes())?;
+        }
+        write("weights.safetensors", manifest::embedded("openface-nn4-distilled")?)?;
+        let threads = i64::from(tch::get_num_threads());
+        let mut command = Command::new(python);
+        command.current_dir(folder.path()).args(["peer.py", "weights.safetensors"]);
+        for (flag, value) in [
+            ("--threads", threads),
+            ("--batch", setting.batch),
+            ("--pictures", PICTURES_EACH),
+            ("--mined", MINED),
+        ] {
+            command.args([flag, &value.to_string()]);
+        }
+        if setting.compute.half() == Some(Half::BFloat16) {
+            command.arg("--bf16");
+        }
+        if !setting.pictures.is_empty() {
+            let paths = setting.pictures.iter().map(|path| std::path::absolute(path));
+            let paths: Vec<String> =
+                paths.flatten().map(|path| path.to_string_lossy().into_owned()).collect();
+            write("list", paths.join("\n").as_bytes())?;
+            command.args(["--list", "list"]);
+        }
+        // What this program found libtorch with is not Python's.
+        command.env_remove("LD_LIBRARY_PATH");
+        let fail = |source| Error::io(python, source);
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = started.map_err(fail)?;
+        let lost = || fail(std::io::Error::other("its pipes are not there"));
+        let questions = child.stdin.take().ok_or_else(lost)?;
+        let answers = BufReader::new(child.stdout.take().ok_or_else(lost)?);
+        let python = python.to_owned();
+        let version = String::new();
+        let mut peer = Self { folder, python, threads, child, questions, answers, version };
+        let hello = peer.answer()?;
+        let hello: serde_json::Value = serde_json::from_str(&hello).unwrap_or_default();
+        peer.version = hello["torch"].as_str().unwrap_or("?").to_owned();
+        Ok(peer)
+    }
+
+    /// The seconds of so many rounds of a measure.
+    ///
+    /// # Errors
+    /// Python ended; its own words are on standard error.
+    pub fn seconds(&mut self, name: &str, rounds: usize) -> Result<f64> {
+        if name == "cold" {
+            return self.cold(rounds);
+        }
+        let asked = writeln!(self.questions, "{name} {rounds}");
+        asked.map_err(|source| Error::io(&self.python, source))?;
+        let answer = self.answer()?;
+        answer.trim().parse().map_err(|_| self.ended())
+    }
+
+    /// A fresh Python for each face.
+    fn cold(&self, rounds: usize) -> Result<f64> {
+        let list = self.folder.path().join("list");
+        let text = std::fs::read_to_string(&list).map_err(|source| Error::io(&list, source))?;
+        let face = text.lines().next().unwrap_or_default();
+        let start = Instant::now();
+        for _ in 0..rounds {
+            let mut command = Command::new(&self.python);
+            command.current_dir(self.folder.path()).args(["peer.py", "weights.safetensors"]);
+            command.args(["--threads", &self.threads.to_string(), "--cold", face]);
+            command.env_remove("LD_LIBRARY_PATH").stdout(Stdio::null());
+            let done = command.status().map_err(|source| Error::io(&self.python, source))?;
+            if !done.success() {
+                return Err(self.ended());
+            }
+        }
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        let mut line = String::new();
+        let read = self.answers.read_line(&mut line);
+        match read.map_err(|source| Error::io(&self.python, source))? {
+            0 => Err(self.ended()),
+            _ => Ok(line),
+        }
+    }
+
+    fn ended(&self) -> Error {
+        Error::Config(format!(
+            "--against-pytorch: {} does not do the work (its words are above); it needs the packages \
+             torch, safetensors, numpy and pillow",
+            self.python.display()
+        ))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Nobody waits for its last answer.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

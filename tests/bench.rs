@@ -1,0 +1,55 @@
+//! `visage bench`: what it reports. How fast is not tested: machines are shared.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
+
+mod common;
+#[path = "common/python.rs"]
+mod python;
+
+use common::{fail, run};
+use python::python;
+use serde_json::Value;
+
+fn rows(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn every_measure_has_a_number_and_a_unit() {
+    let folder = tempfile::tempdir().unwrap();
+    let face = common::draw(1, 1, 120);
+    face.save(folder.path().join("face.png")).unwrap();
+    let flags = ["bench", "--repeats", "1", "--batch", "12", "--data", "face.png"];
+    let found = rows(&run(folder.path(), &[&flags[..], &["--json"]].concat()));
+    let names: Vec<_> = found.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["load", "forward", "step", "mine", "cold"]);
+    for row in &found {
+        assert!(row["visage"].as_f64().unwrap() > 0.0 && !row["unit"].as_str().unwrap().is_empty());
+        assert!(row["pytorch"].is_null() && row["ratio"].is_null());
+    }
+    let table = run(folder.path(), &[&flags[..], &["--only", "mine"]].concat());
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines.len() == 2 && lines[1].starts_with("mine "), "{table}");
+
+    let said = fail(folder.path(), &[&flags[..], &["--only", "mine,steps"]].concat());
+    assert!(said.contains("--only steps: the measures are load, forward, step"), "{said}");
+    let said = fail(folder.path(), &[&flags[..], &["--against-pytorch", "no-python"]].concat());
+    assert!(said.contains("no-python"), "{said}");
+}
+
+#[test]
+fn pytorch_does_the_same_work() {
+    let Some(python) = python("torch, safetensors, numpy, PIL") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    common::draw(1, 1, 120).save(folder.path().join("face.png")).unwrap();
+    let flags = ["bench", "--repeats", "1", "--batch", "12", "--data", "face.png", "--json"];
+    let python = python.to_string_lossy();
+    let found = rows(&run(folder.path(), &[&flags[..], &["--against-pytorch", &python]].concat()));
+    let names: Vec<_> = found.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["load", "forward", "step", "step-original", "mine", "cold"]);
+    for row in &found {
+        let [ours, theirs, ratio] =
+            ["visage", "pytorch", "ratio"].map(|key| row[key].as_f64().unwrap());
+        let wanted = if row["unit"] == "s" { theirs / ours } else { ours / theirs };
+        assert!((ratio / wanted - 1.0).abs() < 1e-6, "{row}");
+    }
+}
