@@ -14,7 +14,7 @@ VISAGE := cargo run --quiet --release --
 
 export LIBTORCH ?= $(CURDIR)/libtorch/torch
 
-.PHONY: all help libtorch build demo test parity parity-export parity-detect bench-detect bench-load tools lint doc clean
+.PHONY: all help libtorch build demo test parity parity-export parity-detect bench bench-detect bench-load tools lint doc clean
 all: build
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'make parity    hold every backbone against this PyTorch, live (PARITY=all: all 15)'
 	@echo 'make parity-export  exported files in torch and ONNX Runtime against visage'
 	@echo 'make parity-detect  faces found, against facenet-pytorch (PHOTOS=DIR: on those pictures)'
+	@echo 'make bench     times of loading, training and recognition, next to PyTorch'
 	@echo 'make bench-detect  time of finding faces, next to facenet-pytorch'
 	@echo 'make bench-load  time and memory of loading VGG16, next to PyTorch'
 	@echo 'make lint      rustfmt and clippy, warnings denied'
@@ -85,6 +86,15 @@ PHOTOS ?= $(firstword $(wildcard data/lfw data/avengers tests/golden/detect))
 
 parity-detect: build $(PARITY_TOOLS)
 	$(PARITY_RUN) tests/parity/detect.py target/release/visage $(PHOTOS)
+
+# The same Python as one command, for `visage bench`.
+BENCH_PYTHON = $(if $(filter .parity/%,$(PARITY_PYTHON)),.parity/torch-python,$(PARITY_PYTHON))
+.parity/torch-python: .parity/.installed
+	@printf '#!/bin/sh\nexport LD_LIBRARY_PATH=%s PYTHONPATH=%s\nexec %s "$$@"\n' \
+		'$(CURDIR)/.parity/stubs' '$(LIBTORCH)/..' '$(CURDIR)/.parity/bin/python' > $@ && chmod +x $@
+
+bench: build $(filter .parity/%,$(BENCH_PYTHON))
+	target/release/visage bench --against-pytorch $(BENCH_PYTHON)
 
 bench-detect: libtorch $(PARITY_TOOLS)
 	cargo build --release --example detect_speed

@@ -50,7 +50,7 @@ def decode(path, side):
     short = min(picture.size)
     left, top = (picture.width - short) // 2, (picture.height - short) // 2
     picture = picture.resize((side, side), Image.BILINEAR, (left, top, left + short, top + short))
-    return numpy.asarray(picture)
+    return numpy.array(picture)  # a copy that torch may write to
 
 
 def measures(flags):

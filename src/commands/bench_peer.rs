@@ -44,6 +44,12 @@ impl Peer {
             write(name, text.as_bytes())?;
         }
         write("weights.safetensors", manifest::embedded("openface-nn4-distilled")?)?;
+        // It is started in another folder; a bare name is looked up in the PATH.
+        let found = match python.components().count() > 1 {
+            true => std::path::absolute(python).map_err(|source| Error::io(python, source))?,
+            false => python.to_owned(),
+        };
+        let python = found.as_path();
         let threads = i64::from(tch::get_num_threads());
         let mut command = Command::new(python);
         command.current_dir(folder.path()).args(["peer.py", "weights.safetensors"]);
@@ -59,7 +65,7 @@ impl Peer {
             command.arg("--bf16");
         }
         if !setting.pictures.is_empty() {
-            let paths = setting.pictures.iter().map(|path| std::path::absolute(path));
+            let paths = setting.pictures.iter().map(std::path::absolute);
             let paths: Vec<String> =
                 paths.flatten().map(|path| path.to_string_lossy().into_owned()).collect();
             write("list", paths.join("\n").as_bytes())?;
