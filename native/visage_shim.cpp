@@ -77,12 +77,14 @@ char *visage_channels_last(const at::Tensor *tensor, at::Tensor **out) {
       [&] { *out = new at::Tensor(tensor->contiguous(at::MemoryFormat::ChannelsLast)); });
 }
 
-// The same in place, for parameters that others hold handles to.
-char *visage_set_channels_last(size_t count, at::Tensor *const *params) {
+// The same in place, for parameters that others hold handles to; 0 takes it back.
+char *visage_set_channels_last(size_t count, at::Tensor *const *params, int channels_last) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
+    auto format =
+        channels_last != 0 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
     for (size_t i = 0; i < count; ++i)
-      params[i]->set_data(params[i]->detach().contiguous(at::MemoryFormat::ChannelsLast));
+      params[i]->set_data(params[i]->detach().contiguous(format));
   });
 }
 

@@ -30,7 +30,11 @@ unsafe extern "C" {
     fn visage_enter_autocast(state: c_int) -> c_int;
     fn visage_leave_autocast(state: c_int);
     fn visage_channels_last(tensor: TensorPtr, out: *mut TensorMut) -> Message;
-    fn visage_set_channels_last(count: usize, params: *const TensorPtr) -> Message;
+    fn visage_set_channels_last(
+        count: usize,
+        params: *const TensorPtr,
+        channels_last: c_int,
+    ) -> Message;
     fn visage_unscale(
         count: usize,
         grads: *const TensorPtr,
@@ -146,16 +150,16 @@ pub fn channels_last(tensor: &Tensor) -> Result<Tensor> {
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
-/// Lays out parameters `[out, in, kh, kw]` in that way, in place: all who share a parameter see it,
-/// and its values do not change.
+/// Lays out parameters `[out, in, kh, kw]` in that way, or in PyTorch's own again, in place: all who
+/// share a parameter see it, and its values do not change.
 ///
 /// # Errors
 /// What libtorch reports.
-pub fn set_channels_last(params: &[&Tensor]) -> Result<()> {
+pub fn set_channels_last(params: &[&Tensor], is_last: bool) -> Result<()> {
     let wide: Vec<&Tensor> = params.iter().copied().filter(|param| param.dim() == 4).collect();
     let wide = pointers(&wide);
     // SAFETY: `wide` holds live tensors; the shim reads `wide.len()` of them.
-    finish(unsafe { visage_set_channels_last(wide.len(), wide.as_ptr()) })
+    finish(unsafe { visage_set_channels_last(wide.len(), wide.as_ptr(), is_last.into()) })
 }
 
 /// Divides gradients by the scale that the loss was multiplied with. `inverse` is 1 / scale, float32

@@ -41,7 +41,7 @@ fn torchscript_gives_the_same_embeddings_for_any_batch_and_keeps_the_keys() {
     let path = folder.path().join("openface.pt");
     let backbone = openface();
     let names: BTreeSet<_> = backbone.params.iter().map(|param| param.name.clone()).collect();
-    std::fs::write(&path, Export::trunk(backbone).to_torchscript().unwrap()).unwrap();
+    std::fs::write(&path, Export::trunk(backbone).unwrap().to_torchscript().unwrap()).unwrap();
 
     let module = CModule::load(&path).unwrap();
     let backbone = openface();
@@ -75,7 +75,7 @@ fn all_families_can_be_exported() {
         Architecture::DenseNet121,
         Architecture::InceptionV3,
     ] {
-        let export = Export::trunk(Backbone::new(architecture, Device::Cpu));
+        let export = Export::trunk(Backbone::new(architecture, Device::Cpu)).unwrap();
         let name = architecture.name();
         let archive = export.to_torchscript().unwrap_or_else(|error| panic!("{name}: {error}"));
         let onnx = export.to_onnx(Batch::Dynamic).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -90,7 +90,7 @@ fn a_model_whose_answers_are_not_numbers_is_not_exported() {
     let backbone = openface();
     let mut first = backbone.params.iter().next().unwrap().tensor.shallow_clone();
     let _ = tch::no_grad(|| first.fill_(f64::NAN));
-    let error = Export::trunk(backbone).to_torchscript().unwrap_err().to_string();
+    let error = Export::trunk(backbone).unwrap().to_torchscript().unwrap_err().to_string();
     assert!(error.contains("finite"), "{error}");
 }
 
@@ -148,7 +148,7 @@ impl Fields {
 
 #[test]
 fn onnx_has_every_operation_tensor_and_port() {
-    let model = Fields::of(&Export::trunk(openface()).to_onnx(Batch::Dynamic).unwrap());
+    let model = Fields::of(&Export::trunk(openface()).unwrap().to_onnx(Batch::Dynamic).unwrap());
     let backbone = openface();
     assert_eq!(model.all(8)[0].int(2), 18, "opset");
     let metadata = &model.all(14)[0];
@@ -191,7 +191,7 @@ fn onnx_has_every_operation_tensor_and_port() {
     assert_eq!([kinds["Conv"], kinds["BatchNormalization"], kinds["Relu"]], [39, 37, 37]);
     assert_eq!([kinds["Concat"], kinds["MaxPool"], kinds["Gemm"]], [7, 6, 1]);
 
-    let fixed = Fields::of(&Export::trunk(openface()).to_onnx(Batch::Fixed(8)).unwrap());
+    let fixed = Fields::of(&Export::trunk(openface()).unwrap().to_onnx(Batch::Fixed(8)).unwrap());
     let graph = fixed.all(7).remove(0);
     assert_eq!(graph.all(11)[0].sides(), [8, 3, 96, 96]);
     assert_eq!(graph.all(12)[0].sides(), [8, 128]);
@@ -209,7 +209,8 @@ fn onnx_runtime_gives_the_same_embeddings() {
     let Some(python) = python("numpy, onnxruntime") else { return };
     let folder = tempfile::tempdir().unwrap();
     let [model, input, output] = ["m.onnx", "in", "out"].map(|name| folder.path().join(name));
-    std::fs::write(&model, Export::trunk(openface()).to_onnx(Batch::Dynamic).unwrap()).unwrap();
+    std::fs::write(&model, Export::trunk(openface()).unwrap().to_onnx(Batch::Dynamic).unwrap())
+        .unwrap();
     let backbone = openface();
     for count in [1, 3] {
         let values: Vec<f32> = Vec::try_from(pictures(count).flatten(0, -1)).unwrap();

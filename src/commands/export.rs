@@ -42,7 +42,7 @@ pub fn run(context: &Context, flags: &cli::Export) -> anyhow::Result<ExitCode> {
 
 fn load(context: &Context, flags: &cli::Export) -> Result<Export> {
     let Some(architecture) = flags.backbone else {
-        return Ok(Export::model(Recogniser::load(&flags.model, Device::Cpu)?));
+        return Export::model(Recogniser::load(&flags.model, Device::Cpu)?);
     };
     let weights = flags.model.to_string_lossy();
     let bare = Bare {
@@ -55,5 +55,5 @@ fn load(context: &Context, flags: &cli::Export) -> Result<Export> {
     tch::manual_seed(0); // random weights, where asked for, are the same every time
     let Built { backbone, line, .. } = bare.build(Device::Cpu)?;
     context.say.line(&format!("trunk: {line}"));
-    Ok(Export::trunk(backbone))
+    Export::trunk(backbone)
 }

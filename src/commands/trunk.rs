@@ -6,7 +6,7 @@ use tch::Device;
 
 use super::Context;
 use crate::cli::TrunkChoice;
-use crate::models::{Architecture, Backbone, BuildOptions, EMBEDDING_LAYER};
+use crate::models::{Architecture, Backbone, BuildOptions, Compute, EMBEDDING_LAYER};
 use crate::recognise::{
     Comparison, Embedder, ModelCard, ModelKind, PairModel, Recogniser, model_file,
 };
@@ -46,6 +46,7 @@ impl Bare<'_> {
         let mut allow_missing = self.allow_missing.to_vec();
         allow_missing.extend(self.embedding_dim.map(|_| EMBEDDING_LAYER.to_owned()));
         let (source, line) = load_into(&backbone, self.weights, &allow_missing)?;
+        backbone.set_compute(Compute::fast(None))?;
         Ok(Built { backbone, source, line })
     }
 }

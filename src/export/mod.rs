@@ -17,7 +17,7 @@ use clap::ValueEnum;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-use crate::models::{Backbone, Mode};
+use crate::models::{Backbone, Compute, Mode};
 use crate::native::trace::{State, Trace};
 use crate::recognise::{ModelCard, Recogniser};
 use crate::weights::HEAD;
@@ -81,19 +81,27 @@ struct Head {
 
 impl Export {
     /// A bare trunk on the CPU, in evaluation mode; it is frozen for good.
-    pub fn trunk(backbone: Backbone) -> Self {
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn trunk(mut backbone: Backbone) -> Result<Self> {
         backbone.params.freeze_all();
-        Self { backbone, head: None, card: None }
+        // The layout of this machine's choice is not for others.
+        backbone.set_compute(Compute::default())?;
+        Ok(Self { backbone, head: None, card: None })
     }
 
     /// A model file's trunk, with its classifier where it has one.
-    pub fn model(model: Recogniser) -> Self {
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn model(model: Recogniser) -> Result<Self> {
         let head = model.classifier().ok().map(|classifier| Head {
             weight: classifier.head.weight.shallow_clone(),
             bias: classifier.head.bias.shallow_clone(),
             temperature: classifier.calibration.temperature,
         });
-        Self { head, card: Some(model.card), ..Self::trunk(model.backbone) }
+        Ok(Self { head, card: Some(model.card), ..Self::trunk(model.backbone)? })
     }
 
     /// What it computes, as `(name, columns)`.

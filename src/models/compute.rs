@@ -35,7 +35,7 @@ impl Compute {
     /// # Errors
     /// What libtorch reports.
     pub fn prepare(self, params: &[&Tensor]) -> Result<()> {
-        if self.channels_last { native::set_channels_last(params) } else { Ok(()) }
+        native::set_channels_last(params, self.channels_last)
     }
 
     /// A map laid out likewise.
@@ -89,5 +89,7 @@ mod tests {
             let measured = trunk.embed(&pictures(), Mode::EVAL);
             assert!((&plain - measured).abs().max().double_value(&[]) < 1e-5);
         }
+        trunk.set_compute(Compute::default()).unwrap();
+        assert!(trunk.embed(&pictures(), Mode::EVAL).equal(&plain), "to the bit as before");
     }
 }

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::model_file::{ModelCard, ModelKind};
 use crate::eval::unknown::Logistic;
-use crate::models::{HEAD_PREFIX, HeadKind, Mode, PairNet};
+use crate::models::{Compute, HEAD_PREFIX, HeadKind, Mode, PairNet};
 use crate::weights::{self, TensorFile};
 use crate::{Error, Result};
 
@@ -48,7 +48,7 @@ impl PairModel {
         })?;
         let dim = pair.head.default_dim().map(|_| card.embedding_dim);
         let (architecture, side) = (card.architecture, card.input.size);
-        let net = PairNet::build(architecture, pair.head, dim, Some(side), device)?;
+        let mut net = PairNet::build(architecture, pair.head, dim, Some(side), device)?;
         if (&card.input, card.embedding_dim) != (&net.backbone.input, net.dim()) {
             return Err(Error::weights(path, "its input or its vectors are not this version's"));
         }
@@ -59,6 +59,7 @@ impl PairModel {
             let head = pair.head.name();
             return Err(Error::weights(path, format!("does not fit the head {head}: {report}")));
         }
+        net.backbone.set_compute(Compute::fast(None))?;
         net.backbone.params.freeze_all();
         net.params.freeze_all();
         Ok(Self { card, pair, net })

@@ -9,7 +9,7 @@ use super::model_file::{Calibration, GalleryFace, ModelCard, ModelKind, Unknown}
 use crate::data::picture;
 use crate::eval::calibration::softmax;
 use crate::eval::{Embeddings, knn};
-use crate::models::{Backbone, Mode};
+use crate::models::{Backbone, Compute, Mode};
 use crate::weights::{self, GALLERY, HEAD, TensorFile};
 use crate::{Error, Result};
 
@@ -99,8 +99,9 @@ impl Recogniser {
                         `visage evaluate --pairs` take it";
             return Err(Error::weights(path, text));
         }
-        let backbone = card.backbone(path, device)?;
+        let mut backbone = card.backbone(path, device)?;
         weights::manifest::load_trunk(&backbone, path, &file)?;
+        backbone.set_compute(Compute::fast(None))?;
         backbone.params.freeze_all();
         let classifier = match card.kind {
             ModelKind::Trunk | ModelKind::Pairs => None,
