@@ -164,10 +164,7 @@ pub fn draw_answers(pairs: &Pairs, scores: &PairScores, folder: &Path) -> anyhow
         diagonal: true,
     });
     save(folder, "roc.png", &roc)?;
-    let of = |kind: bool| -> Vec<f64> {
-        let all = pairs.distance.iter().zip(&pairs.same);
-        all.filter(|(_, same)| **same == kind).map(|(at, _)| f64::from(*at)).collect()
-    };
+    let of = |kind: bool| pairs.of_kind(kind).map(f64::from).collect();
     let histograms = figures::histogram(&Histogram {
         title: &title,
         x_label: "distance of the two pictures",

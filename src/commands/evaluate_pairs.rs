@@ -186,10 +186,7 @@ impl Report<'_> {
     }
 
     fn histogram(&self) -> image::RgbImage {
-        let of = |kind: bool| -> Vec<f64> {
-            let all = self.pairs.distance.iter().zip(&self.pairs.same);
-            all.filter(|(_, same)| **same == kind).map(|(at, _)| f64::from(*at)).collect()
-        };
+        let of = |kind: bool| self.pairs.of_kind(kind).map(f64::from).collect();
         let kinds = [("same", of(true)), ("different", of(false))];
         figures::histogram(&Histogram {
             title: &format!("Distances of {} pairs", self.pairs.len()),

@@ -51,6 +51,12 @@ impl Pairs {
         Ok(Self { distance, same })
     }
 
+    /// The distances of the pairs that show one person, or of those that show two.
+    pub fn of_kind(&self, same: bool) -> impl Iterator<Item = f32> {
+        let all = self.distance.iter().zip(&self.same);
+        all.filter(move |(_, kind)| **kind == same).map(|(distance, _)| *distance)
+    }
+
     /// The pairs at `indices`, in that order.
     ///
     /// # Panics

@@ -1,6 +1,8 @@
 //! From any picture to the fitted faces that a model names: a crop as it is, the faces of a photo cut
 //! out as the model knows faces.
 
+use std::cell::OnceCell;
+
 use image::RgbImage;
 use tch::Device;
 
@@ -52,8 +54,10 @@ pub struct Viewer {
 struct Search {
     detector: Detector,
     crop: Crop,
-    /// Pictures may be crops: the second search, and the cover from which on they are.
-    auto: Option<(CloseUp, f64)>,
+    /// Pictures may be crops: the cover from which on they are, and the second search, which few
+    /// pictures need and none pays for before.
+    auto: Option<(f64, OnceCell<CloseUp>)>,
+    device: Device,
 }
 
 impl Viewer {
@@ -90,11 +94,11 @@ impl Viewer {
             }
         };
         let auto = match when {
-            FaceSearch::Auto => Some((CloseUp::new(device)?, tolerance)),
+            FaceSearch::Auto => Some((tolerance, OnceCell::new())),
             FaceSearch::Always | FaceSearch::Never => None,
         };
         let detector = Detector::new(device, options)?;
-        Ok(Self { side, search: Some(Search { detector, crop, auto }) })
+        Ok(Self { side, search: Some(Search { detector, crop, auto, device }) })
     }
 
     /// What there is on pictures of any sizes.
@@ -106,19 +110,23 @@ impl Viewer {
             is_crop: true,
             parts: vec![Part { face, pixels: picture::fit(picture, self.side) }],
         };
-        let Some(Search { detector, crop, auto }) = &self.search else {
+        let Some(Search { detector, crop, auto, device }) = &self.search else {
             return Ok(pictures.iter().map(|picture| whole(picture, None)).collect());
         };
         let mut found = detector.detect(pictures)?;
         let mut is_crop = vec![false; pictures.len()];
-        if let Some((close_up, tolerance)) = auto {
+        if let Some((tolerance, close_up)) = auto {
             let fills = |picture: &RgbImage, face: &Face| {
                 cover(crop, picture.dimensions(), face) >= *tolerance
             };
             let missed: Vec<usize> =
                 (0..pictures.len()).filter(|&index| found[index].is_empty()).collect();
             let closer: Vec<&RgbImage> = missed.iter().map(|&index| pictures[index]).collect();
-            for (index, faces) in missed.into_iter().zip(close_up.detect(&closer)?) {
+            if !missed.is_empty() && close_up.get().is_none() {
+                let _ = close_up.set(CloseUp::new(*device)?);
+            }
+            let closer = close_up.get().map(|close_up| close_up.detect(&closer)).transpose()?;
+            for (index, faces) in missed.into_iter().zip(closer.unwrap_or_default()) {
                 // Looked at so closely much is a face; it counts where one is to be expected.
                 found[index].extend(faces.into_iter().find(|face| fills(pictures[index], face)));
             }

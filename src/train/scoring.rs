@@ -1,6 +1,7 @@
 //! How good embeddings are: the figures shown after each epoch and by `visage evaluate`.
 
 use super::fit::Scores;
+use super::log::RunLog;
 use crate::eval::roc::roc_auc;
 use crate::eval::unknown::Logistic;
 use crate::eval::verification::{Pairs, accuracy_at, best_threshold};
@@ -30,6 +31,16 @@ impl Labelled {
     /// All pairs of the part, or a seeded sample of them.
     pub fn pairs(&self) -> Pairs {
         Pairs::of(&self.embeddings, &self.labels, MOST_PAIRS, 0)
+    }
+}
+
+/// The distances of both kinds of pairs as histograms, where the log is on.
+pub fn log_distances(log: &mut RunLog, epoch: usize, pairs: &Pairs) {
+    if log.is_on() {
+        for (tag, kind) in [("distance/same", true), ("distance/different", false)] {
+            let distances: Vec<f32> = pairs.of_kind(kind).collect();
+            log.histogram(tag, epoch as u64, &distances);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::hardest;
 use super::log::RunLog;
 use super::objective::Objective;
 use super::scaler::LossScaler;
-use super::scoring::{Labelled, score};
+use super::scoring::{Labelled, log_distances, score};
 use super::settings::{BnMode, TripletSettings};
 use crate::Result;
 use crate::data::cache::FaceCache;
@@ -190,16 +190,7 @@ impl Task for TripletTask<'_> {
             (all.subset(&self.parts.train), all.subset(&self.parts.validation));
         if log.is_on() {
             let pairs = validation.pairs();
-            for (tag, kind) in [("distance/same", true), ("distance/different", false)] {
-                let of_kind: Vec<f32> = pairs
-                    .distance
-                    .iter()
-                    .zip(&pairs.same)
-                    .filter(|(_, same)| **same == kind)
-                    .map(|(distance, _)| *distance)
-                    .collect();
-                log.histogram(tag, epoch as u64, &of_kind);
-            }
+            log_distances(log, epoch, &pairs);
             let closeness: Vec<f32> = pairs.distance.iter().map(|to| 1.0 - to / 2.0).collect();
             log.pr_curve("verification", epoch as u64, &pairs.same, &closeness);
             if let Some(picture) = hardest::picture(&train, &self.parts.train, self.folder) {

@@ -11,7 +11,7 @@ use super::fit::{Scores, Step, Task};
 use super::front::Front;
 use super::log::RunLog;
 use super::scaler::LossScaler;
-use super::scoring::same_curve;
+use super::scoring::{log_distances, same_curve};
 use super::triplet::mix;
 use crate::Result;
 use crate::data::pairs::PairSampler;
@@ -222,14 +222,7 @@ impl Task for TupleTask<'_> {
         if pairs.distance.iter().any(|value| !value.is_finite()) {
             return Ok(Scores::diverged());
         }
-        if log.is_on() {
-            for (tag, kind) in [("distance/same", true), ("distance/different", false)] {
-                let all = pairs.distance.iter().zip(&pairs.same);
-                let of_kind: Vec<f32> =
-                    all.filter(|(_, same)| **same == kind).map(|(at, _)| *at).collect();
-                log.histogram(tag, epoch as u64, &of_kind);
-            }
-        }
+        log_distances(log, epoch, &pairs);
         let threshold = best_threshold(&pairs);
         self.pair.threshold = threshold.map(|threshold| threshold.distance);
         self.pair.probability = same_curve(&pairs);
