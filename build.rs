@@ -31,14 +31,37 @@ fn build(root: &Path) {
         .cpp(true)
         .std("c++20")
         .warnings(false)
+        // Loops over pixels want vector instructions however the rest is built.
+        .opt_level(3)
+        .flag_if_supported("-fno-math-errno")
+        .flag_if_supported("-fopenmp")
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .file("native/visage_shim.cpp")
+        .file("native/visage_fused.cpp")
+        .file("native/visage_lrn.cpp")
+        .file("native/visage_profile.cpp")
         .file("native/visage_trace.cpp")
         .compile("visage_shim");
+    link_openmp(&lib);
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:rustc-env=VISAGE_LIBTORCH_LIB={}", lib.display());
+}
+
+/// The shim's loops run on libtorch's own threads, so it is linked to the OpenMP library that lies
+/// beside libtorch (wheels bring one, some under a name with a hash), else to the system's: a second
+/// library would start threads of its own.
+fn link_openmp(lib: &Path) {
+    let own = std::fs::read_dir(lib).ok().into_iter().flatten().flatten();
+    let own = own.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    match own.filter(|name| name.starts_with("libgomp")).min() {
+        Some(name) => {
+            println!("cargo:rustc-link-arg=-L{}", lib.display());
+            println!("cargo:rustc-link-arg=-l:{name}");
+        }
+        None => println!("cargo:rustc-link-arg=-lgomp"),
+    }
 }
 
 fn find_libtorch() -> Result<PathBuf, String> {

@@ -633,6 +633,9 @@ pub struct Bench {
     /// Pictures to decode [default: data/avengers or the ORL faces, where they are]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Show where the time of forward and step goes, operator by operator
+    #[arg(long, conflicts_with = "json")]
+    pub profile: bool,
     /// One JSON object a measure on stdout
     #[arg(long)]
     pub json: bool,

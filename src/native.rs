@@ -8,6 +8,8 @@
 // in the crate is it allowed.
 #![allow(unsafe_code)]
 
+pub mod fused;
+pub mod profile;
 pub mod trace;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -34,6 +36,14 @@ unsafe extern "C" {
         count: usize,
         params: *const TensorPtr,
         channels_last: c_int,
+    ) -> Message;
+    fn visage_lrn_takes(tensor: TensorPtr) -> c_int;
+    fn visage_lrn(
+        tensor: TensorPtr,
+        reach: i64,
+        alpha: f64,
+        beta: f64,
+        out: *mut TensorMut,
     ) -> Message;
     fn visage_unscale(
         count: usize,
@@ -143,11 +153,8 @@ pub fn channels_last(tensor: &Tensor) -> Result<Tensor> {
     if tensor.dim() != 4 {
         return Ok(tensor.shallow_clone());
     }
-    let mut out: TensorMut = std::ptr::null_mut();
-    // SAFETY: a live tensor goes in; on success `out` is a new tensor that is ours.
-    finish(unsafe { visage_channels_last(tensor.as_ptr().cast(), &mut out) })?;
-    // SAFETY: as above, taken over once.
-    Ok(unsafe { Tensor::from_ptr(out.cast()) })
+    // SAFETY: a live tensor goes in.
+    made(|out| unsafe { visage_channels_last(tensor.as_ptr().cast(), out) })
 }
 
 /// Lays out parameters `[out, in, kh, kw]` in that way, or in PyTorch's own again, in place: all who
@@ -160,6 +167,38 @@ pub fn set_channels_last(params: &[&Tensor], is_last: bool) -> Result<()> {
     let wide = pointers(&wide);
     // SAFETY: `wide` holds live tensors; the shim reads `wide.len()` of them.
     finish(unsafe { visage_set_channels_last(wide.len(), wide.as_ptr(), is_last.into()) })
+}
+
+/// Local response normalisation across channels in one pass, where a kernel of the shim takes the
+/// tensor: `x_i (1 + alpha Σ x_j²)^-beta` over the channels j up to `reach` from i. Differentiable.
+/// None for what it does not take: anything but float32 and bfloat16 on the CPU with the channels of
+/// a pixel side by side.
+///
+/// # Errors
+/// What libtorch reports.
+pub fn local_response_norm(
+    xs: &Tensor,
+    reach: i64,
+    alpha: f64,
+    beta: f64,
+) -> Result<Option<Tensor>> {
+    // SAFETY: a live tensor, looked at.
+    if unsafe { visage_lrn_takes(xs.as_ptr().cast()) } == 0 {
+        return Ok(None);
+    }
+    made(|out| {
+        // SAFETY: a live tensor that the kernel takes.
+        unsafe { visage_lrn(xs.as_ptr().cast(), reach.max(0), alpha, beta, out) }
+    })
+    .map(Some)
+}
+
+/// The tensor that a function of the shim makes.
+fn made(make: impl FnOnce(*mut TensorMut) -> Message) -> Result<Tensor> {
+    let mut out: TensorMut = std::ptr::null_mut();
+    finish(make(&mut out))?;
+    // SAFETY: on success `out` is a new tensor that is ours, taken over once.
+    Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
 /// Divides gradients by the scale that the loss was multiplied with. `inverse` is 1 / scale, float32

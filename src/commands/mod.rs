@@ -3,8 +3,6 @@
 mod audit;
 mod audit_scan;
 mod bench;
-mod bench_measures;
-mod bench_peer;
 mod classify;
 mod dataset;
 mod detect;

@@ -8,8 +8,8 @@ use tch::Tensor;
 
 use super::Trunk;
 use super::layers::{
-    BatchNorm, Bias, Conv2d, ConvSpec, Linear, Mode, Weight, Window, avg_pool, global_avg_pool,
-    max_pool,
+    BatchNorm, Bias, Conv2d, ConvNormRelu, ConvSpec, Linear, Mode, Weight, Window, avg_pool,
+    global_avg_pool, max_pool,
 };
 use super::params::Scope;
 
@@ -32,45 +32,65 @@ fn conv(at: &Scope, name: &str, spec: ConvSpec) -> Conv2d {
     Conv2d::new(&at.sub(name), spec.weight(Weight::KaimingFanIn).bias(Bias::None))
 }
 
-/// Batch normalisation, ReLU, convolution: the order that DenseNet computes in.
+/// A layer of a block, in the order that DenseNet computes in: normalisation and ReLU come before
+/// each convolution.
 #[derive(Debug)]
-struct NormConv {
+struct Layer {
+    norm: BatchNorm,
+    reduce: ConvNormRelu,
+    grow: Conv2d,
+}
+
+impl Layer {
+    fn new(at: &Scope, inputs: i64, growth: i64) -> Self {
+        let wide = BOTTLENECK * growth;
+        let norm = BatchNorm::new(&at.sub("norm1"), inputs);
+        let reduce = conv(at, "conv1", ConvSpec::new(inputs, wide, 1));
+        let reduce = ConvNormRelu::of(reduce, Some(BatchNorm::new(&at.sub("norm2"), wide)));
+        Self { norm, reduce, grow: conv(at, "conv2", ConvSpec::new(wide, growth, 3).same()) }
+    }
+
+    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        self.grow.forward(&self.reduce.forward(&self.norm.forward(xs, mode).relu(), mode))
+    }
+}
+
+/// What halves a map between two blocks.
+#[derive(Debug)]
+struct Transition {
     norm: BatchNorm,
     conv: Conv2d,
 }
 
-impl NormConv {
-    /// Registers `norm…` and `conv…`, both with `suffix`.
-    fn new(at: &Scope, suffix: &str, channels: i64, spec: ConvSpec) -> Self {
-        Self {
-            norm: BatchNorm::new(&at.sub(format!("norm{suffix}")), channels),
-            conv: conv(at, &format!("conv{suffix}"), spec),
-        }
+impl Transition {
+    fn new(at: &Scope, inputs: i64, outputs: i64) -> Self {
+        let norm = BatchNorm::new(&at.sub("norm"), inputs);
+        Self { norm, conv: conv(at, "conv", ConvSpec::new(inputs, outputs, 1)) }
     }
 
     fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
-        self.conv.forward(&self.norm.forward(xs, mode).relu())
+        let xs = self.conv.forward(&self.norm.forward(xs, mode).relu());
+        avg_pool(&xs, Window::new(2, 2))
     }
 }
 
 /// A block, and the transition behind it (all but the last have one).
 #[derive(Debug)]
 struct Block {
-    layers: Vec<[NormConv; 2]>,
-    transition: Option<NormConv>,
+    layers: Vec<Layer>,
+    transition: Option<Transition>,
 }
 
 impl Block {
     /// Every layer sees the input and the output of all layers before it.
     fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
         let mut maps = vec![xs.shallow_clone()];
-        for [reduce, grow] in &self.layers {
-            let reduced = reduce.forward(&Tensor::cat(&maps, 1), mode);
-            maps.push(grow.forward(&reduced, mode));
+        for layer in &self.layers {
+            maps.push(layer.forward(&Tensor::cat(&maps, 1), mode));
         }
         let xs = Tensor::cat(&maps, 1);
         match &self.transition {
-            Some(transition) => avg_pool(&transition.forward(&xs, mode), Window::new(2, 2)),
+            Some(transition) => transition.forward(&xs, mode),
             None => xs,
         }
     }
@@ -79,8 +99,7 @@ impl Block {
 /// The network.
 #[derive(Debug)]
 pub struct DenseNet {
-    conv0: Conv2d,
-    norm0: BatchNorm,
+    stem: ConvNormRelu,
     blocks: Vec<Block>,
     norm5: BatchNorm,
     classifier: Option<Linear>,
@@ -92,7 +111,7 @@ impl DenseNet {
     pub fn new(root: &Scope, plan: Plan, classes: Option<i64>) -> Self {
         let at = root.sub("features");
         let conv0 = conv(&at, "conv0", ConvSpec::new(3, plan.stem, 7).stride(2).same());
-        let norm0 = BatchNorm::new(&at.sub("norm0"), plan.stem);
+        let stem = ConvNormRelu::of(conv0, Some(BatchNorm::new(&at.sub("norm0"), plan.stem)));
         let mut channels = plan.stem;
         let mut blocks = Vec::new();
         for (number, depth) in (1..).zip(plan.depths) {
@@ -100,19 +119,16 @@ impl DenseNet {
             let layers = (1..=depth)
                 .map(|number| {
                     let at = place.sub(format!("denselayer{number}"));
-                    let (inputs, wide) = (channels, BOTTLENECK * plan.growth);
+                    let inputs = channels;
                     channels += plan.growth;
-                    [
-                        NormConv::new(&at, "1", inputs, ConvSpec::new(inputs, wide, 1)),
-                        NormConv::new(&at, "2", wide, ConvSpec::new(wide, plan.growth, 3).same()),
-                    ]
+                    Layer::new(&at, inputs, plan.growth)
                 })
                 .collect();
             let transition = (number < plan.depths.len()).then(|| {
                 let at = at.sub(format!("transition{number}"));
                 let inputs = channels;
                 channels /= 2;
-                NormConv::new(&at, "", inputs, ConvSpec::new(inputs, channels, 1))
+                Transition::new(&at, inputs, channels)
             });
             blocks.push(Block { layers, transition });
         }
@@ -121,12 +137,11 @@ impl DenseNet {
             let at = root.sub("classifier");
             Linear::with(&at, channels, classes, Weight::Default, Bias::Zero)
         });
-        Self { conv0, norm0, blocks, norm5, classifier }
+        Self { stem, blocks, norm5, classifier }
     }
 
     fn stem(&self, pictures: &Tensor, mode: Mode) -> Tensor {
-        let xs = self.norm0.forward(&self.conv0.forward(pictures), mode).relu();
-        max_pool(&xs, Window::new(3, 2).padding(1))
+        max_pool(&self.stem.forward(pictures, mode), Window::new(3, 2).padding(1))
     }
 }
 

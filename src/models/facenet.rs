@@ -95,11 +95,11 @@ impl Branches {
         let branch = |(number, specs): (usize, &Branch)| {
             let at = at.sub(format!("branch{number}"));
             match specs {
-                [only] => vec![ConvNormRelu::new(&at, *only)],
+                [only] => vec![ConvNormRelu::basic(&at, *only)],
                 _ => specs
                     .iter()
                     .enumerate()
-                    .map(|(number, spec)| ConvNormRelu::new(&at.sub(number), *spec))
+                    .map(|(number, spec)| ConvNormRelu::basic(&at.sub(number), *spec))
                     .collect(),
             }
         };
@@ -184,7 +184,7 @@ impl FaceNet {
     /// where `classes` is given.
     pub fn new(root: &Scope, classes: Option<i64>) -> Self {
         let stem = |(name, spec): (&str, ConvSpec)| {
-            (name == POOL_BEFORE, ConvNormRelu::new(&root.sub(name), spec))
+            (name == POOL_BEFORE, ConvNormRelu::basic(&root.sub(name), spec))
         };
         let norm = NormOptions { eps: 1e-3, ..NormOptions::default() };
         Self {

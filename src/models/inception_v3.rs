@@ -157,7 +157,7 @@ enum Pool {
 
 impl Built {
     fn new(at: &Scope, plan: Branch) -> Self {
-        let conv = |(name, spec): Named| ConvNormRelu::new(&at.sub(name), spec);
+        let conv = |(name, spec): Named| ConvNormRelu::basic(&at.sub(name), spec);
         let all = |list: Vec<Named>| list.into_iter().map(conv).collect();
         let (pool, chain, ends) = match plan {
             Branch::Chain(chain) => (None, all(chain), vec![]),
@@ -214,8 +214,8 @@ impl Auxiliary {
     /// not look; what it draws has 0.1, and so has this.
     fn new(at: &Scope, classes: i64) -> Self {
         Self {
-            conv0: ConvNormRelu::new(&at.sub("conv0"), conv(AUXILIARY, 128, 1)),
-            conv1: ConvNormRelu::new(&at.sub("conv1"), conv(128, AUXILIARY, 5)),
+            conv0: ConvNormRelu::basic(&at.sub("conv0"), conv(AUXILIARY, 128, 1)),
+            conv1: ConvNormRelu::basic(&at.sub("conv1"), conv(128, AUXILIARY, 5)),
             fc: Linear::with(
                 &at.sub("fc"),
                 AUXILIARY,
@@ -282,7 +282,7 @@ impl InceptionV3 {
     /// only where `classes` is given.
     pub fn new(root: &Scope, classes: Option<i64>) -> Self {
         let stem =
-            stem().map(|(name, spec, pools)| (ConvNormRelu::new(&root.sub(name), spec), pools));
+            stem().map(|(name, spec, pools)| (ConvNormRelu::basic(&root.sub(name), spec), pools));
         let mixed = |(name, plan)| Mixed::new(root, name, plan);
         let mut mixed: Vec<_> = middle().into_iter().map(mixed).collect();
         let auxiliary = classes.map(|classes| Auxiliary::new(&root.sub("AuxLogits"), classes));

@@ -7,8 +7,8 @@
 use tch::{Device, Tensor};
 
 use super::layers::{
-    BatchNorm, Conv2d, ConvSpec, CrossMapLrn, Linear, Mode, Window, avg_pool, l2_pool, max_pool,
-    unit_rows,
+    BatchNorm, Conv2d, ConvNormRelu, ConvSpec, CrossMapLrn, Linear, Mode, Window, avg_pool,
+    l2_pool, max_pool, unit_rows,
 };
 use super::params::Scope;
 
@@ -69,37 +69,28 @@ const BLOCKS: [Plan; 7] = [
            pool: Pool::Max, pool_project: Some(96), project: Some(256) },
 ];
 
-/// Convolution, batch normalisation, ReLU.
-#[derive(Debug)]
-struct ConvBlock {
-    conv: Conv2d,
-    norm: BatchNorm,
-}
-
-impl ConvBlock {
-    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
-        self.norm.forward(&self.conv.forward(xs), mode).relu()
-    }
+/// Convolution `conv` with its kernel's half as padding, batch normalisation `norm`, ReLU.
+fn unit(at: &Scope, [conv, norm]: [String; 2], spec: ConvSpec) -> ConvNormRelu {
+    let outputs = spec.outputs();
+    let conv = Conv2d::new(&at.sub(conv), spec.same());
+    ConvNormRelu::of(conv, Some(BatchNorm::new(&at.sub(norm), outputs)))
 }
 
 #[derive(Debug)]
 struct Inception {
-    towers: Vec<[ConvBlock; 2]>,
+    towers: Vec<[ConvNormRelu; 2]>,
     pool: Pool,
-    pool_project: Option<ConvBlock>,
-    project: Option<ConvBlock>,
+    pool_project: Option<ConvNormRelu>,
+    project: Option<ConvNormRelu>,
 }
 
 impl Inception {
     fn new(root: &Scope, plan: &Plan) -> Self {
         let list = root.sub(plan.name).sub("seq_list");
         // `first` is the number in the port's layer names: 1_conv 2_bn 3_relu 4_conv 5_bn 6_relu.
-        let block = |at: &Scope, first: i64, inputs, outputs, kernel, stride| ConvBlock {
-            conv: Conv2d::new(
-                &at.sub(format!("{first}_conv")),
-                ConvSpec::new(inputs, outputs, kernel).stride(stride).same(),
-            ),
-            norm: BatchNorm::new(&at.sub(format!("{}_bn", first + 1)), outputs),
+        let block = |at: &Scope, first: i64, inputs, outputs, kernel, stride| {
+            let names = [format!("{first}_conv"), format!("{}_bn", first + 1)];
+            unit(at, names, ConvSpec::new(inputs, outputs, kernel).stride(stride))
         };
         let towers: Vec<_> = plan
             .towers
@@ -156,7 +147,7 @@ fn pad_centred(xs: Tensor, height: i64, width: i64) -> Tensor {
 /// The network.
 #[derive(Debug)]
 pub struct OpenFace {
-    stem: [ConvBlock; 3],
+    stem: [ConvNormRelu; 3],
     lrn: [CrossMapLrn; 2],
     blocks: Vec<Inception>,
     embed: Linear,
@@ -165,12 +156,9 @@ pub struct OpenFace {
 impl OpenFace {
     /// Registers all layers under `root`, with PyTorch's default initialisation.
     pub fn new(root: &Scope, device: Device) -> Self {
-        let block = |conv: i64, inputs, outputs, kernel, stride| ConvBlock {
-            conv: Conv2d::new(
-                &root.sub(format!("layer{conv}")),
-                ConvSpec::new(inputs, outputs, kernel).stride(stride).same(),
-            ),
-            norm: BatchNorm::new(&root.sub(format!("layer{}", conv + 1)), outputs),
+        let block = |conv: i64, inputs, outputs, kernel, stride| {
+            let names = [format!("layer{conv}"), format!("layer{}", conv + 1)];
+            unit(root, names, ConvSpec::new(inputs, outputs, kernel).stride(stride))
         };
         Self {
             stem: [block(1, 3, 64, 7, 2), block(6, 64, 64, 1, 1), block(9, 64, 192, 3, 1)],

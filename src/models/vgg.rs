@@ -6,12 +6,14 @@
 //! of torchvision's classifier (124 M parameters) know ImageNet's classes and not faces, and the
 //! convolutions alone are what most weight files hold. [`Trunk::classify`] computes the classifier.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
 use super::Trunk;
 use super::layers::{
-    BatchNorm, Bias, Conv2d, ConvSpec, Linear, Mode, Weight, Window, adaptive_avg_pool, dropout,
-    global_avg_pool, max_pool,
+    BatchNorm, Bias, Conv2d, ConvNormRelu, ConvSpec, Linear, Mode, Weight, Window,
+    adaptive_avg_pool, dropout, global_avg_pool, max_pool,
 };
 use super::params::Scope;
 
@@ -33,19 +35,20 @@ pub struct Plan {
 
 const CHANNELS: [i64; 5] = [64, 128, 256, 512, 512];
 
-/// One entry of torchvision's `features`; its place in the list is its number in the keys.
+/// A convolution with what belongs to it.
 #[derive(Debug)]
-enum Step {
-    Conv(Conv2d),
-    Norm(BatchNorm),
-    Relu,
-    Pool,
+struct Unit {
+    /// The numbers of its convolution and its normalisation in torchvision's `features`.
+    numbers: Range<usize>,
+    conv: ConvNormRelu,
+    /// A max pool follows.
+    pools: bool,
 }
 
 /// The network.
 #[derive(Debug)]
 pub struct Vgg {
-    features: Vec<Step>,
+    features: Vec<Unit>,
     classifier: Option<[Linear; 3]>,
 }
 
@@ -70,56 +73,36 @@ impl Vgg {
     }
 }
 
-fn run(steps: &[Step], xs: &Tensor, mode: Mode) -> Tensor {
-    steps.iter().fold(xs.shallow_clone(), |xs, step| match step {
-        Step::Conv(conv) => conv.forward(&xs),
-        Step::Norm(norm) => norm.forward(&xs, mode),
-        Step::Relu => xs.relu(),
-        Step::Pool => max_pool(&xs, Window::new(2, 2)),
-    })
-}
-
-fn features(at: &Scope, plan: Plan) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let mut inputs = 3;
+fn features(at: &Scope, plan: Plan) -> Vec<Unit> {
+    let mut units = Vec::new();
+    // torchvision's numbers: convolution, normalisation where there is one, ReLU; and pools.
+    let (mut number, mut inputs) = (0, 3);
     for (depth, outputs) in plan.depths.into_iter().zip(CHANNELS) {
-        for _ in 0..depth {
+        for layer in 1..=depth {
             let spec = ConvSpec::new(inputs, outputs, 3).same();
             let spec = spec.weight(Weight::KaimingFanOut).bias(Bias::Zero);
-            steps.push(Step::Conv(Conv2d::new(&at.sub(steps.len()), spec)));
-            if plan.batch_norm {
-                steps.push(Step::Norm(BatchNorm::new(&at.sub(steps.len()), outputs)));
-            }
-            steps.push(Step::Relu);
+            let numbers = number..number + 1 + usize::from(plan.batch_norm);
+            let conv = Conv2d::new(&at.sub(number), spec);
+            let norm = plan.batch_norm.then(|| BatchNorm::new(&at.sub(number + 1), outputs));
+            let pools = layer == depth;
+            number = numbers.end + 1 + usize::from(pools);
+            units.push(Unit { numbers, conv: ConvNormRelu::of(conv, norm), pools });
             inputs = outputs;
         }
-        steps.push(Step::Pool);
     }
-    steps
+    units
 }
 
 impl Trunk for Vgg {
     fn stages(&self) -> Vec<Vec<String>> {
-        let numbered = |(number, step): (usize, &Step)| match step {
-            Step::Conv(_) => Some((true, number)),
-            Step::Norm(_) => Some((false, number)),
-            Step::Relu | Step::Pool => None,
-        };
-        let mut stages: Vec<Vec<String>> = Vec::new();
-        for (is_first, number) in self.features.iter().enumerate().filter_map(numbered) {
-            let block = format!("features.{number}");
-            match stages.last_mut() {
-                Some(stage) if !is_first => stage.push(block),
-                _ => stages.push(vec![block]),
-            }
-        }
-        stages
+        let name = |number: usize| format!("features.{number}");
+        self.features.iter().map(|unit| unit.numbers.clone().map(name).collect()).collect()
     }
 
     fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor {
-        let is_next = |_: &Step, next: &Step| !matches!(next, Step::Conv(_));
-        let mut stages = self.features.chunk_by(is_next);
-        run(stages.nth(stage).unwrap_or_default(), xs, mode)
+        let Some(unit) = self.features.get(stage) else { return xs.shallow_clone() };
+        let xs = unit.conv.forward(xs, mode);
+        if unit.pools { max_pool(&xs, Window::new(2, 2)) } else { xs }
     }
 
     fn features(&self, map: &Tensor) -> Tensor {

@@ -1,9 +1,10 @@
-//! 2-d convolution, alone and with what usually follows it.
+//! 2-d convolution.
 
 use tch::Tensor;
 
-use super::{BatchNorm, Bias, Mode, NormOptions, Weight, trace};
+use super::{Bias, Weight, trace};
 use crate::models::params::Scope;
+use crate::native::fused::FusedParts;
 
 /// The shape and the first values of a convolution: a square kernel, stride 1, no padding, a bias
 /// and PyTorch's initialisation, unless said otherwise.
@@ -97,28 +98,16 @@ impl Conv2d {
         let ys = xs.conv2d(&self.weight, self.bias.as_ref(), stride, self.padding, [1, 1], 1);
         trace::report(&self.name, ys)
     }
-}
-
-/// Convolution without a bias (`conv`), batch normalisation with eps 0.001 (`bn`), ReLU: the
-/// `BasicConv2d` of torchvision's Inception and of facenet-pytorch.
-#[derive(Debug)]
-pub struct ConvNormRelu {
-    conv: Conv2d,
-    norm: BatchNorm,
-}
-
-impl ConvNormRelu {
-    /// Registers `conv.weight` and `bn.*`; the spec's bias is dropped.
-    pub fn new(at: &Scope, spec: ConvSpec) -> Self {
-        let options = NormOptions { eps: 1e-3, ..NormOptions::default() };
-        Self {
-            conv: Conv2d::new(&at.sub("conv"), spec.bias(Bias::None)),
-            norm: BatchNorm::with(&at.sub("bn"), spec.outputs, options),
+    /// What it computes with, and nothing behind it.
+    pub(super) fn parts(&self) -> FusedParts<'_> {
+        FusedParts {
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+            affine: None,
+            statistics: None,
+            eps: 0.0,
+            stride: self.stride,
+            padding: self.padding,
         }
-    }
-
-    /// `[N, in, H, W]` to `[N, out, H', W']`.
-    pub fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
-        self.norm.forward(&self.conv.forward(xs), mode).relu()
     }
 }

@@ -1,6 +1,7 @@
 //! Layers with PyTorch's names, defaults and initialisation.
 
 mod conv;
+mod conv_norm_relu;
 mod init;
 mod linear;
 mod lrn;
@@ -12,7 +13,8 @@ use tch::{Kind, Tensor};
 
 use crate::native::without_autocast;
 
-pub use conv::{Conv2d, ConvNormRelu, ConvSpec};
+pub use conv::{Conv2d, ConvSpec};
+pub use conv_norm_relu::ConvNormRelu;
 pub use init::{Bias, Weight};
 pub use linear::Linear;
 pub use lrn::CrossMapLrn;

@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Mode, trace};
 use crate::models::params::Scope;
+use crate::native::fused::FusedParts;
 
 /// The settings of a batch normalisation; the default is PyTorch's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,6 +84,16 @@ impl BatchNorm {
             false,
         );
         trace::report(&self.name, ys)
+    }
+
+    /// A convolution with this normalisation, by its running statistics, behind it.
+    pub(super) fn behind<'a>(&'a self, conv: FusedParts<'a>) -> FusedParts<'a> {
+        FusedParts {
+            affine: self.affine.as_ref().map(|[weight, bias]| [weight, bias]),
+            statistics: Some([&self.running_mean, &self.running_var]),
+            eps: self.options.eps,
+            ..conv
+        }
     }
 }
 

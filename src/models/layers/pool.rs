@@ -68,7 +68,7 @@ pub fn global_avg_pool(xs: &Tensor) -> Tensor {
 /// at 1e-12 from below, which stops the gradient there and changes a zero output to 1e-6.
 pub fn l2_pool(xs: &Tensor, kernel: i64, stride: i64) -> Tensor {
     squares_apart(xs, |xs| {
-        let mean = avg_pool(&xs.square(), Window::new(kernel, stride));
+        let mean = avg_pool(&(xs * xs), Window::new(kernel, stride));
         (mean * (kernel * kernel) as f64).clamp_min(1e-12).sqrt()
     })
 }

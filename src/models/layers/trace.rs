@@ -48,6 +48,11 @@ impl Drop for Trace {
     }
 }
 
+/// Whether somebody listens on this thread.
+pub(super) fn is_heard() -> bool {
+    LISTENER.with(|listener| listener.borrow().is_some())
+}
+
 /// Tells a listener, where there is one, what `layer` puts out; returns it.
 pub(super) fn report(layer: &str, output: Tensor) -> Tensor {
     LISTENER.with(|listener| {

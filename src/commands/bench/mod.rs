@@ -1,13 +1,18 @@
 //! `visage bench`.
 
+mod measures;
+mod peer;
+mod profile;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
 
+use self::measures::{Measure, Setting};
+use self::peer::Peer;
+use self::profile::Profile;
 use super::Context;
-use super::bench_measures::{self, Measure, Setting};
-use super::bench_peer::Peer;
 use super::output::line;
 use crate::data::{picture, source};
 use crate::models::Compute;
@@ -42,7 +47,7 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
     if setting.pictures.is_empty() {
         context.say.line("note: no pictures found; load and cold are left out (--data DIR)");
     }
-    let mut measures = bench_measures::all(&setting)?;
+    let mut measures = measures::all(&setting)?;
     if !flags.only.is_empty() {
         let names: Vec<&str> = measures.iter().map(|measure| measure.name).collect();
         if let Some(unknown) = flags.only.iter().find(|name| !names.contains(&name.as_str())) {
@@ -73,6 +78,13 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
     for measure in &mut measures {
         for row in rows(measure, peer.as_mut(), usize::from(flags.repeats))? {
             line(&if flags.json { object(&row) } else { text(&row) })?;
+        }
+    }
+    if flags.profile {
+        for measure in &mut measures {
+            if let Some(profile) = Profile::of(measure, &setting)? {
+                line(&profile.text(measure.name))?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use super::bench_measures::{MINED, PICTURES_EACH, Setting};
+use super::measures::{MINED, PICTURES_EACH, Setting};
 use crate::native::Half;
 use crate::weights::manifest;
 use crate::{Error, Result};
 
 /// What a peer needs, under the names it imports.
 const FILES: [(&str, &str); 2] = [
-    ("peer.py", include_str!("../../benches/peer.py")),
-    ("openface.py", include_str!("../../tests/golden/openface.py")),
+    ("peer.py", include_str!("../../../benches/peer.py")),
+    ("openface.py", include_str!("../../../tests/golden/openface.py")),
 ];
 
 /// A running peer.

@@ -1,0 +1,122 @@
+// Convolution, batch normalisation with its running statistics, and ReLU in one pass, where nothing
+// is to be differentiated. The normalisation is folded into the weights, in float64, and these are
+// stored in the order that oneDNN's kernel reads:
+//
+//     W' = W gamma / sqrt(var + eps),   b' = (b - mean) gamma / sqrt(var + eps) + beta
+//
+// The folded weights remember which tensors they were made of, and in which version: whatever changes
+// one of those, an optimiser or a loader, has them made anew.
+
+#include <optional>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
+
+#include "guard.h"
+
+namespace {
+
+using at::Tensor;
+
+// weight, bias, gamma, beta, mean, variance; undefined where the layer has none.
+constexpr size_t PARTS = 6;
+
+struct Shape {
+  int64_t stride;
+  int64_t padding[2];
+  double eps;
+};
+
+struct Fused {
+  std::vector<std::pair<const void *, int64_t>> made_of;
+  at::ScalarType kind = at::kFloat;
+  Tensor weight, bias;
+  bool packed = false;
+};
+
+std::vector<std::pair<const void *, int64_t>> fingerprint(const Tensor *const *parts) {
+  std::vector<std::pair<const void *, int64_t>> marks;
+  for (size_t i = 0; i < PARTS; ++i)
+    if (parts[i] != nullptr) marks.emplace_back(parts[i]->data_ptr(), parts[i]->_version());
+  return marks;
+}
+
+std::optional<c10::OperatorHandle> find(const char *name) {
+  return c10::Dispatcher::singleton().findSchema({name, ""});
+}
+
+Tensor call(const c10::OperatorHandle &op, torch::jit::Stack stack) {
+  op.callBoxed(stack);
+  return stack.back().toTensor();
+}
+
+void fold(Fused &fused, const Tensor *const *parts, const Shape &shape, const Tensor &x) {
+  auto wide = [](const Tensor *part) { return part == nullptr ? Tensor() : part->to(at::kDouble); };
+  Tensor weight = wide(parts[0]), bias = wide(parts[1]), gamma = wide(parts[2]), beta = wide(parts[3]),
+         mean = wide(parts[4]), variance = wide(parts[5]);
+  if (!bias.defined()) bias = at::zeros({weight.size(0)}, weight.options());
+  if (mean.defined()) {
+    auto scale = at::rsqrt(variance + shape.eps);
+    if (gamma.defined()) scale = scale * gamma;
+    weight = weight * scale.view({-1, 1, 1, 1});
+    bias = (bias - mean) * scale;
+    if (beta.defined()) bias = bias + beta;
+  }
+  fused.kind = x.scalar_type();
+  fused.bias = bias.to(fused.kind);
+  fused.weight = weight.to(fused.kind).contiguous(at::MemoryFormat::ChannelsLast);
+  static const auto reorder = find("mkldnn::_reorder_convolution_weight");
+  static const auto pointwise = find("mkldnn::_convolution_pointwise");
+  fused.packed = reorder.has_value() && pointwise.has_value() && at::globalContext().hasMKLDNN();
+  if (fused.packed) {
+    using List = std::vector<int64_t>;
+    fused.weight = call(*reorder, {fused.weight, List{shape.padding[0], shape.padding[1]},
+                                   List{shape.stride, shape.stride}, List{1, 1}, int64_t{1},
+                                   x.sizes().vec()});
+  }
+  fused.made_of = fingerprint(parts);
+}
+
+Tensor run(const Fused &fused, const Shape &shape, const Tensor &x) {
+  std::vector<int64_t> padding{shape.padding[0], shape.padding[1]}, stride{shape.stride, shape.stride};
+  if (!fused.packed)
+    return at::conv2d(x, fused.weight, fused.bias, stride, padding).relu_();
+  static const auto pointwise = find("mkldnn::_convolution_pointwise");
+  std::vector<int64_t> dilation{1, 1};
+  return call(*pointwise, {x, fused.weight, fused.bias, padding, stride, dilation, int64_t{1},
+                           std::string("relu"), c10::List<std::optional<at::Scalar>>(), c10::IValue()});
+}
+
+} // namespace
+
+extern "C" {
+
+// Whether `visage_fused_run` takes the tensor: on the CPU, channels side by side, outside of autocast,
+// nothing to be differentiated. The plain layout is left to libtorch's own operators, one by one.
+int visage_fuses(const at::Tensor *x) {
+  return !at::GradMode::is_enabled() && x->device().is_cpu() &&
+         (x->scalar_type() == at::kFloat || x->scalar_type() == at::kBFloat16) && x->dim() == 4 &&
+         x->is_contiguous(at::MemoryFormat::ChannelsLast) && !x->is_contiguous() && x->numel() > 0 &&
+         !at::autocast::is_autocast_enabled(at::kCPU);
+}
+
+// `state` is null before the first call, and is freed with `visage_fused_free`. `parts`: weight, bias,
+// gamma, beta, mean, variance, null for what the layer has not.
+char *visage_fused_run(void **state, const at::Tensor *x, const at::Tensor *const *parts, int64_t stride,
+                       int64_t padding_high, int64_t padding_wide, double eps, at::Tensor **out) {
+  return visage::guarded([&] {
+    if (*state == nullptr) *state = new Fused();
+    auto &fused = *static_cast<Fused *>(*state);
+    Shape shape{stride, {padding_high, padding_wide}, eps};
+    if (fused.kind != x->scalar_type() || fused.made_of != fingerprint(parts))
+      fold(fused, parts, shape, *x);
+    *out = new at::Tensor(run(fused, shape, *x));
+  });
+}
+
+void visage_fused_free(void *state) { delete static_cast<Fused *>(state); }
+
+} // extern "C"

@@ -1,0 +1,78 @@
+//! How long each of libtorch's operators takes.
+
+use super::{Message, finish, take};
+use crate::Result;
+
+unsafe extern "C" {
+    fn visage_profile_start(handle: *mut u64) -> Message;
+    fn visage_profile_stop(handle: u64) -> Message;
+}
+
+/// What one operator took, all its calls together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OperatorTime {
+    /// Its name, such as `aten::mkldnn_convolution`.
+    pub name: String,
+    /// How often it ran.
+    pub calls: u64,
+    /// Seconds in it, without those in operators that it called.
+    pub seconds: f64,
+}
+
+/// Runs `body` and measures libtorch's operators on every thread meanwhile, the slowest first. On a
+/// GPU this is the time to start them, not the time they run.
+///
+/// One measurement at a time: one inside another gives nonsense, not harm.
+///
+/// # Errors
+/// What libtorch reports, or `body` raises.
+pub fn profile(body: impl FnOnce() -> Result<()>) -> Result<Vec<OperatorTime>> {
+    struct Measuring(Option<u64>);
+    impl Measuring {
+        fn stop(&mut self) -> Option<String> {
+            // SAFETY: the handle of a measurement that runs, used once; the text is ours to free.
+            self.0.take().and_then(|handle| unsafe { take(visage_profile_stop(handle)) })
+        }
+    }
+    impl Drop for Measuring {
+        fn drop(&mut self) {
+            self.stop();
+        }
+    }
+    let mut handle = 0;
+    // SAFETY: writes one number.
+    finish(unsafe { visage_profile_start(&mut handle) })?;
+    let mut measuring = Measuring(Some(handle));
+    body()?;
+    let text = measuring.stop().unwrap_or_default();
+    let mut rows: Vec<_> = text.lines().filter_map(row).collect();
+    rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    Ok(rows)
+}
+
+fn row(line: &str) -> Option<OperatorTime> {
+    let mut words = line.splitn(3, ' ');
+    let (calls, seconds) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some(OperatorTime { name: words.next()?.to_owned(), calls, seconds })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind, Tensor};
+
+    #[test]
+    fn operators_are_counted_with_their_own_time() {
+        let x = Tensor::ones([64, 64], (Kind::Float, Device::Cpu));
+        let rows = profile(|| {
+            (0..3).for_each(|_| drop(x.matmul(&x)));
+            Ok(())
+        })
+        .unwrap();
+        let of = |name: &str| rows.iter().find(|row| row.name == name).unwrap();
+        assert!(of("aten::mm").calls >= 3 && of("aten::matmul").calls >= 3);
+        assert!(rows.iter().all(|row| row.seconds >= 0.0), "{rows:?}");
+        assert!(rows.windows(2).all(|pair| pair[0].seconds >= pair[1].seconds));
+        assert!(profile(|| Ok(())).is_ok());
+    }
+}
