@@ -1,15 +1,24 @@
 """The other side of `visage bench --against-pytorch`: the same work in PyTorch, as its users write it.
 
 Started by Visage, which says the name of a measure on standard input and reads the seconds of one
-round on standard output. The network is the definition in tests/golden/openface.py.
+round on standard output. The network is the definition in tests/golden/openface.py, or the ONNX file
+that Visage exports.
 
+forward         a batch in inference mode, channels_last
+embed           picture files to embeddings: a DataLoader whose workers stay, batches of 64
+...-16          the same under bfloat16 autocast (OpenVINO: its own bfloat16)
+...-onnxruntime, ...-openvino    the same batches through the exported network
 step            one forward pass of the batch, batch-hard mined in tensors, channels_last, bfloat16
                 autocast where asked for, fused Adam: a loop that somebody has tuned
 step-original   three forward passes per triplet in float32, as the published notebook has it
+classifier      a linear layer on the frozen trunk, which sees every picture in every epoch
+cold            a process of its own: a face to its embedding and a linear layer's probabilities
 """
 
 import argparse
 import concurrent.futures
+import importlib.metadata
+import importlib.util
 import json
 import pathlib
 import sys
@@ -53,16 +62,89 @@ def decode(path, side):
     return numpy.array(picture)  # a copy that torch may write to
 
 
+class Files(torch.utils.data.Dataset):
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        return torch.from_numpy(decode(self.paths[index], 96)).permute(2, 0, 1)
+
+
+def batches(paths, workers):
+    """Batches of bytes, as often as it is iterated; the workers stay between."""
+    return torch.utils.data.DataLoader(
+        Files(paths), batch_size=64, num_workers=workers, persistent_workers=workers > 0
+    )
+
+
+def onnxruntime_network(flags):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = flags.threads
+    session = onnxruntime.InferenceSession("network.onnx", options, ["CPUExecutionProvider"])
+    return lambda pictures: session.run(None, {"pictures": pictures.numpy()})[0]
+
+
+def openvino_network(flags, half):
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": flags.threads,
+        "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+    }
+    model = openvino.Core().compile_model("network.onnx", "CPU", settings)
+    return lambda pictures: model([pictures.numpy()])[0]
+
+
+def inference(flags, loader, pictures):
+    """forward and embed, by whoever is there."""
+    net = network(flags.weights, True)
+
+    def pytorch(half):
+        def run(pictures):
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+                return net(pictures.contiguous(memory_format=torch.channels_last))
+
+        return run
+
+    ways = {"": pytorch(False), "-16": pytorch(True)}
+    if has("onnxruntime"):
+        ways["-onnxruntime"] = onnxruntime_network(flags)
+        ways["-16-onnxruntime"] = ways["-onnxruntime"]  # it has no 16 bits for this on a CPU
+    if has("openvino"):
+        ways["-openvino"] = openvino_network(flags, False)
+        ways["-16-openvino"] = openvino_network(flags, True)
+
+    def embed(run):
+        return lambda: [run(batch.float() / 255) for batch in loader]
+
+    known = {}
+    for suffix, run in ways.items():
+        known["forward" + suffix] = lambda run=run: run(pictures)
+        if loader:
+            known["embed" + suffix] = embed(run)
+    return known
+
+
+def has(package):
+    return importlib.util.find_spec(package) is not None
+
+
+def versions():
+    names = {"pytorch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+    return {
+        name: importlib.metadata.version(package) for name, package in names.items() if has(package)
+    }
+
+
 def measures(flags):
     labels = torch.arange(flags.batch) // flags.pictures
     pictures = torch.rand(flags.batch, 3, 96, 96)
     laid_out = pictures.contiguous(memory_format=torch.channels_last)
-
-    forward_net = network(flags.weights, True)
-
-    def forward():
-        with torch.inference_mode():
-            forward_net(laid_out)
 
     tuned = network(flags.weights, True)
     optimizer = torch.optim.Adam(tuned.parameters(), lr=6e-5, fused=True)
@@ -95,7 +177,24 @@ def measures(flags):
         with concurrent.futures.ThreadPoolExecutor(torch.get_num_threads()) as pool:
             list(pool.map(lambda path: decode(path, 96), flags.pictures_to_load))
 
-    return {"forward": forward, "step": step, "step-original": original, "mine": mine, "load": load}
+    frozen = network(flags.weights, True)
+    taught = torch.arange(flags.taught * flags.batch) % 5
+
+    def classifier():
+        head = torch.nn.Linear(128, 5)
+        head_optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
+        for _ in range(flags.epochs):
+            for batch in taught.split(flags.batch):
+                with torch.no_grad():
+                    features = frozen(laid_out)
+                head_optimizer.zero_grad(set_to_none=True)
+                F.cross_entropy(head(features), batch).backward()
+                head_optimizer.step()
+
+    paths = flags.pictures_to_load
+    loader = batches(paths, flags.threads) if paths else None
+    own = {"step": step, "step-original": original, "mine": mine, "load": load}
+    return own | {"classifier": classifier} | inference(flags, loader, pictures)
 
 
 def main():
@@ -105,6 +204,8 @@ def main():
     options.add_argument("--batch", type=int, default=30)
     options.add_argument("--pictures", type=int, default=6)
     options.add_argument("--mined", type=int, default=2048)
+    options.add_argument("--taught", type=int, default=4)
+    options.add_argument("--epochs", type=int, default=30)
     options.add_argument("--bf16", action="store_true")
     options.add_argument("--list", type=pathlib.Path)
     options.add_argument("--cold", type=pathlib.Path)
@@ -113,11 +214,12 @@ def main():
     if flags.cold:
         picture = torch.from_numpy(decode(flags.cold, 96)).permute(2, 0, 1)[None] / 255
         with torch.inference_mode():
-            print(network(flags.weights, False)(picture)[0, 0].item())
+            embedding = network(flags.weights, False)(picture)
+            print(torch.nn.Linear(128, 5)(embedding).softmax(1).max().item())
         return
     flags.pictures_to_load = flags.list.read_text().split("\n") if flags.list else []
     known = measures(flags)
-    print(json.dumps({"torch": torch.__version__}), flush=True)
+    print(json.dumps(versions()), flush=True)
     for line in sys.stdin:
         name, rounds = line.split()
         start = time.perf_counter()

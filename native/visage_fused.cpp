@@ -37,6 +37,12 @@ struct Fused {
   bool packed = false;
 };
 
+// In which kind a convolution computes: autocast's, where that is on.
+at::ScalarType kind_of(const Tensor &x) {
+  return at::autocast::is_autocast_enabled(at::kCPU) ? at::autocast::get_autocast_dtype(at::kCPU)
+                                                     : x.scalar_type();
+}
+
 std::vector<std::pair<const void *, int64_t>> fingerprint(const Tensor *const *parts) {
   std::vector<std::pair<const void *, int64_t>> marks;
   for (size_t i = 0; i < PARTS; ++i)
@@ -94,13 +100,12 @@ Tensor run(const Fused &fused, const Shape &shape, const Tensor &x) {
 
 extern "C" {
 
-// Whether `visage_fused_run` takes the tensor: on the CPU, channels side by side, outside of autocast,
-// nothing to be differentiated. The plain layout is left to libtorch's own operators, one by one.
+// Whether `visage_fused_run` takes the tensor: on the CPU, channels side by side, in float32 or
+// bfloat16, nothing to be differentiated. The plain layout is left to libtorch's own operators.
 int visage_fuses(const at::Tensor *x) {
-  return !at::GradMode::is_enabled() && x->device().is_cpu() &&
-         (x->scalar_type() == at::kFloat || x->scalar_type() == at::kBFloat16) && x->dim() == 4 &&
-         x->is_contiguous(at::MemoryFormat::ChannelsLast) && !x->is_contiguous() && x->numel() > 0 &&
-         !at::autocast::is_autocast_enabled(at::kCPU);
+  auto known = [](at::ScalarType kind) { return kind == at::kFloat || kind == at::kBFloat16; };
+  return !at::GradMode::is_enabled() && x->device().is_cpu() && known(kind_of(*x)) && x->dim() == 4 &&
+         x->is_contiguous(at::MemoryFormat::ChannelsLast) && !x->is_contiguous() && x->numel() > 0;
 }
 
 // `state` is null before the first call, and is freed with `visage_fused_free`. `parts`: weight, bias,
@@ -111,9 +116,10 @@ char *visage_fused_run(void **state, const at::Tensor *x, const at::Tensor *cons
     if (*state == nullptr) *state = new Fused();
     auto &fused = *static_cast<Fused *>(*state);
     Shape shape{stride, {padding_high, padding_wide}, eps};
-    if (fused.kind != x->scalar_type() || fused.made_of != fingerprint(parts))
-      fold(fused, parts, shape, *x);
-    *out = new at::Tensor(run(fused, shape, *x));
+    auto input = x->to(kind_of(*x));
+    if (fused.kind != input.scalar_type() || fused.made_of != fingerprint(parts))
+      fold(fused, parts, shape, input);
+    *out = new at::Tensor(run(fused, shape, input));
   });
 }
 

@@ -377,6 +377,10 @@ pub struct Embed {
     /// Where to write: .npy (with the paths and labels beside it as .csv), .csv or .safetensors
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// What the trunk computes in: bf16 is faster where the processor multiplies it, and moves an
+    /// embedding by about 0.01
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub precision: Precision,
 }
 
 /// Flags of `weights`.
@@ -615,10 +619,11 @@ pub struct Fetch {
 /// Flags of `bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// The same work in this Python (with torch, safetensors, numpy and pillow), in turns
+    /// The same work in this Python (with torch, safetensors, numpy and pillow), in turns; where it has
+    /// onnxruntime or openvino, these embed with the exported network, too
     #[arg(long, value_name = "PYTHON", num_args = 0..=1, default_missing_value = "python3")]
     pub against_pytorch: Option<PathBuf>,
-    /// Time these measures alone: load, forward, step, mine, cold
+    /// Time these measures alone: load, forward, forward-16, embed, embed-16, step, mine, classifier, cold
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub only: Vec<String>,
     /// How often each is timed; the median counts
@@ -630,9 +635,13 @@ pub struct Bench {
     /// What training steps compute in
     #[arg(long, value_enum, default_value_t = Precision::Auto)]
     pub precision: Precision,
-    /// Pictures to decode [default: data/avengers or the ORL faces, where they are]
+    /// Folder of the pictures to load and embed [default: data/avengers or the ORL faces, where they
+    /// are]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// The most of them, spread over the folder
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
+    pub pictures: u16,
     /// Show where the time of forward and step goes, operator by operator
     #[arg(long, conflicts_with = "json")]
     pub profile: bool,

@@ -15,6 +15,7 @@ pub mod trace;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::path::Path;
+use std::process::{Child, ExitStatus};
 use std::sync::OnceLock;
 
 use tch::{Device, Kind, TchError, Tensor};
@@ -461,6 +462,44 @@ fn keep_open(name: &str) -> Result<&'static libloading::os::unix::Library, Strin
 #[cfg(not(unix))]
 fn keep_open(_: &str) -> Result<(), String> {
     Err("CUDA is supported on Linux only".into())
+}
+
+/// Waits for a child process: how it ended, and the most memory it held at once, in bytes, where the
+/// system tells.
+///
+/// # Errors
+/// What the system reports.
+#[cfg(unix)]
+pub fn wait_with_peak(child: Child) -> std::io::Result<(ExitStatus, Option<u64>)> {
+    use std::os::unix::process::ExitStatusExt;
+    let pid = libc::pid_t::try_from(child.id()).map_err(std::io::Error::other)?;
+    let mut status = 0;
+    // SAFETY: a struct of numbers, for which zeros are values.
+    let mut used: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: `child` is ours and nobody has waited for it, so that the number is its own; both
+        // places outlive the call.
+        if unsafe { libc::wait4(pid, &mut status, 0, &mut used) } == pid {
+            break;
+        }
+        let error = std::io::Error::last_os_error();
+        if error.kind() != std::io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // Kilobytes on Linux, bytes on macOS.
+    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    let peak = u64::try_from(used.ru_maxrss).ok().filter(|peak| *peak > 0);
+    Ok((ExitStatus::from_raw(status), peak.map(|peak| peak * unit)))
+}
+
+/// Waits for a child process; the system does not tell how much memory it took.
+///
+/// # Errors
+/// What the system reports.
+#[cfg(not(unix))]
+pub fn wait_with_peak(mut child: Child) -> std::io::Result<(ExitStatus, Option<u64>)> {
+    Ok((child.wait()?, None))
 }
 
 /// A file's bytes, mapped into memory: pages are read when they are looked at.

@@ -12,6 +12,7 @@ use super::output::{count, line};
 use super::{Context, stream, trunk};
 use crate::cli;
 use crate::data::picture;
+use crate::models::Compute;
 use crate::weights::TensorFile;
 use crate::{Error, Result, files};
 
@@ -47,7 +48,9 @@ struct Table {
 
 pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
     let format = Format::of(&flags.out)?;
-    let backbone = trunk::load(context, &flags.trunk)?.backbone;
+    let mut backbone = trunk::load(context, &flags.trunk)?.backbone;
+    let half = flags.precision.resolve(backbone.device());
+    backbone.set_compute(Compute::everywhere(half))?;
     let (mut paths, mut failed) = collect(&flags.inputs, &context.say);
     paths.sort();
     paths.dedup();

@@ -11,13 +11,20 @@ use crate::native::{self, Half};
 pub struct Compute {
     half: Option<Half>,
     channels_last: bool,
+    everywhere: bool,
 }
 
 impl Compute {
     /// Convolutions and matrix products in 16 bits (`None`: float32), maps with the channels of a
     /// pixel side by side.
+    /// What is measured and kept, in evaluation mode, stays float32.
     pub fn fast(half: Option<Half>) -> Self {
-        Self { half, channels_last: true }
+        Self { half, channels_last: true, everywhere: false }
+    }
+
+    /// The same in evaluation mode, too: embeddings in a hurry.
+    pub fn everywhere(half: Option<Half>) -> Self {
+        Self { everywhere: true, ..Self::fast(half) }
     }
 
     /// The 16-bit kind, where there is one.
@@ -47,11 +54,12 @@ impl Compute {
         }
     }
 
-    /// Runs a part of the network in these numbers, while it trains: what is measured, and what is
-    /// kept, is computed in float32.
+    /// Runs a part of the network in these numbers.
     pub fn run<T>(self, device: Device, mode: Mode, body: impl FnOnce() -> T) -> T {
         match self.half {
-            Some(kind) if mode != Mode::EVAL => native::with_autocast(device, kind, body),
+            Some(kind) if self.everywhere || mode != Mode::EVAL => {
+                native::with_autocast(device, kind, body)
+            }
             _ => body(),
         }
     }
@@ -89,6 +97,10 @@ mod tests {
             let measured = trunk.embed(&pictures(), Mode::EVAL);
             assert!((&plain - measured).abs().max().double_value(&[]) < 1e-5);
         }
+        trunk.set_compute(Compute::everywhere(Some(Half::BFloat16))).unwrap();
+        let hurried = tch::no_grad(|| trunk.embed(&pictures(), Mode::EVAL));
+        let apart = (&plain - hurried).abs().max().double_value(&[]);
+        assert!((3e-5..0.05).contains(&apart), "{apart}");
         trunk.set_compute(Compute::default()).unwrap();
         assert!(trunk.embed(&pictures(), Mode::EVAL).equal(&plain), "to the bit as before");
     }

@@ -60,9 +60,9 @@ impl Default for FusedConv {
 }
 
 impl FusedConv {
-    /// `relu(norm(conv(xs)))` in one pass, where that is possible: outside of autocast and without
-    /// gradients, for float32 or bfloat16 maps `[N, in, H, W]` on the CPU with the channels of a
-    /// pixel side by side. None for anything else.
+    /// `relu(norm(conv(xs)))` in one pass, where that is possible: without gradients, in float32 or
+    /// bfloat16 (autocast's kind where that is on), for maps `[N, in, H, W]` on the CPU with the
+    /// channels of a pixel side by side. None for anything else.
     ///
     /// # Errors
     /// What libtorch reports.

@@ -1,18 +1,29 @@
 //! What `visage bench` times: one closure a measure, ready to be run again and again.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
+use super::cold::Cold;
+use crate::commands::stream;
 use crate::data::picture;
+use crate::eval::Embeddings;
+use crate::eval::unknown::Logistic;
 use crate::metric::distance::pairwise;
 use crate::metric::losses::TripletObjective;
 use crate::metric::miners::Miner;
 use crate::models::{Architecture, Backbone, Compute, Mode};
+use crate::native::Half;
+use crate::recognise::{ModelCard, ModelKind, recogniser};
+use crate::train::calibrate::Known;
+use crate::train::classifier::{ClassifierTask, Features};
+use crate::train::fit::Task;
 use crate::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
+use crate::train::progress::Reporter;
+use crate::train::scaler::LossScaler;
+use crate::train::scoring::Labelled;
 use crate::weights::Source;
 use crate::{Error, Result};
 
@@ -20,6 +31,10 @@ use crate::{Error, Result};
 pub const PICTURES_EACH: i64 = 6;
 /// Embeddings that are mined together, four of each identity.
 pub const MINED: i64 = 2048;
+/// Batches that a classifier is trained on, and for how many epochs.
+pub const TAUGHT: i64 = 4;
+/// See [`TAUGHT`].
+pub const EPOCHS: usize = 30;
 /// The default learning rate of `train-triplet`.
 const LR: f64 = 6e-5;
 
@@ -33,6 +48,11 @@ pub struct Setting {
     pub pictures: Vec<PathBuf>,
 }
 
+/// Who else does the same work.
+pub const PYTORCH: &str = "pytorch";
+/// On the exported network; where that Python has it.
+pub const OTHERS: [&str; 2] = ["onnxruntime", "openvino"];
+
 /// One thing that is timed.
 pub struct Measure<'a> {
     pub name: &'static str,
@@ -42,7 +62,15 @@ pub struct Measure<'a> {
     pub unit: &'static str,
     /// How many of them a round has.
     pub count: f64,
-    pub round: Box<dyn FnMut() -> Result<()> + 'a>,
+    pub work: Work<'a>,
+}
+
+/// What a round is.
+pub enum Work<'a> {
+    /// Something in this process.
+    Here(Box<dyn FnMut() -> Result<()> + 'a>),
+    /// A program, from its start to its end.
+    Program(Cold),
 }
 
 impl Measure<'_> {
@@ -53,9 +81,20 @@ impl Measure<'_> {
     pub fn seconds(&mut self, rounds: usize) -> Result<f64> {
         let start = Instant::now();
         for _ in 0..rounds {
-            (self.round)()?;
+            match &mut self.work {
+                Work::Here(round) => round()?,
+                Work::Program(program) => program.run()?,
+            }
         }
         Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// The most memory that a program took, in MiB.
+    pub fn memory(&self) -> Option<f64> {
+        match &self.work {
+            Work::Here(_) => None,
+            Work::Program(program) => program.memory(),
+        }
     }
 
     /// Seconds of some rounds in the measure's unit; what is counted goes faster the larger it is.
@@ -68,17 +107,54 @@ impl Measure<'_> {
     pub fn is_time(&self) -> bool {
         self.unit == "s"
     }
+
+    /// What the peers call the same work: name and suffix of the row. The first is PyTorch as its
+    /// users would tune it.
+    pub fn peers(&self, others: &[String]) -> Vec<String> {
+        let name = self.name;
+        let mut peers = vec![name.to_owned()];
+        match name {
+            "step" => peers.push("step-original".into()),
+            "forward" | "embed" | "forward-16" | "embed-16" => {
+                peers.extend(others.iter().map(|other| format!("{name}-{other}")));
+            }
+            _ => {}
+        }
+        peers
+    }
 }
 
 /// All measures that the setting allows.
 ///
 /// # Errors
 /// The embedded weights cannot be loaded, or what libtorch raises.
-pub fn all(setting: &Setting) -> Result<Vec<Measure<'_>>> {
-    let mut measures = vec![forward(setting)?, step(setting)?, mine(setting)];
+pub fn all<'a>(setting: &'a Setting) -> Result<Vec<Measure<'a>>> {
+    let plain = Compute::fast(None);
+    let half = setting.compute.half().map(|half| Compute::everywhere(Some(half)));
+    let has_pictures = !setting.pictures.is_empty();
+    let mut measures = Vec::new();
+    if has_pictures {
+        measures.push(load(setting));
+    }
+    let about = "embed a batch in float32";
+    measures.push(forward(setting, "forward", about, plain)?);
+    if let Some(half) = half {
+        let about = "the same in 16 bits";
+        measures.push(forward(setting, "forward-16", about, half)?);
+    }
+    if has_pictures {
+        let about = "picture files to embeddings in float32";
+        measures.push(embed(setting, "embed", about, plain)?);
+        if let Some(half) = half.filter(|half| half.half() == Some(Half::BFloat16)) {
+            let about = "the same in bfloat16";
+            measures.push(embed(setting, "embed-16", about, half)?);
+        }
+    }
+    measures.extend([step(setting)?, mine(setting), classifier(setting)?]);
     if let Some(first) = setting.pictures.first() {
-        measures.insert(0, load(setting));
-        measures.push(cold(first)?);
+        let about = "`classify` one face, from process start to its name";
+        let work = Work::Program(Cold::new(first)?);
+        measures.push(Measure { name: "cold", about, unit: "s", count: 1.0, work });
     }
     Ok(measures)
 }
@@ -113,11 +189,16 @@ fn load(setting: &Setting) -> Measure<'_> {
     };
     let count = setting.pictures.len() as f64;
     let about = "decode pictures and resize them to 96x96";
-    Measure { name: "load", about, unit: "pictures/s", count, round: Box::new(round) }
+    Measure { name: "load", about, unit: "pictures/s", count, work: Work::Here(Box::new(round)) }
 }
 
-fn forward(setting: &Setting) -> Result<Measure<'_>> {
-    let trunk = trunk(setting, Compute::fast(None))?;
+fn forward<'a>(
+    setting: &'a Setting,
+    name: &'static str,
+    about: &'static str,
+    compute: Compute,
+) -> Result<Measure<'a>> {
+    let trunk = trunk(setting, compute)?;
     let pictures = random_pictures(setting);
     let round = move || {
         let _ = tch::no_grad(|| trunk.embed(&pictures, Mode::EVAL));
@@ -125,8 +206,7 @@ fn forward(setting: &Setting) -> Result<Measure<'_>> {
         Ok(())
     };
     let count = setting.batch as f64;
-    let about = "embed a batch in float32";
-    Ok(Measure { name: "forward", about, unit: "pictures/s", count, round: Box::new(round) })
+    Ok(Measure { name, about, unit: "pictures/s", count, work: Work::Here(Box::new(round)) })
 }
 
 fn step(setting: &Setting) -> Result<Measure<'_>> {
@@ -151,7 +231,13 @@ fn step(setting: &Setting) -> Result<Measure<'_>> {
     };
     let count = setting.batch as f64;
     let about = "a training step: forward, batch-hard triplets (one an anchor), backward, Adam";
-    Ok(Measure { name: "step", about, unit: "triplets/s", count, round: Box::new(round) })
+    Ok(Measure {
+        name: "step",
+        about,
+        unit: "triplets/s",
+        count,
+        work: Work::Here(Box::new(round)),
+    })
 }
 
 fn mine(setting: &Setting) -> Measure<'_> {
@@ -173,26 +259,74 @@ fn mine(setting: &Setting) -> Measure<'_> {
     };
     let about = "distances of 2048 embeddings, their hardest triplets, the loss";
     let count = MINED as f64;
-    Measure { name: "mine", about, unit: "embeddings/s", count, round: Box::new(round) }
+    Measure { name: "mine", about, unit: "embeddings/s", count, work: Work::Here(Box::new(round)) }
 }
 
-/// This program from its start: one face to its embedding.
-fn cold<'a>(face: &Path) -> Result<Measure<'a>> {
-    let program = std::env::current_exe().map_err(|e| Error::io(Path::new("visage"), e))?;
-    let folder = tempfile::tempdir().map_err(|e| Error::io(Path::new("a temporary folder"), e))?;
-    let out = folder.path().join("embedding.npy");
-    let face = face.to_owned();
+/// Files to embeddings, as `visage embed` does it.
+fn embed<'a>(
+    setting: &'a Setting,
+    name: &'static str,
+    about: &'static str,
+    compute: Compute,
+) -> Result<Measure<'a>> {
+    let trunk = trunk(setting, compute)?;
     let round = move || {
-        let mut command = Command::new(&program);
-        command.args(["--quiet", "--device", "cpu", "embed"]).arg(&face);
-        command.args(["--backbone", "openface", "--out"]).arg(&out);
-        let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        let _ = &folder; // there as long as this
-        match done {
-            Ok(status) if status.success() => Ok(()),
-            _ => Err(Error::Data(format!("{}: `visage embed` failed", face.display()))),
-        }
+        let say = Reporter::hidden();
+        let embedded = stream::embed_files(&trunk, &setting.pictures, &say, |_, row| {
+            std::hint::black_box(row?);
+            Ok(())
+        });
+        embedded.map_err(|error| Error::Data(format!("{error:#}")))
     };
-    let about = "from process start to the embedding of one face";
-    Ok(Measure { name: "cold", about, unit: "s", count: 1.0, round: Box::new(round) })
+    let count = setting.pictures.len() as f64;
+    Ok(Measure { name, about, unit: "pictures/s", count, work: Work::Here(Box::new(round)) })
+}
+
+/// A linear classifier on the frozen trunk, from pictures in memory to trained weights.
+fn classifier(setting: &Setting) -> Result<Measure<'_>> {
+    let trunk = trunk(setting, Compute::fast(None))?;
+    let batch = setting.batch as usize;
+    let count = TAUGHT as usize * batch;
+    let pictures: Vec<Tensor> = (0..TAUGHT).map(|_| random_pictures(setting)).collect();
+    let labels: Vec<usize> = (0..count).map(|picture| picture % 5).collect();
+    let card = ModelCard {
+        classes: (0..5).map(|number| format!("person {number}")).collect(),
+        ..ModelCard::new(ModelKind::Classifier, &trunk, String::new())
+    };
+    let round = move || {
+        let mut values = Vec::new();
+        for pictures in &pictures {
+            values.extend(recogniser::embed_unit(&trunk, pictures)?);
+        }
+        let dim = trunk.embedding_dim as usize;
+        let train =
+            Labelled { embeddings: Embeddings::new(count, dim, values)?, labels: labels.clone() };
+        let validation =
+            Labelled { embeddings: Embeddings::new(0, dim, Vec::new())?, labels: Vec::new() };
+        let known = Known { curve: Logistic { weight: 0.0, bias: 0.0 }, threshold: 0.0 };
+        let from = Features {
+            trunk: &trunk,
+            train: &train,
+            mirrored: None,
+            validation: &validation,
+            faces: &[],
+            known: &known,
+        };
+        let mut task = ClassifierTask::new(from, &card, None, batch);
+        let config = OptimizerConfig { lr: 0.02, ..OptimizerConfig::new(OptimizerKind::Adam) };
+        let mut optimizer = Optimizer::new(config, task.params.trainable())?;
+        let scaler = LossScaler::new(false);
+        for epoch in 1..=EPOCHS {
+            for (index, batch) in task.batches(epoch)?.iter().enumerate() {
+                optimizer.zero_grad()?;
+                task.step(epoch, index, batch, &scaler)?;
+                optimizer.step(0.02)?;
+            }
+        }
+        Ok(())
+    };
+    let about =
+        "30 epochs of a linear classifier on the frozen trunk, which sees each picture once";
+    let work = Work::Here(Box::new(round));
+    Ok(Measure { name: "classifier", about, unit: "s", count: 1.0, work })
 }

@@ -1,5 +1,6 @@
 //! `visage bench`.
 
+mod cold;
 mod measures;
 mod peer;
 mod profile;
@@ -20,17 +21,16 @@ use crate::{Error, Result, cli, device};
 
 /// A round of timing takes about so many seconds, made of as many repetitions as fit.
 const ROUND: f64 = 0.5;
-/// Pictures that are decoded in one repetition.
-const PICTURES: usize = 200;
 
 /// A measure's medians.
 struct Row {
-    name: &'static str,
+    name: String,
     about: &'static str,
     unit: &'static str,
     visage: f64,
+    /// The peer's.
     pytorch: Option<f64>,
-    /// How many times as fast Visage is.
+    /// How many times as fast, or as small, Visage is.
     ratio: Option<f64>,
 }
 
@@ -45,7 +45,8 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
         pictures: pictures(flags)?,
     };
     if setting.pictures.is_empty() {
-        context.say.line("note: no pictures found; load and cold are left out (--data DIR)");
+        let text = "note: no pictures found; load, embed and cold are left out (--data DIR)";
+        context.say.line(text);
     }
     let mut measures = measures::all(&setting)?;
     if !flags.only.is_empty() {
@@ -60,7 +61,7 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
         Some(python) => Some(Peer::start(python, &setting)?),
         None => None,
     };
-    let against = peer.as_ref().map(|peer| format!(", PyTorch {}", peer.version));
+    let against = peer.as_ref().map(|peer| format!(", against {}", peer.versions()));
     context.say.line(&format!(
         "on {} in {}, {} threads, batches of {}, medians of {}{}",
         device::name(device),
@@ -72,8 +73,8 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
     ));
     if !flags.json {
         let peers =
-            if peer.is_some() { format!("{:>12}{:>9}", "pytorch", "ratio") } else { String::new() };
-        line(&format!("{:<15}{:>12}{peers}  {:<13}what", "measure", "visage", "unit"))?;
+            if peer.is_some() { format!("{:>12}{:>9}", "peer", "ratio") } else { String::new() };
+        line(&format!("{:<23}{:>12}{peers}  {:<13}what", "measure", "visage", "unit"))?;
     }
     for measure in &mut measures {
         for row in rows(measure, peer.as_mut(), usize::from(flags.repeats))? {
@@ -90,7 +91,7 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// At most [`PICTURES`] of the data that is there; none is fetched for this.
+/// At most `--pictures` of the data that is there; none is fetched for this.
 fn pictures(flags: &cli::Bench) -> Result<Vec<PathBuf>> {
     let folder = match &flags.data {
         Some(folder) => Some(folder.clone()),
@@ -98,25 +99,20 @@ fn pictures(flags: &cli::Bench) -> Result<Vec<PathBuf>> {
     };
     let Some(folder) = folder else { return Ok(Vec::new()) };
     let all = picture::walk(&folder)?;
-    let step = all.len().div_ceil(PICTURES).max(1);
+    let step = all.len().div_ceil(usize::from(flags.pictures)).max(1);
     Ok(all.into_iter().step_by(step).collect())
 }
 
-/// Times a measure, in turns with its peers: the tuned loop, and for a training step the published
-/// one, too.
+/// Times a measure, in turns with its peers.
 fn rows(measure: &mut Measure, peer: Option<&mut Peer>, repeats: usize) -> Result<Vec<Row>> {
     // The first rounds warm caches and tell how many repetitions make a round.
     measure.seconds(1)?;
     let once = measure.seconds(1)?;
     let rounds = ((ROUND / once.max(1e-9)) as usize).clamp(1, 1000);
-    let peers: &[&str] = match (&peer, measure.name) {
-        (None, _) => &[],
-        (Some(_), "step") => &["step", "step-original"],
-        (Some(_), _) => &[measure.name],
-    };
+    let mut peer = peer;
+    let peers = peer.as_ref().map_or(Vec::new(), |peer| measure.peers(&peer.others));
     let mut own = Vec::new();
     let mut theirs = vec![Vec::new(); peers.len()];
-    let mut peer = peer;
     if let Some(peer) = &mut peer {
         peers.iter().try_for_each(|name| peer.seconds(name, 1).map(drop))?;
     }
@@ -130,23 +126,34 @@ fn rows(measure: &mut Measure, peer: Option<&mut Peer>, repeats: usize) -> Resul
     }
     let (unit, about) = (measure.unit, measure.about);
     let ours = median(&mut own);
-    let row = |name, theirs: Option<f64>| Row {
-        name,
+    let row = |name: &str, theirs: Option<f64>| Row {
+        name: name.to_owned(),
         about,
         unit,
         visage: measure.rate(ours, rounds),
         pytorch: theirs.map(|seconds| measure.rate(seconds, rounds)),
         ratio: theirs.map(|seconds| seconds / ours),
     };
-    if theirs.is_empty() {
-        return Ok(vec![row(measure.name, None)]);
+    let mut rows: Vec<Row> = match theirs.is_empty() {
+        true => vec![row(measure.name, None)],
+        false => peers
+            .iter()
+            .zip(&mut theirs)
+            .map(|(name, seconds)| row(name, Some(median(seconds))))
+            .collect(),
+    };
+    if let Some(visage) = measure.memory() {
+        let pytorch = peer.and_then(|peer| peer.memory());
+        rows.push(Row {
+            name: format!("{}-memory", measure.name),
+            about: "the most memory it takes",
+            unit: "MiB",
+            visage,
+            pytorch,
+            ratio: pytorch.map(|theirs| theirs / visage),
+        });
     }
-    let names = [measure.name, "step-original"];
-    Ok(names
-        .into_iter()
-        .zip(&mut theirs)
-        .map(|(name, seconds)| row(name, Some(median(seconds))))
-        .collect())
+    Ok(rows)
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -180,7 +187,7 @@ fn text(row: &Row) -> String {
         .zip(row.ratio)
         .map(|(theirs, ratio)| format!("{:>12}{:>9}", number(theirs), format!("{ratio:.2}x")));
     let peers = peers.unwrap_or_default();
-    format!("{:<15}{:>12}{peers}  {:<13}{}", row.name, number(row.visage), row.unit, row.about)
+    format!("{:<23}{:>12}{peers}  {:<13}{}", row.name, number(row.visage), row.unit, row.about)
 }
 
 #[cfg(test)]
@@ -192,7 +199,7 @@ mod tests {
         assert_eq!(median(&mut [3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&mut [4.0, 1.0, 2.0, 3.0]), 2.5);
         let row = Row {
-            name: "step",
+            name: "step".into(),
             about: "work",
             unit: "triplets/s",
             visage: 150.04,

@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use super::measures::{MINED, PICTURES_EACH, Setting};
+use super::cold::{measured, mebibytes};
+use super::measures::{EPOCHS, MINED, OTHERS, PICTURES_EACH, PYTORCH, Setting, TAUGHT};
+use crate::commands::trunk::Bare;
+use crate::export::{Batch, Export};
+use crate::models::Architecture;
 use crate::native::Half;
 use crate::weights::manifest;
 use crate::{Error, Result};
@@ -24,8 +28,10 @@ pub struct Peer {
     child: Child,
     questions: ChildStdin,
     answers: BufReader<ChildStdout>,
-    /// Its PyTorch's version.
-    pub version: String,
+    /// What it has beside PyTorch, of [`OTHERS`].
+    pub others: Vec<String>,
+    hello: serde_json::Value,
+    peak: Option<u64>,
 }
 
 impl Peer {
@@ -44,6 +50,7 @@ impl Peer {
             write(name, text.as_bytes())?;
         }
         write("weights.safetensors", manifest::embedded("openface-nn4-distilled")?)?;
+        write("network.onnx", &network()?)?;
         // It is started in another folder; a bare name is looked up in the PATH.
         let found = match python.components().count() > 1 {
             true => std::path::absolute(python).map_err(|source| Error::io(python, source))?,
@@ -58,6 +65,8 @@ impl Peer {
             ("--batch", setting.batch),
             ("--pictures", PICTURES_EACH),
             ("--mined", MINED),
+            ("--taught", TAUGHT),
+            ("--epochs", EPOCHS as i64),
         ] {
             command.args([flag, &value.to_string()]);
         }
@@ -80,12 +89,26 @@ impl Peer {
         let questions = child.stdin.take().ok_or_else(lost)?;
         let answers = BufReader::new(child.stdout.take().ok_or_else(lost)?);
         let python = python.to_owned();
-        let version = String::new();
-        let mut peer = Self { folder, python, threads, child, questions, answers, version };
+        let (others, hello, peak) = (Vec::new(), serde_json::Value::Null, None);
+        let mut peer =
+            Self { folder, python, threads, child, questions, answers, others, hello, peak };
         let hello = peer.answer()?;
-        let hello: serde_json::Value = serde_json::from_str(&hello).unwrap_or_default();
-        peer.version = hello["torch"].as_str().unwrap_or("?").to_owned();
+        peer.hello = serde_json::from_str(&hello).unwrap_or_default();
+        let has = |name: &&str| peer.hello[*name].is_string();
+        peer.others = OTHERS.into_iter().filter(has).map(String::from).collect();
         Ok(peer)
+    }
+
+    /// What it is, such as `pytorch 2.13.0, openvino 2026.1`.
+    pub fn versions(&self) -> String {
+        let names = std::iter::once(PYTORCH).chain(self.others.iter().map(String::as_str));
+        let version = |name: &str| self.hello[name].as_str().unwrap_or("?").to_owned();
+        names.map(|name| format!("{name} {}", version(name))).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The most memory that a fresh Python took, in MiB.
+    pub fn memory(&self) -> Option<f64> {
+        self.peak.map(mebibytes)
     }
 
     /// The seconds of so many rounds of a measure.
@@ -103,7 +126,7 @@ impl Peer {
     }
 
     /// A fresh Python for each face.
-    fn cold(&self, rounds: usize) -> Result<f64> {
+    fn cold(&mut self, rounds: usize) -> Result<f64> {
         let list = self.folder.path().join("list");
         let text = std::fs::read_to_string(&list).map_err(|source| Error::io(&list, source))?;
         let face = text.lines().next().unwrap_or_default();
@@ -112,8 +135,8 @@ impl Peer {
             let mut command = Command::new(&self.python);
             command.current_dir(self.folder.path()).args(["peer.py", "weights.safetensors"]);
             command.args(["--threads", &self.threads.to_string(), "--cold", face]);
-            command.env_remove("LD_LIBRARY_PATH").stdout(Stdio::null());
-            let done = command.status().map_err(|source| Error::io(&self.python, source))?;
+            let (done, peak) = measured(command.env_remove("LD_LIBRARY_PATH"))?;
+            self.peak = self.peak.max(peak);
             if !done.success() {
                 return Err(self.ended());
             }
@@ -137,6 +160,18 @@ impl Peer {
             self.python.display()
         ))
     }
+}
+
+/// The embedded trunk as ONNX.
+fn network() -> Result<Vec<u8>> {
+    let bare = Bare {
+        architecture: Architecture::OpenFace,
+        weights: None,
+        allow_missing: &[],
+        embedding_dim: None,
+        input_size: None,
+    };
+    Export::trunk(bare.build(tch::Device::Cpu)?.backbone)?.to_onnx(Batch::Dynamic)
 }
 
 impl Drop for Peer {

@@ -123,6 +123,9 @@ mod tests {
             let [wide, narrow] =
                 [&xs, &half].map(|xs| tch::no_grad(|| unit.forward(xs, Mode::EVAL)));
             assert_eq!(narrow.kind(), Kind::BFloat16);
+            let cast = || tch::no_grad(|| unit.in_one_pass(&xs, Mode::EVAL).unwrap());
+            let cast = native::with_autocast(Device::Cpu, Half::BFloat16, cast);
+            assert!(cast.equal(&narrow), "autocast");
             assert!(apart(&narrow.to_kind(Kind::Float), &wide) < 0.02);
         }
     }
@@ -135,8 +138,8 @@ mod tests {
             assert!(unit.in_one_pass(&xs, Mode::EVAL).is_some());
             assert!(unit.in_one_pass(&xs, Mode::TRAIN).is_none(), "the batch's statistics");
             assert!(unit.in_one_pass(&xs.contiguous(), Mode::EVAL).is_none(), "PyTorch's layout");
-            native::with_autocast(Device::Cpu, Half::BFloat16, || {
-                assert!(unit.in_one_pass(&xs, Mode::EVAL).is_none(), "autocast");
+            native::with_autocast(Device::Cpu, Half::Float16, || {
+                assert!(unit.in_one_pass(&xs, Mode::EVAL).is_none(), "float16");
             });
             let trace = trace::Trace::start();
             assert!(unit.in_one_pass(&xs, Mode::EVAL).is_none(), "somebody listens");
