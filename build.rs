@@ -41,6 +41,7 @@ fn build(root: &Path) {
         .file("native/visage_shim.cpp")
         .file("native/visage_fused.cpp")
         .file("native/visage_lrn.cpp")
+        .file("native/visage_pool.cpp")
         .file("native/visage_profile.cpp")
         .file("native/visage_trace.cpp")
         .compile("visage_shim");

@@ -5,9 +5,9 @@
 //     y_i = x_i p_i,   p_i = t_i^-beta,   t_i = 1 + alpha sum_{|j-i| <= reach} x_j^2
 //     dx_i = g_i p_i - 2 alpha beta x_i sum_{|j-i| <= reach} g_j x_j p_j / t_j
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include <ATen/Parallel.h>
@@ -15,17 +15,14 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "guard.h"
-
-// A copy of the function for each generation of vector instructions, chosen when the program starts.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define EVERY_CPU
-#endif
+#include "lanes.h"
 
 namespace {
 
 using at::Tensor;
+using visage::halves;
+using visage::store;
+using visage::to_float;
 
 struct Lrn {
   int64_t reach;
@@ -40,23 +37,6 @@ struct Row {
   std::vector<float> values;
   float *first;
 };
-
-inline float to_float(float value) { return value; }
-inline float to_float(uint16_t bits) {
-  uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, 4);
-  return value;
-}
-
-inline void store(float &at, float value) { at = value; }
-// bfloat16 is the upper half of a float32, rounded to the nearest, to even between two.
-inline void store(uint16_t &at, float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  at = static_cast<uint16_t>(value != value ? 0x7fc0 : rounded);
-}
 
 EVERY_CPU void widen(const uint16_t *from, float *to, int64_t channels) {
   for (int64_t i = 0; i < channels; ++i) to[i] = to_float(from[i]);
@@ -149,8 +129,6 @@ void backward(const Number *x, const Number *g, Number *dx, int64_t pixels, int6
   });
 }
 
-uint16_t *halves(const Tensor &tensor) { return static_cast<uint16_t *>(tensor.data_ptr()); }
-
 Tensor run(const Tensor &x, const Tensor &grad, Lrn lrn) {
   RECORD_FUNCTION(grad.defined() ? "visage::lrn_backward" : "visage::lrn", std::vector<c10::IValue>());
   auto out = at::empty_like(x);
@@ -193,13 +171,7 @@ public:
 
 extern "C" {
 
-// Whether `visage_lrn` takes the tensor: float32 or bfloat16 on the CPU, channels side by side, and
-// not the plain layout at once (which is the one that networks are recorded in, operator by operator).
-int visage_lrn_takes(const at::Tensor *x) {
-  return x->device().is_cpu() && (x->scalar_type() == at::kFloat || x->scalar_type() == at::kBFloat16) &&
-         x->dim() == 4 && x->is_contiguous(at::MemoryFormat::ChannelsLast) && !x->is_contiguous();
-}
-
+// For what `visage_has_lanes` says yes to.
 char *visage_lrn(const at::Tensor *x, int64_t reach, double alpha, double beta, at::Tensor **out) {
   return visage::guarded([&] { *out = new at::Tensor(LocalResponseNorm::apply(*x, reach, alpha, beta)); });
 }

@@ -17,6 +17,7 @@
 #include <torch/version.h>
 
 #include "guard.h"
+#include "lanes.h"
 
 namespace {
 
@@ -70,6 +71,9 @@ void visage_leave_autocast(int state) {
   at::autocast::decrement_nesting();
   if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
 }
+
+// Whether the kernels over the channels of a pixel take the tensor.
+int visage_has_lanes(const at::Tensor *tensor) { return visage::has_lanes(*tensor); }
 
 // A tensor `[N, C, H, W]` with the channels of a pixel side by side in memory.
 char *visage_channels_last(const at::Tensor *tensor, at::Tensor **out) {

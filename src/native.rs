@@ -15,7 +15,6 @@ pub mod trace;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::path::Path;
-use std::process::{Child, ExitStatus};
 use std::sync::OnceLock;
 
 use tch::{Device, Kind, TchError, Tensor};
@@ -38,7 +37,15 @@ unsafe extern "C" {
         params: *const TensorPtr,
         channels_last: c_int,
     ) -> Message;
-    fn visage_lrn_takes(tensor: TensorPtr) -> c_int;
+    fn visage_has_lanes(tensor: TensorPtr) -> c_int;
+    fn visage_max_pool(
+        tensor: TensorPtr,
+        kernel: i64,
+        stride: i64,
+        padding: i64,
+        ceil: c_int,
+        out: *mut TensorMut,
+    ) -> Message;
     fn visage_lrn(
         tensor: TensorPtr,
         reach: i64,
@@ -170,10 +177,16 @@ pub fn set_channels_last(params: &[&Tensor], is_last: bool) -> Result<()> {
     finish(unsafe { visage_set_channels_last(wide.len(), wide.as_ptr(), is_last.into()) })
 }
 
-/// Local response normalisation across channels in one pass, where a kernel of the shim takes the
-/// tensor: `x_i (1 + alpha Σ x_j²)^-beta` over the channels j up to `reach` from i. Differentiable.
-/// None for what it does not take: anything but float32 and bfloat16 on the CPU with the channels of
-/// a pixel side by side.
+/// Whether the shim's kernels over the channels of a pixel take the tensor: float32 or bfloat16 maps
+/// `[N, C, H, W]` on the CPU that are [`channels_last`].
+fn has_lanes(xs: &Tensor) -> bool {
+    // SAFETY: a live tensor, looked at.
+    unsafe { visage_has_lanes(xs.as_ptr().cast()) != 0 }
+}
+
+/// Local response normalisation across channels in one pass: `x_i (1 + alpha Σ x_j²)^-beta` over the
+/// channels j up to `reach` from i. Differentiable. None for anything but float32 and bfloat16 maps on
+/// the CPU that are [`channels_last`].
 ///
 /// # Errors
 /// What libtorch reports.
@@ -183,13 +196,36 @@ pub fn local_response_norm(
     alpha: f64,
     beta: f64,
 ) -> Result<Option<Tensor>> {
-    // SAFETY: a live tensor, looked at.
-    if unsafe { visage_lrn_takes(xs.as_ptr().cast()) } == 0 {
+    if !has_lanes(xs) {
         return Ok(None);
     }
     made(|out| {
         // SAFETY: a live tensor that the kernel takes.
         unsafe { visage_lrn(xs.as_ptr().cast(), reach.max(0), alpha, beta, out) }
+    })
+    .map(Some)
+}
+
+/// The largest value of each `kernel` x `kernel` window, as PyTorch's `max_pool2d` with the same
+/// switches. Differentiable. None for what [`local_response_norm`] does not take either, and for
+/// windows of more than 15 x 15.
+///
+/// # Errors
+/// What libtorch reports: a window that does not fit into the map.
+pub fn max_pool(
+    xs: &Tensor,
+    kernel: i64,
+    stride: i64,
+    padding: i64,
+    ceil: bool,
+) -> Result<Option<Tensor>> {
+    if !has_lanes(xs) || kernel > 15 {
+        return Ok(None);
+    }
+    let ceil = c_int::from(ceil);
+    made(|out| {
+        // SAFETY: a live tensor that the kernel takes; the shim checks the window.
+        unsafe { visage_max_pool(xs.as_ptr().cast(), kernel, stride, padding, ceil, out) }
     })
     .map(Some)
 }
@@ -462,44 +498,6 @@ fn keep_open(name: &str) -> Result<&'static libloading::os::unix::Library, Strin
 #[cfg(not(unix))]
 fn keep_open(_: &str) -> Result<(), String> {
     Err("CUDA is supported on Linux only".into())
-}
-
-/// Waits for a child process: how it ended, and the most memory it held at once, in bytes, where the
-/// system tells.
-///
-/// # Errors
-/// What the system reports.
-#[cfg(unix)]
-pub fn wait_with_peak(child: Child) -> std::io::Result<(ExitStatus, Option<u64>)> {
-    use std::os::unix::process::ExitStatusExt;
-    let pid = libc::pid_t::try_from(child.id()).map_err(std::io::Error::other)?;
-    let mut status = 0;
-    // SAFETY: a struct of numbers, for which zeros are values.
-    let mut used: libc::rusage = unsafe { std::mem::zeroed() };
-    loop {
-        // SAFETY: `child` is ours and nobody has waited for it, so that the number is its own; both
-        // places outlive the call.
-        if unsafe { libc::wait4(pid, &mut status, 0, &mut used) } == pid {
-            break;
-        }
-        let error = std::io::Error::last_os_error();
-        if error.kind() != std::io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-    // Kilobytes on Linux, bytes on macOS.
-    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
-    let peak = u64::try_from(used.ru_maxrss).ok().filter(|peak| *peak > 0);
-    Ok((ExitStatus::from_raw(status), peak.map(|peak| peak * unit)))
-}
-
-/// Waits for a child process; the system does not tell how much memory it took.
-///
-/// # Errors
-/// What the system reports.
-#[cfg(not(unix))]
-pub fn wait_with_peak(mut child: Child) -> std::io::Result<(ExitStatus, Option<u64>)> {
-    Ok((child.wait()?, None))
 }
 
 /// A file's bytes, mapped into memory: pages are read when they are looked at.

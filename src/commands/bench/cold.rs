@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
-use crate::{Error, Result, native};
+use crate::{Error, Result};
 
 /// `visage classify` of one face.
 pub struct Cold {
@@ -68,14 +69,36 @@ impl Cold {
     }
 }
 
-/// Runs a command to its end: how it ended, and the most memory it took.
+/// How often a running program is asked for its memory.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Runs a command to its end: how it ended, and the most memory it held at once, in bytes.
+///
+/// The system's own account of an ended child (`ru_maxrss`) begins with the memory of the process
+/// that started it, so the child is asked while it runs: what it took in its last moment is missed.
 ///
 /// # Errors
 /// It cannot be started.
 pub fn measured(command: &mut Command) -> Result<(ExitStatus, Option<u64>)> {
     let name = PathBuf::from(command.get_program());
-    let child = command.stdout(Stdio::null()).spawn();
-    child.and_then(native::wait_with_peak).map_err(|source| Error::io(&name, source))
+    let fail = |source| Error::io(&name, source);
+    let mut child = command.stdout(Stdio::null()).spawn().map_err(fail)?;
+    let mut peak = None;
+    loop {
+        peak = peak.max(high_water(child.id()));
+        if let Some(status) = child.try_wait().map_err(fail)? {
+            return Ok((status, peak));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// The most memory a running process has held, in bytes; none where the system does not tell.
+fn high_water(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(1024 * kilobytes)
 }
 
 /// Bytes as MiB.

@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::squares_apart;
+use crate::native;
 
 /// The window of a pooling layer: square, without padding, the output size rounded down and, for
 /// averages, the padding counted, unless said otherwise (PyTorch's defaults).
@@ -42,6 +43,11 @@ impl Window {
 
 /// The largest value of each window.
 pub fn max_pool(xs: &Tensor, at: Window) -> Tensor {
+    // What fails there fails again below, where the error is libtorch's usual one.
+    let fast = native::max_pool(xs, at.kernel, at.stride, at.padding, at.ceil_mode);
+    if let Ok(Some(ys)) = fast {
+        return ys;
+    }
     xs.max_pool2d([at.kernel; 2], [at.stride; 2], [at.padding; 2], [1, 1], at.ceil_mode)
 }
 
@@ -71,4 +77,59 @@ pub fn l2_pool(xs: &Tensor, kernel: i64, stride: i64) -> Tensor {
         let mean = avg_pool(&(xs * xs), Window::new(kernel, stride));
         (mean * (kernel * kernel) as f64).clamp_min(1e-12).sqrt()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, IndexOp, Kind};
+
+    /// The maxima and the gradient of a weighted sum of them, both float32 in PyTorch's layout.
+    fn run(xs: &Tensor, at: Window) -> [Tensor; 2] {
+        let xs = xs.detach().set_requires_grad(true);
+        let ys = max_pool(&xs, at);
+        let count = ys.numel() as i64;
+        let weights = Tensor::arange(count, (Kind::Float, Device::Cpu)).cos().view_as(&ys);
+        let weights = weights.to_kind(Kind::BFloat16).to_kind(Kind::Float);
+        (&ys * weights).sum(Kind::Float).backward();
+        [ys.detach(), xs.grad()].map(|tensor| tensor.to_kind(Kind::Float).contiguous())
+    }
+
+    #[test]
+    fn the_kernel_agrees_with_libtorchs_in_value_and_gradient() {
+        // Whole numbers: many are equal, and bfloat16 holds them and the sums of their gradients.
+        let xs = Tensor::arange(2 * 19 * 8 * 7, (Kind::Float, Device::Cpu)).view([2, 19, 8, 7]);
+        let xs = (xs * 0.37).sin() * 4.0;
+        let xs = xs.round();
+        let last = native::channels_last(&xs).unwrap();
+        for at in [
+            Window::new(3, 2).padding(1),
+            Window::new(3, 2),
+            Window::new(2, 2),
+            Window::new(3, 2).ceil(),
+            Window::new(3, 1).padding(1).ceil(),
+            Window::new(2, 3).padding(1).ceil(),
+        ] {
+            let [wanted, slope] = run(&xs, at);
+            assert!(native::max_pool(&xs, 3, 2, 1, false).unwrap().is_none(), "PyTorch's layout");
+            for (kind, bound) in [(Kind::Float, 1e-6), (Kind::BFloat16, 0.02)] {
+                let [own, own_slope] = run(&last.to_kind(kind), at);
+                assert!(own.equal(&wanted), "{at:?} {kind:?}");
+                let apart = (own_slope - &slope).abs().max().double_value(&[]);
+                assert!(apart <= bound, "{at:?} {kind:?}: {apart}");
+            }
+            let kept = tch::no_grad(|| max_pool(&last, at));
+            assert!(kept.contiguous().equal(&wanted), "{at:?} without a graph");
+        }
+        assert!(native::max_pool(&last, 9, 1, 0, false).is_err(), "a window larger than the map");
+    }
+
+    #[test]
+    fn what_is_no_number_wins() {
+        let xs = Tensor::zeros([1, 3, 4, 4], (Kind::Float, Device::Cpu));
+        let _ = xs.i((0, 1, 1, 1)).fill_(f64::NAN);
+        let ys = max_pool(&native::channels_last(&xs).unwrap(), Window::new(2, 2));
+        assert_eq!(i64::try_from(ys.isnan().sum(Kind::Int64)).unwrap(), 1);
+        assert!(ys.double_value(&[0, 1, 0, 0]).is_nan());
+    }
 }

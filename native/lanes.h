@@ -1,0 +1,51 @@
+// Loops over the channels of a pixel, where they lie side by side in memory (channels_last), that the
+// compiler turns into vector instructions.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include <ATen/ATen.h>
+
+// A copy of the function for each generation of vector instructions, chosen when the program starts.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EVERY_CPU
+#endif
+
+namespace visage {
+
+// Whether the kernels for such maps take the tensor: float32 or bfloat16 on the CPU, and not the plain
+// layout at the same time, which is the one that networks are recorded in, operator by operator.
+inline bool has_lanes(const at::Tensor &x) {
+  return x.device().is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
+         x.dim() == 4 && x.numel() > 0 && x.is_contiguous(at::MemoryFormat::ChannelsLast) &&
+         !x.is_contiguous();
+}
+
+inline float to_float(float value) { return value; }
+
+// bfloat16 is the upper half of a float32.
+inline float to_float(uint16_t bits) {
+  uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &wide, 4);
+  return value;
+}
+
+inline void store(float &at, float value) { at = value; }
+
+// Rounded to the nearest, to even between two.
+inline void store(uint16_t &at, float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  at = static_cast<uint16_t>(value != value ? 0x7fc0 : rounded);
+}
+
+// The bits of a bfloat16 tensor.
+inline uint16_t *halves(const at::Tensor &tensor) { return static_cast<uint16_t *>(tensor.data_ptr()); }
+
+} // namespace visage
