@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! source::resolve -> FaceFolder::open -> near_duplicates::groups -> Split::stratified
-//!    FaceCache::new -> PkSampler::epoch -> FaceCache::batch -> Augment::apply
+//!    PkSampler::epoch -> PictureStore::batch -> Augment::apply
 //! CelebaFiles::find -> Celeba::open -> Celeba::read -> PairSampler::epoch            (pairs)
 //!    People::scan -> strip_folder::build -> TripletSet::open -> TripletSet::batches  (triplets)
 //!    PairList::read                                                        (pairs to measure)
@@ -10,7 +10,6 @@
 
 mod align;
 pub mod augment;
-pub mod cache;
 pub mod celeba;
 pub mod disjoint;
 pub mod folder;
@@ -27,6 +26,7 @@ pub mod sampler;
 pub mod source;
 pub mod split;
 pub mod split_file;
+pub mod store;
 pub mod strip_folder;
 pub mod strips;
 #[cfg(test)]
@@ -34,7 +34,6 @@ pub(crate) mod testing;
 pub mod triplets;
 
 pub use augment::Augment;
-pub use cache::FaceCache;
 pub use celeba::Celeba;
 pub use folder::{Face, FaceFolder, Progress};
 pub use pairs::{Pair, PairSampler};
@@ -42,4 +41,5 @@ pub use pairs_file::PairList;
 pub use sampler::PkSampler;
 pub use source::Source;
 pub use split::{Part, Split};
+pub use store::{Fitting, PictureStore};
 pub use triplets::TripletSet;

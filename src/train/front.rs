@@ -10,14 +10,14 @@ use super::settings::TuningSettings;
 use super::stages::Thaw;
 use crate::Result;
 use crate::data::augment::Augment;
-use crate::data::cache::FaceCache;
+use crate::data::store::PictureStore;
 use crate::models::{Backbone, Mode};
 
 /// What stands in front of the first stage that trains.
 #[derive(Debug)]
 pub struct Front<'a> {
     backbone: &'a Backbone,
-    faces: &'a FaceCache,
+    faces: &'a PictureStore,
     augment: Augment,
     thaw: Thaw,
     maps: MapCache<'a>,
@@ -31,7 +31,7 @@ impl<'a> Front<'a> {
     /// folder, where maps that do not fit in memory go.
     pub fn new(
         backbone: &'a Backbone,
-        faces: &'a FaceCache,
+        faces: &'a PictureStore,
         settings: &TuningSettings,
         piece: usize,
         out: &Path,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use tch::{Device, Kind, Tensor};
 
 use crate::data::augment::mirror;
-use crate::data::cache::FaceCache;
+use crate::data::store::PictureStore;
 use crate::models::{Backbone, Mode};
 use crate::{Error, Result};
 
@@ -25,14 +25,14 @@ pub struct Limits {
     pub folder: PathBuf,
 }
 
-/// One picture to look up: its row in the [`FaceCache`], and whether its mirror image is meant.
+/// One picture to look up: its row in the [`PictureStore`], and whether its mirror image is meant.
 pub type View = (usize, bool);
 
 /// The maps in front of the first stage that trains.
 #[derive(Debug)]
 pub struct MapCache<'a> {
     backbone: &'a Backbone,
-    faces: &'a FaceCache,
+    faces: &'a PictureStore,
     /// Mirror images are asked for, too.
     mirrors: bool,
     limits: Limits,
@@ -56,7 +56,7 @@ impl<'a> MapCache<'a> {
     /// [`refresh`](Self::refresh) makes it useful.
     pub fn new(
         backbone: &'a Backbone,
-        faces: &'a FaceCache,
+        faces: &'a PictureStore,
         mirrors: bool,
         limits: Limits,
     ) -> Self {
@@ -198,7 +198,7 @@ mod tests {
     use crate::models::Architecture;
 
     /// Six grey ramps, each turned another way.
-    fn faces(root: &std::path::Path) -> FaceCache {
+    fn faces(root: &std::path::Path) -> PictureStore {
         for number in 0..6u32 {
             let folder = root.join(if number < 3 { "ann" } else { "bob" });
             std::fs::create_dir_all(&folder).unwrap();
@@ -207,8 +207,7 @@ mod tests {
             let picture = image::RgbImage::from_fn(40, 40, pixel);
             picture.save(folder.join(format!("{number}.png"))).unwrap();
         }
-        let folder = FaceFolder::open(root, true, 32, &|_, _| {}).unwrap();
-        FaceCache::new(&folder, Device::Cpu).unwrap()
+        FaceFolder::open(root, true, 32, &|_, _| {}).unwrap().fitted
     }
 
     fn apart(a: &Tensor, b: &Tensor) -> f64 {
