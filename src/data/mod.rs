@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! source::resolve -> FaceFolder::open -> near_duplicates::groups -> Split::stratified
-//!    PkSampler::epoch -> PictureStore::batch -> Augment::apply
+//!    PkSampler::epoch -> Feed::next -> Augment::apply
 //! CelebaFiles::find -> Celeba::open -> Celeba::read -> PairSampler::epoch            (pairs)
 //!    People::scan -> strip_folder::build -> TripletSet::open -> TripletSet::batches  (triplets)
 //!    PairList::read                                                        (pairs to measure)
@@ -12,6 +12,7 @@ mod align;
 pub mod augment;
 pub mod celeba;
 pub mod disjoint;
+pub mod feed;
 pub mod folder;
 pub mod manifest;
 pub mod near_duplicates;

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
 
@@ -42,6 +43,7 @@ pub struct MapCache<'a> {
     shape: Vec<i64>,
     filled: Vec<bool>,
     store: Store,
+    waited: Duration,
 }
 
 #[derive(Debug)]
@@ -61,12 +63,18 @@ impl<'a> MapCache<'a> {
         limits: Limits,
     ) -> Self {
         let (end, shape, filled) = (0, Vec::new(), Vec::new());
-        Self { backbone, faces, mirrors, limits, end, shape, filled, store: Store::Nothing }
+        let (store, waited) = (Store::Nothing, Duration::ZERO);
+        Self { backbone, faces, mirrors, limits, end, shape, filled, store, waited }
     }
 
     /// The number of stages that [`maps`](Self::maps) has behind it; 0 where nothing is cached.
     pub fn end(&self) -> usize {
         self.end
+    }
+
+    /// How long the maps have waited for pictures since the last call.
+    pub fn take_wait(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
     }
 
     /// Follows the stages that are frozen now: whatever was kept for others is dropped. A sentence
@@ -129,7 +137,10 @@ impl<'a> MapCache<'a> {
         missing.dedup();
         if !missing.is_empty() {
             let pictures: Vec<usize> = missing.iter().map(|(picture, _)| *picture).collect();
-            let upright = self.faces.batch(&pictures, self.backbone.device())?;
+            let since = Instant::now();
+            let bytes = self.faces.bytes(&pictures)?;
+            self.waited += since.elapsed();
+            let upright = self.faces.tensor(&bytes, self.backbone.device())?;
             let mirrored: Vec<bool> = missing.iter().map(|(_, mirrored)| *mirrored).collect();
             let made = self.backbone.maps(&mirror(&upright, &mirrored)?, self.end, Mode::EVAL);
             let rows: Vec<usize> = missing.iter().map(row).collect();

@@ -2,6 +2,7 @@
 //! triplets mined among the embeddings.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tch::{Kind, Tensor};
 
@@ -131,7 +132,13 @@ impl Task for TripletTask<'_> {
         self.notes.extend(self.front.begin(epoch)?);
         let batches = self.sampler.epoch(epoch);
         let pictures = |batch: Vec<usize>| batch.into_iter().map(|i| self.parts.train[i]).collect();
-        Ok(batches.into_iter().map(pictures).collect())
+        let batches: Vec<_> = batches.into_iter().map(pictures).collect();
+        self.front.foresee(&batches);
+        Ok(batches)
+    }
+
+    fn take_wait(&mut self) -> Option<Duration> {
+        Some(self.front.take_wait())
     }
 
     fn take_notes(&mut self) -> Vec<String> {
