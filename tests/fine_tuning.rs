@@ -206,6 +206,10 @@ fn a_classifier_goes_on_any_untouched_trunk() {
 fn how_many_pictures_are_kept_changes_nothing_but_the_work() {
     let folder = tempfile::tempdir().unwrap();
     write_faces(&folder.path().join("faces"));
+    for (picture, name) in (0..).zip(IDENTITIES.iter().cycle().take(16)) {
+        let face = draw(picture % 4, 8 + picture / 4, 90);
+        face.save(folder.path().join(format!("faces/{name}/more{picture}.png"))).unwrap();
+    }
     let way =
         |out: &str, memory: &str| trained(folder.path(), out, "1", &["--picture-memory", memory]);
     let (all, said) = way("all", "4096");
