@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tch::Device;
-use visage::data::{FaceCache, FaceFolder, Part, Split, near_duplicates, picture, source};
+use visage::data::{FaceFolder, Part, Split, near_duplicates, picture, source};
 use visage::eval::tsne::{TsneOptions, tsne};
 use visage::figures::{self, Scatter};
 use visage::metric::losses::TripletLoss;
@@ -56,9 +56,9 @@ fn main() -> anyhow::Result<()> {
     // error. Its score before training is the bar.
     let backbone = Backbone::new(Architecture::OpenFace, Device::Cpu);
     Source::resolve(None, Architecture::OpenFace)?.load_into(&backbone)?;
-    let faces = FaceCache::new(&folder, Device::Cpu)?;
+    let faces = &folder.fitted;
     let parts = |backbone: &Backbone| -> anyhow::Result<(Labelled, Labelled)> {
-        let embeddings = visage::train::triplet::embed_cached(backbone, &faces)?;
+        let embeddings = visage::train::triplet::embed_stored(backbone, faces, &faces.all())?;
         let all = Labelled { embeddings, labels: labels.clone() };
         Ok((all.subset(&train), all.subset(&validation)))
     };
@@ -130,7 +130,7 @@ fn main() -> anyhow::Result<()> {
     println!("classifier: {right} of {} validation faces right", answers.len());
 
     // ## 6. The map
-    let all = visage::train::triplet::embed_cached(&backbone, &faces)?;
+    let all = visage::train::triplet::embed_stored(&backbone, faces, &faces.all())?;
     let options = TsneOptions { perplexity: 20.0, iterations: 1000, seed: 0 };
     let points = tsne(&all, &options, |_, _| {})?;
     let held_back: Vec<bool> = split.parts.iter().map(|part| *part == Part::Validation).collect();

@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
     let trunk_mode = Mode { dropout: true, batch_statistics: source == Source::Random };
 
     // ## 2. People to train on, others to measure on, and pairs drawn anew each epoch
-    let people = shared::people(&arguments, net.backbone.input.size, device)?;
+    let people = shared::people(&arguments, net.backbone.input.size)?;
     let mut front = shared::front(&net, &people.faces, true, out)?;
     let untouched = ask(&net, &mut front, &people.questions)?;
     println!("untouched: {}", shared::headline(&shared::score(&untouched)?));

@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
 
     // ## 2. People, not pictures, are split
     // A fifth of the people is held back: what counts is faces of people never seen before.
-    let people = shared::people(&arguments, net.backbone.input.size, device)?;
+    let people = shared::people(&arguments, net.backbone.input.size)?;
     let mut front = shared::front(&net, &people.faces, true, out)?;
     let untouched = ask(&net, &mut front, &people.questions)?;
     println!("untouched: {}", shared::headline(&shared::score(&untouched)?));

@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     // All of it is frozen, batch normalisation included. A random one has no statistics yet and would
     // give maps of any scale, so it looks at some pictures first. There are no random views, as in
     // the original: the map of a picture is computed once, and what an epoch costs is the head.
-    let people = shared::people(&arguments, net.backbone.input.size, device)?;
+    let people = shared::people(&arguments, net.backbone.input.size)?;
     if source == Source::Random {
         settle_statistics(&mut net.backbone, &people.faces, &people.train)?;
     }

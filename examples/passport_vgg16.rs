@@ -27,11 +27,11 @@ mod shared;
 use clap::Parser;
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
+use visage::data::TripletSet;
 use visage::data::people::People;
 use visage::data::strip_folder::{self, BuildOptions};
 use visage::data::strips::Format;
 use visage::data::triplets::STRIPS;
-use visage::data::{FaceCache, TripletSet};
 use visage::device::DeviceChoice;
 use visage::metric::losses::TripletObjective;
 use visage::models::{Architecture, HeadKind, Mode, PairNet};
@@ -85,8 +85,7 @@ fn main() -> anyhow::Result<()> {
     // so it is computed once.
     let mut all = train.clone();
     all.triplets.extend(unseen.triplets.iter().cloned());
-    let (pictures, triplets) = all.pictures(net.backbone.input.size, &|| {})?;
-    let faces = FaceCache::of(&pictures, device)?;
+    let (faces, triplets) = all.pictures(net.backbone.input.size, &|| {})?;
     let (own, held_back) = triplets.split_at(train.len());
     let questions: Vec<Question> =
         held_back.iter().flat_map(|&[a, p, n]| [(a, p, true), (a, n, false)]).collect();

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{TRAIN, fail, run, text, visage, write_faces};
+use common::{IDENTITIES, TRAIN, draw, fail, run, text, visage, write_faces};
 use tch::Tensor;
 use visage::models::{Architecture, Backbone};
 use visage::recognise::ModelCard;
@@ -200,4 +200,59 @@ fn a_classifier_goes_on_any_untouched_trunk() {
     let model = ["--backbone", "vgg16", "--trunk", "runs/classifier/best.safetensors"];
     let said = fail(folder, &[&base[..], &model].concat());
     assert!(said.contains("vgg11 trunk"), "{said}");
+}
+
+#[test]
+fn how_many_pictures_are_kept_changes_nothing_but_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    write_faces(&folder.path().join("faces"));
+    for (picture, name) in (0..).zip(IDENTITIES.iter().cycle().take(16)) {
+        let face = draw(picture % 4, 8 + picture / 4, 90);
+        face.save(folder.path().join(format!("faces/{name}/more{picture}.png"))).unwrap();
+    }
+    let way =
+        |out: &str, memory: &str| trained(folder.path(), out, "1", &["--picture-memory", memory]);
+    let (all, said) = way("all", "4096");
+    assert!(!said.contains("kept in memory"), "{said}");
+    for (out, memory) in [("some", "1"), ("none", "0")] {
+        let (weights, said) = way(out, memory);
+        assert_eq!(apart(&all, &weights), 0.0, "{memory} MB:\n{said}");
+        let kept = if memory == "0" { 0 } else { (1 << 20) / (3 * 96 * 96) };
+        let note = format!("note: {kept} of 48 pictures are kept in memory (--picture-memory)");
+        assert!(said.contains(&note), "{said}");
+    }
+}
+
+#[test]
+fn a_picture_that_goes_missing_ends_the_run_which_keeps_its_best_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let faces = folder.path().join("faces");
+    write_faces(&faces);
+    let best = folder.path().join("gone/best.safetensors");
+    let flags = ["--epochs", "100", "--out", "gone", "--picture-memory", "0"];
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_visage"))
+        .args([&BASE[..], &flags].concat())
+        .current_dir(folder.path())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let since = std::time::Instant::now();
+    while !best.is_file() {
+        assert!(since.elapsed().as_secs() < 120, "no model after two minutes");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let person = std::fs::read_dir(&faces).unwrap().next().unwrap().unwrap().path();
+    for picture in std::fs::read_dir(&person).unwrap() {
+        std::fs::remove_file(picture.unwrap().path()).unwrap();
+    }
+    let output = run.wait_with_output().unwrap();
+    let said = text(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    let error = said.lines().last().unwrap();
+    assert!(
+        error.starts_with("error: ")
+            && error.contains(person.file_name().unwrap().to_str().unwrap()),
+        "{said}"
+    );
+    assert!(TensorFile::read(&best).is_ok());
 }

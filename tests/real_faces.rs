@@ -6,7 +6,7 @@ use std::path::Path;
 use visage::data::FaceFolder;
 use visage::eval::{centroid, knn};
 use visage::models::{Architecture, Backbone};
-use visage::recognise::recogniser;
+use visage::train::triplet::embed_stored;
 use visage::weights::Source;
 
 #[test]
@@ -19,7 +19,8 @@ fn the_untouched_trunk_is_as_good_as_it_was_measured_to_be() {
     let folder = FaceFolder::open(&avengers, true, 96, &|_, _| {}).unwrap();
     let backbone = Backbone::new(Architecture::OpenFace, tch::Device::Cpu);
     Source::resolve(None, Architecture::OpenFace).unwrap().load_into(&backbone).unwrap();
-    let embeddings = recogniser::embed(&backbone, &folder.fitted).unwrap();
+    let faces = &folder.fitted;
+    let embeddings = embed_stored(&backbone, faces, &faces.all()).unwrap();
     // PyTorch with Pillow's resize measured 94.9 % on these pictures when the weights were made;
     // another decoder, resize or normalisation would cost points.
     let accuracy = knn::leave_one_out(&embeddings, &folder.labels()).unwrap();

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use tch::Device;
 use visage::data::celeba::{Celeba, CelebaFiles, CelebaPart};
-use visage::data::{FaceCache, FaceFolder, Pair, PairSampler, Part, disjoint::disjoint, source};
+use visage::data::{FaceFolder, Pair, PairSampler, Part, PictureStore, disjoint::disjoint, source};
 use visage::eval::pair_scores::PairScores;
 use visage::eval::verification::Pairs;
 use visage::figures::{self, Curve, Histogram, Series};
@@ -69,7 +68,7 @@ impl Arguments {
 /// Pictures, who is on them, and a split between people: nobody is on both sides.
 pub struct People {
     /// The pictures.
-    pub faces: FaceCache,
+    pub faces: PictureStore,
     /// The identity of each.
     pub labels: Vec<usize>,
     /// Those to train on.
@@ -80,7 +79,7 @@ pub struct People {
 
 /// Reads CelebA, or a folder of identities; a fifth of the people is held back, or CelebA's official
 /// validation part where its file is there.
-pub fn people(arguments: &Arguments, side: u32, device: Device) -> anyhow::Result<People> {
+pub fn people(arguments: &Arguments, side: u32) -> anyhow::Result<People> {
     let data = arguments.data()?;
     let silent = |_: usize, _: usize| {};
     let (folder, parts) = match CelebaFiles::find(&data) {
@@ -111,14 +110,14 @@ pub fn people(arguments: &Arguments, side: u32, device: Device) -> anyhow::Resul
     let sampler = PairSampler::new(&labels, &unseen, SEED)?;
     let asked = sampler.pairs(QUESTIONS.min(4 * unseen.len()))?.epoch(0);
     let questions = asked.iter().map(|pair| (pair.a, pair.b, pair.label.is_same())).collect();
-    Ok(People { faces: FaceCache::new(&folder, device)?, labels, train, questions })
+    Ok(People { faces: folder.fitted, labels, train, questions })
 }
 
 /// What stands in front of the first stage that trains: pictures, mirrored at random or not, through
 /// the frozen stages, whose output is computed once and kept, in `folder` where it is much.
 pub fn front<'a>(
     net: &'a PairNet,
-    faces: &'a FaceCache,
+    faces: &'a PictureStore,
     flip: bool,
     folder: &Path,
 ) -> anyhow::Result<Front<'a>> {

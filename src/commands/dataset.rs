@@ -7,7 +7,7 @@ use super::output::{count, identities};
 use crate::data::celeba::{Celeba, CelebaFiles, CelebaPart};
 use crate::data::disjoint::disjoint;
 use crate::data::split::{Part, Split};
-use crate::data::{FaceFolder, Source, near_duplicates, picture, source};
+use crate::data::{FaceFolder, Fitting, Source, near_duplicates, picture, source};
 use crate::recognise::DataCard;
 use crate::train::progress::Reporter;
 use crate::train::settings::DataSettings;
@@ -55,22 +55,29 @@ pub enum Reading {
 ///
 /// # Errors
 /// No usable folder.
-pub fn open_folder(root: &Path, reading: Reading, size: u32, say: &Reporter) -> Result<FaceFolder> {
+pub fn open_folder(
+    root: &Path,
+    reading: Reading,
+    fitting: impl Into<Fitting>,
+    say: &Reporter,
+) -> Result<FaceFolder> {
     let total = picture::walk_on(root).0.len() as u64;
     let bar = say.progress("reading pictures", total, "pictures");
     let step = |_: usize, _: usize| bar.inc(1);
-    let (folder, advice) = match reading {
-        Reading::Train { strict } => (FaceFolder::open(root, strict, size, &step)?, STRICT),
-        Reading::Evaluate => (FaceFolder::scan(root, false, size, &step)?, ""),
+    let (folder, advice, flag) = match reading {
+        Reading::Train { strict } => {
+            (FaceFolder::open(root, strict, fitting, &step)?, STRICT, PICTURE_MEMORY)
+        }
+        Reading::Evaluate => (FaceFolder::scan(root, false, fitting, &step)?, "", ""),
     };
     bar.finish();
-    tell(&folder, advice, say);
+    tell(&folder, advice, flag, say);
     Ok(folder)
 }
 
 /// Says what is remarkable about a folder, and what was skipped.
-fn tell(folder: &FaceFolder, advice: &str, say: &Reporter) {
-    for note in &folder.notes {
+fn tell(folder: &FaceFolder, advice: &str, flag: &str, say: &Reporter) {
+    for note in folder.notes.iter().chain(&folder.fitted.note(flag)) {
         say.line(&format!("note: {note}"));
     }
     for (path, reason) in &folder.unreadable {
@@ -81,6 +88,9 @@ fn tell(folder: &FaceFolder, advice: &str, say: &Reporter) {
         say.warn(&format!("skipped {skipped}{advice}"));
     }
 }
+
+/// What decides how many pictures stay in memory.
+pub const PICTURE_MEMORY: &str = " (--picture-memory)";
 
 /// How a skipped picture can be made an error.
 const STRICT: &str = "; --strict makes that an error";
@@ -105,7 +115,7 @@ pub fn open(
         say.line(&note);
     }
     let reading = Reading::Train { strict: settings.strict };
-    let folder = open_folder(&path, reading, size, say)?;
+    let folder = open_folder(&path, reading, settings.fitting(size), say)?;
     let split = split(settings, inherited, &folder, say)?;
     for note in &split.notes {
         say.line(&format!("note: {note}"));
@@ -139,7 +149,7 @@ pub fn open_people(settings: &DataSettings, size: u32, say: &Reporter) -> Result
         Ok(files) => celeba(&files, settings, size, say)?,
         Err(_) => {
             let reading = Reading::Train { strict: settings.strict };
-            let folder = open_folder(&path, reading, size, say)?;
+            let folder = open_folder(&path, reading, settings.fitting(size), say)?;
             let people = disjoint(folder.identities.len(), settings.val_fraction, settings.seed)?;
             let parts = folder.pictures.iter().map(|face| people[face.identity]).collect();
             (folder, Split { parts, notes: Vec::new() })
@@ -181,9 +191,10 @@ fn celeba(
         celeba.retain(|_, part| part != CelebaPart::Test);
     }
     let bar = say.progress("reading pictures", celeba.pictures.len() as u64, "pictures");
-    let (folder, parts) = celeba.read(settings.strict, size, &|_, _| bar.inc(1))?;
+    let (folder, parts) =
+        celeba.read(settings.strict, settings.fitting(size), &|_, _| bar.inc(1))?;
     bar.finish();
-    tell(&folder, STRICT, say);
+    tell(&folder, STRICT, PICTURE_MEMORY, say);
     let part = |part: &CelebaPart| match part {
         CelebaPart::Train => Part::Train,
         CelebaPart::Validation | CelebaPart::Test => Part::Validation,

@@ -19,6 +19,7 @@ use crate::eval::{Embeddings, knn};
 use crate::figures::{self, ConfusionFigure};
 use crate::recognise::{Answer, Classifier, GalleryFace};
 use crate::train::scoring::Labelled;
+use crate::train::triplet::embed_stored;
 use crate::{Error, Result};
 
 pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode> {
@@ -41,9 +42,9 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
     let size = model.card.input.size;
     let folder = dataset::open_folder(&flags.data, Reading::Evaluate, size, say)?;
     let known = known_pictures(&folder, names, &flags.data, say)?;
-    let pictures: Vec<_> = known.iter().map(|&(index, _)| folder.fitted[index].clone()).collect();
+    let pictures: Vec<_> = known.iter().map(|&(index, _)| index).collect();
     let data = Labelled {
-        embeddings: model.embed(&pictures)?,
+        embeddings: embed_stored(&model.backbone, &folder.fitted, &pictures)?,
         labels: known.iter().map(|&(_, label)| label).collect(),
     };
     let answers = classifier.answer(&data.embeddings)?;

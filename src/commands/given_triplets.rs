@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::Context;
+use super::dataset::PICTURE_MEMORY;
 use super::output::count;
 use super::train_pairs::{card, describe_head, learn, place, settle, settle_random, trainable};
 use super::trunk::load_into;
-use crate::data::cache::FaceCache;
 use crate::data::people::{Layout, People};
 use crate::data::triplets::TripletSet;
 use crate::metric::losses::TripletObjective;
@@ -63,9 +63,10 @@ pub fn run(
     let mut all = train.clone();
     all.triplets.extend(validation.triplets.iter().cloned());
     let bar = say.progress("reading pictures", all.files() as u64, "files");
-    let (pictures, numbers) = all.pictures(net.backbone.input.size, &|| bar.inc(1))?;
+    let fitting = settings.data.fitting(net.backbone.input.size);
+    let (faces, numbers) = all.pictures(fitting, &|| bar.inc(1))?;
     bar.finish();
-    let faces = FaceCache::of(&pictures, device)?;
+    faces.note(PICTURE_MEMORY).iter().for_each(|note| say.line(&format!("note: {note}")));
     let (own, held_back) = numbers.split_at(train.len());
     let questions: Vec<Question> =
         held_back.iter().flat_map(|&[a, p, n]| [(a, p, true), (a, n, false)]).collect();

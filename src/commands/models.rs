@@ -7,6 +7,7 @@ use tch::Device;
 
 use super::output;
 use crate::cli;
+use crate::data::folder::grouped;
 use crate::models::input::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::models::{
     Architecture, ArchitectureInfo, Backbone, InputSizes, InputSpec, KnownWeights,
@@ -135,13 +136,6 @@ fn pixels(input: &InputSpec) -> String {
         ([m, ..], [s, ..]) if *mean == [m; 3] && *std == [s; 3] => format!("(x - {m}) / {s:.3}"),
         _ => "own".into(),
     }
-}
-
-/// A number with commas: `3,733,968`.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
-    groups.join(",")
 }
 
 /// Prints rows with aligned columns, those of `right` to the right.

@@ -11,10 +11,9 @@ use super::framing;
 use super::output::{count, line, percent, quoted};
 use super::strangers::embed_strangers;
 use super::trunk::{Bare, Built};
-use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::models::{Architecture, Backbone};
-use crate::recognise::recogniser::{BATCH, embed_batch};
+use crate::recognise::recogniser::{BATCH, embed_unit};
 use crate::recognise::{GalleryFace, ModelCard, ModelKind, Recogniser, model_file};
 use crate::train::calibrate::Known;
 use crate::train::classifier::{ClassifierTask, Features};
@@ -224,10 +223,9 @@ fn features(
     let embed = |indices: &[usize], mirror: bool| -> Result<Labelled> {
         let mut values = Vec::new();
         for batch in indices.chunks(BATCH) {
-            let fitted: Vec<_> = batch.iter().map(|&i| data.folder.fitted[i].clone()).collect();
-            let pixels = picture::to_tensor(&fitted)?;
+            let pixels = data.folder.fitted.batch(batch, trunk.device())?;
             let pixels: Tensor = if mirror { pixels.flip([3]) } else { pixels };
-            values.extend(embed_batch(trunk, &pixels)?);
+            values.extend(embed_unit(trunk, &pixels)?);
             bar.inc(batch.len() as u64);
         }
         let dim = trunk.embedding_dim as usize;

@@ -7,8 +7,8 @@ use tch::Device;
 use super::output::{line, percent};
 use super::trunk::load_into;
 use super::{Context, dataset};
-use crate::data::cache::FaceCache;
 use crate::data::pairs::PairSampler;
+use crate::data::store::PictureStore;
 use crate::device::{self, Precision};
 use crate::metric::losses::{ContrastiveLoss, PairBceLoss};
 use crate::models::{Backbone, Compute, HEAD_PREFIX, PairNet, Stage};
@@ -43,7 +43,7 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
     let params = trainable(&net, &settings.tuning)?;
 
     let data = dataset::open_people(&settings.data, net.backbone.input.size, say)?;
-    let faces = FaceCache::new(&data.folder, device)?;
+    let faces = &data.folder.fitted;
     let seed = settings.data.seed;
     let mut sampler = PairSampler::new(&data.parts.labels, &data.parts.train, seed)?;
     if let Some(pairs) = settings.pairs {
@@ -67,8 +67,8 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
         batch: settings.batch_size,
         seed,
     };
-    settle_random(&mut net.backbone, &source, &settings.tuning, &faces, &data.parts.train)?;
-    let front = Front::new(&net.backbone, &faces, &settings.tuning, usize::MAX, &settings.out);
+    settle_random(&mut net.backbone, &source, &settings.tuning, faces, &data.parts.train)?;
+    let front = Front::new(&net.backbone, faces, &settings.tuning, usize::MAX, &settings.out);
     let mut task = TupleTask::new(&net, front, lesson, course);
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(settings.lr), params)?;
     scale_layers(&mut optimizer, &net.backbone, settings.tuning.lr_decay_by_layer);
@@ -119,7 +119,7 @@ pub(super) fn settle_random(
     backbone: &mut Backbone,
     source: &Source,
     tuning: &TuningSettings,
-    faces: &FaceCache,
+    faces: &PictureStore,
     pictures: &[usize],
 ) -> Result<()> {
     let rests = tuning.bn == Some(BnMode::Eval)

@@ -1,14 +1,16 @@
 //! `visage train-triplet`.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::process::ExitCode;
+
+use image::RgbImage;
 
 use super::given_triplets;
 use super::output::{count, line, percent, quoted};
 use super::train_pairs::{place, settle, settle_random};
 use super::trunk::{Bare, Built};
 use super::{Context, dataset};
-use crate::data::cache::FaceCache;
 use crate::figures::{self, Curve, Series};
 use crate::models::Backbone;
 use crate::recognise::{ModelCard, ModelKind, Recogniser};
@@ -21,7 +23,7 @@ use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::scoring::{SAME_BIAS, SAME_WEIGHT};
 use crate::train::settings::TripletSettings;
 use crate::train::stages::scale_layers;
-use crate::train::triplet::{TripletTask, embed_cached};
+use crate::train::triplet::{TripletTask, embed_stored};
 use crate::weights::Source;
 use crate::{Error, Result};
 
@@ -29,7 +31,6 @@ use crate::{Error, Result};
 pub(super) struct Setup {
     pub backbone: Backbone,
     pub data: dataset::Dataset,
-    pub faces: FaceCache,
     pub card: ModelCard,
     pub objective: Objective,
 }
@@ -68,8 +69,8 @@ pub(super) fn prepare(
         _ => None,
     };
     let data = dataset::open(&settings.data, inherited, backbone.input.size, say)?;
-    let faces = FaceCache::new(&data.folder, device)?;
-    settle_random(&mut backbone, &source, &settings.tuning, &faces, &data.parts.train)?;
+    let faces = &data.folder.fitted;
+    settle_random(&mut backbone, &source, &settings.tuning, faces, &data.parts.train)?;
     let card = card(settings, &backbone, &source, &data)?;
     let lr = settings.lr();
     let classes = data.folder.identities.len();
@@ -77,14 +78,14 @@ pub(super) fn prepare(
     trainable.extend(objective.params.trainable());
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), trainable)?;
     scale_layers(&mut optimizer, &backbone, settings.tuning.lr_decay_by_layer);
-    Ok((Setup { backbone, data, faces, card, objective }, optimizer))
+    Ok((Setup { backbone, data, card, objective }, optimizer))
 }
 
 impl Setup {
     /// The training itself; keeps its files in the folder that `settings` name.
     pub(super) fn task(&self, settings: &TripletSettings) -> Result<TripletTask<'_>> {
-        let Self { backbone, data, faces, card, objective, .. } = self;
-        TripletTask::new(backbone, faces, &data.folder, &data.parts, card, objective, settings)
+        let Self { backbone, data, card, objective } = self;
+        TripletTask::new(backbone, &data.folder, &data.parts, card, objective, settings)
     }
 }
 
@@ -105,7 +106,7 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
     log.text("config", 0, &markdown(&config_text("train-triplet", &settings)?));
     let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;
 
-    write_projector(context, &outcome, data, &setup.faces, &mut log)?;
+    write_projector(context, &outcome, data, &mut log)?;
     if let Err(error) = figures::save_png(&run.curves(), &learning_curves(&outcome)) {
         say.warn(&format!("no learning curves: {error}"));
     }
@@ -138,11 +139,11 @@ fn write_projector(
     context: &Context,
     outcome: &Outcome,
     data: &dataset::Dataset,
-    faces: &FaceCache,
     log: &mut RunLog,
 ) -> Result<()> {
     let best = Recogniser::load(&outcome.model, context.device()?)?;
-    let embeddings = embed_cached(&best.backbone, faces)?;
+    let faces = &data.folder.fitted;
+    let embeddings = embed_stored(&best.backbone, faces, &faces.all())?;
     let names: Vec<String> = data
         .parts
         .labels
@@ -152,7 +153,9 @@ fn write_projector(
     let parts: Vec<String> = data.split.parts.iter().map(|part| part.name().to_owned()).collect();
     let paths: Vec<String> =
         data.folder.pictures.iter().map(|face| data.folder.relative(&face.path)).collect();
-    let sprite = Sprite::tile(&data.folder.fitted, (48, 48));
+    // A picture that is gone by now leaves its place empty.
+    let picture = |number| faces.get(number).map_or_else(|_| RgbImage::default(), Cow::into_owned);
+    let sprite = Sprite::tile(faces.all().into_iter().map(picture), (48, 48));
     log.projector(&Projector {
         embeddings: embeddings.values(),
         dim: embeddings.dim(),
@@ -168,7 +171,7 @@ fn markdown(text: &str) -> String {
 }
 
 /// Loss and validation figures over the epochs.
-fn learning_curves(outcome: &Outcome) -> image::RgbImage {
+fn learning_curves(outcome: &Outcome) -> RgbImage {
     let epochs = || (0..).map(|epoch| epoch as f64);
     let figure = |name: &'static str| {
         let points = epochs().zip(&outcome.history).filter_map(|(epoch, (_, scores))| {

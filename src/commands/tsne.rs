@@ -11,7 +11,7 @@ use crate::cli;
 use crate::data::{Part, Split, source};
 use crate::eval::tsne::{TsneOptions, tsne};
 use crate::figures::{self, Scatter, scatter};
-use crate::recognise::recogniser;
+use crate::train::triplet::embed_stored;
 
 pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
     super::output::demand_png("--out", &flags.out)?;
@@ -26,7 +26,7 @@ pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
         say.line(note);
     }
     let folder = dataset::open_folder(&source.path, Reading::Evaluate, backbone.input.size, say)?;
-    let embeddings = recogniser::embed(&backbone, &folder.fitted)?;
+    let embeddings = embed_stored(&backbone, &folder.fitted, &folder.fitted.all())?;
     let options =
         TsneOptions { perplexity: flags.perplexity, iterations: flags.iterations, seed: 0 };
     let bar = say.progress("t-SNE", flags.iterations as u64, "steps");

@@ -17,6 +17,7 @@ use super::disjoint::disjoint;
 use super::folder::{count, identities};
 use super::picture::{hidden, is_picture};
 use super::split::Part;
+use super::store::Fitting;
 use super::{Face, FaceFolder, Progress};
 use crate::{Error, Result};
 
@@ -150,7 +151,7 @@ impl Celeba {
         Ok(celeba)
     }
 
-    /// Decodes the pictures, [fit](super::picture::fit) to `size` x `size`, and tells the part of each
+    /// Decodes the pictures, [fit](super::picture::fit) to one size, and tells the part of each
     /// one of the result, which are in the order of their people. Unreadable pictures are left out
     /// and listed there, with `strict` an error.
     ///
@@ -159,7 +160,7 @@ impl Celeba {
     pub fn read(
         &self,
         strict: bool,
-        size: u32,
+        fitting: impl Into<Fitting>,
         progress: Progress,
     ) -> Result<(FaceFolder, Vec<CelebaPart>)> {
         let mut named: Vec<(String, Vec<PathBuf>)> =
@@ -170,7 +171,7 @@ impl Celeba {
         let root = self.pictures.first().and_then(|face| face.path.parent());
         let root = root.unwrap_or(Path::new(""));
         let folder =
-            FaceFolder::of_files(root, &named, self.notes.clone(), strict, size, progress)?;
+            FaceFolder::of_files(root, &named, self.notes.clone(), strict, fitting, progress)?;
         let by_path: HashMap<&Path, CelebaPart> = self
             .pictures
             .iter()

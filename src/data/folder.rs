@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::near_duplicates::Look;
 use super::picture::{decode_bytes, fit, hidden, is_picture, read, walk};
+use super::store::{Fitting, Panel, PictureStore};
 use crate::{Error, Result};
 
 /// How many names a sentence lists before it says how many more there are.
@@ -38,14 +39,12 @@ pub struct FaceFolder {
     pub identities: Vec<String>,
     /// The readable pictures.
     pub pictures: Vec<Face>,
-    /// Each picture [`fit`] to `size` x `size`.
-    pub fitted: Vec<RgbImage>,
+    /// Each picture [`fit`] to one size.
+    pub fitted: PictureStore,
     /// What each picture looks like, for finding [near duplicates](super::near_duplicates).
     pub looks: Vec<Look>,
     /// The SHA-256 of each file.
     pub digests: Vec<[u8; 32]>,
-    /// The side of the fitted pictures in pixels.
-    pub size: u32,
     /// The pictures that could not be decoded, and why.
     pub unreadable: Vec<(PathBuf, String)>,
     /// What is remarkable about the folder, one sentence each.
@@ -54,7 +53,8 @@ pub struct FaceFolder {
 
 /// What is kept of a picture file.
 struct Loaded {
-    fitted: RgbImage,
+    /// Where it is kept.
+    fitted: Option<RgbImage>,
     look: Look,
     digest: [u8; 32],
 }
@@ -68,8 +68,13 @@ impl FaceFolder {
     /// # Errors
     /// Where the folder is missing or is not laid out as one folder per identity, where fewer than
     /// two identities have a readable picture, and in strict mode.
-    pub fn open(root: &Path, strict: bool, size: u32, progress: Progress) -> Result<Self> {
-        let folder = Self::scan(root, strict, size, progress)?;
+    pub fn open(
+        root: &Path,
+        strict: bool,
+        fitting: impl Into<Fitting>,
+        progress: Progress,
+    ) -> Result<Self> {
+        let folder = Self::scan(root, strict, fitting, progress)?;
         if let [only] = folder.identities.as_slice() {
             let hint = if has_folders(&root.join(only)) {
                 format!(
@@ -93,10 +98,15 @@ impl FaceFolder {
     ///
     /// # Errors
     /// As for `open`, with one identity in place of two.
-    pub fn scan(root: &Path, strict: bool, size: u32, progress: Progress) -> Result<Self> {
+    pub fn scan(
+        root: &Path,
+        strict: bool,
+        fitting: impl Into<Fitting>,
+        progress: Progress,
+    ) -> Result<Self> {
         let mut notes = Vec::new();
         let named = list(root, &mut notes)?;
-        Self::of_files(root, &named, notes, strict, size, progress)
+        Self::of_files(root, &named, notes, strict, fitting, progress)
     }
 
     /// Like [`scan`](Self::scan), of people and files that something else than folders lists, all
@@ -109,7 +119,7 @@ impl FaceFolder {
         named: &[(String, Vec<PathBuf>)],
         notes: Vec<String>,
         strict: bool,
-        size: u32,
+        fitting: impl Into<Fitting>,
         progress: Progress,
     ) -> Result<Self> {
         let files: Vec<(usize, PathBuf)> = named
@@ -117,11 +127,13 @@ impl FaceFolder {
             .enumerate()
             .flat_map(|(owner, (_, files))| files.iter().map(move |file| (owner, file.clone())))
             .collect();
+        let fitting = fitting.into();
         let done = AtomicUsize::new(0);
         let loaded: Vec<Result<Loaded>> = files
             .par_iter()
-            .map(|(_, path)| {
-                let loaded = load(path, size);
+            .enumerate()
+            .map(|(number, (_, path))| {
+                let loaded = load(path, fitting.keeps(number).then_some(fitting.side));
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1, files.len());
                 loaded
             })
@@ -131,13 +143,13 @@ impl FaceFolder {
             root: root.to_path_buf(),
             identities: Vec::new(),
             pictures: Vec::new(),
-            fitted: Vec::new(),
+            fitted: PictureStore::default(),
             looks: Vec::new(),
             digests: Vec::new(),
-            size,
             unreadable: Vec::new(),
             notes,
         };
+        let mut stored = Vec::new();
         let mut last_owner = None;
         for ((owner, path), loaded) in files.into_iter().zip(loaded) {
             match loaded {
@@ -147,8 +159,8 @@ impl FaceFolder {
                         folder.identities.push(named[owner].0.clone());
                     }
                     let identity = folder.identities.len() - 1;
+                    stored.push((Panel { file: path.clone(), third: None }, fitted));
                     folder.pictures.push(Face { path, identity });
-                    folder.fitted.push(fitted);
                     folder.looks.push(look);
                     folder.digests.push(digest);
                 }
@@ -159,6 +171,7 @@ impl FaceFolder {
                 Err(other) => return Err(other),
             }
         }
+        folder.fitted = PictureStore::new(fitting.side, stored);
         folder.judge(strict)?;
         Ok(folder)
     }
@@ -298,11 +311,12 @@ fn list(root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf
     Ok(named)
 }
 
-fn load(path: &Path, size: u32) -> Result<Loaded> {
+/// Reads a picture; fits it to `side` where one is given.
+fn load(path: &Path, side: Option<u32>) -> Result<Loaded> {
     let content = read(path)?;
     let picture = decode_bytes(path, &content)?;
     Ok(Loaded {
-        fitted: fit(&picture, size),
+        fitted: side.map(|side| fit(&picture, side)),
         look: Look::of(&picture),
         digest: Sha256::digest(&content).into(),
     })
@@ -317,6 +331,13 @@ fn has_folders(path: &Path) -> bool {
 /// `3 pictures`, `1 picture`.
 pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A number with commas: `3,733,968`.
+pub(crate) fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
 }
 
 /// `3 identities`, `1 identity`.
@@ -369,7 +390,8 @@ mod tests {
         ];
         assert_eq!(names, wanted);
         assert_eq!((folder.labels(), folder.sizes()), (vec![0, 0, 0, 1, 1, 2, 2], vec![3, 2, 2]));
-        for (face, fitted) in folder.pictures.iter().zip(&folder.fitted) {
+        for (number, face) in folder.pictures.iter().enumerate() {
+            let fitted = folder.fitted.get(number).unwrap();
             assert_eq!(*fitted, fit(&super::super::picture::decode(&face.path).unwrap(), 16));
         }
         assert_eq!((folder.looks.len(), folder.digests.len()), (7, 7));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! source::resolve -> FaceFolder::open -> near_duplicates::groups -> Split::stratified
-//!    FaceCache::new -> PkSampler::epoch -> FaceCache::batch -> Augment::apply
+//!    PkSampler::epoch -> Feed::next -> Augment::apply
 //! CelebaFiles::find -> Celeba::open -> Celeba::read -> PairSampler::epoch            (pairs)
 //!    People::scan -> strip_folder::build -> TripletSet::open -> TripletSet::batches  (triplets)
 //!    PairList::read                                                        (pairs to measure)
@@ -10,9 +10,9 @@
 
 mod align;
 pub mod augment;
-pub mod cache;
 pub mod celeba;
 pub mod disjoint;
+pub mod feed;
 pub mod folder;
 pub mod manifest;
 pub mod near_duplicates;
@@ -27,6 +27,7 @@ pub mod sampler;
 pub mod source;
 pub mod split;
 pub mod split_file;
+pub mod store;
 pub mod strip_folder;
 pub mod strips;
 #[cfg(test)]
@@ -34,7 +35,6 @@ pub(crate) mod testing;
 pub mod triplets;
 
 pub use augment::Augment;
-pub use cache::FaceCache;
 pub use celeba::Celeba;
 pub use folder::{Face, FaceFolder, Progress};
 pub use pairs::{Pair, PairSampler};
@@ -42,4 +42,5 @@ pub use pairs_file::PairList;
 pub use sampler::PkSampler;
 pub use source::Source;
 pub use split::{Part, Split};
+pub use store::{Fitting, PictureStore};
 pub use triplets::TripletSet;

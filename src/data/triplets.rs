@@ -18,22 +18,16 @@ use super::people::{Drawn, People};
 use super::picture::{decode, fit, walk};
 use super::random::{Purpose, generator};
 use super::split::Part;
+use super::store::{Fitting, PictureStore};
 use super::strips::cut;
 use crate::{Error, Result};
+
+pub use super::store::Panel;
 
 /// The list that lies beside strips.
 pub const STRIPS: &str = "strips.csv";
 /// The list that lies beside triplets cut from strips.
 pub const TRIPLETS: &str = "triplets.csv";
-
-/// One of the three pictures: a file, or a third of a strip.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Panel {
-    /// The file.
-    pub file: PathBuf,
-    /// Which third of it, from 0; none where the file is the picture.
-    pub third: Option<usize>,
-}
 
 /// Anchor, positive and negative.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,53 +167,57 @@ impl TripletSet {
         self.triplets.is_empty()
     }
 
-    /// Every picture once, [`fit`] to `size` x `size` pixels, and each triplet as three of their
-    /// numbers. Decoded on all cores; `progress` is called for each file.
+    /// Every picture once, [`fit`] to one size, and each triplet as three of their numbers. Decoded
+    /// on all cores; `progress` is called for each file.
     ///
     /// # Errors
     /// A file that cannot be decoded or, as a strip, not be cut.
     pub fn pictures(
         &self,
-        size: u32,
+        fitting: impl Into<Fitting>,
         progress: &(dyn Fn() + Sync),
-    ) -> Result<(Vec<RgbImage>, Vec<[usize; 3]>)> {
+    ) -> Result<(PictureStore, Vec<[usize; 3]>)> {
+        let fitting = fitting.into();
         let panels = || self.triplets.iter().flat_map(|triplet| &triplet.panels);
         let mut wanted: BTreeMap<&Path, BTreeSet<Option<usize>>> = BTreeMap::new();
         for panel in panels() {
             wanted.entry(&panel.file).or_default().insert(panel.third);
         }
-        let loaded: Vec<Result<Vec<RgbImage>>> = wanted
-            .par_iter()
-            .map(|(file, thirds)| {
-                let is_strip = thirds.iter().any(Option::is_some);
-                let cut = if is_strip { Some(cut_file(file)?) } else { None };
-                let picture = |third: &Option<usize>| match third {
-                    None => Ok(fit(&decode(file)?, size)),
-                    Some(third) => {
-                        let found = cut.as_ref().and_then(|cut| cut.get(*third));
-                        let missing = || Error::Data(format!("{}: no third", file.display()));
-                        Ok(fit(found.ok_or_else(missing)?, size))
-                    }
-                };
-                let pictures = thirds.iter().map(picture).collect();
-                progress();
-                pictures
-            })
-            .collect();
-        let mut pictures = Vec::new();
+        // Each file with the number of its first picture.
+        let mut files = Vec::new();
         let mut number: HashMap<(&Path, Option<usize>), usize> = HashMap::new();
-        for ((file, thirds), loaded) in wanted.iter().zip(loaded) {
-            for (third, picture) in thirds.iter().zip(loaded?) {
-                number.insert((file, *third), pictures.len());
-                pictures.push(picture);
+        for (file, thirds) in &wanted {
+            files.push((*file, thirds, number.len()));
+            for third in thirds {
+                number.insert((file, *third), number.len());
             }
         }
+        let load = |(file, thirds, first): &(&Path, &BTreeSet<Option<usize>>, usize)| {
+            let is_strip = thirds.iter().any(Option::is_some);
+            let cut = if is_strip { Some(cut_file(file)?) } else { None };
+            let picture = |(at, third): (usize, &Option<usize>)| {
+                let fitted = |picture: &RgbImage| {
+                    fitting.keeps(first + at).then(|| fit(picture, fitting.side))
+                };
+                let origin = Panel { file: file.to_path_buf(), third: *third };
+                match third.and_then(|third| cut.as_ref()?.get(third)) {
+                    Some(found) => Ok((origin, fitted(found))),
+                    None => origin.decode().map(|picture| (origin, fitted(&picture))),
+                }
+            };
+            let pictures = thirds.iter().enumerate().map(picture).collect();
+            progress();
+            pictures
+        };
+        let loaded: Vec<Result<Vec<_>>> = files.par_iter().map(load).collect();
+        let loaded = loaded.into_iter().collect::<Result<Vec<_>>>()?;
         let of = |panel: &Panel| number.get(&(panel.file.as_path(), panel.third)).copied();
         let triplets = self.triplets.iter().filter_map(|triplet| {
             let [anchor, positive, negative] = &triplet.panels;
             Some([of(anchor)?, of(positive)?, of(negative)?])
         });
-        Ok((pictures, triplets.collect()))
+        let store = PictureStore::new(fitting.side, loaded.into_iter().flatten());
+        Ok((store, triplets.collect()))
     }
 
     /// The number of files that [`pictures`](Self::pictures) reads.
@@ -353,7 +351,7 @@ mod tests {
 
     fn shown(set: &TripletSet, index: usize, size: u32) -> [RgbImage; 3] {
         let (pictures, triplets) = set.pictures(size, &|| ()).unwrap();
-        triplets[index].map(|number| pictures[number].clone())
+        triplets[index].map(|number| pictures.get(number).unwrap().into_owned())
     }
 
     #[test]
@@ -422,9 +420,15 @@ mod tests {
         assert_eq!((pictures.len() <= 18, triplets.len()), (true, 24));
         for (numbers, triplet) in triplets.iter().zip(&set.triplets) {
             for (number, panel) in numbers.iter().zip(&triplet.panels) {
-                assert_eq!(pictures[*number], fit(&decode(&panel.file).unwrap(), 24));
+                let wanted = fit(&decode(&panel.file).unwrap(), 24);
+                assert_eq!(*pictures.get(*number).unwrap(), wanted);
             }
         }
+        let little = Fitting { side: 24, memory: 5 * 3 * 24 * 24 };
+        let (some, same) = set.pictures(little, &|| ()).unwrap();
+        let all: Vec<usize> = (0..pictures.len()).collect();
+        assert_eq!((some.kept(), &same), (5, &triplets));
+        assert_eq!(some.bytes(&all).unwrap(), pictures.bytes(&all).unwrap());
         std::fs::write(root.path().join("a/0.png"), "no picture").unwrap();
         assert!(set.pictures(24, &|| ()).unwrap_err().to_string().contains("0.png"));
     }

@@ -1,6 +1,7 @@
 //! The training loop: one for every kind of training.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use tch::Tensor;
 
@@ -11,6 +12,10 @@ use super::run_folder::RunFolder;
 use super::scaler::LossScaler;
 use super::schedule::{Better, Cycle, Plateau, PlateauConfig, Schedule, ScheduleKind};
 use crate::{Error, Result};
+
+/// The share of an epoch's steps that went into waiting for pictures; the one figure that is not the
+/// same in each run of a seed.
+pub const DATA_WAIT: &str = "data_wait";
 
 /// What one batch was worth: everything stays on the device until the epoch ends.
 #[derive(Debug)]
@@ -69,6 +74,11 @@ pub trait Task {
     /// Sentences worth telling since the last call.
     fn take_notes(&mut self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// How long the steps have waited for data since the last call; none where they never do.
+    fn take_wait(&mut self) -> Option<Duration> {
+        None
     }
 
     /// Forward pass, loss and backward pass of one batch: adds to the parameters' gradients, which
@@ -192,7 +202,8 @@ pub fn fit(
             batches.iter().map(|batch| batch.len() as u64).sum(),
             "pictures",
         );
-        let mut totals = Totals::default();
+        let (mut totals, since) = (Totals::default(), Instant::now());
+        task.take_wait();
         for (index, batch) in batches.iter().enumerate() {
             optimizer.zero_grad()?;
             let mut step = task.step(epoch, index, batch, &scaler)?;
@@ -209,6 +220,9 @@ pub fn fit(
         }
         drop(bar);
         let mut means = totals.means();
+        if let Some(wait) = task.take_wait() {
+            means.push((DATA_WAIT, wait.as_secs_f64() / since.elapsed().as_secs_f64().max(1e-9)));
+        }
         if let Some(scale) = scaler.scale() {
             means.push(("loss_scale", scale));
             means.push(("skipped_steps", scaler.skipped() as f64));
@@ -317,15 +331,20 @@ impl Totals {
     }
 }
 
+/// Less waiting than this share is not worth a word.
+const NOTICEABLE: f64 = 0.01;
+
 /// The epoch's line: the loss and what goes with it, then the validation figures.
 fn headline(means: &[(&'static str, f64)], scores: &Scores) -> String {
-    let means = means.iter().filter(|(name, _)| *name != "lr");
+    let told = |name: &str, mean: f64| name != "lr" && (name != DATA_WAIT || mean >= NOTICEABLE);
+    let means = means.iter().filter(|(name, mean)| told(name, *mean));
     let means = means.map(|(name, mean)| match *name {
         "loss" => format!("loss {mean:.4}"),
         "positive_distance" => format!("d(+) {mean:.2}"),
         "negative_distance" => format!("d(-) {mean:.2}"),
         "grad_norm" => format!("gradient {mean:.2}"),
         "loss_scale" => format!("loss scale {mean:.0}"),
+        DATA_WAIT => format!("waited {:.0} % for data", 100.0 * mean),
         "skipped_steps" => format!("{mean:.0} steps skipped"),
         share => format!("{share} {:.0} %", 100.0 * mean),
     });

@@ -2,6 +2,7 @@
 //! stages computed once, and stages that join the training over the epochs.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use tch::Tensor;
 
@@ -10,17 +11,21 @@ use super::settings::TuningSettings;
 use super::stages::Thaw;
 use crate::Result;
 use crate::data::augment::Augment;
-use crate::data::cache::FaceCache;
+use crate::data::feed::Feed;
+use crate::data::store::PictureStore;
 use crate::models::{Backbone, Mode};
 
 /// What stands in front of the first stage that trains.
 #[derive(Debug)]
 pub struct Front<'a> {
     backbone: &'a Backbone,
-    faces: &'a FaceCache,
+    faces: &'a PictureStore,
     augment: Augment,
     thaw: Thaw,
     maps: MapCache<'a>,
+    /// Decodes ahead, where pictures are needed in every epoch.
+    feed: Option<Feed>,
+    waited: Duration,
     /// Pictures in one pass through the frozen stages.
     piece: usize,
 }
@@ -31,7 +36,7 @@ impl<'a> Front<'a> {
     /// folder, where maps that do not fit in memory go.
     pub fn new(
         backbone: &'a Backbone,
-        faces: &'a FaceCache,
+        faces: &'a PictureStore,
         settings: &TuningSettings,
         piece: usize,
         out: &Path,
@@ -45,7 +50,8 @@ impl<'a> Front<'a> {
         let mirrors = augment.flip && augment.mirrored(0, 0).is_some();
         let thaw = Thaw::new(backbone, settings.unfreeze_every);
         let maps = MapCache::new(backbone, faces, mirrors, limits);
-        Self { backbone, faces, augment, thaw, maps, piece }
+        let (feed, waited) = (None, Duration::ZERO);
+        Self { backbone, faces, augment, thaw, maps, feed, waited, piece }
     }
 
     /// Freezes and unfreezes for `epoch`, counted from 1; sentences worth telling.
@@ -56,6 +62,20 @@ impl<'a> Front<'a> {
         let mut notes: Vec<String> = self.thaw.at(epoch).into_iter().collect();
         notes.extend(self.maps.refresh()?);
         Ok(notes)
+    }
+
+    /// Decodes the pictures of `batches` ahead of [`views`](Self::views) of them, in this order.
+    /// Not where the frozen stages' output is kept: then most pictures are never needed again.
+    pub fn foresee(&mut self, batches: &[Vec<usize>]) {
+        self.feed = None;
+        if self.maps.end() == 0 || self.augment.mirrored(0, 0).is_none() {
+            self.feed = Some(Feed::start(self.faces, batches.to_vec()));
+        }
+    }
+
+    /// How long this thread has waited for pictures since the last call.
+    pub fn take_wait(&mut self) -> Duration {
+        std::mem::take(&mut self.waited) + self.maps.take_wait()
     }
 
     /// Random views of training pictures: the number of stages below, and the maps in front of the
@@ -70,7 +90,7 @@ impl<'a> Front<'a> {
             return self.kept(batch.iter().copied().zip(mirrored));
         }
         let size = i64::from(self.backbone.input.size);
-        let pictures = self.faces.batch(batch, self.backbone.device())?;
+        let pictures = self.pictures(batch)?;
         let pictures = self.augment.apply(&pictures, size, seed)?;
         let end = self.backbone.frozen_stages();
         let parts: Vec<_> = pieces(batch.len(), self.piece)
@@ -89,6 +109,20 @@ impl<'a> Front<'a> {
             return self.kept(batch.iter().map(|&picture| (picture, false)));
         }
         Ok((0, self.faces.batch(batch, self.backbone.device())?))
+    }
+
+    /// Training pictures, from the feed where they are next there.
+    fn pictures(&mut self, batch: &[usize]) -> Result<Tensor> {
+        let since = Instant::now();
+        let bytes = match self.feed.as_mut().and_then(|feed| feed.next(batch)) {
+            Some(bytes) => bytes?,
+            None => {
+                self.feed = None;
+                self.faces.bytes(batch)?
+            }
+        };
+        self.waited += since.elapsed();
+        self.faces.tensor(&bytes, self.backbone.device())
     }
 
     fn kept(&mut self, views: impl Iterator<Item = (usize, bool)>) -> Result<(usize, Tensor)> {

@@ -17,14 +17,20 @@ const SIDE: u32 = 192;
 pub fn picture(part: &Labelled, pictures: &[usize], folder: &FaceFolder) -> Option<RgbImage> {
     let mut found = hardest(part);
     found.truncate(ROWS);
-    let picture = |row: usize| folder.fitted.get(*pictures.get(row)?);
+    // A picture that is gone by now is an error where it is trained on, not here.
+    let picture = |row: usize| folder.fitted.get(*pictures.get(row)?).ok();
+    let shown = |triplet: &Hardest| {
+        Some([picture(triplet.anchor)?, picture(triplet.positive)?, picture(triplet.negative)?])
+    };
+    let found: Vec<_> =
+        found.into_iter().filter_map(|triplet| Some((shown(&triplet)?, triplet))).collect();
     let rows: Vec<_> = found
-        .into_iter()
-        .filter_map(|triplet| {
-            let [anchor, positive, negative] = [triplet.anchor, triplet.positive, triplet.negative];
+        .iter()
+        .filter_map(|(shown, triplet)| {
+            let (anchor, negative) = (triplet.anchor, triplet.negative);
             let name = |row: usize| folder.identities.get(*part.labels.get(row)?).cloned();
             Some(Triplet {
-                pictures: [picture(anchor)?, picture(positive)?, picture(negative)?],
+                pictures: shown.each_ref().map(|picture| &**picture),
                 captions: [
                     name(anchor)?,
                     format!("{:.2}", triplet.to_positive),

@@ -6,11 +6,12 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
 
 use crate::data::augment::mirror;
-use crate::data::cache::FaceCache;
+use crate::data::store::PictureStore;
 use crate::models::{Backbone, Mode};
 use crate::{Error, Result};
 
@@ -25,14 +26,14 @@ pub struct Limits {
     pub folder: PathBuf,
 }
 
-/// One picture to look up: its row in the [`FaceCache`], and whether its mirror image is meant.
+/// One picture to look up: its row in the [`PictureStore`], and whether its mirror image is meant.
 pub type View = (usize, bool);
 
 /// The maps in front of the first stage that trains.
 #[derive(Debug)]
 pub struct MapCache<'a> {
     backbone: &'a Backbone,
-    faces: &'a FaceCache,
+    faces: &'a PictureStore,
     /// Mirror images are asked for, too.
     mirrors: bool,
     limits: Limits,
@@ -42,6 +43,7 @@ pub struct MapCache<'a> {
     shape: Vec<i64>,
     filled: Vec<bool>,
     store: Store,
+    waited: Duration,
 }
 
 #[derive(Debug)]
@@ -56,17 +58,23 @@ impl<'a> MapCache<'a> {
     /// [`refresh`](Self::refresh) makes it useful.
     pub fn new(
         backbone: &'a Backbone,
-        faces: &'a FaceCache,
+        faces: &'a PictureStore,
         mirrors: bool,
         limits: Limits,
     ) -> Self {
         let (end, shape, filled) = (0, Vec::new(), Vec::new());
-        Self { backbone, faces, mirrors, limits, end, shape, filled, store: Store::Nothing }
+        let (store, waited) = (Store::Nothing, Duration::ZERO);
+        Self { backbone, faces, mirrors, limits, end, shape, filled, store, waited }
     }
 
     /// The number of stages that [`maps`](Self::maps) has behind it; 0 where nothing is cached.
     pub fn end(&self) -> usize {
         self.end
+    }
+
+    /// How long the maps have waited for pictures since the last call.
+    pub fn take_wait(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
     }
 
     /// Follows the stages that are frozen now: whatever was kept for others is dropped. A sentence
@@ -129,7 +137,10 @@ impl<'a> MapCache<'a> {
         missing.dedup();
         if !missing.is_empty() {
             let pictures: Vec<usize> = missing.iter().map(|(picture, _)| *picture).collect();
-            let upright = self.faces.batch(&pictures, self.backbone.device())?;
+            let since = Instant::now();
+            let bytes = self.faces.bytes(&pictures)?;
+            self.waited += since.elapsed();
+            let upright = self.faces.tensor(&bytes, self.backbone.device())?;
             let mirrored: Vec<bool> = missing.iter().map(|(_, mirrored)| *mirrored).collect();
             let made = self.backbone.maps(&mirror(&upright, &mirrored)?, self.end, Mode::EVAL);
             let rows: Vec<usize> = missing.iter().map(row).collect();
@@ -198,7 +209,7 @@ mod tests {
     use crate::models::Architecture;
 
     /// Six grey ramps, each turned another way.
-    fn faces(root: &std::path::Path) -> FaceCache {
+    fn faces(root: &std::path::Path) -> PictureStore {
         for number in 0..6u32 {
             let folder = root.join(if number < 3 { "ann" } else { "bob" });
             std::fs::create_dir_all(&folder).unwrap();
@@ -207,8 +218,7 @@ mod tests {
             let picture = image::RgbImage::from_fn(40, 40, pixel);
             picture.save(folder.join(format!("{number}.png"))).unwrap();
         }
-        let folder = FaceFolder::open(root, true, 32, &|_, _| {}).unwrap();
-        FaceCache::new(&folder, Device::Cpu).unwrap()
+        FaceFolder::open(root, true, 32, &|_, _| {}).unwrap().fitted
     }
 
     fn apart(a: &Tensor, b: &Tensor) -> f64 {

@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::optim::Optimizer;
 use crate::Result;
-use crate::data::cache::FaceCache;
+use crate::data::store::PictureStore;
 use crate::models::{Backbone, Compute, Mode};
 
 /// The share of the learning rate of every parameter below the top stage, by name: `decay` to the
@@ -37,7 +37,7 @@ pub fn scale_layers(optimizer: &mut Optimizer, backbone: &Backbone, decay: f64) 
 /// What libtorch raises.
 pub fn settle_statistics(
     backbone: &mut Backbone,
-    faces: &FaceCache,
+    faces: &PictureStore,
     pictures: &[usize],
 ) -> Result<()> {
     // Statistics are float32's, whatever training computes in.
@@ -48,7 +48,7 @@ pub fn settle_statistics(
     settled
 }
 
-fn look(backbone: &Backbone, faces: &FaceCache, pictures: &[usize]) -> Result<()> {
+fn look(backbone: &Backbone, faces: &PictureStore, pictures: &[usize]) -> Result<()> {
     // A frozen stage rests whatever the mode says.
     let parameters = backbone.params.iter().filter(|param| param.is_parameter);
     let frozen: Vec<&Tensor> =
@@ -152,7 +152,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         face_folder(folder.path(), &[("ann", 3), ("bob", 3)]);
         let pictures = FaceFolder::open(folder.path(), true, 32, &|_, _| {}).unwrap();
-        let faces = FaceCache::new(&pictures, Device::Cpu).unwrap();
+        let faces = pictures.fitted;
         let mut trunk = trunk();
         trunk.params.freeze_all();
         let all: Vec<usize> = (0..6).collect();

@@ -2,6 +2,7 @@
 //! triplets mined among the embeddings.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tch::{Kind, Tensor};
 
@@ -15,9 +16,9 @@ use super::scaler::LossScaler;
 use super::scoring::{Labelled, log_distances, score};
 use super::settings::{BnMode, TripletSettings};
 use crate::Result;
-use crate::data::cache::FaceCache;
 use crate::data::folder::FaceFolder;
 use crate::data::sampler::PkSampler;
+use crate::data::store::PictureStore;
 use crate::eval::Embeddings;
 use crate::models::{Backbone, Mode};
 use crate::recognise::{ModelCard, recogniser};
@@ -36,7 +37,6 @@ pub struct Parts {
 /// The triplet training of one trunk.
 pub struct TripletTask<'a> {
     backbone: &'a Backbone,
-    faces: &'a FaceCache,
     folder: &'a FaceFolder,
     parts: &'a Parts,
     card: &'a ModelCard,
@@ -52,8 +52,7 @@ pub struct TripletTask<'a> {
 }
 
 impl<'a> TripletTask<'a> {
-    /// Prepares the task: `faces` holds the pictures of `folder`, `card` is what model files say
-    /// about the run. The parameters that train now are those that train in the end; with
+    /// Prepares the task: `card` is what model files say about the run. The parameters that train now are those that train in the end; with
     /// `unfreeze_every` most of them are frozen here, until their epoch comes. Make the optimiser
     /// before.
     ///
@@ -61,7 +60,6 @@ impl<'a> TripletTask<'a> {
     /// Fewer than two identities have two training pictures.
     pub fn new(
         backbone: &'a Backbone,
-        faces: &'a FaceCache,
         folder: &'a FaceFolder,
         parts: &'a Parts,
         card: &'a ModelCard,
@@ -79,13 +77,12 @@ impl<'a> TripletTask<'a> {
         let blend = Blend::new(&backbone.params, settings.blend.unwrap_or(1.0));
         let mut task = Self {
             backbone,
-            faces,
             folder,
             parts,
             card,
             sampler,
             objective,
-            front: Front::new(backbone, faces, &settings.tuning, piece, &settings.out),
+            front: Front::new(backbone, &folder.fitted, &settings.tuning, piece, &settings.out),
             mode: Mode {
                 dropout: true,
                 batch_statistics: settings.tuning.bn == Some(BnMode::Train),
@@ -101,8 +98,8 @@ impl<'a> TripletTask<'a> {
 
     /// Every picture's embedding, row by row.
     fn embeddings(&mut self) -> Result<Vec<f32>> {
-        let Self { backbone, faces, front, blend, .. } = self;
-        let all: Vec<usize> = (0..faces.len()).collect();
+        let Self { backbone, folder, front, blend, .. } = self;
+        let all = folder.fitted.all();
         blend.with(|| {
             let mut values = Vec::new();
             for batch in all.chunks(recogniser::BATCH) {
@@ -114,17 +111,20 @@ impl<'a> TripletTask<'a> {
     }
 }
 
-/// Embeddings of every cached picture, in evaluation mode.
+/// Embeddings of some pictures, in the order asked for and in evaluation mode.
 ///
 /// # Errors
-/// What libtorch raises.
-pub fn embed_cached(backbone: &Backbone, faces: &FaceCache) -> Result<Embeddings> {
+/// A picture that cannot be decoded any more, or what libtorch raises.
+pub fn embed_stored(
+    backbone: &Backbone,
+    faces: &PictureStore,
+    pictures: &[usize],
+) -> Result<Embeddings> {
     let mut values = Vec::new();
-    let all: Vec<usize> = (0..faces.len()).collect();
-    for batch in all.chunks(recogniser::BATCH) {
+    for batch in pictures.chunks(recogniser::BATCH) {
         values.extend(recogniser::embed_unit(backbone, &faces.batch(batch, backbone.device())?)?);
     }
-    Embeddings::new(faces.len(), backbone.embedding_dim as usize, values)
+    Embeddings::new(pictures.len(), backbone.embedding_dim as usize, values)
 }
 
 impl Task for TripletTask<'_> {
@@ -132,7 +132,13 @@ impl Task for TripletTask<'_> {
         self.notes.extend(self.front.begin(epoch)?);
         let batches = self.sampler.epoch(epoch);
         let pictures = |batch: Vec<usize>| batch.into_iter().map(|i| self.parts.train[i]).collect();
-        Ok(batches.into_iter().map(pictures).collect())
+        let batches: Vec<_> = batches.into_iter().map(pictures).collect();
+        self.front.foresee(&batches);
+        Ok(batches)
+    }
+
+    fn take_wait(&mut self) -> Option<Duration> {
+        Some(self.front.take_wait())
     }
 
     fn take_notes(&mut self) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
@@ -140,7 +141,14 @@ impl Task for TupleTask<'_> {
                 order.iter().map(|triplet| triplet.to_vec()).collect()
             }
         };
-        Ok(tuples.chunks(self.batch.max(1)).map(|tuples| tuples.concat()).collect())
+        let batches: Vec<_> =
+            tuples.chunks(self.batch.max(1)).map(|tuples| tuples.concat()).collect();
+        self.front.foresee(&batches);
+        Ok(batches)
+    }
+
+    fn take_wait(&mut self) -> Option<Duration> {
+        Some(self.front.take_wait())
     }
 
     fn take_notes(&mut self) -> Vec<String> {

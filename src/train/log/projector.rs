@@ -1,5 +1,6 @@
 //! The files of TensorBoard's embedding projector: points, their labels and their pictures.
 
+use std::borrow::Borrow;
 use std::fmt::Write as _;
 use std::io::{Cursor, Write as _};
 use std::path::Path;
@@ -38,16 +39,21 @@ pub struct Sprite {
 impl Sprite {
     /// Scales `pictures` to `thumb` (width, height) and lays them out in a square grid. Thumbnails
     /// shrink where the sheet would be larger than 8192 pixels, the projector's limit.
-    pub fn tile(pictures: &[RgbImage], thumb: (u32, u32)) -> Self {
-        let columns = u32::try_from(pictures.len().isqrt()).unwrap_or(LARGEST_SHEET);
-        let columns =
-            if (columns as usize).pow(2) < pictures.len() { columns + 1 } else { columns };
+    pub fn tile<P: Borrow<RgbImage>>(
+        pictures: impl IntoIterator<Item = P, IntoIter: ExactSizeIterator>,
+        thumb: (u32, u32),
+    ) -> Self {
+        let pictures = pictures.into_iter();
+        let count = pictures.len();
+        let columns = u32::try_from(count.isqrt()).unwrap_or(LARGEST_SHEET);
+        let columns = if (columns as usize).pow(2) < count { columns + 1 } else { columns };
         let columns = columns.clamp(1, LARGEST_SHEET);
-        let lines = u32::try_from(pictures.len()).unwrap_or(u32::MAX).div_ceil(columns).max(1);
+        let lines = u32::try_from(count).unwrap_or(u32::MAX).div_ceil(columns).max(1);
         let fitting = |side: u32| side.clamp(1, (LARGEST_SHEET / columns).max(1));
         let (width, height) = (fitting(thumb.0), fitting(thumb.1));
         let mut sheet = RgbImage::new(columns * width, lines.min(LARGEST_SHEET) * height);
         for (index, picture) in (0_u32..).zip(pictures) {
+            let picture = picture.borrow();
             if picture.width() == 0 || picture.height() == 0 {
                 continue;
             }
@@ -219,7 +225,7 @@ mod tests {
         let many = vec![RgbImage::new(1, 1); 130 * 130];
         let Sprite { sheet, thumb } = Sprite::tile(&many, (96, 96));
         assert_eq!((sheet.dimensions(), thumb), ((63 * 130, 63 * 130), (63, 63)));
-        assert_eq!(Sprite::tile(&[], (4, 4)).sheet.dimensions(), (4, 4));
+        assert_eq!(Sprite::tile::<RgbImage>([], (4, 4)).sheet.dimensions(), (4, 4));
     }
 
     #[test]

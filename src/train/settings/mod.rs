@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::fit::Plan;
 use super::optim::{OptimizerConfig, OptimizerKind};
 use super::schedule::ScheduleKind;
+use crate::data::store::Fitting;
 use crate::{Error, Result};
 
 pub use classifier::ClassifierSettings;
@@ -32,6 +33,10 @@ fn switch() -> impl TypedValueParser<Value = bool> {
 
 fn four() -> f64 {
     4.0
+}
+
+fn picture_memory() -> u64 {
+    Fitting::MEMORY_MB
 }
 
 fn whole() -> f64 {
@@ -62,9 +67,20 @@ pub struct DataSettings {
     /// Make an unreadable picture an error instead of skipping it
     #[arg(long)]
     pub strict: bool,
+    /// Memory for decoded pictures, in MB; those that do not fit are decoded again when needed
+    #[arg(long, value_name = "MB", default_value_t = Fitting::MEMORY_MB)]
+    #[serde(default = "picture_memory")]
+    pub picture_memory: u64,
     /// Decides the split, the batches, the augmentation and random weights
     #[arg(long, default_value_t = 0, value_parser = seed())]
     pub seed: u64,
+}
+
+impl DataSettings {
+    /// How pictures of side `side` are fitted and kept.
+    pub fn fitting(&self, side: u32) -> Fitting {
+        Fitting { side, memory: self.picture_memory.saturating_mul(1 << 20) }
+    }
 }
 
 /// How long to train and with which optimiser.

@@ -1,0 +1,118 @@
+//! Pictures decoded ahead of whoever trains on them.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use super::store::PictureStore;
+use crate::Result;
+
+/// Batches that wait at most, besides the one in the making.
+const AHEAD: usize = 3;
+
+/// A batch of pictures: their numbers and [bytes](PictureStore::bytes).
+type Batch = (Vec<usize>, Result<Vec<u8>>);
+
+/// A thread that decodes one batch after the other, each on all cores, and stays at most a few ahead.
+/// It ends with its last batch, at an error, or when the feed is dropped.
+#[derive(Debug)]
+pub struct Feed {
+    ready: Option<Receiver<Batch>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Feed {
+    /// Starts to decode the pictures of `batches`, in their order. Where the system has no thread to
+    /// give, the feed is empty.
+    pub fn start(pictures: &PictureStore, batches: Vec<Vec<usize>>) -> Self {
+        let (sender, ready) = sync_channel(AHEAD);
+        let pictures = pictures.clone();
+        let work = move || decode(&pictures, batches, &sender);
+        let thread = thread::Builder::new().name("feed".into()).spawn(work);
+        Self { ready: Some(ready), thread: thread.ok() }
+    }
+
+    /// The bytes of the next batch, which is to be `batch`; waits until they are there. None where
+    /// another batch is next, or no more.
+    ///
+    /// # Errors
+    /// A picture cannot be decoded any more.
+    pub fn next(&mut self, batch: &[usize]) -> Option<Result<Vec<u8>>> {
+        let (numbers, bytes) = self.ready.as_ref()?.recv().ok()?;
+        (numbers == batch).then_some(bytes)
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        // Without a receiver the thread's next batch goes nowhere, and it ends.
+        self.ready = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn decode(pictures: &PictureStore, batches: Vec<Vec<usize>>, sender: &SyncSender<Batch>) {
+    for batch in batches {
+        let bytes = pictures.bytes(&batch);
+        let is_last = bytes.is_err();
+        if sender.send((batch, bytes)).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::face_folder;
+    use super::super::{FaceFolder, Fitting};
+    use super::*;
+
+    /// Five pictures, so many of them kept.
+    fn store(root: &std::path::Path, kept: u64) -> PictureStore {
+        let fitting = Fitting { side: 24, memory: kept * 3 * 24 * 24 };
+        FaceFolder::open(root, true, fitting, &|_, _| {}).unwrap().fitted
+    }
+
+    fn batches() -> Vec<Vec<usize>> {
+        (0..20).map(|first| vec![first % 5, (first + 3) % 5, 0]).collect()
+    }
+
+    #[test]
+    fn batches_come_in_order_whatever_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(root.path(), &[("ann", 2), ("bob", 3)]);
+        let whole = store(root.path(), 5);
+        for kept in [0, 2, 5] {
+            let mut feed = Feed::start(&store(root.path(), kept), batches());
+            for batch in batches() {
+                let bytes = feed.next(&batch).unwrap().unwrap();
+                assert_eq!(bytes, whole.bytes(&batch).unwrap(), "{kept} kept");
+            }
+            assert!(feed.next(&[0]).is_none());
+        }
+    }
+
+    #[test]
+    fn a_feed_ends_half_way_and_at_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(root.path(), &[("ann", 2), ("bob", 3)]);
+        let pictures = store(root.path(), 0);
+        let mut feed = Feed::start(&pictures, batches());
+        assert!(feed.next(&batches()[0]).unwrap().is_ok());
+        assert!(feed.next(&[4]).is_none(), "another batch is next");
+        drop(feed);
+        let panicked = std::panic::catch_unwind(|| {
+            let _feed = Feed::start(&store(root.path(), 0), batches());
+            std::panic::resume_unwind(Box::new(()));
+        });
+        assert!(panicked.is_err());
+
+        std::fs::remove_file(root.path().join("ann/1.png")).unwrap();
+        let mut feed = Feed::start(&pictures, batches());
+        assert!(feed.next(&batches()[0]).unwrap().is_ok());
+        let error = feed.next(&batches()[1]).unwrap().unwrap_err().to_string();
+        assert!(error.contains("1.png"), "{error}");
+        assert!(feed.next(&batches()[2]).is_none());
+    }
+}

@@ -1,0 +1,252 @@
+//! The decoded pictures of a data set: kept in memory up to a limit, the rest decoded again.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use image::RgbImage;
+use rayon::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+use super::folder::grouped;
+use super::picture::{decode, fit};
+use super::triplets::cut_file;
+use crate::{Error, Result};
+
+/// How pictures are fitted, and how much of them is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fitting {
+    /// Their side S in pixels, after [`fit`].
+    pub side: u32,
+    /// Bytes of memory for fitted pictures, 3 S² each.
+    pub memory: u64,
+}
+
+impl Fitting {
+    /// The limit where none is given: 4096 MB, which is 155,000 pictures at S = 96.
+    pub const MEMORY_MB: u64 = 4096;
+
+    /// Whether a picture is kept that so many others come before.
+    pub(super) fn keeps(&self, before: usize) -> bool {
+        let each = 3 * u64::from(self.side) * u64::from(self.side);
+        (before as u64 + 1).saturating_mul(each) <= self.memory
+    }
+}
+
+/// A side, and the usual limit.
+impl From<u32> for Fitting {
+    fn from(side: u32) -> Self {
+        Self { side, memory: Self::MEMORY_MB << 20 }
+    }
+}
+
+/// Where a picture is from: a file, or a third of a strip of three pictures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Panel {
+    /// The file.
+    pub file: PathBuf,
+    /// Which third of it, from 0; none where the file is the picture.
+    pub third: Option<usize>,
+}
+
+impl Panel {
+    /// Decodes it.
+    ///
+    /// # Errors
+    /// Names the file, and what is wrong with it.
+    pub fn decode(&self) -> Result<RgbImage> {
+        match self.third {
+            None => decode(&self.file),
+            Some(third) => {
+                let missing = || Error::Data(format!("{}: no third", self.file.display()));
+                cut_file(&self.file)?.into_iter().nth(third).ok_or_else(missing)
+            }
+        }
+    }
+}
+
+/// The pictures of a data set, all [`fit`] to one side S. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct PictureStore {
+    side: u32,
+    pictures: Arc<Vec<Stored>>,
+}
+
+/// One picture; of those in memory only, no origin is known.
+#[derive(Debug)]
+struct Stored {
+    origin: Option<Panel>,
+    kept: Option<RgbImage>,
+}
+
+impl PictureStore {
+    /// Of pictures with their origins; those without pixels are decoded when they are asked for.
+    pub(super) fn new(
+        side: u32,
+        pictures: impl IntoIterator<Item = (Panel, Option<RgbImage>)>,
+    ) -> Self {
+        let stored = |(origin, kept)| Stored { origin: Some(origin), kept };
+        Self { side, pictures: Arc::new(pictures.into_iter().map(stored).collect()) }
+    }
+
+    /// Of pictures in memory, fitted to `side`.
+    pub fn of(pictures: &[RgbImage], side: u32) -> Self {
+        let stored = |picture| Stored { origin: None, kept: Some(fit(picture, side)) };
+        Self { side, pictures: Arc::new(pictures.iter().map(stored).collect()) }
+    }
+
+    /// The number of pictures.
+    pub fn len(&self) -> usize {
+        self.pictures.len()
+    }
+
+    /// Whether there is no picture.
+    pub fn is_empty(&self) -> bool {
+        self.pictures.is_empty()
+    }
+
+    /// The numbers of all pictures.
+    pub fn all(&self) -> Vec<usize> {
+        (0..self.len()).collect()
+    }
+
+    /// The side S of the pictures in pixels.
+    pub fn side(&self) -> u32 {
+        self.side
+    }
+
+    /// How many pictures are in memory.
+    pub fn kept(&self) -> usize {
+        self.pictures.iter().filter(|picture| picture.kept.is_some()).count()
+    }
+
+    /// A sentence where not all pictures are in memory; `flag` is what would change that, if
+    /// anything does.
+    pub fn note(&self, flag: &str) -> Option<String> {
+        let (kept, all) = (self.kept(), self.len());
+        let (some, all_of_them) = (grouped(kept), grouped(all));
+        (kept < all).then(|| {
+            format!(
+                "{some} of {all_of_them} pictures are kept in memory{flag}; the others are decoded \
+                 again when needed"
+            )
+        })
+    }
+
+    /// One picture.
+    ///
+    /// # Errors
+    /// Its file is gone or does not decode any more, or there is no such picture.
+    pub fn get(&self, picture: usize) -> Result<Cow<'_, RgbImage>> {
+        let stored = self.pictures.get(picture);
+        match stored.map(|stored| (&stored.kept, &stored.origin)) {
+            Some((Some(kept), _)) => Ok(Cow::Borrowed(kept)),
+            Some((None, Some(origin))) => Ok(Cow::Owned(fit(&origin.decode()?, self.side))),
+            _ => Err(Error::Data(format!("picture {picture} of {}", self.len()))),
+        }
+    }
+
+    /// The bytes of some pictures, in the order asked for: B x S x S x RGB. On all cores.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn bytes(&self, pictures: &[usize]) -> Result<Vec<u8>> {
+        let each = 3 * self.side as usize * self.side as usize;
+        let mut bytes = vec![0; each * pictures.len()];
+        let places = bytes.par_chunks_exact_mut(each.max(1));
+        places.zip(pictures).try_for_each(|(place, &picture)| {
+            self.get(picture).map(|found| place.copy_from_slice(&found))
+        })?;
+        Ok(bytes)
+    }
+
+    /// The same as numbers for a network: f32 `[B, 3, S, S]` in [0, 1] on `device`.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get), or what libtorch raises.
+    pub fn batch(&self, pictures: &[usize], device: Device) -> Result<Tensor> {
+        self.tensor(&self.bytes(pictures)?, device)
+    }
+
+    /// What [`bytes`](Self::bytes) gives, as [`batch`](Self::batch) gives it. In memory the
+    /// channels of a pixel stay together.
+    ///
+    /// # Errors
+    /// Not the bytes of whole pictures, or what libtorch raises.
+    pub fn tensor(&self, bytes: &[u8], device: Device) -> Result<Tensor> {
+        let side = i64::from(self.side);
+        let count = (bytes.len() as i64).checked_div(3 * side * side).unwrap_or(0);
+        let bytes = Tensor::f_from_slice(bytes)?.f_view([count, side, side, 3])?;
+        let pictures = bytes.f_to_device(device)?.f_permute([0, 3, 1, 2])?;
+        Ok(pictures.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::FaceFolder;
+    use super::super::testing::face_folder;
+    use super::*;
+
+    fn open(root: &std::path::Path, kept: u64) -> PictureStore {
+        let fitting = Fitting { side: 24, memory: kept * 3 * 24 * 24 };
+        FaceFolder::open(root, true, fitting, &|_, _| {}).unwrap().fitted
+    }
+
+    #[test]
+    fn neither_the_limit_nor_the_threads_change_a_pixel() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(root.path(), &[("ann", 2), ("bob", 3)]);
+        let whole = FaceFolder::open(root.path(), true, 24, &|_, _| {}).unwrap().fitted;
+        assert_eq!((whole.len(), whole.kept(), whole.note("")), (5, 5, None));
+        let wanted = whole.bytes(&[4, 0, 4]).unwrap();
+        let last = whole.get(4).unwrap().into_owned();
+        assert_eq!(&wanted[..last.len()], last.as_raw().as_slice());
+        for kept in [0, 1, 3, 5] {
+            let store = open(root.path(), kept);
+            assert_eq!(store.kept(), kept as usize);
+            for threads in [1, 3] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                assert_eq!(pool.install(|| store.bytes(&[4, 0, 4])).unwrap(), wanted, "{kept}");
+            }
+        }
+        let note = open(root.path(), 2).note(" (--picture-memory)").unwrap();
+        assert!(
+            note.starts_with("2 of 5 pictures are kept in memory (--picture-memory); "),
+            "{note}"
+        );
+    }
+
+    #[test]
+    fn batches_hold_the_pictures_asked_for_in_order() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(root.path(), &[("ann", 2), ("bob", 3)]);
+        let store = open(root.path(), 2);
+        let batch = store.batch(&[4, 0, 4], Device::Cpu).unwrap();
+        assert_eq!((batch.size(), batch.kind()), (vec![3, 3, 24, 24], Kind::Float));
+        for (row, picture) in [(0, 4), (1, 0), (2, 4)] {
+            let wanted = store.get(picture).unwrap().get_pixel(7, 11)[2];
+            let own = batch.double_value(&[row, 2, 11, 7]);
+            assert_eq!(own as f32, f32::from(wanted) / 255.0);
+        }
+        assert_eq!(store.batch(&[], Device::Cpu).unwrap().size(), [0, 3, 24, 24]);
+        assert!(store.batch(&[5], Device::Cpu).is_err());
+        let small = PictureStore::of(&[RgbImage::new(5, 4)], 2);
+        assert_eq!(small.batch(&[0], Device::Cpu).unwrap().size(), [1, 3, 2, 2]);
+    }
+
+    #[test]
+    fn a_file_that_is_gone_or_broken_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(root.path(), &[("ann", 2), ("bob", 2)]);
+        let store = open(root.path(), 1);
+        std::fs::remove_file(root.path().join("ann/0.png")).unwrap();
+        std::fs::remove_file(root.path().join("ann/1.png")).unwrap();
+        std::fs::write(root.path().join("bob/1.png"), "no").unwrap();
+        assert!(store.bytes(&[0, 2]).is_ok(), "the first is in memory");
+        for (picture, name) in [(1, "1.png"), (3, "cannot be read as a picture")] {
+            let error = store.bytes(&[0, 2, picture]).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}
