@@ -9,13 +9,16 @@
 //! triplets or pairs count; the loss reads the same distances with gradient.
 
 pub mod distance;
+mod groups;
 pub mod losses;
 pub mod measure;
 pub mod miners;
 pub mod pair;
 mod rows;
+pub mod survey;
 #[cfg(test)]
 mod testing;
+mod tiles;
 
 pub use distance::{
     cosine, euclidean, normalise, pairwise, squared_euclidean, squared_euclidean_rows,
@@ -27,3 +30,4 @@ pub use losses::{
 pub use measure::Measure;
 pub use miners::{Miner, PairMiner, Pairs, Selection, Triplets};
 pub use pair::PairLabels;
+pub use survey::Survey;
