@@ -7,6 +7,9 @@ use tch::Tensor;
 use super::{LossOutput, MultiSimilarityLoss, NtXentLoss, Reduction, SupConLoss};
 
 /// A loss on embeddings and labels that chooses its own pairs, with its paper's numbers.
+///
+/// Each of them weighs all pairs in one graph of some matrices `[B, B]`: their forward and backward
+/// passes together take about 16 B^2 MB_PLACEHOLDER
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum BatchLoss {
