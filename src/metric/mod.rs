@@ -5,8 +5,9 @@
 //! embeddings [B, D], labels [B] -> loss that weighs all pairs itself, or a head with class centres
 //! ```
 //!
-//! Distances are computed once a batch; a miner looks at them without gradient and says which
-//! triplets or pairs count; the loss reads the same distances with gradient.
+//! A miner looks at the distances without gradient and says which triplets or pairs count; the loss
+//! reads those distances with gradient. With triplets neither needs them all at once:
+//! [`Miner::mine_embeddings`] and [`TripletObjective::over_embeddings`] go some anchors at a time.
 
 pub mod distance;
 mod groups;

@@ -11,6 +11,9 @@ use crate::metric::Measure;
 use crate::metric::distance::precise;
 use crate::metric::miners::{Selection, Triplets};
 
+/// Up to how many embeddings every triplet is summed from the matrix of their distances: 4 MB.
+const SMALL: usize = 1024;
+
 /// How many numbers of the anchors of listed triplets are in one graph: 64 MB in float32.
 const TOGETHER: i64 = 1 << 24;
 
@@ -86,6 +89,10 @@ impl TripletObjective {
     ) -> LossOutput {
         match selection {
             Selection::Triplets(listed) => self.over_listed(listed, embeddings, TOGETHER),
+            // One tile is as good as the matrix, whose graph is then the quicker one.
+            Selection::All if labels.numel() <= SMALL => {
+                self.over(selection, &self.measure.pairwise(embeddings), labels)
+            }
             Selection::All => AllTriplets::of_embeddings(self, embeddings, labels, None)
                 .reduce(self.reduction, precise(embeddings).kind()),
         }

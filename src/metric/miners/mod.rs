@@ -344,9 +344,9 @@ mod tests {
         let x = Tensor::randn([180, 4], (Kind::Double, Device::Cpu));
         let rows: Vec<Vec<f64>> = Vec::try_from(pairwise(&x)).unwrap();
         let mut wanted = Vec::new();
-        for a in 0..180 {
+        for (a, row) in rows.iter().enumerate() {
             for p in (0..180).filter(|&p| p != a && p % 3 == a % 3) {
-                let (near, row) = (rows[a][p], &rows[a]);
+                let near = row[p];
                 let farther = (0..180).filter(|&n| n % 3 != a % 3 && row[n] > near);
                 let nearest = farther.min_by(|&i, &j| row[i].total_cmp(&row[j]));
                 wanted.extend(nearest.filter(|&n| row[n] < near + 0.3).map(|n| [a, p, n]));
