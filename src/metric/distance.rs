@@ -19,15 +19,55 @@ pub const ROOT_EPSILON: f64 = 1e-12;
 /// [`squared_euclidean_rows`].
 pub fn squared_euclidean(a: &Tensor, b: &Tensor) -> Tensor {
     without_autocast(|| {
-        let (a, b) = (precise(a), precise(b));
-        // Distances do not change when everything is moved, so the centre needs no gradient.
-        let centre = no_grad(|| b.mean_dim([0i64].as_slice(), true, None));
-        let (a, b) = (a - &centre, b - &centre);
-        let norms = |x: &Tensor| x.square().sum_dim_intlist([1i64].as_slice(), true, None);
-        // |b|^2 - 2ab in one pass over [N, M], then |a|^2.
-        let squared = norms(&b).tr().addmm(&(&a * -2.0), &b.tr()) + norms(&a);
-        squared.clamp_min(0.0)
+        let Squares { left, right, left_norms, right_norms } = Squares::new(a, b);
+        (right_norms.addmm(&left, &right) + left_norms).clamp_min(0.0)
     })
+}
+
+/// Both sides of [`squared_euclidean`] made ready: `|b|^2 - 2ab` is one pass over `[N, M]`, then
+/// comes `|a|^2`.
+#[derive(Debug)]
+pub(super) struct Squares {
+    /// `-2a`, `[N, D]`.
+    left: Tensor,
+    /// `b` transposed, `[D, M]`.
+    right: Tensor,
+    /// `|a|^2`, `[N, 1]`.
+    left_norms: Tensor,
+    /// `|b|^2`, `[1, M]`.
+    right_norms: Tensor,
+}
+
+impl Squares {
+    /// Of all rows of `a [N, D]` and `b [M, D]`, both measured from the mean of `b`.
+    pub fn new(a: &Tensor, b: &Tensor) -> Self {
+        without_autocast(|| {
+            let (a, b) = (precise(a), precise(b));
+            // Distances do not change when everything is moved, so the centre needs no gradient.
+            let centre = no_grad(|| b.mean_dim([0i64].as_slice(), true, None));
+            let (a, b) = (a - &centre, b - &centre);
+            let norms = |x: &Tensor| x.square().sum_dim_intlist([1i64].as_slice(), true, None);
+            let (left_norms, right_norms) = (norms(&a), norms(&b).tr());
+            Self { left: a * -2.0, right: b.tr(), left_norms, right_norms }
+        })
+    }
+
+    /// The distances of `length` rows of `a` from `start` on: `[length, M]`, computed in place and
+    /// without gradient.
+    pub fn rows(&self, start: i64, length: i64) -> Tensor {
+        let part = |of: &Tensor| of.narrow(0, start, length);
+        no_grad(|| {
+            without_autocast(|| {
+                let mut squared = self.right_norms.addmm(&part(&self.left), &self.right);
+                squared.g_add_(&part(&self.left_norms)).clamp_min_(0.0)
+            })
+        })
+    }
+
+    /// `D`, at least 1.
+    pub fn dimensions(&self) -> f64 {
+        self.right.size()[0].max(1) as f64
+    }
 }
 
 /// Squared Euclidean distances within one batch `x [B, D]`, as float32 `[B, B]`: those of

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::distance::{
-    ROOT_EPSILON, cosine, euclidean, normalise, pairwise, squared_euclidean_rows,
+    ROOT_EPSILON, cosine, euclidean, normalise, pairwise, squared_euclidean, squared_euclidean_rows,
 };
 
 /// A distance between embeddings; larger always means farther.
@@ -29,9 +29,18 @@ impl Measure {
     pub fn pairwise(self, x: &Tensor) -> Tensor {
         match self {
             Self::Squared => pairwise(x),
-            Self::Euclidean => euclidean(x, x),
-            Self::Cosine => 1.0 - cosine(x, x),
             Self::MeanSquared => pairwise(x) / dimensions(x),
+            Self::Euclidean | Self::Cosine => self.between(x, x),
+        }
+    }
+
+    /// The distances between all rows of `a [N, D]` and `b [M, D]`, float32 `[N, M]`, differentiable.
+    pub fn between(self, a: &Tensor, b: &Tensor) -> Tensor {
+        match self {
+            Self::Squared => squared_euclidean(a, b),
+            Self::Euclidean => euclidean(a, b),
+            Self::Cosine => 1.0 - cosine(a, b),
+            Self::MeanSquared => squared_euclidean(a, b) / dimensions(a),
         }
     }
 

@@ -5,17 +5,21 @@
 //! embeddings [B, D], labels [B] -> loss that weighs all pairs itself, or a head with class centres
 //! ```
 //!
-//! Distances are computed once a batch; a miner looks at them without gradient and says which
-//! triplets or pairs count; the loss reads the same distances with gradient.
+//! A miner looks at the distances without gradient and says which triplets or pairs count; the loss
+//! reads those distances with gradient. With triplets neither needs them all at once:
+//! [`Miner::mine_embeddings`] and [`TripletObjective::over_embeddings`] go some anchors at a time.
 
 pub mod distance;
+mod groups;
 pub mod losses;
 pub mod measure;
 pub mod miners;
 pub mod pair;
 mod rows;
+pub mod survey;
 #[cfg(test)]
 mod testing;
+mod tiles;
 
 pub use distance::{
     cosine, euclidean, normalise, pairwise, squared_euclidean, squared_euclidean_rows,
@@ -27,3 +31,4 @@ pub use losses::{
 pub use measure::Measure;
 pub use miners::{Miner, PairMiner, Pairs, Selection, Triplets};
 pub use pair::PairLabels;
+pub use survey::Survey;

@@ -1,4 +1,4 @@
-//! Counting in the sorted rows of a matrix: what keeps the miners in memory of order B^2.
+//! Counting in the rows of a matrix: what keeps sums over triplets from listing them.
 
 use tch::Tensor;
 
@@ -14,6 +14,34 @@ pub(super) fn count_up_to(sorted: &Tensor, values: &Tensor) -> Tensor {
     values.contiguous().searchsorted(&sorted.contiguous(), false, true, "right", None::<Tensor>)
 }
 
+/// Up to how many values a row a pass over the whole matrix for each is cheaper than sorting it.
+pub(super) const FEW: i64 = 24;
+
+/// For each of `values [T, K]`, how many entries of the same row of `rows [T, B]` are smaller: whole
+/// numbers of the kind of `rows`, `[T, K]` (exact below 2^24). `seen`, `[T, B]`, is told of each
+/// entry for how many of the values it was smaller.
+pub(super) fn count_smaller(rows: &Tensor, values: &Tensor, seen: Option<&mut Tensor>) -> Tensor {
+    let (kind, width) = (rows.kind(), values.size()[1]);
+    if width > FEW {
+        let (sorted, _) = values.sort(1, false);
+        if let Some(seen) = seen {
+            *seen += (width - count_up_to(&sorted, rows)).to_kind(kind);
+        }
+        return count_below(&rows.sort(1, false).0, values).to_kind(kind);
+    }
+    // Ones and zeros in the kind of the rows: comparing and adding then go many at a time.
+    let ones = rows.empty_like();
+    let mut seen = seen;
+    let counts = (0..width).map(|column| {
+        let _ = rows.lt_tensor_out(&ones, &values.narrow(1, column, 1));
+        if let Some(seen) = seen.as_deref_mut() {
+            *seen += &ones;
+        }
+        ones.sum_dim_intlist([1i64].as_slice(), true, None)
+    });
+    Tensor::cat(&counts.collect::<Vec<_>>(), 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,5 +52,23 @@ mod tests {
         let values = Tensor::from_slice2(&[[2.0f32, 0.0], [5.0, 9.0]]);
         assert_eq!(count_below(&sorted, &values), Tensor::from_slice2(&[[1i64, 0], [1, 2]]));
         assert_eq!(count_up_to(&sorted, &values), Tensor::from_slice2(&[[3i64, 0], [2, 2]]));
+    }
+
+    #[test]
+    fn many_values_are_counted_as_few_are() {
+        let options = (tch::Kind::Float, tch::Device::Cpu);
+        let rows = Tensor::randint(9, [7, 30], options);
+        let values = Tensor::randint(9, [7, 2 * FEW], options);
+        let mut seen = rows.zeros_like();
+        let counts = count_smaller(&rows, &values, Some(&mut seen));
+        let mut seen_of_few = rows.zeros_like();
+        let halves = [0, FEW].map(|start| {
+            count_smaller(&rows, &values.narrow(1, start, FEW), Some(&mut seen_of_few))
+        });
+        assert_eq!(counts, Tensor::cat(&halves, 1));
+        assert_eq!(seen, seen_of_few);
+        let wanted = rows.unsqueeze(1).lt_tensor(&values.unsqueeze(2));
+        assert_eq!(counts, wanted.sum_dim_intlist([2i64].as_slice(), false, tch::Kind::Float));
+        assert_eq!(seen, wanted.sum_dim_intlist([1i64].as_slice(), false, tch::Kind::Float));
     }
 }

@@ -2,15 +2,14 @@
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::settings::TripletSettings;
-use crate::metric::Measure;
-use crate::metric::distance::pairwise;
+use crate::metric::Survey;
 use crate::metric::losses::{
     BatchLoss, LossOutput, MarginHead, MarginKind, Reduction, TripletObjective,
 };
-use crate::metric::miners::{self, Miner, Selection};
+use crate::metric::miners::Miner;
 use crate::models::Params;
 
 /// The margin between positives and negatives where none is given.
@@ -101,55 +100,33 @@ impl Objective {
         labels: &Tensor,
         seed: u64,
     ) -> (LossOutput, Vec<Figure>) {
-        let squared = match &self.loss {
-            Loss::Triplet(objective, _) if objective.measure == Measure::Squared => {
-                pairwise(embeddings)
-            }
-            _ => tch::no_grad(|| pairwise(embeddings)),
-        };
         let share = |output: &LossOutput| &output.active / output.tuples.clamp_min(1);
-        let (output, active) = match &self.loss {
+        let (output, active, survey) = match &self.loss {
             Loss::Triplet(objective, miner) => {
-                let distances = match objective.measure {
-                    Measure::Squared => squared.shallow_clone(),
-                    other => other.pairwise(embeddings),
-                };
-                let apart = distances.detach();
-                let selection = miner.mine(&apart, labels, objective.margin, seed);
-                let output = objective.over(&selection, &distances, labels);
                 // Of all triplets of the batch, whatever the miner chose: comparable between miners.
-                let active = match selection {
-                    Selection::All => share(&output),
-                    Selection::Triplets(_) => {
-                        share(&objective.over(&Selection::All, &apart, labels))
-                    }
-                };
-                (output, active)
+                let mut survey = Survey::new(Some(objective.reach()));
+                let (measure, margin) = (objective.measure, objective.margin);
+                let selection =
+                    miner.mine_and_survey(embeddings, labels, measure, margin, seed, &mut survey);
+                let output = objective.over_embeddings(&selection, embeddings, labels);
+                (output, survey.active(), survey)
             }
             Loss::Batch(loss, reduction) => {
                 let output = loss.over(embeddings, labels, *reduction);
                 let active = share(&output);
-                (output, active)
+                (output, active, Survey::of(embeddings, labels))
             }
             Loss::Margin(head) => {
                 let output = head.over(embeddings, labels);
                 let active = share(&output);
-                (output, active)
+                (output, active, Survey::of(embeddings, labels))
             }
         };
-        let (positives, negatives) = (miners::positives(labels), miners::negatives(labels));
         let figures = vec![
             ("active", active),
-            ("positive_distance", mean_distance(&squared, &positives)),
-            ("negative_distance", mean_distance(&squared, &negatives)),
+            ("positive_distance", survey.positive_distance()),
+            ("negative_distance", survey.negative_distance()),
         ];
         (output, figures)
     }
-}
-
-/// The mean root distance over `mask`; 0 where the mask is empty. `[B, B]` squared to 0-d.
-fn mean_distance(squared: &Tensor, mask: &Tensor) -> Tensor {
-    let mask = mask.to_kind(Kind::Float);
-    let sum = (squared.detach().sqrt() * &mask).sum(Kind::Float);
-    sum / mask.sum(Kind::Float).clamp_min(1.0)
 }

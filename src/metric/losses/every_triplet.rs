@@ -1,51 +1,35 @@
-//! Counting the active triplets of a batch without listing them.
+//! The hard hinge over every triplet of some anchors: its sum and its gradient by counting.
 
-use tch::{Kind, Tensor, no_grad};
+use tch::{Kind, Tensor};
 
-use crate::metric::miners::{negatives, positives};
-use crate::metric::rows::{count_below, count_up_to};
+use super::all_triplets::AnchorSums;
+use crate::metric::rows::count_smaller;
+use crate::metric::tiles::Tile;
 
-/// How often each distance of a batch appears in an active triplet.
-pub(super) struct ActiveCounts {
-    /// Int64 `[B, B]`: the active triplets of `(a, p)`, or minus those of `(a, n)`. It is the
-    /// gradient of the sum over all triplets with respect to the distances.
-    pub weights: Tensor,
-    /// All valid triplets: an int64 scalar.
-    pub tuples: Tensor,
-    /// The active ones, `d_an < d_ap + margin`: an int64 scalar.
-    pub active: Tensor,
-}
-
-/// Counts from the distances, float32 `[B, B]`, and the labels, int64 `[B]`. No gradient; memory of
-/// order B^2, time of order B^2 log B.
-pub(super) fn count_active(distances: &Tensor, labels: &Tensor, margin: f64) -> ActiveCounts {
-    no_grad(|| {
-        let labels = labels.to_device(distances.device());
-        let (positives, negatives) = (positives(&labels), negatives(&labels));
-        let reach = distances + margin;
-        // Negatives of (a, p): those of row a nearer than its reach. Others are put out of reach.
-        let far = sorted(distances, &negatives, f64::INFINITY);
-        let of_pairs = count_below(&far, &reach) * &positives;
-        // Positives of (a, n): those of row a whose reach goes beyond it. Others reach nothing.
-        let near = sorted(&reach, &positives, f64::NEG_INFINITY);
-        let of_negatives = (distances.size()[1] - count_up_to(&near, distances)) * &negatives;
-        let per_row = |mask: &Tensor| mask.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64);
-        ActiveCounts {
-            active: of_pairs.sum(Kind::Int64),
-            tuples: (per_row(&positives) * per_row(&negatives)).sum(Kind::Int64),
-            weights: of_pairs - of_negatives,
-        }
-    })
-}
-
-/// The rows in ascending order, with everything outside the mask replaced by `other`.
-fn sorted(rows: &Tensor, mask: &Tensor, other: f64) -> Tensor {
-    rows.masked_fill(&mask.logical_not(), other).sort(1, false).0
+/// The sum of `relu(d_ap - d_an + margin)`.
+///
+/// It is piecewise linear in the distances, so on its piece it is
+/// `sum_ap c_ap (d_ap + margin) - sum_an c_an d_an`, where `c_ap` counts the negatives `n` for
+/// which `(a, p, n)` is active, `d_an < d_ap + margin`, and `c_an` the positives.
+pub(super) fn sums(tile: Tile, margin: f64) -> AnchorSums {
+    let reach = tile.positives(f64::NEG_INFINITY) + margin;
+    let mut of_negatives = tile.far.zeros_like();
+    let of_pairs = count_smaller(&tile.far, &reach, Some(&mut of_negatives));
+    let weights = (-&of_negatives).scatter(1, &tile.members.index, &of_pairs);
+    let active = of_pairs.sum(Kind::Double);
+    // In float64: the sum is a small difference of two large ones.
+    let total = |distances: &Tensor, counts: &Tensor| {
+        (distances.to_kind(Kind::Double) * counts).sum(Kind::Double)
+    };
+    let near = total(&tile.positives(0.0), &of_pairs);
+    let far = total(&tile.negatives(0.0), &of_negatives);
+    AnchorSums { sum: near - far + &active * margin, weights, active }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metric::groups::Groups;
     use crate::metric::testing::{Batch, values};
 
     #[test]
@@ -61,10 +45,11 @@ mod tests {
                     wanted[a * size + n] -= 1.0;
                 }
             }
-            let counts = count_active(&batch.distances(), &batch.labels, 0.5);
-            assert_eq!(values(&counts.weights), wanted, "seed {seed}");
-            assert_eq!(counts.tuples.int64_value(&[]), batch.every_triplet().len() as i64);
-            assert_eq!(counts.weights.sum(Kind::Int64).int64_value(&[]), 0);
+            let groups = Groups::new(&batch.labels, tch::Device::Cpu);
+            let sums = sums(Tile::new(batch.distances(), &groups, 0), 0.5);
+            assert_eq!(values(&sums.weights), wanted, "seed {seed}");
+            let active = wanted.iter().filter(|&&weight| weight > 0.0).sum::<f64>();
+            assert_eq!(sums.active.double_value(&[]), active);
         }
     }
 }

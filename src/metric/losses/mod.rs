@@ -9,9 +9,11 @@
 //! | [`NtXentLoss`] | embeddings and labels | a positive pair |
 //! | [`MarginHead`] (ArcFace, CosFace) | embeddings, labels and trained class centres | a picture |
 //!
-//! All of them compute in float32 (or float64 where the embeddings are), with autocast off, in
-//! memory of order B^2.
+//! All of them compute in float32 (or float64 where the embeddings are), with autocast off. Those on
+//! embeddings and labels need memory of order B^2 (see [`BatchLoss`]);
+//! [`TripletObjective::over_embeddings`] does without.
 
+mod all_triplets;
 mod batch;
 #[cfg(test)]
 mod conformance;
@@ -25,6 +27,7 @@ mod masked;
 mod multi_similarity;
 mod nt_xent;
 mod pair_bce;
+mod pieces;
 mod sup_con;
 mod triplet;
 mod triplet_objective;

@@ -1,10 +1,10 @@
 //! The triplet loss on squared Euclidean distances: Schroff, Kalenichenko and Philbin, "FaceNet: A
 //! Unified Embedding for Face Recognition and Clustering", 2015.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::every_triplet::count_active;
-use super::{LossOutput, Reduction};
+use super::all_triplets::AllTriplets;
+use super::{LossOutput, Reduction, TripletObjective};
 use crate::metric::distance::precise;
 use crate::metric::miners::{Selection, Triplets};
 
@@ -49,27 +49,13 @@ impl TripletLoss {
     }
 
     /// The loss over every valid triplet of the batch, its exact value and gradient, in memory of
-    /// order B^2 although there are of the order of B^3 triplets.
-    ///
-    /// The sum is piecewise linear in the distances, so on its piece it is
-    /// `sum_ap c_ap (d_ap + margin) - sum_an c_an d_an`, where `c_ap` counts the negatives `n` for
-    /// which `(a, p, n)` is active and `c_an` the positives. Sorting each row gives the counts.
+    /// order B^2 although there are of the order of B^3 triplets: the gradient of the sum with
+    /// respect to a distance is a count.
     pub fn over_all(&self, distances: &Tensor, labels: &Tensor) -> LossOutput {
-        let distances = precise(distances);
-        let counts = count_active(&distances, labels, self.margin);
-        // In float64: the sum is a small difference of two large ones.
-        let weights = counts.weights.to_kind(Kind::Double);
-        let margins = counts.active.to_kind(Kind::Double) * self.margin;
-        let sum = (distances.to_kind(Kind::Double) * weights).sum(Kind::Double) + margins;
-        let divisor = match self.reduction {
-            Reduction::Mean => &counts.tuples,
-            Reduction::Active => &counts.active,
-        };
-        LossOutput {
-            loss: (sum / divisor.clamp_min(1)).to_kind(distances.kind()),
-            tuples: counts.tuples,
-            active: counts.active,
-        }
+        let (distances, Self { margin, reduction }) = (precise(distances), *self);
+        let loss = TripletObjective { margin, reduction, ..Default::default() };
+        AllTriplets::of_distances(&loss, &distances, labels, None)
+            .reduce(reduction, distances.kind())
     }
 }
 
@@ -79,7 +65,7 @@ mod tests {
     use crate::metric::testing::{Batch, close, values};
     use crate::metric::{Miner, euclidean, pairwise};
     use serde_json::Value;
-    use tch::Device;
+    use tch::{Device, Kind};
 
     /// Triplets from plain positions.
     fn triplets(list: &[[usize; 3]]) -> Triplets {

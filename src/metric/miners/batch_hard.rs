@@ -1,23 +1,18 @@
 //! The hardest positive and the hardest negative of each anchor: Hermans, Beyer and Leibe, "In
 //! Defense of the Triplet Loss for Person Re-Identification", 2017.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use super::{Triplets, negatives};
+use crate::metric::tiles::{Tile, nearest};
 
-/// One triplet for each anchor that has a positive and a negative: the farthest positive and the
-/// nearest negative. Among equals the first in the batch.
-pub(super) fn mine(distances: &Tensor, labels: &Tensor) -> Triplets {
-    let different = negatives(labels);
-    let itself = Tensor::eye(labels.numel() as i64, (Kind::Bool, labels.device()));
-    let (none, all) = (f64::NEG_INFINITY, f64::INFINITY);
-    let (far, positive) =
-        distances.masked_fill(&different.logical_or(&itself), none).max_dim(1, false);
-    let (near, negative) = distances.masked_fill(&different.logical_not(), all).min_dim(1, false);
-    // Not "is finite": broken embeddings are to give a broken loss and not an empty one.
-    let anchor = far.ne(none).logical_and(&near.ne(all)).nonzero().squeeze_dim(1);
-    let [positive, negative] = [positive, negative].map(|of| of.index_select(0, &anchor));
-    Triplets { anchor, positive, negative }
+/// The farthest positive and the nearest negative of each anchor of a tile, int64 `[T]` each; among
+/// equals the first in the batch. Anchors without one of them get some picture; the caller drops
+/// them.
+pub(super) fn mine(tile: &Tile) -> [Tensor; 2] {
+    let (_, place) = tile.positives(f64::NEG_INFINITY).max_dim(1, true);
+    let positive = tile.members.index.gather(1, &place, false);
+    let (_, negative) = nearest(&tile.far);
+    [positive, negative].map(|column| column.squeeze_dim(1))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Miners: which triplets of a batch the loss looks at.
 //!
-//! A miner sees the distances without gradient and answers with indices. All of them work with
-//! whole rows of the `[B, B]` matrix at once, in memory of order B^2. A new miner is a file here,
-//! a `mod` line, a variant of [`Miner`] and its arm in [`Miner::mine`]. [`PairMiner`] does the same
-//! for pairs.
+//! A miner sees the distances without gradient and answers with indices. All of them look at some
+//! anchors' distances at a time, so that they can mine embeddings whose `[B, B]` matrix would not
+//! fit. A new miner is a file here, a `mod` line, a variant of [`Miner`] and its arm in
+//! `Miner::search`. [`PairMiner`] does the same for pairs, from all distances.
 
 mod batch_hard;
 mod pairs;
@@ -12,7 +12,11 @@ mod semi_hard;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::groups::Groups;
+use super::tiles::{DistanceRows, Tile, spans, tile_of};
+use super::{Measure, Survey};
 
 pub use pairs::{PairMiner, Pairs};
 
@@ -55,6 +59,15 @@ pub struct Triplets {
 }
 
 impl Triplets {
+    /// From plain positions.
+    fn listed(triplets: &[[usize; 3]], device: Device) -> Self {
+        let column = |place: usize| {
+            let numbers: Vec<i64> = triplets.iter().map(|t| t[place] as i64).collect();
+            Tensor::from_slice(&numbers).to_device(device)
+        };
+        Self { anchor: column(0), positive: column(1), negative: column(2) }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.anchor.numel()
@@ -71,7 +84,7 @@ impl Miner {
     /// (on any device). `margin` is the loss's; only semi-hard looks at it. `seed` decides
     /// everything random: the same seed gives the same triplets on every device.
     ///
-    /// The listing miners wait for the device once, to learn how long the list is.
+    /// Waits for the device to read the labels; semi-hard once more, to learn how long its list is.
     ///
     /// # Panics
     /// When the shapes of distances and labels do not fit each other.
@@ -79,20 +92,132 @@ impl Miner {
         let size = labels.numel() as i64;
         assert_eq!(distances.size(), [size, size], "distances of a batch of {size} labels");
         no_grad(|| {
-            let labels = labels.to_device(distances.device());
-            if size == 0 {
-                let none = || labels.to_kind(Kind::Int64);
-                let triplets = Triplets { anchor: none(), positive: none(), negative: none() };
-                return Selection::Triplets(triplets);
+            let groups = Groups::new(labels, distances.device());
+            let rows = |(start, length)| distances.narrow(0, start, length).copy();
+            let tile = tile_of(distances.device());
+            self.search(&groups, &rows, tile, Search { margin, seed, seen: None })
+        })
+    }
+
+    /// The same choice straight from the embeddings `[B, D]` of a batch, by `measure`: the distances
+    /// of some anchors are computed, mined and forgotten, so that no more than a tile of them is
+    /// ever in memory (4 MB; on a GPU 256 MB). Semi-hard keeps a number for each pair of the same
+    /// identity.
+    ///
+    /// The triplets are those of [`Miner::mine`] with [`Measure::pairwise`]: the formula and its
+    /// order are the same, and only where the matrix product rounds a tile otherwise than the whole
+    /// (about `1e-6` on the unit sphere) two negatives that are equally far may change places.
+    ///
+    /// # Panics
+    /// When the number of embeddings is not that of the labels.
+    pub fn mine_embeddings(
+        &self,
+        embeddings: &Tensor,
+        labels: &Tensor,
+        measure: Measure,
+        margin: f64,
+        seed: u64,
+    ) -> Selection {
+        let tile = tile_of(embeddings.device());
+        self.mine_tiles(embeddings, labels, measure, tile, Search { margin, seed, seen: None })
+    }
+
+    /// [`Miner::mine_embeddings`], and on the way the figures of the batch: `survey` is told of all
+    /// distances.
+    ///
+    /// # Panics
+    /// When the number of embeddings is not that of the labels.
+    pub fn mine_and_survey(
+        &self,
+        embeddings: &Tensor,
+        labels: &Tensor,
+        measure: Measure,
+        margin: f64,
+        seed: u64,
+        survey: &mut Survey,
+    ) -> Selection {
+        let tile = tile_of(embeddings.device());
+        let seen = Some(survey);
+        self.mine_tiles(embeddings, labels, measure, tile, Search { margin, seed, seen })
+    }
+
+    fn mine_tiles(
+        self,
+        embeddings: &Tensor,
+        labels: &Tensor,
+        measure: Measure,
+        tile: i64,
+        search: Search,
+    ) -> Selection {
+        let size = labels.numel() as i64;
+        assert_eq!(embeddings.size()[0], size, "embeddings of a batch of {size} labels");
+        no_grad(|| {
+            let groups = Groups::new(labels, embeddings.device());
+            let ready = DistanceRows::new(measure, embeddings);
+            let mut search = search;
+            if let Some(survey) = &mut search.seen {
+                survey.begin(&groups, measure, embeddings);
             }
-            match self {
-                Self::Random => Selection::Triplets(random::mine(&labels, seed)),
-                Self::BatchHard => Selection::Triplets(batch_hard::mine(distances, &labels)),
-                Self::SemiHard => Selection::Triplets(semi_hard::mine(distances, &labels, margin)),
-                Self::BatchAll => Selection::All,
+            self.search(&groups, &|span| ready.rows(span), tile, search)
+        })
+    }
+
+    /// Mines tile by tile; `rows` gives the distances of some anchors, to be written to.
+    fn search(
+        self,
+        groups: &Groups,
+        rows: &dyn Fn((i64, i64)) -> Tensor,
+        tile: i64,
+        mut search: Search,
+    ) -> Selection {
+        let mut found = Vec::new();
+        let is_by_distance = matches!(self, Self::BatchHard | Self::SemiHard);
+        if is_by_distance || search.seen.is_some() {
+            for span in spans(groups.len(), tile) {
+                let tile = Tile::new(rows(span), groups, span.0);
+                match self {
+                    Self::BatchHard => found.push(batch_hard::mine(&tile)),
+                    Self::SemiHard => {
+                        let negative = semi_hard::mine(&tile, search.margin);
+                        found.push([tile.members.index.shallow_clone(), negative]);
+                    }
+                    Self::Random | Self::BatchAll => {}
+                }
+                if let Some(survey) = &mut search.seen {
+                    survey.see(tile, span);
+                }
+            }
+        }
+        let joined = |side: usize| {
+            let parts: Vec<&Tensor> = found.iter().map(|part: &[Tensor; 2]| &part[side]).collect();
+            Tensor::cat(&parts, 0)
+        };
+        Selection::Triplets(match self {
+            Self::BatchAll => return Selection::All,
+            _ if groups.len() == 0 => Triplets::listed(&[], groups.device()),
+            Self::Random => Triplets::listed(&random::mine(groups, search.seed), groups.device()),
+            Self::BatchHard => {
+                let anchors: Vec<i64> = groups.anchors().map(|anchor| anchor as i64).collect();
+                let anchor = Tensor::from_slice(&anchors).to_device(groups.device());
+                let of_anchors = |side: usize| joined(side).index_select(0, &anchor);
+                Triplets { positive: of_anchors(0), negative: of_anchors(1), anchor }
+            }
+            Self::SemiHard => {
+                let (positive, negative) = (joined(0), joined(1));
+                let places = negative.ge(0).nonzero();
+                let chosen = [Some(places.select(1, 0)), Some(places.select(1, 1))];
+                let [positive, negative] = [positive, negative].map(|of| of.index(&chosen));
+                Triplets { anchor: places.select(1, 0), positive, negative }
             }
         })
     }
+}
+
+/// What a search for triplets goes by, and who looks over its shoulder.
+struct Search<'a> {
+    margin: f64,
+    seed: u64,
+    seen: Option<&'a mut Survey>,
 }
 
 /// Which pairs are (anchor, positive): the same label, and not the picture itself. Bool `[B, B]`.
@@ -104,11 +229,6 @@ pub fn positives(labels: &Tensor) -> Tensor {
 /// Which pairs are (anchor, negative): different labels. Bool `[B, B]`.
 pub fn negatives(labels: &Tensor) -> Tensor {
     labels.unsqueeze(0).ne_tensor(&labels.unsqueeze(1))
-}
-
-/// The anchors that have a positive and a negative, int64 `[A]`, ascending.
-fn anchors(positives: &Tensor, negatives: &Tensor) -> Tensor {
-    positives.any_dim(1, false).logical_and(&negatives.any_dim(1, false)).nonzero().squeeze_dim(1)
 }
 
 #[cfg(test)]
@@ -182,6 +302,59 @@ mod tests {
                 assert!(found.iter().all(|t| valid.contains(t)), "{miner:?}, seed {seed}");
             }
         }
+    }
+
+    #[test]
+    fn embeddings_are_mined_as_their_distances_are_by_tiles_of_any_size() {
+        let mut triplets = 0;
+        for seed in 0..200 {
+            let batch = Batch::random(seed);
+            // Mirrored about the origin, the centre is exact and so are all squared distances: ties
+            // are ties to both. The others are in general position, with no tie at all.
+            let mirrored = Tensor::cat(&[&batch.embeddings, &-&batch.embeddings], 0);
+            let labels = Tensor::cat(&[&batch.labels, &batch.labels], 0);
+            tch::manual_seed(seed as i64);
+            let scattered = Tensor::randn_like(&mirrored.to_kind(Kind::Double));
+            for &measure in Measure::value_variants() {
+                let is_exact = matches!(measure, Measure::Squared);
+                let x = if is_exact { &mirrored } else { &scattered };
+                for x in [x, &scattered] {
+                    for miner in [Miner::Random, Miner::BatchHard, Miner::SemiHard] {
+                        let wanted = listed(miner.mine(&measure.pairwise(x), &labels, 0.5, seed));
+                        for tile in [1, 3 * labels.numel() as i64, 1 << 20] {
+                            let search = Search { margin: 0.5, seed, seen: None };
+                            let found = miner.mine_tiles(x, &labels, measure, tile, search);
+                            assert_eq!(listed(found), wanted, "{miner:?} {measure:?} {seed}");
+                        }
+                        let found = miner.mine_embeddings(x, &labels, measure, 0.5, seed);
+                        assert_eq!(listed(found), wanted, "{miner:?} {measure:?} {seed}");
+                        triplets += wanted.len();
+                    }
+                }
+            }
+        }
+        assert!(triplets > 10_000, "the batches were too easy: {triplets}");
+    }
+
+    #[test]
+    fn large_identities_take_the_other_way_to_the_same_triplets() {
+        // Sixty pictures of each of three: the semi-hard miner sorts.
+        let labels = Tensor::arange(180, (Kind::Int64, Device::Cpu)).remainder(3);
+        tch::manual_seed(1);
+        let x = Tensor::randn([180, 4], (Kind::Double, Device::Cpu));
+        let rows: Vec<Vec<f64>> = Vec::try_from(pairwise(&x)).unwrap();
+        let mut wanted = Vec::new();
+        for (a, row) in rows.iter().enumerate() {
+            for p in (0..180).filter(|&p| p != a && p % 3 == a % 3) {
+                let near = row[p];
+                let farther = (0..180).filter(|&n| n % 3 != a % 3 && row[n] > near);
+                let nearest = farther.min_by(|&i, &j| row[i].total_cmp(&row[j]));
+                wanted.extend(nearest.filter(|&n| row[n] < near + 0.3).map(|n| [a, p, n]));
+            }
+        }
+        let found = Miner::SemiHard.mine_embeddings(&x, &labels, Measure::Squared, 0.3, 0);
+        assert_eq!(listed(found), wanted);
+        assert!(wanted.len() > 5000);
     }
 
     #[test]

@@ -3,29 +3,40 @@
 
 use tch::Tensor;
 
-use super::{Triplets, negatives, positives};
-use crate::metric::rows::count_up_to;
+use crate::metric::rows::{FEW, count_up_to};
+use crate::metric::tiles::{Tile, nearest};
 
-/// For each (anchor, positive) the nearest negative with `d_ap < d_an < d_ap + margin`, the first
-/// in the batch among equals; a pair without one gives no triplet. In the order of (anchor,
-/// positive).
-///
-/// Each row's negatives are sorted once; the one wanted is then the first beyond `d_ap`.
-pub(super) fn mine(distances: &Tensor, labels: &Tensor, margin: f64) -> Triplets {
-    let far = distances.masked_fill(&negatives(labels).logical_not(), f64::INFINITY);
+/// For each anchor of a tile and each member of its identity the nearest negative with
+/// `d_ap < d_an < d_ap + margin`, the first in the batch among equals, int64 `[T, K]`; -1 where
+/// there is none, or where the member is no positive.
+pub(super) fn mine(tile: &Tile, margin: f64) -> Tensor {
+    let (far, near) = (&tile.far, &tile.near);
+    let (distance, negative) =
+        if near.size()[1] > FEW { by_sorting(far, near) } else { by_looking(far, near) };
+    let found = distance
+        .gt_tensor(near)
+        .logical_and(&distance.lt_tensor(&(near + margin)))
+        .logical_and(&tile.members.others);
+    negative.masked_fill(&found.logical_not(), -1)
+}
+
+/// The nearest of `far [T, B]` beyond each of `near [T, K]`, its distance and its column (`[T, K]`
+/// each), by one look at all for each member.
+fn by_looking(far: &Tensor, near: &Tensor) -> (Tensor, Tensor) {
+    let beyond = |column: i64| {
+        let farther = far.gt_tensor(&near.narrow(1, column, 1));
+        nearest(&far.where_scalarother(&farther, f64::INFINITY))
+    };
+    let (distance, negative): (Vec<_>, Vec<_>) = (0..near.size()[1]).map(beyond).unzip();
+    (Tensor::cat(&distance, 1), Tensor::cat(&negative, 1))
+}
+
+/// The same by sorting each row once: the one wanted is then the first beyond the member.
+fn by_sorting(far: &Tensor, near: &Tensor) -> (Tensor, Tensor) {
     let (sorted, order) = far.sort_stable(true, 1, false);
-    let last = distances.size()[1] - 1;
-    let next = count_up_to(&sorted, distances);
-    // Beyond the last entry there is none; the last one is then not farther and drops out below.
-    let place = next.clamp_max(last);
-    let candidate = sorted.gather(1, &place, false);
-    let found = positives(labels)
-        .logical_and(&candidate.gt_tensor(distances))
-        .logical_and(&candidate.lt_tensor(&(distances + margin)))
-        .nonzero();
-    let (anchor, positive) = (found.select(1, 0), found.select(1, 1));
-    let negative = order.gather(1, &place, false).index(&[Some(&anchor), Some(&positive)]);
-    Triplets { anchor, positive, negative }
+    // Beyond the last entry there is none; the last one is then not farther.
+    let place = count_up_to(&sorted, near).clamp_max(far.size()[1] - 1);
+    (sorted.gather(1, &place, false), order.gather(1, &place, false))
 }
 
 #[cfg(test)]

@@ -1,0 +1,129 @@
+//! Who is the same person as whom in a batch, known on the host before any distance is computed.
+
+use tch::{Device, Kind, Tensor};
+
+/// The positions of a batch, sorted by label: each identity's pictures lie side by side, in the
+/// order of the batch. Memory of order B.
+pub(super) struct Groups {
+    /// The positions, identity after identity.
+    order: Vec<usize>,
+    /// For each picture of the batch: where in `order` its identity begins, and how many pictures it
+    /// has.
+    spans: Vec<(usize, usize)>,
+    /// `order`, the two columns of `spans` and `0..B`: int64 `[4, B]` on the device.
+    table: Tensor,
+    /// How many pictures the largest identity has.
+    pub largest: i64,
+}
+
+/// The pictures of each anchor's identity, for some anchors: rows of a table that is as wide as the
+/// largest identity.
+pub(super) struct Members {
+    /// Int64 `[T, K]`: positions, ascending; itself where there is no more.
+    pub index: Tensor,
+    /// Bool `[T, K]`: whether it is another picture than the anchor, so a positive.
+    pub others: Tensor,
+}
+
+impl Groups {
+    /// From labels, int64 `[B]` on any device: the one moment that waits for it.
+    pub fn new(labels: &Tensor, device: Device) -> Self {
+        let labels = labels.detach().to_device(Device::Cpu).to_kind(Kind::Int64).contiguous();
+        let mut names = vec![0i64; labels.numel()];
+        labels.copy_data(&mut names, labels.numel());
+        let mut order: Vec<usize> = (0..names.len()).collect();
+        order.sort_by_key(|&place| (names[place], place));
+        let mut spans = vec![(0, 0); names.len()];
+        let (mut first, mut largest) = (0, 0);
+        for group in order.chunk_by(|&a, &b| names[a] == names[b]) {
+            for &place in group {
+                spans[place] = (first, group.len());
+            }
+            first += group.len();
+            largest = largest.max(group.len() as i64);
+        }
+        let columns = order.iter().copied().chain(spans.iter().map(|span| span.0));
+        let columns = columns.chain(spans.iter().map(|span| span.1)).chain(0..names.len());
+        let columns: Vec<i64> = columns.map(|number| number as i64).collect();
+        let table = Tensor::from_slice(&columns).view([4, names.len() as i64]).to_device(device);
+        Self { order, spans, table, largest }
+    }
+
+    /// How many pictures the batch has.
+    pub fn len(&self) -> i64 {
+        self.order.len() as i64
+    }
+
+    /// Where everything computed from this lies.
+    pub fn device(&self) -> Device {
+        self.table.device()
+    }
+
+    /// The other pictures of the same identity, and how many of other identities there are.
+    pub fn of(&self, anchor: usize) -> (&[usize], usize) {
+        let (first, count) = self.spans[anchor];
+        (&self.order[first..first + count], self.order.len() - count)
+    }
+
+    /// The anchors that have a positive and a negative, ascending.
+    pub fn anchors(&self) -> impl Iterator<Item = usize> {
+        (0..self.spans.len()).filter(|&anchor| {
+            let (group, different) = self.of(anchor);
+            group.len() > 1 && different > 0
+        })
+    }
+
+    /// How many pairs (anchor, positive), pairs (anchor, negative) and triplets there are.
+    pub fn counts(&self) -> [i64; 3] {
+        self.spans.iter().fold([0; 3], |[near, far, triplets], &(_, count)| {
+            let (p, n) = (count as i64 - 1, self.len() - count as i64);
+            [near + p, far + n, triplets + p * n]
+        })
+    }
+
+    /// The members of the identities of `length` anchors from `start` on.
+    pub fn members(&self, start: i64, length: i64) -> Members {
+        let column = |of: i64| self.table.select(0, of).narrow(0, start, length).unsqueeze(1);
+        let (first, count, itself) = (column(1), column(2), column(3));
+        let each = self.table.select(0, 3).narrow(0, 0, self.largest).unsqueeze(0);
+        let place = (first + &each).clamp_max(self.len() - 1);
+        let index = self.table.select(0, 0).take(&place);
+        let index = index.where_self(&each.lt_tensor(&count), &itself);
+        Members { others: index.ne_tensor(&itself), index }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::testing::Batch;
+
+    #[test]
+    fn members_anchors_and_counts_agree_with_loops() {
+        for seed in 0..100 {
+            let batch = Batch::random(seed);
+            let (names, triplets) = (batch.names(), batch.every_triplet());
+            let groups = Groups::new(&batch.labels, Device::Cpu);
+            let mut anchors: Vec<usize> = triplets.iter().map(|triplet| triplet[0]).collect();
+            anchors.dedup();
+            assert_eq!(groups.anchors().collect::<Vec<_>>(), anchors, "seed {seed}");
+            let pairs = |same: bool| {
+                let all = (0..names.len()).flat_map(|i| (0..names.len()).map(move |j| (i, j)));
+                all.filter(|&(i, j)| i != j && (names[i] == names[j]) == same).count() as i64
+            };
+            assert_eq!(groups.counts(), [pairs(true), pairs(false), triplets.len() as i64]);
+            for start in 0..names.len() {
+                let members = groups.members(start as i64, (names.len() - start) as i64);
+                let index: Vec<Vec<i64>> = Vec::try_from(&members.index).unwrap();
+                let others: Vec<Vec<bool>> = Vec::try_from(&members.others).unwrap();
+                for (row, anchor) in (start..names.len()).enumerate() {
+                    let found = index[row].iter().zip(&others[row]).filter(|row| *row.1);
+                    let found: Vec<usize> = found.map(|row| *row.0 as usize).collect();
+                    let wanted = (0..names.len()).filter(|&i| i != anchor);
+                    let wanted = wanted.filter(|&i| names[i] == names[anchor]);
+                    assert_eq!(found, wanted.collect::<Vec<_>>(), "seed {seed}");
+                }
+            }
+        }
+    }
+}

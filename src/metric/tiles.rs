@@ -1,0 +1,207 @@
+//! The distances of a batch, some anchors at a time: what keeps large batches out of `[B, B]`.
+
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::Measure;
+use super::distance::{ROOT_EPSILON, Squares, normalise, precise};
+use super::groups::{Groups, Members};
+use crate::native::without_autocast;
+
+/// How many distances are looked at together: 4 MB in float32, which stay in a CPU's cache; 256 MB
+/// on a GPU, which wants few large launches.
+pub(super) fn tile_of(device: Device) -> i64 {
+    if device == Device::Cpu { 1 << 20 } else { 1 << 26 }
+}
+
+/// The rows of a batch of `size` in pieces of at most `tile` distances, at least one row each:
+/// where a piece starts and how many rows it has.
+pub(super) fn spans(size: i64, tile: i64) -> impl Iterator<Item = (i64, i64)> {
+    let rows = (tile / size.max(1)).max(1);
+    (0..size).step_by(rows as usize).map(move |start| (start, rows.min(size - start)))
+}
+
+/// A batch of embeddings made ready to compute the rows of [`Measure::pairwise`], without gradient.
+#[derive(Debug)]
+pub(super) struct DistanceRows {
+    measure: Measure,
+    sides: Sides,
+}
+
+#[derive(Debug)]
+enum Sides {
+    Squares(Squares),
+    Unit(Tensor),
+}
+
+impl DistanceRows {
+    /// Of embeddings `[B, D]`.
+    pub fn new(measure: Measure, x: &Tensor) -> Self {
+        let sides = no_grad(|| match measure {
+            Measure::Cosine => Sides::Unit(normalise(&x.detach())),
+            _ => Sides::Squares(Squares::new(x, x)),
+        });
+        Self { measure, sides }
+    }
+
+    /// The distances of `length` anchors from `start` on to all: float32 `[length, B]`, equal to
+    /// those rows of [`Measure::pairwise`] as far as the matrix product rounds them equally.
+    pub fn rows(&self, (start, length): (i64, i64)) -> Tensor {
+        let sides = match &self.sides {
+            Sides::Squares(sides) => sides,
+            Sides::Unit(x) => {
+                return no_grad(|| {
+                    without_autocast(|| 1.0 - x.narrow(0, start, length).matmul(&x.tr()))
+                });
+            }
+        };
+        no_grad(|| {
+            let squared = sides.rows(start, length);
+            if self.measure == Measure::Euclidean {
+                return (squared + ROOT_EPSILON).sqrt();
+            }
+            let _ = squared.narrow(1, start, length).diagonal(0, 0, 1).zero_();
+            if self.measure == Measure::MeanSquared {
+                squared / sides.dimensions()
+            } else {
+                squared
+            }
+        })
+    }
+}
+
+/// The distances of `length` anchors from `start` on to all of `x [B, D]`, `[length, B]`,
+/// differentiable: those rows of [`Measure::pairwise`].
+pub(super) fn graph_rows(measure: Measure, x: &Tensor, (start, length): (i64, i64)) -> Tensor {
+    let x = precise(x);
+    let distances = measure.between(&x.narrow(0, start, length), &x);
+    match measure {
+        Measure::Squared | Measure::MeanSquared => {
+            let itself = Tensor::ones([length, x.size()[0]], (Kind::Bool, x.device()));
+            let itself = itself.tril(start).logical_and(&itself.triu(start));
+            distances.masked_fill(&itself, 0.0)
+        }
+        Measure::Euclidean | Measure::Cosine => distances,
+    }
+}
+
+/// Some anchors' distances, apart by what they lead to.
+pub(super) struct Tile {
+    /// The pictures of the anchors' identities.
+    pub members: Members,
+    /// The distances to them, `[T, K]`.
+    pub near: Tensor,
+    /// The distances to everybody, `[T, B]`, infinite to the members: the negatives' and no others.
+    pub far: Tensor,
+}
+
+impl Tile {
+    /// From the distances `[T, B]` of the anchors from `start` on; they are written to.
+    pub fn new(distances: Tensor, groups: &Groups, start: i64) -> Self {
+        let members = groups.members(start, distances.size()[0]);
+        Self::of(distances, members)
+    }
+
+    /// From other distances of the same anchors.
+    pub fn of(distances: Tensor, members: Members) -> Self {
+        let mut far = distances;
+        let near = far.gather(1, &members.index, false);
+        let _ = far.scatter_value_(1, &members.index, f64::INFINITY);
+        Self { members, near, far }
+    }
+
+    /// The distances to the members, with `other` in the places that hold no positive: `[T, K]`.
+    pub fn positives(&self, other: f64) -> Tensor {
+        self.near.masked_fill(&self.members.others.logical_not(), other)
+    }
+
+    /// The distances to everybody, with `other` to the members: `[T, B]`, written over `far`.
+    pub fn negatives(mut self, other: f64) -> Tensor {
+        self.far.scatter_value_(1, &self.members.index, other)
+    }
+}
+
+/// How many neighbours [`nearest`] looks at together.
+const BLOCK: i64 = 64;
+
+/// The smallest of each row of `far [T, B]`, `[T, 1]`, and the first column that holds it, int64
+/// `[T, 1]`. NaN counts as the smallest.
+///
+/// A minimum without its place is several times faster than one with it: so first the minima of
+/// blocks, then the first block that has the smallest, then the place in it.
+pub(super) fn nearest(far: &Tensor) -> (Tensor, Tensor) {
+    let (size, blocks) = (far.size()[1], far.size()[1] / BLOCK);
+    if blocks < 4 {
+        return far.min_dim(1, true);
+    }
+    let (whole, rest) = (blocks * BLOCK, size % BLOCK);
+    let mut minima =
+        vec![far.narrow(1, 0, whole).unflatten(1, [blocks, BLOCK]).amin([2i64].as_slice(), false)];
+    if rest > 0 {
+        minima.push(far.narrow(1, whole, rest).amin([1i64].as_slice(), true));
+    }
+    let (_, block) = Tensor::cat(&minima, 1).min_dim(1, true);
+    let columns = block * BLOCK + Tensor::arange(BLOCK, (Kind::Int64, far.device()));
+    // The last column may repeat; the first of equals is taken.
+    let columns = columns.clamp_max(size - 1);
+    let (value, place) = far.gather(1, &columns, false).min_dim(1, true);
+    (value, columns.gather(1, &place, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::testing::{Batch, close, values};
+    use clap::ValueEnum;
+
+    #[test]
+    fn spans_cover_every_row_once() {
+        for (size, tile, wanted) in [
+            (5, 10, vec![(0, 2), (2, 2), (4, 1)]),
+            (3, 1, vec![(0, 1), (1, 1), (2, 1)]),
+            (2, 100, vec![(0, 2)]),
+            (0, 7, vec![]),
+        ] {
+            assert_eq!(spans(size, tile).collect::<Vec<_>>(), wanted);
+        }
+    }
+
+    #[test]
+    fn rows_of_any_tile_are_those_of_the_matrix() {
+        for seed in 0..40 {
+            let batch = Batch::random(seed);
+            let x = batch.embeddings.to_kind(Kind::Double) + 0.1;
+            for &measure in Measure::value_variants() {
+                let wanted = measure.pairwise(&x);
+                let size = x.size()[0];
+                let whole = DistanceRows::new(measure, &x).rows((0, size));
+                assert_eq!(values(&whole), values(&wanted), "{measure:?}, seed {seed}");
+                let joined = |rows: &dyn Fn((i64, i64)) -> Tensor| {
+                    let parts: Vec<Tensor> = spans(size, 2 * size).map(rows).collect();
+                    values(&Tensor::cat(&parts, 0))
+                };
+                let ready = DistanceRows::new(measure, &x);
+                close(&joined(&|span| ready.rows(span)), &values(&wanted), 1e-9);
+                close(&joined(&|span| graph_rows(measure, &x, span)), &values(&wanted), 1e-9);
+            }
+        }
+    }
+    #[test]
+    fn the_nearest_is_the_first_of_the_smallest() {
+        for (size, seed) in [(5, 1), (256, 2), (300, 3), (1000, 4)] {
+            tch::manual_seed(seed);
+            // Few values, so that almost every row has ties.
+            let far = Tensor::randint(size, [50, size], (Kind::Float, Device::Cpu));
+            let far = (far / 4.0).floor();
+            let rows: Vec<Vec<f64>> = Vec::try_from(far.to_kind(Kind::Double)).unwrap();
+            let (value, column) = nearest(&far);
+            for (index, row) in rows.iter().enumerate() {
+                let least = row.iter().copied().fold(f64::INFINITY, f64::min);
+                let first = row.iter().position(|&d| d == least).unwrap() as i64;
+                assert_eq!(value.double_value(&[index as i64, 0]), least);
+                assert_eq!(column.int64_value(&[index as i64, 0]), first, "{size}");
+            }
+            let _ = far.narrow(1, size - 1, 1).fill_(f64::NAN);
+            assert_eq!(nearest(&far).1.min().int64_value(&[]), size - 1);
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Mining a large batch and its loss take the memory of some anchors' distances, never that of all.
+//!
+//! One test alone in its process, because it watches the process's memory.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
+
+use tch::{Device, Kind, Tensor};
+use visage::metric::{Measure, Miner, Selection, Survey, TripletObjective, normalise};
+
+const MEGABYTES: usize = 1 << 20;
+
+/// A line of the kernel's account of this process, in bytes.
+fn status(line: &str) -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let value = status.lines().find_map(|found| found.strip_prefix(line))?;
+    value.trim().trim_end_matches(" kB").parse::<usize>().ok().map(|kilobytes| kilobytes << 10)
+}
+
+/// How much more than now `body` needs at its peak.
+fn growth(body: impl FnOnce()) -> Option<usize> {
+    // Starts the peak afresh (Linux).
+    std::fs::write("/proc/self/clear_refs", "5").ok()?;
+    let before = status("VmRSS:")?;
+    body();
+    Some(status("VmHWM:")?.saturating_sub(before))
+}
+
+/// So many embeddings of length one, four of each identity.
+fn batch(size: i64) -> (Tensor, Tensor) {
+    tch::manual_seed(6);
+    let x = normalise(&Tensor::randn([size, 32], (Kind::Float, Device::Cpu)));
+    let labels = Tensor::arange(size, (Kind::Int64, Device::Cpu)).remainder(size / 4);
+    (x.set_requires_grad(true), labels)
+}
+
+#[test]
+fn a_large_batch_is_mined_in_little_memory() {
+    let loss = TripletObjective::default();
+    // All distances of 16,384 embeddings would be 1 GB.
+    let (x, labels) = batch(16_384);
+    let hardest = || {
+        let mut survey = Survey::new(Some(loss.margin));
+        let selection =
+            Miner::BatchHard.mine_and_survey(&x, &labels, Measure::Squared, 0.2, 0, &mut survey);
+        let Selection::Triplets(listed) = &selection else { panic!("not a list") };
+        assert_eq!(listed.len(), 16_384);
+        // The first one, looked for among all.
+        let of = |place: &Tensor| x.detach().index_select(0, &place.narrow(0, 0, 1));
+        let to_all = Measure::Squared.between(&of(&listed.anchor), &x.detach());
+        let others = to_all.masked_fill(&labels.eq_tensor(&labels.get(0)), f64::INFINITY);
+        let wanted = others.argmin(None, false).int64_value(&[]);
+        assert_eq!(listed.negative.int64_value(&[0]), wanted);
+        loss.over_embeddings(&selection, &x, &labels).loss.backward();
+        assert!(x.grad().abs().sum(Kind::Float).double_value(&[]) > 0.0);
+        // Random directions: about the root of two from each other.
+        assert!((survey.negative_distance().double_value(&[]) - 1.4).abs() < 0.05);
+    };
+    let Some(mined) = growth(hardest) else {
+        eprintln!("skipped: this system does not tell a process's peak memory");
+        return;
+    };
+    assert!(mined < 300 * MEGABYTES, "mining took {mined} bytes");
+    // All distances of 4,096 would be 64 MB, and a graph of them and their weights ten times that.
+    let (x, labels) = batch(4096);
+    let all = growth(|| {
+        let output = loss.over_embeddings(&Selection::All, &x, &labels);
+        assert_eq!(output.tuples.int64_value(&[]), 4096 * 3 * 4092);
+        output.loss.backward();
+        assert!(x.grad().abs().sum(Kind::Float).double_value(&[]) > 0.0);
+    });
+    let all = all.unwrap();
+    assert!(all < 200 * MEGABYTES, "every triplet took {all} bytes");
+}
