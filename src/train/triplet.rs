@@ -52,9 +52,9 @@ pub struct TripletTask<'a> {
 }
 
 impl<'a> TripletTask<'a> {
-    /// Prepares the task: `card` is what model files say about the run. The parameters that train now are those that train in the end; with
-    /// `unfreeze_every` most of them are frozen here, until their epoch comes. Make the optimiser
-    /// before.
+    /// Prepares the task: `card` is what model files say about the run. The parameters that train now
+    /// are those that train in the end; with `unfreeze_every` most of them are frozen here, until
+    /// their epoch comes. Make the optimiser before.
     ///
     /// # Errors
     /// Fewer than two identities have two training pictures.

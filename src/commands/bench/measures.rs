@@ -11,8 +11,7 @@ use crate::commands::stream;
 use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
-use crate::metric::distance::pairwise;
-use crate::metric::losses::TripletObjective;
+use crate::metric::losses::{LossOutput, TripletObjective};
 use crate::metric::miners::Miner;
 use crate::models::{Architecture, Backbone, Compute, Mode};
 use crate::native::Half;
@@ -222,9 +221,8 @@ fn step(setting: &Setting) -> Result<Measure<'_>> {
     let objective = TripletObjective::default();
     let round = move || {
         optimizer.zero_grad()?;
-        let distances = pairwise(&trunk.embed(&pictures, mode));
-        let selection = Miner::BatchHard.mine(&distances.detach(), &labels, objective.margin, 0);
-        objective.over(&selection, &distances, &labels).loss.backward();
+        let embeddings = trunk.embed(&pictures, mode);
+        triplets(&objective, &embeddings, &labels).loss.backward();
         optimizer.step(LR)?;
         finish(setting.device);
         Ok(())
@@ -240,6 +238,13 @@ fn step(setting: &Setting) -> Result<Measure<'_>> {
     })
 }
 
+/// The loss of the hardest triplets of a batch.
+fn triplets(objective: &TripletObjective, embeddings: &Tensor, labels: &Tensor) -> LossOutput {
+    let TripletObjective { measure, margin, .. } = *objective;
+    let selection = Miner::BatchHard.mine_embeddings(embeddings, labels, measure, margin, 0);
+    objective.over_embeddings(&selection, embeddings, labels)
+}
+
 fn mine(setting: &Setting) -> Measure<'_> {
     let embeddings = Tensor::randn([MINED, 128], (Kind::Float, setting.device));
     let lengths = embeddings.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float).sqrt();
@@ -249,11 +254,7 @@ fn mine(setting: &Setting) -> Measure<'_> {
         .to_kind(Kind::Int64);
     let objective = TripletObjective::default();
     let round = move || {
-        tch::no_grad(|| {
-            let distances = pairwise(&embeddings);
-            let selection = Miner::BatchHard.mine(&distances, &labels, objective.margin, 0);
-            objective.over(&selection, &distances, &labels)
-        });
+        tch::no_grad(|| triplets(&objective, &embeddings, &labels));
         finish(setting.device);
         Ok(())
     };
