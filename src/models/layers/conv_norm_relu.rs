@@ -10,9 +10,9 @@ use crate::native::fused::FusedConv;
 
 /// Convolution, batch normalisation where there is one, and ReLU.
 ///
-/// Layer by layer while the network trains. Where nothing is to be differentiated and maps have the
-/// channels of a pixel side by side, all of it is one pass over weights with the normalisation
-/// folded in: the same function, with float32's rounding in another order.
+/// Layer by layer while the network trains. In evaluation mode, where nothing is to be differentiated
+/// and maps have the channels of a pixel side by side, all of it is one pass over weights with the
+/// normalisation folded in: the same function, with float32's rounding in another order.
 #[derive(Debug)]
 pub struct ConvNormRelu {
     conv: Conv2d,
@@ -48,7 +48,7 @@ impl ConvNormRelu {
 
     /// None where it cannot be done, or where somebody listens to the layers one by one.
     fn in_one_pass(&self, xs: &Tensor, mode: Mode) -> Option<Tensor> {
-        if (mode.batch_statistics && self.norm.is_some()) || trace::is_heard() {
+        if mode != Mode::EVAL || trace::is_heard() {
             return None;
         }
         let parts = self.conv.parts();
@@ -137,6 +137,9 @@ mod tests {
         tch::no_grad(|| {
             assert!(unit.in_one_pass(&xs, Mode::EVAL).is_some());
             assert!(unit.in_one_pass(&xs, Mode::TRAIN).is_none(), "the batch's statistics");
+            // A pass that prepares a training step rounds as the step does.
+            let tuning = Mode { dropout: true, batch_statistics: false };
+            assert!(unit.in_one_pass(&xs, tuning).is_none(), "training");
             assert!(unit.in_one_pass(&xs.contiguous(), Mode::EVAL).is_none(), "PyTorch's layout");
             native::with_autocast(Device::Cpu, Half::Float16, || {
                 assert!(unit.in_one_pass(&xs, Mode::EVAL).is_none(), "float16");
