@@ -632,6 +632,9 @@ pub struct Bench {
     /// Pictures in a batch
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(12..))]
     pub batch: u16,
+    /// Embeddings that are mined together
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u16).range(12..))]
+    pub mined: u16,
     /// What training steps compute in
     #[arg(long, value_enum, default_value_t = Precision::Auto)]
     pub precision: Precision,

@@ -6,14 +6,13 @@ use std::process::ExitCode;
 use super::Context;
 use super::dataset::PICTURE_MEMORY;
 use super::output::count;
-use super::train_pairs::{card, describe_head, learn, place, settle, settle_random, trainable};
-use super::trunk::load_into;
+use super::pair_training::{NetChoice, Trainable, build, card, learn};
+use super::training::{plan, settle_random};
 use crate::data::people::{Layout, People};
 use crate::data::triplets::TripletSet;
 use crate::metric::losses::TripletObjective;
-use crate::models::{HeadKind, PairNet};
+use crate::models::HeadKind;
 use crate::recognise::DataCard;
-use crate::train::fit::Plan;
 use crate::train::front::Front;
 use crate::train::optim::Optimizer;
 use crate::train::settings::{BnMode, TripletSettings};
@@ -30,19 +29,19 @@ pub fn run(
     path: &Path,
 ) -> anyhow::Result<ExitCode> {
     let say = &context.say;
-    let device = context.device()?;
     let seed = settings.data.seed;
     tch::manual_seed(seed as i64);
     let head = *settings.head.get_or_insert(HeadKind::Projection);
-    let (architecture, side) = (settings.backbone, settings.input_size);
-    let mut net = PairNet::build(architecture, head, settings.embedding_dim, side, device)?;
-    let (source, text) =
-        load_into(&net.backbone, settings.weights.as_deref(), &settings.allow_missing)?;
-    settle(&mut settings.tuning, &source, &mut net.backbone)?;
-    say.line(&format!("trunk: {text}, {}", place(device, &settings.tuning)));
-    say.line(&describe_head(&net));
+    let choice = NetChoice {
+        architecture: settings.backbone,
+        head,
+        embedding_dim: settings.embedding_dim,
+        input_size: settings.input_size,
+        weights: settings.weights.as_deref(),
+        allow_missing: &settings.allow_missing,
+    };
+    let Trainable { mut net, source, params } = build(context, &choice, &mut settings.tuning)?;
     settings.check_pieces()?;
-    let params = trainable(&net, &settings.tuning)?;
 
     let (train, validation) = open(path, settings.data.val_fraction, seed)?;
     for note in train.notes.iter().chain(&validation.notes) {
@@ -100,8 +99,7 @@ pub fn run(
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), params)?;
     scale_layers(&mut optimizer, &net.backbone, settings.tuning.lr_decay_by_layer);
     let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
-    let plan = settings.schedule.plan(settings.epochs, lr);
-    let plan = Plan { scale_loss: net.backbone.compute().scales_loss(), ..plan };
+    let plan = plan(&settings.schedule, settings.epochs, lr, &net.backbone);
     learn(context, &mut task, &mut optimizer, &plan, &run)
 }
 

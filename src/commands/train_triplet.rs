@@ -8,13 +8,13 @@ use image::RgbImage;
 
 use super::given_triplets;
 use super::output::{count, line, percent, quoted};
-use super::train_pairs::{place, settle, settle_random};
+use super::training::{place, plan, settle, settle_random};
 use super::trunk::{Bare, Built};
 use super::{Context, dataset};
 use crate::figures::{self, Curve, Series};
 use crate::models::Backbone;
 use crate::recognise::{ModelCard, ModelKind, Recogniser};
-use crate::train::fit::{Outcome, Plan, fit};
+use crate::train::fit::{Outcome, fit};
 use crate::train::log::RunLog;
 use crate::train::log::projector::{Projector, Sprite};
 use crate::train::objective::Objective;
@@ -54,7 +54,7 @@ pub(super) fn prepare(
         input_size: settings.input_size,
     };
     let Built { mut backbone, source, line: trunk } = bare.build(device)?;
-    settle(&mut settings.tuning, &source, &mut backbone)?;
+    settle(context, &mut settings.tuning, &source, &mut backbone)?;
     say.line(&format!("trunk: {trunk}, {}", place(device, &settings.tuning)));
     settings.blend.get_or_insert(if source == Source::Random { 1.0 } else { 0.75 });
     settings.check_pieces()?;
@@ -100,8 +100,7 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
 
     let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
     data.split.write_csv(&run.split(), &data.folder)?;
-    let plan = settings.schedule.plan(settings.epochs, settings.lr());
-    let plan = Plan { scale_loss: setup.backbone.compute().scales_loss(), ..plan };
+    let plan = plan(&settings.schedule, settings.epochs, settings.lr(), &setup.backbone);
     let mut log = RunLog::create(run.path());
     log.text("config", 0, &markdown(&config_text("train-triplet", &settings)?));
     let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;

@@ -28,8 +28,6 @@ use crate::{Error, Result};
 
 /// Pictures of each identity in a training batch.
 pub const PICTURES_EACH: i64 = 6;
-/// Embeddings that are mined together, four of each identity.
-pub const MINED: i64 = 2048;
 /// Batches that a classifier is trained on, and for how many epochs.
 pub const TAUGHT: i64 = 4;
 /// See [`TAUGHT`].
@@ -43,6 +41,8 @@ pub struct Setting {
     pub compute: Compute,
     /// Pictures in a batch.
     pub batch: i64,
+    /// Embeddings that are mined together, four of each identity.
+    pub mined: i64,
     /// Pictures to decode.
     pub pictures: Vec<PathBuf>,
 }
@@ -246,10 +246,10 @@ fn triplets(objective: &TripletObjective, embeddings: &Tensor, labels: &Tensor) 
 }
 
 fn mine(setting: &Setting) -> Measure<'_> {
-    let embeddings = Tensor::randn([MINED, 128], (Kind::Float, setting.device));
+    let embeddings = Tensor::randn([setting.mined, 128], (Kind::Float, setting.device));
     let lengths = embeddings.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float).sqrt();
     let embeddings = embeddings / lengths;
-    let labels = Tensor::arange(MINED, (Kind::Int64, setting.device))
+    let labels = Tensor::arange(setting.mined, (Kind::Int64, setting.device))
         .divide_scalar_mode(4, "floor")
         .to_kind(Kind::Int64);
     let objective = TripletObjective::default();
@@ -258,8 +258,8 @@ fn mine(setting: &Setting) -> Measure<'_> {
         finish(setting.device);
         Ok(())
     };
-    let about = "distances of 2048 embeddings, their hardest triplets, the loss";
-    let count = MINED as f64;
+    let about = "distances of many embeddings (--mined), their hardest triplets, the loss";
+    let count = setting.mined as f64;
     Measure { name: "mine", about, unit: "embeddings/s", count, work: Work::Here(Box::new(round)) }
 }
 

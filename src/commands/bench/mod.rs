@@ -42,6 +42,7 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
         device,
         compute: Compute::fast(half),
         batch: i64::from(flags.batch),
+        mined: i64::from(flags.mined),
         pictures: pictures(flags)?,
     };
     if setting.pictures.is_empty() {

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use super::cold::{measured, mebibytes};
-use super::measures::{EPOCHS, MINED, OTHERS, PICTURES_EACH, PYTORCH, Setting, TAUGHT};
+use super::measures::{EPOCHS, OTHERS, PICTURES_EACH, PYTORCH, Setting, TAUGHT};
 use crate::commands::trunk::Bare;
 use crate::export::{Batch, Export};
 use crate::models::Architecture;
@@ -64,7 +64,7 @@ impl Peer {
             ("--threads", threads),
             ("--batch", setting.batch),
             ("--pictures", PICTURES_EACH),
-            ("--mined", MINED),
+            ("--mined", setting.mined),
             ("--taught", TAUGHT),
             ("--epochs", EPOCHS as i64),
         ] {

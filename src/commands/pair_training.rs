@@ -1,0 +1,127 @@
+//! What trainings of a pair network share, whether it learns from pairs or from triplets.
+
+use std::process::ExitCode;
+
+use tch::Tensor;
+
+use super::Context;
+use super::output::{line, percent};
+use super::training::{place, settle};
+use super::trunk::load_into;
+use crate::models::{Architecture, HEAD_PREFIX, HeadKind, PairNet};
+use crate::recognise::{DataCard, ModelCard, ModelKind, PairCard};
+use crate::train::fit::{Outcome, Plan, Task, fit};
+use crate::train::log::RunLog;
+use crate::train::optim::Optimizer;
+use crate::train::run_folder::RunFolder;
+use crate::train::settings::TuningSettings;
+use crate::weights::Source;
+use crate::{Error, Result};
+
+/// The network that the flags ask for.
+pub struct NetChoice<'a> {
+    pub architecture: Architecture,
+    pub head: HeadKind,
+    pub embedding_dim: Option<i64>,
+    pub input_size: Option<u32>,
+    pub weights: Option<&'a str>,
+    pub allow_missing: &'a [String],
+}
+
+/// A network ready to train.
+pub struct Trainable {
+    pub net: PairNet,
+    pub source: Source,
+    /// The trunk's and the head's parameters that are not frozen.
+    pub params: Vec<(String, Tensor)>,
+}
+
+/// Builds a network, loads its trunk, tells what it is, and freezes what is to be frozen.
+///
+/// # Errors
+/// A network that cannot be, weights that do not fit, or nothing left to train.
+pub fn build(
+    context: &Context,
+    choice: &NetChoice,
+    tuning: &mut TuningSettings,
+) -> Result<Trainable> {
+    let device = context.device()?;
+    let NetChoice { architecture, head, embedding_dim, input_size, .. } = *choice;
+    let mut net = PairNet::build(architecture, head, embedding_dim, input_size, device)?;
+    let (source, text) = load_into(&net.backbone, choice.weights, choice.allow_missing)?;
+    settle(context, tuning, &source, &mut net.backbone)?;
+    context.say.line(&format!("trunk: {text}, {}", place(device, tuning)));
+    context.say.line(&describe_head(&net));
+    net.backbone.params.freeze(&tuning.freeze)?;
+    let params = net.trainable();
+    match params.is_empty() {
+        true => Err(Error::Config("--freeze: nothing is left to train".into())),
+        false => Ok(Trainable { net, source, params }),
+    }
+}
+
+/// Runs the loop and tells what came of it.
+pub fn learn(
+    context: &Context,
+    task: &mut dyn Task,
+    optimizer: &mut Optimizer,
+    plan: &Plan,
+    run: &RunFolder,
+) -> anyhow::Result<ExitCode> {
+    let say = &context.say;
+    let mut log = RunLog::create(run.path());
+    let outcome = fit(task, optimizer, plan, run, &mut log, say)?;
+    for warning in log.take_warnings() {
+        say.warn(&warning);
+    }
+    run.finish(&outcome)?;
+    summary(&outcome)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe_head(net: &PairNet) -> String {
+    let answer = match net.kind().gives_logit() {
+        true => "one logit a pair".to_owned(),
+        false => format!("vectors of {}, compared by their distance", net.dim()),
+    };
+    let millions = net.params.parameter_count() as f64 / 1e6;
+    format!("{HEAD_PREFIX}: {}, {millions:.1} M parameters, {answer}", net.kind().name())
+}
+
+/// What model files of the run say.
+pub fn card(
+    net: &PairNet,
+    source: &Source,
+    data: DataCard,
+    seed: u64,
+    settings: serde_json::Value,
+) -> ModelCard {
+    ModelCard {
+        embedding_dim: net.dim(),
+        seed,
+        data,
+        settings,
+        pair: Some(PairCard { head: net.kind(), threshold: None, probability: None }),
+        ..ModelCard::new(ModelKind::Pairs, &net.backbone, source.describe())
+    }
+}
+
+fn summary(outcome: &Outcome) -> std::io::Result<()> {
+    line(&format!("{:<22}{:>12}{:>12}", "validation pairs", "untouched", "best"))?;
+    let labels = [("verification", "verification"), ("auc", "AUC"), ("f1", "F1")];
+    for (name, label) in labels {
+        let of = |scores: &crate::train::fit::Scores| {
+            scores.values.iter().find(|(other, _)| *other == name).map(|(_, value)| percent(*value))
+        };
+        if let (Some(before), Some(after)) = (of(&outcome.untouched), of(&outcome.best)) {
+            line(&format!("{label:<22}{before:>12}{after:>12}"))?;
+        }
+    }
+    if outcome.best.is_unmeasured() {
+        line("nothing to validate on: the best model is that of the last epoch")?;
+    } else {
+        line(&format!("best epoch: {} of {}", outcome.best_epoch, outcome.epochs))?;
+    }
+    line(&format!("model: {}", outcome.model.display()))?;
+    line("next: visage verify A.jpg B.jpg")
+}
