@@ -27,15 +27,21 @@ fn main() {
 fn build(root: &Path) {
     let lib = root.join("lib");
     let abi = std::env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".into());
-    cc::Build::new()
-        .cpp(true)
+    let mut shim = cc::Build::new();
+    shim.cpp(true)
         .std("c++20")
         .warnings(false)
         // Loops over pixels want vector instructions however the rest is built.
         .opt_level(3)
-        .flag_if_supported("-fno-math-errno")
-        .flag_if_supported("-fopenmp")
-        .include(root.join("include"))
+        .flag_if_supported("-fno-math-errno");
+    // Clang's OpenMP is another library than the one libtorch runs on: with it, the shim's loops keep
+    // to one thread.
+    let has_openmp = !shim.get_compiler().is_like_clang();
+    if has_openmp {
+        shim.flag_if_supported("-fopenmp");
+        link_openmp(&lib);
+    }
+    shim.include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .file("native/visage_shim.cpp")
@@ -45,7 +51,6 @@ fn build(root: &Path) {
         .file("native/visage_profile.cpp")
         .file("native/visage_trace.cpp")
         .compile("visage_shim");
-    link_openmp(&lib);
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:rustc-env=VISAGE_LIBTORCH_LIB={}", lib.display());
 }
@@ -58,10 +63,10 @@ fn link_openmp(lib: &Path) {
     let own = own.map(|entry| entry.file_name().to_string_lossy().into_owned());
     match own.filter(|name| name.starts_with("libgomp")).min() {
         Some(name) => {
-            println!("cargo:rustc-link-arg=-L{}", lib.display());
-            println!("cargo:rustc-link-arg=-l:{name}");
+            println!("cargo:rustc-link-search=native={}", lib.display());
+            println!("cargo:rustc-link-lib=dylib:+verbatim={name}");
         }
-        None => println!("cargo:rustc-link-arg=-lgomp"),
+        None => println!("cargo:rustc-link-lib=dylib=gomp"),
     }
 }
 

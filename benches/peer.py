@@ -1,22 +1,24 @@
 """The other side of `visage bench --against-pytorch`: the same work in PyTorch, as its users write it.
 
 Started by Visage, which says the name of a measure on standard input and reads the seconds of one
-round on standard output. The network is the definition in tests/golden/openface.py, or the ONNX file
-that Visage exports.
+round on standard output. The network is the definition in tests/golden/openface.py, made lean (see
+Lean), or the ONNX file that Visage exports.
 
-forward         a batch in inference mode, channels_last
+forward         a batch in inference mode, channels_last, batch normalisation folded
 embed           picture files to embeddings: a DataLoader whose workers stay, batches of 64
 ...-16          the same under bfloat16 autocast (OpenVINO: its own bfloat16)
 ...-onnxruntime, ...-openvino    the same batches through the exported network
 step            one forward pass of the batch, batch-hard mined in tensors, channels_last, bfloat16
                 autocast where asked for, fused Adam: a loop that somebody has tuned
-step-original   three forward passes per triplet in float32, as the published notebook has it
+step-original   three forward passes per triplet in float32, as the published notebook has it, through
+                the definition as it is
 classifier      a linear layer on the frozen trunk, which sees every picture in every epoch
 cold            a process of its own: a face to its embedding and a linear layer's probabilities
 """
 
 import argparse
 import concurrent.futures
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -27,17 +29,92 @@ import time
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from openface import Net
 
 MARGIN = 0.2
 
 
-def network(weights, channels_last):
+def network(weights):
     net = Net()
     net.load_state_dict(load_file(weights), strict=True)
-    net.eval()  # running statistics, as Visage fine-tunes
-    return net.to(memory_format=torch.channels_last) if channels_last else net
+    return net.eval()  # running statistics, as Visage fine-tunes
+
+
+class Lean(torch.nn.Module):
+    """The same network as somebody writes it who has looked at a profile: local response
+    normalisation as a 1x1 convolution with a band of ones instead of an average over five
+    dimensions, L2 pooling computed once, nothing padded that needs no padding."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        for channels in (64, 192):
+            band = torch.ones(channels, channels).tril(2).triu(-2)
+            self.register_buffer(f"band{channels}", band[:, :, None, None])
+
+    def lrn(self, x):
+        energy = F.conv2d(x * x, getattr(self, f"band{x.shape[1]}"))
+        return x * (1 + 1e-4 / 5 * energy).pow(-0.75)
+
+    def block(self, block, x):
+        rows, outputs = block.seq_list, []
+        for row in rows[: block.towers]:
+            y = F.relu(getattr(row, "2_bn")(getattr(row, "1_conv")(x)))
+            outputs.append(F.relu(getattr(row, "5_bn")(getattr(row, "4_conv")(y))))
+        if isinstance(block.pool, torch.nn.MaxPool2d):
+            y = block.pool(x)
+        else:
+            y = (F.avg_pool2d(x * x, 3, 3) * 9).clamp_min(1e-12).sqrt()
+        if block.pooled:
+            row = rows[block.towers]
+            y = F.relu(getattr(row, "3_bn")(getattr(row, "2_conv")(y)))
+        outputs.append(y)
+        if block.plain:
+            row = rows[block.towers + 1]
+            outputs.append(F.relu(getattr(row, "2_bn")(getattr(row, "1_conv")(x))))
+        side = max(y.shape[-1] for y in outputs)
+        for n, y in enumerate(outputs):
+            short = side - y.shape[-1]
+            if short:
+                low, high = short // 2, short - short // 2
+                outputs[n] = F.pad(y, (low, high, low, high))
+        return torch.cat(outputs, 1)
+
+    def forward(self, x):
+        net = self.net
+        x = F.relu(net.layer2(net.layer1(x)))
+        x = self.lrn(F.max_pool2d(x, 3, 2, 1))
+        x = F.relu(net.layer7(net.layer6(x)))
+        x = F.relu(net.layer10(net.layer9(x)))
+        x = F.max_pool2d(self.lrn(x), 3, 2, 1)
+        for n in (14, 15, 16, 17, 18, 19, 21):
+            x = self.block(getattr(net, f"layer{n}"), x)
+        x = net.layer25(F.avg_pool2d(x, 3).flatten(1))
+        return x / torch.sqrt((x * x).sum(1, keepdim=True) + 1e-6)
+
+
+def lean(weights):
+    net = network(weights)
+    own = Lean(net)
+    with torch.no_grad():
+        picture = torch.rand(2, 3, 96, 96)
+        assert torch.allclose(own(picture), net(picture), atol=1e-5), "the lean network is another"
+    return own.to(memory_format=torch.channels_last)
+
+
+def folded(own):
+    """Batch normalisation in the weights of the convolution before it."""
+    pairs = {"layer1": "layer2", "layer6": "layer7", "layer9": "layer10"}
+    inside = {"1_conv": "2_bn", "4_conv": "5_bn", "2_conv": "3_bn"}
+    for module in own.net.modules():
+        for conv, norm in (pairs | inside).items():
+            if hasattr(module, conv) and hasattr(module, norm):
+                both = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
+                setattr(module, conv, both)
+                setattr(module, norm, torch.nn.Identity())
+    return own.to(memory_format=torch.channels_last)
 
 
 def batch_hard(embeddings, labels):
@@ -100,33 +177,44 @@ def openvino_network(flags, half):
     return lambda pictures: model([pictures.numpy()])[0]
 
 
-def inference(flags, loader, pictures):
-    """forward and embed, by whoever is there."""
-    net = network(flags.weights, True)
+def inference(flags):
+    """forward and embed, by whoever is there: makers by name."""
+
+    @functools.cache
+    def net():
+        return folded(lean(flags.weights))
 
     def pytorch(half):
         def run(pictures):
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
-                return net(pictures.contiguous(memory_format=torch.channels_last))
+                return net()(pictures.contiguous(memory_format=torch.channels_last))
 
         return run
 
-    ways = {"": pytorch(False), "-16": pytorch(True)}
+    ways = {"": lambda: pytorch(False), "-16": lambda: pytorch(True)}
     if has("onnxruntime"):
-        ways["-onnxruntime"] = onnxruntime_network(flags)
-        ways["-16-onnxruntime"] = ways["-onnxruntime"]  # it has no 16 bits for this on a CPU
+        ways["-onnxruntime"] = lambda: onnxruntime_network(flags)
     if has("openvino"):
-        ways["-openvino"] = openvino_network(flags, False)
-        ways["-16-openvino"] = openvino_network(flags, True)
+        ways["-openvino"] = lambda: openvino_network(flags, False)
+        ways["-16-openvino"] = lambda: openvino_network(flags, True)
 
-    def embed(run):
-        return lambda: [run(batch.float() / 255) for batch in loader]
+    @functools.cache
+    def loader():
+        return batches(flags.pictures_to_load, flags.threads)
+
+    def forward(make):
+        run, pictures = make(), torch.rand(flags.batch, 3, 96, 96)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        return lambda: run(pictures)
+
+    def embed(make):
+        run = make()
+        return lambda: [run(batch.float() / 255) for batch in loader()]
 
     known = {}
-    for suffix, run in ways.items():
-        known["forward" + suffix] = lambda run=run: run(pictures)
-        if loader:
-            known["embed" + suffix] = embed(run)
+    for suffix, make in ways.items():
+        known["forward" + suffix] = functools.partial(forward, make)
+        known["embed" + suffix] = functools.partial(embed, make)
     return known
 
 
@@ -142,65 +230,80 @@ def versions():
 
 
 def measures(flags):
+    """What makes each measure ready, by name."""
     labels = torch.arange(flags.batch) // flags.pictures
     pictures = torch.rand(flags.batch, 3, 96, 96)
     laid_out = pictures.contiguous(memory_format=torch.channels_last)
 
-    tuned = network(flags.weights, True)
-    optimizer = torch.optim.Adam(tuned.parameters(), lr=6e-5, fused=True)
-
     def step():
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=flags.bf16):
-            embeddings = tuned(laid_out)
-        batch_hard(embeddings.float(), labels).backward()
-        optimizer.step()
+        tuned = lean(flags.weights)
+        optimizer = torch.optim.Adam(tuned.parameters(), lr=6e-5, fused=True)
 
-    plain = network(flags.weights, False)
-    original_optimizer = torch.optim.Adam(plain.parameters(), lr=6e-5)
-    triplet = torch.nn.TripletMarginLoss(MARGIN)
+        def round():
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=flags.bf16):
+                embeddings = tuned(laid_out)
+            batch_hard(embeddings.float(), labels).backward()
+            optimizer.step()
+
+        return round
 
     def original():
-        original_optimizer.zero_grad()
-        anchor, positive, negative = (plain(pictures) for _ in range(3))
-        triplet(anchor, positive, negative).backward()
-        original_optimizer.step()
+        plain = network(flags.weights)
+        optimizer = torch.optim.Adam(plain.parameters(), lr=6e-5)
+        triplet = torch.nn.TripletMarginLoss(MARGIN)
 
-    many = F.normalize(torch.randn(flags.mined, 128))
-    owners = torch.arange(flags.mined) // 4
+        def round():
+            optimizer.zero_grad()
+            anchor, positive, negative = (plain(pictures) for _ in range(3))
+            triplet(anchor, positive, negative).backward()
+            optimizer.step()
+
+        return round
 
     def mine():
-        with torch.no_grad():
-            batch_hard(many, owners)
+        many = F.normalize(torch.randn(flags.mined, 128))
+        owners = torch.arange(flags.mined) // 4
+
+        def round():
+            with torch.no_grad():
+                batch_hard(many, owners)
+
+        return round
 
     def load():
-        with concurrent.futures.ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            list(pool.map(lambda path: decode(path, 96), flags.pictures_to_load))
+        def round():
+            with concurrent.futures.ThreadPoolExecutor(flags.loaders) as pool:
+                list(pool.map(lambda path: decode(path, 96), flags.pictures_to_load))
 
-    frozen = network(flags.weights, True)
-    taught = torch.arange(flags.taught * flags.batch) % 5
+        return round
 
     def classifier():
-        head = torch.nn.Linear(128, 5)
-        head_optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
-        for _ in range(flags.epochs):
-            for batch in taught.split(flags.batch):
-                with torch.no_grad():
-                    features = frozen(laid_out)
-                head_optimizer.zero_grad(set_to_none=True)
-                F.cross_entropy(head(features), batch).backward()
-                head_optimizer.step()
+        frozen = folded(lean(flags.weights))
+        taught = torch.arange(flags.taught * flags.batch) % 5
 
-    paths = flags.pictures_to_load
-    loader = batches(paths, flags.threads) if paths else None
+        def round():
+            head = torch.nn.Linear(128, 5)
+            optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
+            for _ in range(flags.epochs):
+                for batch in taught.split(flags.batch):
+                    with torch.no_grad():
+                        features = frozen(laid_out)
+                    optimizer.zero_grad(set_to_none=True)
+                    F.cross_entropy(head(features), batch).backward()
+                    optimizer.step()
+
+        return round
+
     own = {"step": step, "step-original": original, "mine": mine, "load": load}
-    return own | {"classifier": classifier} | inference(flags, loader, pictures)
+    return own | {"classifier": classifier} | inference(flags)
 
 
 def main():
     options = argparse.ArgumentParser()
     options.add_argument("weights", type=pathlib.Path)
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--loaders", type=int, default=1)
     options.add_argument("--batch", type=int, default=30)
     options.add_argument("--pictures", type=int, default=6)
     options.add_argument("--mined", type=int, default=2048)
@@ -214,17 +317,19 @@ def main():
     if flags.cold:
         picture = torch.from_numpy(decode(flags.cold, 96)).permute(2, 0, 1)[None] / 255
         with torch.inference_mode():
-            embedding = network(flags.weights, False)(picture)
+            embedding = network(flags.weights)(picture)
             print(torch.nn.Linear(128, 5)(embedding).softmax(1).max().item())
         return
     flags.pictures_to_load = flags.list.read_text().split("\n") if flags.list else []
-    known = measures(flags)
+    makers, ready = measures(flags), {}
     print(json.dumps(versions()), flush=True)
     for line in sys.stdin:
         name, rounds = line.split()
+        if name not in ready:
+            ready[name] = makers[name]()
         start = time.perf_counter()
         for _ in range(int(rounds)):
-            known[name]()
+            ready[name]()
         print(time.perf_counter() - start, flush=True)
 
 

@@ -10,7 +10,11 @@
 
 // A copy of the function for each generation of vector instructions, chosen when the program starts.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if __GNUC__ >= 12
 #define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EVERY_CPU __attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
 #else
 #define EVERY_CPU
 #endif

@@ -5,7 +5,8 @@
 //     W' = W gamma / sqrt(var + eps),   b' = (b - mean) gamma / sqrt(var + eps) + beta
 //
 // The folded weights remember which tensors they were made of, and in which version: whatever changes
-// one of those, an optimiser or a loader, has them made anew.
+// one of those, an optimiser or a loader, has them made anew. (libtorch's batch normalisation counts no
+// version of the statistics that it writes, but the number of batches beside them has one.)
 
 #include <optional>
 #include <vector>
@@ -21,8 +22,8 @@ namespace {
 
 using at::Tensor;
 
-// weight, bias, gamma, beta, mean, variance; undefined where the layer has none.
-constexpr size_t PARTS = 6;
+// weight, bias, gamma, beta, mean, variance, number of batches; null where the layer has none.
+constexpr size_t PARTS = 7;
 
 struct Shape {
   int64_t stride;
@@ -59,7 +60,7 @@ Tensor call(const c10::OperatorHandle &op, torch::jit::Stack stack) {
   return stack.back().toTensor();
 }
 
-void fold(Fused &fused, const Tensor *const *parts, const Shape &shape, const Tensor &x) {
+Fused fold(const Tensor *const *parts, const Shape &shape, const Tensor &x) {
   auto wide = [](const Tensor *part) { return part == nullptr ? Tensor() : part->to(at::kDouble); };
   Tensor weight = wide(parts[0]), bias = wide(parts[1]), gamma = wide(parts[2]), beta = wide(parts[3]),
          mean = wide(parts[4]), variance = wide(parts[5]);
@@ -71,19 +72,24 @@ void fold(Fused &fused, const Tensor *const *parts, const Shape &shape, const Te
     bias = (bias - mean) * scale;
     if (beta.defined()) bias = bias + beta;
   }
+  Fused fused;
   fused.kind = x.scalar_type();
   fused.bias = bias.to(fused.kind);
   fused.weight = weight.to(fused.kind).contiguous(at::MemoryFormat::ChannelsLast);
   static const auto reorder = find("mkldnn::_reorder_convolution_weight");
   static const auto pointwise = find("mkldnn::_convolution_pointwise");
-  fused.packed = reorder.has_value() && pointwise.has_value() && at::globalContext().hasMKLDNN();
+  // oneDNN's ReLU makes zeros of what is no number: broken weights are to give broken maps.
+  bool is_finite = at::isfinite(fused.weight).all().item<bool>() && at::isfinite(fused.bias).all().item<bool>();
+  fused.packed = is_finite && reorder.has_value() && pointwise.has_value() && at::globalContext().hasMKLDNN();
   if (fused.packed) {
     using List = std::vector<int64_t>;
+    // In the order that suits maps of this size best; others are reordered where they must be.
     fused.weight = call(*reorder, {fused.weight, List{shape.padding[0], shape.padding[1]},
                                    List{shape.stride, shape.stride}, List{1, 1}, int64_t{1},
                                    x.sizes().vec()});
   }
   fused.made_of = fingerprint(parts);
+  return fused;
 }
 
 Tensor run(const Fused &fused, const Shape &shape, const Tensor &x) {
@@ -109,7 +115,7 @@ int visage_fuses(const at::Tensor *x) {
 }
 
 // `state` is null before the first call, and is freed with `visage_fused_free`. `parts`: weight, bias,
-// gamma, beta, mean, variance, null for what the layer has not.
+// gamma, beta, mean, variance, number of batches, null for what the layer has not.
 char *visage_fused_run(void **state, const at::Tensor *x, const at::Tensor *const *parts, int64_t stride,
                        int64_t padding_high, int64_t padding_wide, double eps, at::Tensor **out) {
   return visage::guarded([&] {
@@ -118,7 +124,7 @@ char *visage_fused_run(void **state, const at::Tensor *x, const at::Tensor *cons
     Shape shape{stride, {padding_high, padding_wide}, eps};
     auto input = x->to(kind_of(*x));
     if (fused.kind != input.scalar_type() || fused.made_of != fingerprint(parts))
-      fold(fused, parts, shape, input);
+      fused = fold(parts, shape, input);
     *out = new at::Tensor(run(fused, shape, input));
   });
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -158,6 +159,7 @@ public:
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context,
                                                  torch::autograd::variable_list grads) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "this layer has no second derivative");
     auto x = context->get_saved_variables()[0];
     Lrn lrn{context->saved_data["reach"].toInt(),
             static_cast<float>(context->saved_data["alpha"].toDouble()),

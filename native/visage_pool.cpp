@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -158,6 +159,7 @@ public:
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context,
                                                  torch::autograd::variable_list grads) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "this layer has no second derivative");
     RECORD_FUNCTION("visage::max_pool_backward", std::vector<c10::IValue>());
     auto kept = context->get_saved_variables()[0];
     auto window = context->saved_data["window"].toIntVector();

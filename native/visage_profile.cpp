@@ -68,13 +68,15 @@ char *visage_profile_start(uint64_t *handle) {
 }
 
 // Ends it. One line an operator: calls, seconds without those of the operators it called, name.
-char *visage_profile_stop(uint64_t handle) {
-  at::removeCallback(handle);
-  std::lock_guard<std::mutex> guard(lock);
-  std::string text;
-  for (const auto &[name, entry] : table)
-    text += std::to_string(entry.calls) + ' ' + std::to_string(entry.seconds) + ' ' + name + '\n';
-  return visage::message(text.c_str());
+char *visage_profile_stop(uint64_t handle, char **text) {
+  return visage::guarded([&] {
+    at::removeCallback(handle);
+    std::lock_guard<std::mutex> guard(lock);
+    std::string lines;
+    for (const auto &[name, entry] : table)
+      lines += std::to_string(entry.calls) + ' ' + std::to_string(entry.seconds) + ' ' + name + '\n';
+    *text = visage::message(lines.c_str());
+  });
 }
 
 } // extern "C"

@@ -31,6 +31,11 @@ std::vector<at::Tensor> gather(at::Tensor *const *pointers, size_t count) {
   return tensors;
 }
 
+// A new version of each tensor: the fused optimisers write without counting one.
+void touch(const std::vector<at::Tensor> &tensors) {
+  for (const auto &tensor : tensors) tensor.unsafeGetTensorImpl()->bump_version();
+}
+
 // The fused kernels walk raw memory: a parameter with holes in it would be stepped wrongly.
 void require_dense(const std::vector<at::Tensor> &params) {
   for (const auto &param : params)
@@ -127,6 +132,7 @@ char *visage_fused_adam(size_t count, at::Tensor *const *params, at::Tensor *con
     } else {
       at::_fused_adam_(p, g, m, v, {}, s, lr, beta1, beta2, weight_decay, eps, false, false);
     }
+    touch(p);
   });
 }
 
@@ -140,6 +146,7 @@ char *visage_fused_sgd(size_t count, at::Tensor *const *params, at::Tensor *cons
     auto p = gather(params, count), g = gather(grads, count), b = gather(momenta, count_momenta);
     require_dense(p);
     at::_fused_sgd_(p, g, b, weight_decay, momentum, lr, 0.0, nesterov != 0, false, false);
+    touch(p);
   });
 }
 

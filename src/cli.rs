@@ -643,7 +643,7 @@ pub struct Bench {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// The most of them, spread over the folder
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..))]
     pub pictures: u16,
     /// Show where the time of forward and step goes, operator by operator
     #[arg(long, conflicts_with = "json")]

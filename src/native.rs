@@ -185,7 +185,7 @@ fn has_lanes(xs: &Tensor) -> bool {
 }
 
 /// Local response normalisation across channels in one pass: `x_i (1 + alpha Σ x_j²)^-beta` over the
-/// channels j up to `reach` from i. Differentiable. None for anything but float32 and bfloat16 maps on
+/// channels j up to `reach` from i. Differentiable, once. None for anything but float32 and bfloat16 maps on
 /// the CPU that are [`channels_last`].
 ///
 /// # Errors
@@ -207,7 +207,7 @@ pub fn local_response_norm(
 }
 
 /// The largest value of each `kernel` x `kernel` window, as PyTorch's `max_pool2d` with the same
-/// switches. Differentiable. None for what [`local_response_norm`] does not take either, and for
+/// switches. Differentiable, once. None for what [`local_response_norm`] does not take either, and for
 /// windows of more than 15 x 15.
 ///
 /// # Errors

@@ -35,7 +35,10 @@ fn every_measure_has_a_number_and_a_unit() {
 
     let said = fail(folder.path(), &[&flags[..], &["--only", "mine,steps"]].concat());
     assert!(said.contains("--only steps: the measures are load, forward, "), "{said}");
-    let said = fail(folder.path(), &[&flags[..], &["--against-pytorch", "no-python"]].concat());
+    let pytorch = ["--against-pytorch", "no-python"];
+    let said = fail(folder.path(), &[&flags[..], &pytorch, &["--precision", "f16"]].concat());
+    assert!(said.contains("leave --precision f16 out"), "{said}");
+    let said = fail(folder.path(), &[&flags[..], &pytorch].concat());
     assert!(said.contains("no-python"), "{said}");
 }
 
@@ -54,7 +57,7 @@ fn pytorch_does_the_same_work() {
     }
     for row in &found {
         let [ours, theirs, ratio] =
-            ["visage", "pytorch", "ratio"].map(|key| row[key].as_f64().unwrap());
+            ["visage", "peer", "ratio"].map(|key| row[key].as_f64().unwrap());
         let wanted = if ["s", "MiB"].contains(&row["unit"].as_str().unwrap()) {
             theirs / ours
         } else {

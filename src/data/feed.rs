@@ -6,8 +6,10 @@ use std::thread::{self, JoinHandle};
 use super::store::PictureStore;
 use crate::Result;
 
-/// Batches that wait at most, besides the one in the making.
+/// Batches that wait at most, besides the one in the making ...
 const AHEAD: usize = 3;
+/// ... as far as they fit in so many bytes; one may wait in any case.
+const ROOM: usize = 256 << 20;
 
 /// A batch of pictures: their numbers and [bytes](PictureStore::bytes).
 type Batch = (Vec<usize>, Result<Vec<u8>>);
@@ -24,7 +26,9 @@ impl Feed {
     /// Starts to decode the pictures of `batches`, in their order. Where the system has no thread to
     /// give, the feed is empty.
     pub fn start(pictures: &PictureStore, batches: Vec<Vec<usize>>) -> Self {
-        let (sender, ready) = sync_channel(AHEAD);
+        let largest = batches.iter().map(Vec::len).max().unwrap_or(0);
+        let bytes = 3 * pictures.side() as usize * pictures.side() as usize * largest;
+        let (sender, ready) = sync_channel((ROOM / bytes.max(1)).clamp(1, AHEAD));
         let pictures = pictures.clone();
         let work = move || decode(&pictures, batches, &sender);
         let thread = thread::Builder::new().name("feed".into()).spawn(work);

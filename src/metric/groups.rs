@@ -59,7 +59,7 @@ impl Groups {
         self.table.device()
     }
 
-    /// The other pictures of the same identity, and how many of other identities there are.
+    /// The pictures of the anchor's identity, itself among them, and how many of others there are.
     pub fn of(&self, anchor: usize) -> (&[usize], usize) {
         let (first, count) = self.spans[anchor];
         (&self.order[first..first + count], self.order.len() - count)

@@ -32,8 +32,9 @@ pub struct FusedParts<'a> {
     pub bias: Option<&'a Tensor>,
     /// Weight and bias of the normalisation, `[out]` each.
     pub affine: Option<[&'a Tensor; 2]>,
-    /// Running mean and variance, `[out]` each; none where there is no normalisation.
-    pub statistics: Option<[&'a Tensor; 2]>,
+    /// Running mean and variance, `[out]` each, and the number of batches in them; none where there is
+    /// no normalisation.
+    pub statistics: Option<[&'a Tensor; 3]>,
     /// Added to the variance.
     pub eps: f64,
     /// In both directions.
@@ -43,7 +44,7 @@ pub struct FusedParts<'a> {
 }
 
 /// Folded and reordered weights, made at the first call and again whenever a tensor they were made of
-/// has changed.
+/// has changed: a copy of the layer's own, in the order that suits the first call's maps.
 #[derive(Debug)]
 pub struct FusedConv {
     /// Null before the first call; freed once, on drop.
@@ -60,6 +61,11 @@ impl Default for FusedConv {
 }
 
 impl FusedConv {
+    /// Frees the weights until the next call of [`run`](Self::run).
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     /// `relu(norm(conv(xs)))` in one pass, where that is possible: without gradients, in float32 or
     /// bfloat16 (autocast's kind where that is on), for maps `[N, in, H, W]` on the CPU with the
     /// channels of a pixel side by side. None for anything else.
@@ -79,12 +85,13 @@ impl FusedConv {
             raw(parts.bias),
             raw(parts.affine.map(|[weight, _]| weight)),
             raw(parts.affine.map(|[_, bias]| bias)),
-            raw(parts.statistics.map(|[mean, _]| mean)),
-            raw(parts.statistics.map(|[_, variance]| variance)),
+            raw(parts.statistics.map(|[mean, ..]| mean)),
+            raw(parts.statistics.map(|[_, variance, _]| variance)),
+            raw(parts.statistics.map(|[.., batches]| batches)),
         ];
         let [high, wide] = parts.padding;
         made(|out| {
-            // SAFETY: live tensors or null; the shim reads six of them, and libtorch compares their
+            // SAFETY: live tensors or null; the shim reads seven of them, and libtorch compares their
             // shapes.
             unsafe {
                 visage_fused_run(

@@ -5,7 +5,7 @@ use crate::Result;
 
 unsafe extern "C" {
     fn visage_profile_start(handle: *mut u64) -> Message;
-    fn visage_profile_stop(handle: u64) -> Message;
+    fn visage_profile_stop(handle: u64, text: *mut Message) -> Message;
 }
 
 /// What one operator took, all its calls together.
@@ -29,14 +29,19 @@ pub struct OperatorTime {
 pub fn profile(body: impl FnOnce() -> Result<()>) -> Result<Vec<OperatorTime>> {
     struct Measuring(Option<u64>);
     impl Measuring {
-        fn stop(&mut self) -> Option<String> {
-            // SAFETY: the handle of a measurement that runs, used once; the text is ours to free.
-            self.0.take().and_then(|handle| unsafe { take(visage_profile_stop(handle)) })
+        fn stop(&mut self) -> Result<String> {
+            let Some(handle) = self.0.take() else { return Ok(String::new()) };
+            let mut text = std::ptr::null_mut();
+            // SAFETY: the handle of a measurement that runs, used once.
+            finish(unsafe { visage_profile_stop(handle, &mut text) })?;
+            // SAFETY: the shim's text, ours to free.
+            Ok(unsafe { take(text) }.unwrap_or_default())
         }
     }
     impl Drop for Measuring {
         fn drop(&mut self) {
-            self.stop();
+            // In a panic nobody asks what was measured.
+            let _ = self.stop();
         }
     }
     let mut handle = 0;
@@ -44,7 +49,7 @@ pub fn profile(body: impl FnOnce() -> Result<()>) -> Result<Vec<OperatorTime>> {
     finish(unsafe { visage_profile_start(&mut handle) })?;
     let mut measuring = Measuring(Some(handle));
     body()?;
-    let text = measuring.stop().unwrap_or_default();
+    let text = measuring.stop()?;
     let mut rows: Vec<_> = text.lines().filter_map(row).collect();
     rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     Ok(rows)

@@ -121,8 +121,9 @@ impl<'a> Front<'a> {
                 self.faces.bytes(batch)?
             }
         };
+        let pictures = self.faces.tensor(&bytes, self.backbone.device());
         self.waited += since.elapsed();
-        self.faces.tensor(&bytes, self.backbone.device())
+        pictures
     }
 
     fn kept(&mut self, views: impl Iterator<Item = (usize, bool)>) -> Result<(usize, Tensor)> {

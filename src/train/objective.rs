@@ -92,7 +92,7 @@ impl Objective {
         Self { loss, params }
     }
 
-    /// The loss of embeddings `[B, D]` with labels, int64 `[B]`; and for the log the share of active
+    /// The loss of embeddings `[B, D]` with labels, int64 `[B]`, on the host for speed; and for the log the share of active
     /// tuples and the mean distances.
     pub fn loss(
         &self,

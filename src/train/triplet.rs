@@ -20,6 +20,7 @@ use crate::data::folder::FaceFolder;
 use crate::data::sampler::PkSampler;
 use crate::data::store::PictureStore;
 use crate::eval::Embeddings;
+use crate::models::layers::layer_by_layer;
 use crate::models::{Backbone, Mode};
 use crate::recognise::{ModelCard, recogniser};
 
@@ -159,7 +160,8 @@ impl Task for TripletTask<'_> {
         let seed = mix(self.seed, epoch as u64, index as u64);
         let (first, maps) = self.front.views(batch, seed)?;
         let labels: Vec<i64> = batch.iter().map(|&i| self.parts.labels[i] as i64).collect();
-        let labels = Tensor::from_slice(&labels).to_device(self.backbone.device());
+        // On the host, where they are needed first: nothing waits for the device to learn them.
+        let labels = Tensor::from_slice(&labels);
         if batch.len() <= self.piece {
             let embeddings = self.backbone.embed_from(first, &maps, self.mode);
             let (output, measures) = self.objective.loss(&embeddings, &labels, seed);
@@ -171,7 +173,8 @@ impl Task for TripletTask<'_> {
             tch::manual_seed(mix(seed, start as u64, 1) as i64);
             self.backbone.embed_from(first, &maps.narrow(0, start, length), self.mode)
         };
-        let parts: Vec<_> = tch::no_grad(|| pieces(batch.len(), self.piece).map(embed).collect());
+        let without_graph = || pieces(batch.len(), self.piece).map(embed).collect();
+        let parts: Vec<_> = layer_by_layer(|| tch::no_grad(without_graph));
         let embeddings = Tensor::f_cat(&parts, 0)?.set_requires_grad(true);
         let (output, measures) = self.objective.loss(&embeddings, &labels, seed);
         scaler.backward(&output.loss);

@@ -43,8 +43,10 @@ impl Cold {
             let said = String::from_utf8_lossy(&answer.stderr);
             return Err(Error::Data(format!("`visage train-classifier` failed: {}", said.trim())));
         }
-        let mut arguments: Vec<OsString> =
-            ["--quiet", "--device", "cpu", "classify", "--detect", "never"].map(Into::into).into();
+        let threads = tch::get_num_threads().to_string();
+        let flags = ["--quiet", "--device", "cpu", "--threads", &threads, "classify"];
+        let mut arguments: Vec<OsString> = flags.map(Into::into).into();
+        arguments.extend(["--detect", "never"].map(Into::into));
         arguments.extend([face.into(), "--model".into(), out.join("best.safetensors").into()]);
         Ok(Self { program, arguments, _folder: folder, peak: None })
     }

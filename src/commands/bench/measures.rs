@@ -1,6 +1,6 @@
 //! What `visage bench` times: one closure a measure, ready to be run again and again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -12,9 +12,8 @@ use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
 use crate::metric::losses::{LossOutput, TripletObjective};
-use crate::metric::miners::Miner;
+use crate::metric::{Survey, miners::Miner};
 use crate::models::{Architecture, Backbone, Compute, Mode};
-use crate::native::Half;
 use crate::recognise::{ModelCard, ModelKind, recogniser};
 use crate::train::calibrate::Known;
 use crate::train::classifier::{ClassifierTask, Features};
@@ -51,6 +50,11 @@ pub struct Setting {
 pub const PYTORCH: &str = "pytorch";
 /// On the exported network; where that Python has it.
 pub const OTHERS: [&str; 2] = ["onnxruntime", "openvino"];
+
+/// Who is meant by the name of a row.
+pub fn peer_of(row: &str) -> &'static str {
+    OTHERS.into_iter().find(|other| row.ends_with(other)).unwrap_or(PYTORCH)
+}
 
 /// One thing that is timed.
 pub struct Measure<'a> {
@@ -114,8 +118,13 @@ impl Measure<'_> {
         let mut peers = vec![name.to_owned()];
         match name {
             "step" => peers.push("step-original".into()),
-            "forward" | "embed" | "forward-16" | "embed-16" => {
+            "forward" | "embed" => {
                 peers.extend(others.iter().map(|other| format!("{name}-{other}")));
+            }
+            // ONNX Runtime has no 16 bits for this network on a processor.
+            "forward-16" | "embed-16" => {
+                let others = others.iter().filter(|other| *other != OTHERS[0]);
+                peers.extend(others.map(|other| format!("{name}-{other}")));
             }
             _ => {}
         }
@@ -123,39 +132,46 @@ impl Measure<'_> {
     }
 }
 
-/// All measures that the setting allows.
+/// The names of all measures, in the order in which they are taken.
+pub const NAMES: [&str; 9] =
+    ["load", "forward", "forward-16", "embed", "embed-16", "step", "mine", "classifier", "cold"];
+
+/// Makes a measure ready; none where the setting does not allow it.
 ///
 /// # Errors
 /// The embedded weights cannot be loaded, or what libtorch raises.
-pub fn all<'a>(setting: &'a Setting) -> Result<Vec<Measure<'a>>> {
-    let plain = Compute::fast(None);
-    let half = setting.compute.half().map(|half| Compute::everywhere(Some(half)));
+pub fn build<'a>(setting: &'a Setting, name: &str) -> Result<Option<Measure<'a>>> {
     let has_pictures = !setting.pictures.is_empty();
-    let mut measures = Vec::new();
-    if has_pictures {
-        measures.push(load(setting));
-    }
-    let about = "embed a batch in float32";
-    measures.push(forward(setting, "forward", about, plain)?);
-    if let Some(half) = half {
-        let about = "the same in 16 bits";
-        measures.push(forward(setting, "forward-16", about, half)?);
-    }
-    if has_pictures {
-        let about = "picture files to embeddings in float32";
-        measures.push(embed(setting, "embed", about, plain)?);
-        if let Some(half) = half.filter(|half| half.half() == Some(Half::BFloat16)) {
-            let about = "the same in bfloat16";
-            measures.push(embed(setting, "embed-16", about, half)?);
+    let plain = Compute::fast(None);
+    let half = setting.compute.half();
+    let in_half = Compute::everywhere(half);
+    Ok(Some(match name {
+        "load" if has_pictures => load(setting),
+        "forward" => forward(setting, "forward", "embed a batch in float32", plain)?,
+        "forward-16" if half.is_some() => {
+            forward(setting, "forward-16", "the same in 16 bits", in_half)?
         }
-    }
-    measures.extend([step(setting)?, mine(setting), classifier(setting)?]);
-    if let Some(first) = setting.pictures.first() {
-        let about = "`classify` one face, from process start to its name";
-        let work = Work::Program(Cold::new(first)?);
-        measures.push(Measure { name: "cold", about, unit: "s", count: 1.0, work });
-    }
-    Ok(measures)
+        "embed" if has_pictures => {
+            embed(setting, "embed", "picture files to embeddings in float32", plain)?
+        }
+        "embed-16" if has_pictures && half.is_some() => {
+            embed(setting, "embed-16", "the same in 16 bits", in_half)?
+        }
+        "step" => step(setting)?,
+        "mine" => mine(setting),
+        "classifier" => classifier(setting)?,
+        "cold" => match setting.pictures.first() {
+            Some(face) => cold(face)?,
+            None => return Ok(None),
+        },
+        _ => return Ok(None),
+    }))
+}
+
+fn cold<'a>(face: &Path) -> Result<Measure<'a>> {
+    let about = "`classify` one face, from process start to its name";
+    let work = Work::Program(Cold::new(face)?);
+    Ok(Measure { name: "cold", about, unit: "s", count: 1.0, work })
 }
 
 fn trunk(setting: &Setting, compute: Compute) -> Result<Backbone> {
@@ -211,7 +227,7 @@ fn forward<'a>(
 fn step(setting: &Setting) -> Result<Measure<'_>> {
     let trunk = trunk(setting, setting.compute)?;
     let pictures = random_pictures(setting);
-    let labels = Tensor::arange(setting.batch, (Kind::Int64, setting.device))
+    let labels = Tensor::arange(setting.batch, (Kind::Int64, Device::Cpu))
         .divide_scalar_mode(PICTURES_EACH, "floor")
         .to_kind(Kind::Int64);
     let config = OptimizerConfig { lr: LR, ..OptimizerConfig::new(OptimizerKind::Adam) };
@@ -222,7 +238,13 @@ fn step(setting: &Setting) -> Result<Measure<'_>> {
     let round = move || {
         optimizer.zero_grad()?;
         let embeddings = trunk.embed(&pictures, mode);
-        triplets(&objective, &embeddings, &labels).loss.backward();
+        // As train-triplet does it: the log's figures come from the same distances.
+        let mut survey = Survey::new(Some(objective.reach()));
+        let (miner, of) = (Miner::BatchHard, objective.measure);
+        let selection =
+            miner.mine_and_survey(&embeddings, &labels, of, objective.margin, 0, &mut survey);
+        objective.over_embeddings(&selection, &embeddings, &labels).loss.backward();
+        let _ = [survey.active(), survey.positive_distance(), survey.negative_distance()];
         optimizer.step(LR)?;
         finish(setting.device);
         Ok(())
@@ -258,7 +280,7 @@ fn mine(setting: &Setting) -> Measure<'_> {
         finish(setting.device);
         Ok(())
     };
-    let about = "distances of many embeddings (--mined), their hardest triplets, the loss";
+    let about = "distances of many embeddings (--mined), their hardest triplets, the loss; no figures for a log";
     let count = setting.mined as f64;
     Measure { name: "mine", about, unit: "embeddings/s", count, work: Work::Here(Box::new(round)) }
 }

@@ -9,14 +9,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
+use tch::Device;
 
-use self::measures::{Measure, Setting};
+use self::measures::{Measure, NAMES, Setting};
 use self::peer::Peer;
 use self::profile::Profile;
 use super::Context;
 use super::output::line;
 use crate::data::{picture, source};
 use crate::models::Compute;
+use crate::native::Half;
 use crate::{Error, Result, cli, device};
 
 /// A round of timing takes about so many seconds, made of as many repetitions as fit.
@@ -28,15 +30,26 @@ struct Row {
     about: &'static str,
     unit: &'static str,
     visage: f64,
-    /// The peer's.
-    pytorch: Option<f64>,
+    peer: Option<f64>,
+    /// Who the peer is.
+    against: Option<String>,
     /// How many times as fast, or as small, Visage is.
     ratio: Option<f64>,
 }
 
 pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
+    let wanted = |name: &str| flags.only.is_empty() || flags.only.iter().any(|only| only == name);
+    if let Some(unknown) = flags.only.iter().find(|name| !NAMES.contains(&name.as_str())) {
+        let text = format!("--only {unknown}: the measures are {}", NAMES.join(", "));
+        return Err(Error::Config(text).into());
+    }
     let device = context.device()?;
     let half = flags.precision.resolve(device);
+    if flags.against_pytorch.is_some() && (device != Device::Cpu || half == Some(Half::Float16)) {
+        let text = "--against-pytorch: the other side computes on the CPU, in float32 or bfloat16; \
+                    give --device cpu and leave --precision f16 out";
+        return Err(Error::Config(text.into()).into());
+    }
     tch::manual_seed(0);
     let setting = Setting {
         device,
@@ -49,26 +62,18 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
         let text = "note: no pictures found; load, embed and cold are left out (--data DIR)";
         context.say.line(text);
     }
-    let mut measures = measures::all(&setting)?;
-    if !flags.only.is_empty() {
-        let names: Vec<&str> = measures.iter().map(|measure| measure.name).collect();
-        if let Some(unknown) = flags.only.iter().find(|name| !names.contains(&name.as_str())) {
-            let text = format!("--only {unknown}: the measures are {}", names.join(", "));
-            return Err(Error::Config(text).into());
-        }
-        measures.retain(|measure| flags.only.iter().any(|name| name == measure.name));
-    }
     let mut peer = match &flags.against_pytorch {
         Some(python) => Some(Peer::start(python, &setting)?),
         None => None,
     };
     let against = peer.as_ref().map(|peer| format!(", against {}", peer.versions()));
     context.say.line(&format!(
-        "on {} in {}, {} threads, batches of {}, medians of {}{}",
+        "on {} in {}, {} threads, batches of {}, {} pictures, medians of {}{}",
         device::name(device),
         device::Precision::of(half).name(),
         tch::get_num_threads(),
         flags.batch,
+        setting.pictures.len(),
         flags.repeats,
         against.unwrap_or_default()
     ));
@@ -77,18 +82,19 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
             if peer.is_some() { format!("{:>12}{:>9}", "peer", "ratio") } else { String::new() };
         line(&format!("{:<23}{:>12}{peers}  {:<13}what", "measure", "visage", "unit"))?;
     }
-    for measure in &mut measures {
-        for row in rows(measure, peer.as_mut(), usize::from(flags.repeats))? {
+    let mut profiles = Vec::new();
+    for name in NAMES.into_iter().filter(|name| wanted(name)) {
+        let Some(mut measure) = measures::build(&setting, name)? else { continue };
+        for row in rows(&mut measure, peer.as_mut(), usize::from(flags.repeats))? {
             line(&if flags.json { object(&row) } else { text(&row) })?;
         }
-    }
-    if flags.profile {
-        for measure in &mut measures {
-            if let Some(profile) = Profile::of(measure, &setting)? {
-                line(&profile.text(measure.name))?;
-            }
+        if flags.profile
+            && let Some(profile) = Profile::of(&mut measure, &setting)?
+        {
+            profiles.push(profile.text(name));
         }
     }
+    profiles.iter().try_for_each(|text| line(text))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -100,8 +106,9 @@ fn pictures(flags: &cli::Bench) -> Result<Vec<PathBuf>> {
     };
     let Some(folder) = folder else { return Ok(Vec::new()) };
     let all = picture::walk(&folder)?;
-    let step = all.len().div_ceil(usize::from(flags.pictures)).max(1);
-    Ok(all.into_iter().step_by(step).collect())
+    let count = all.len().min(usize::from(flags.pictures));
+    let at = |number: usize| all.get(number * all.len() / count.max(1)).cloned();
+    Ok((0..count).filter_map(at).collect())
 }
 
 /// Times a measure, in turns with its peers.
@@ -115,7 +122,7 @@ fn rows(measure: &mut Measure, peer: Option<&mut Peer>, repeats: usize) -> Resul
     let mut own = Vec::new();
     let mut theirs = vec![Vec::new(); peers.len()];
     if let Some(peer) = &mut peer {
-        peers.iter().try_for_each(|name| peer.seconds(name, 1).map(drop))?;
+        peers.iter().try_for_each(|name| peer.seconds(name, 2).map(drop))?;
     }
     for _ in 0..repeats {
         own.push(measure.seconds(rounds)?);
@@ -132,7 +139,8 @@ fn rows(measure: &mut Measure, peer: Option<&mut Peer>, repeats: usize) -> Resul
         about,
         unit,
         visage: measure.rate(ours, rounds),
-        pytorch: theirs.map(|seconds| measure.rate(seconds, rounds)),
+        peer: theirs.map(|seconds| measure.rate(seconds, rounds)),
+        against: theirs.map(|_| measures::peer_of(name).to_owned()),
         ratio: theirs.map(|seconds| seconds / ours),
     };
     let mut rows: Vec<Row> = match theirs.is_empty() {
@@ -144,14 +152,15 @@ fn rows(measure: &mut Measure, peer: Option<&mut Peer>, repeats: usize) -> Resul
             .collect(),
     };
     if let Some(visage) = measure.memory() {
-        let pytorch = peer.and_then(|peer| peer.memory());
+        let theirs = peer.and_then(|peer| peer.memory());
         rows.push(Row {
             name: format!("{}-memory", measure.name),
             about: "the most memory it takes",
             unit: "MiB",
             visage,
-            pytorch,
-            ratio: pytorch.map(|theirs| theirs / visage),
+            peer: theirs,
+            against: theirs.map(|_| measures::PYTORCH.to_owned()),
+            ratio: theirs.map(|theirs| theirs / visage),
         });
     }
     Ok(rows)
@@ -171,7 +180,9 @@ fn object(row: &Row) -> String {
     json!({
         "name": row.name,
         "visage": row.visage,
-        "pytorch": row.pytorch,
+        "against": row.against,
+        "peer": row.peer,
+        "pytorch": row.peer.filter(|_| row.against.as_deref() == Some(measures::PYTORCH)),
         "unit": row.unit,
         "ratio": row.ratio,
     })
@@ -184,7 +195,7 @@ fn text(row: &Row) -> String {
         false => format!("{value:.1}"),
     };
     let peers = row
-        .pytorch
+        .peer
         .zip(row.ratio)
         .map(|(theirs, ratio)| format!("{:>12}{:>9}", number(theirs), format!("{ratio:.2}x")));
     let peers = peers.unwrap_or_default();
@@ -204,12 +215,14 @@ mod tests {
             about: "work",
             unit: "triplets/s",
             visage: 150.04,
-            pytorch: Some(1.25),
+            peer: Some(1.25),
+            against: Some("pytorch".into()),
             ratio: Some(120.032),
         };
         let words: Vec<String> = text(&row).split_whitespace().map(str::to_owned).collect();
         assert_eq!(words, ["step", "150.0", "1.250", "120.03x", "triplets/s", "work"]);
         let parsed: serde_json::Value = serde_json::from_str(&object(&row)).unwrap();
         assert_eq!(parsed["ratio"], 120.032);
+        assert_eq!((&parsed["pytorch"], &parsed["peer"]), (&json!(1.25), &json!(1.25)));
     }
 }

@@ -62,6 +62,7 @@ impl Peer {
         command.current_dir(folder.path()).args(["peer.py", "weights.safetensors"]);
         for (flag, value) in [
             ("--threads", threads),
+            ("--loaders", rayon::current_num_threads() as i64),
             ("--batch", setting.batch),
             ("--pictures", PICTURES_EACH),
             ("--mined", setting.mined),
@@ -153,10 +154,14 @@ impl Peer {
         }
     }
 
-    fn ended(&self) -> Error {
+    fn ended(&mut self) -> Error {
+        let how = match self.child.try_wait() {
+            Ok(Some(status)) => format!("ended with {status}"),
+            _ => "does not do the work".to_owned(),
+        };
         Error::Config(format!(
-            "--against-pytorch: {} does not do the work (its words are above); it needs the packages \
-             torch, safetensors, numpy and pillow",
+            "--against-pytorch: {} {how} (its words are above); it needs the packages torch, \
+             safetensors, numpy and pillow, and memory for all pairs of --mined embeddings",
             self.python.display()
         ))
     }

@@ -100,9 +100,8 @@ impl Miner {
     }
 
     /// The same choice straight from the embeddings `[B, D]` of a batch, by `measure`: the distances
-    /// of some anchors are computed, mined and forgotten, so that no more than a tile of them is
-    /// ever in memory (4 MB; on a GPU 256 MB). Semi-hard keeps a number for each pair of the same
-    /// identity.
+    /// of some anchors are computed, mined and forgotten, so that no more than a few tiles of them are
+    /// ever in memory (4 MB each; on a GPU 256 MB).
     ///
     /// The triplets are those of [`Miner::mine`] with [`Measure::pairwise`]: the formula and its
     /// order are the same, and only where the matrix product rounds a tile otherwise than the whole
@@ -176,10 +175,18 @@ impl Miner {
             for span in spans(groups.len(), tile) {
                 let tile = Tile::new(rows(span), groups, span.0);
                 match self {
-                    Self::BatchHard => found.push(batch_hard::mine(&tile)),
+                    Self::BatchHard => found.push(batch_hard::mine(&tile).into()),
                     Self::SemiHard => {
                         let negative = semi_hard::mine(&tile, search.margin);
-                        found.push([tile.members.index.shallow_clone(), negative]);
+                        // What was not found takes no memory until the last tile.
+                        let places = negative.ge(0).nonzero();
+                        let chosen = [Some(places.select(1, 0)), Some(places.select(1, 1))];
+                        let positive = tile.members.index.index(&chosen);
+                        found.push(vec![
+                            positive,
+                            negative.index(&chosen),
+                            places.select(1, 0) + span.0,
+                        ]);
                     }
                     Self::Random | Self::BatchAll => {}
                 }
@@ -189,7 +196,7 @@ impl Miner {
             }
         }
         let joined = |side: usize| {
-            let parts: Vec<&Tensor> = found.iter().map(|part: &[Tensor; 2]| &part[side]).collect();
+            let parts: Vec<&Tensor> = found.iter().map(|part: &Vec<Tensor>| &part[side]).collect();
             Tensor::cat(&parts, 0)
         };
         Selection::Triplets(match self {
@@ -203,11 +210,7 @@ impl Miner {
                 Triplets { positive: of_anchors(0), negative: of_anchors(1), anchor }
             }
             Self::SemiHard => {
-                let (positive, negative) = (joined(0), joined(1));
-                let places = negative.ge(0).nonzero();
-                let chosen = [Some(places.select(1, 0)), Some(places.select(1, 1))];
-                let [positive, negative] = [positive, negative].map(|of| of.index(&chosen));
-                Triplets { anchor: places.select(1, 0), positive, negative }
+                Triplets { positive: joined(0), negative: joined(1), anchor: joined(2) }
             }
         })
     }

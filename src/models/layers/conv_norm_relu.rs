@@ -1,12 +1,29 @@
 //! What convolutional networks are made of: convolution, batch normalisation, ReLU.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use tch::Tensor;
 
 use super::{BatchNorm, Bias, Conv2d, ConvSpec, Mode, NormOptions, trace};
 use crate::models::params::Scope;
 use crate::native::fused::FusedConv;
+
+thread_local! {
+    static APART: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `body` layer by layer, as it would run with a graph: a pass without one whose result has to be,
+/// to the last bit, that of a later pass with one.
+pub fn layer_by_layer<T>(body: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            APART.set(self.0);
+        }
+    }
+    let _restore = Restore(APART.replace(true));
+    body()
+}
 
 /// Convolution, batch normalisation where there is one, and ReLU.
 ///
@@ -46,9 +63,14 @@ impl ConvNormRelu {
         }
     }
 
-    /// None where it cannot be done, or where somebody listens to the layers one by one.
+    /// None where it cannot be done, or where the layers are wanted one by one.
     fn in_one_pass(&self, xs: &Tensor, mode: Mode) -> Option<Tensor> {
-        if mode != Mode::EVAL || trace::is_heard() {
+        if mode != Mode::EVAL {
+            // While the network trains, its folded weights are of no use.
+            self.fused.try_borrow_mut().ok()?.clear();
+            return None;
+        }
+        if trace::is_heard() || APART.get() {
             return None;
         }
         let parts = self.conv.parts();
@@ -100,18 +122,54 @@ mod tests {
     fn one_pass_agrees_with_three_and_follows_every_change() {
         tch::manual_seed(1);
         for (unit, params) in units() {
-            for round in 0..3 {
+            for round in 0..6 {
                 let xs = map(round);
                 let layers = unit.forward(&xs, Mode::EVAL); // a graph is wanted: layer by layer
                 assert!(layers.requires_grad());
                 let fused = tch::no_grad(|| unit.in_one_pass(&xs, Mode::EVAL)).unwrap();
                 assert_eq!((fused.size(), fused.kind()), (layers.size(), Kind::Float));
                 assert!(apart(&fused, &layers) < 3e-6, "{}", apart(&fused, &layers));
-                // As an optimiser or a loader does it.
-                for param in params.iter().filter(|param| param.tensor.kind() == Kind::Float) {
-                    let _ = tch::no_grad(|| param.tensor.shallow_clone().g_mul_scalar_(1.5));
-                }
+                change(round, &unit, &params);
             }
+        }
+    }
+
+    /// All that ever writes to a network: optimisers, a loader, batch statistics.
+    fn change(round: i64, unit: &ConvNormRelu, params: &Params) {
+        use crate::native::{AdamStep, SgdStep, fused_adam_step, fused_sgd_step};
+        let all: Vec<_> = params.iter().collect();
+        let weights: Vec<&Tensor> =
+            all.iter().filter(|param| param.is_parameter).map(|param| &param.tensor).collect();
+        let slopes: Vec<Tensor> = weights.iter().map(|weight| weight.ones_like()).collect();
+        let slopes: Vec<&Tensor> = slopes.iter().collect();
+        let zeros = || weights.iter().map(|weight| weight.zeros_like()).collect::<Vec<_>>();
+        let (averages, squares) = (zeros(), zeros());
+        let steps = |_: &&Tensor| Tensor::zeros([], (Kind::Float, Device::Cpu));
+        let steps: Vec<Tensor> = weights.iter().map(steps).collect();
+        let sgd = SgdStep { lr: 0.2, momentum: 0.0, weight_decay: 0.0, nesterov: false };
+        let adam = |decoupled| AdamStep {
+            lr: 0.2,
+            beta1: 0.9,
+            beta2: 0.999,
+            weight_decay: 0.0,
+            eps: 1e-8,
+            decoupled,
+        };
+        let step = |decoupled| {
+            let [averages, squares, steps] =
+                [&averages, &squares, &steps].map(|list| list.iter().collect::<Vec<_>>());
+            fused_adam_step(&weights, &slopes, &averages, &squares, &steps, adam(decoupled))
+                .unwrap();
+        };
+        match round {
+            0 => step(false),
+            1 => step(true),
+            2 => fused_sgd_step(&weights, &slopes, &[], sgd).unwrap(),
+            3 => tch::no_grad(|| {
+                weights.iter().for_each(|weight| weight.shallow_clone().copy_(&weight.flip([0])));
+            }),
+            // The statistics alone.
+            _ => drop(unit.forward(&(map(9) * 3.0), Mode::TRAIN)),
         }
     }
 
@@ -137,9 +195,11 @@ mod tests {
         tch::no_grad(|| {
             assert!(unit.in_one_pass(&xs, Mode::EVAL).is_some());
             assert!(unit.in_one_pass(&xs, Mode::TRAIN).is_none(), "the batch's statistics");
-            // A pass that prepares a training step rounds as the step does.
             let tuning = Mode { dropout: true, batch_statistics: false };
             assert!(unit.in_one_pass(&xs, tuning).is_none(), "training");
+            let apart = layer_by_layer(|| unit.in_one_pass(&xs, Mode::EVAL));
+            assert!(apart.is_none(), "a graph comes later");
+            assert!(unit.in_one_pass(&xs, Mode::EVAL).is_some());
             assert!(unit.in_one_pass(&xs.contiguous(), Mode::EVAL).is_none(), "PyTorch's layout");
             native::with_autocast(Device::Cpu, Half::Float16, || {
                 assert!(unit.in_one_pass(&xs, Mode::EVAL).is_none(), "float16");
@@ -149,5 +209,15 @@ mod tests {
             drop(trace);
         });
         assert!(unit.in_one_pass(&xs, Mode::EVAL).is_none(), "a gradient may be wanted");
+    }
+    #[test]
+    fn broken_weights_give_broken_maps() {
+        for (unit, params) in units() {
+            let weight = &params.iter().next().unwrap().tensor;
+            let _ = tch::no_grad(|| weight.get(2).fill_(f64::NAN));
+            let ys = tch::no_grad(|| unit.in_one_pass(&map(1), Mode::EVAL)).unwrap();
+            let broken = i64::try_from(ys.isnan().sum(Kind::Int64)).unwrap();
+            assert_eq!(broken, ys.numel() as i64 / 10, "one of ten channels");
+        }
     }
 }

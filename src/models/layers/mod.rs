@@ -14,7 +14,7 @@ use tch::{Kind, Tensor};
 use crate::native::without_autocast;
 
 pub use conv::{Conv2d, ConvSpec};
-pub use conv_norm_relu::ConvNormRelu;
+pub use conv_norm_relu::{ConvNormRelu, layer_by_layer};
 pub use init::{Bias, Weight};
 pub use linear::Linear;
 pub use lrn::CrossMapLrn;

@@ -90,7 +90,7 @@ impl BatchNorm {
     pub(super) fn behind<'a>(&'a self, conv: FusedParts<'a>) -> FusedParts<'a> {
         FusedParts {
             affine: self.affine.as_ref().map(|[weight, bias]| [weight, bias]),
-            statistics: Some([&self.running_mean, &self.running_var]),
+            statistics: Some([&self.running_mean, &self.running_var, &self.num_batches_tracked]),
             eps: self.options.eps,
             ..conv
         }
