@@ -7,6 +7,7 @@ Lean), or the ONNX file that Visage exports.
 forward         a batch in inference mode, channels_last, batch normalisation folded
 embed           picture files to embeddings: a DataLoader whose workers stay, batches of 64
 ...-16          the same under bfloat16 autocast (OpenVINO: its own bfloat16)
+...-plain       the same with PyTorch's own LocalResponseNorm, as most people leave it
 ...-onnxruntime, ...-openvino    the same batches through the exported network
 step            one forward pass of the batch, batch-hard mined in tensors, channels_last, bfloat16
                 autocast where asked for, fused Adam: a loop that somebody has tuned
@@ -43,18 +44,21 @@ def network(weights):
 
 
 class Lean(torch.nn.Module):
-    """The same network as somebody writes it who has looked at a profile: local response
-    normalisation as a 1x1 convolution with a band of ones instead of an average over five
-    dimensions, L2 pooling computed once, nothing padded that needs no padding."""
+    """The same network as its users write it: L2 pooling computed once, nothing padded that needs no
+    padding. And with `band` as somebody does who has looked at a profile: local response
+    normalisation as a 1x1 convolution with a band of ones, instead of torch.nn.LocalResponseNorm's
+    average over five dimensions."""
 
-    def __init__(self, net):
+    def __init__(self, net, band):
         super().__init__()
-        self.net = net
+        self.net, self.band = net, band
         for channels in (64, 192):
             band = torch.ones(channels, channels).tril(2).triu(-2)
             self.register_buffer(f"band{channels}", band[:, :, None, None])
 
     def lrn(self, x):
+        if not self.band:
+            return self.net.lrn(x)
         energy = F.conv2d(x * x, getattr(self, f"band{x.shape[1]}"))
         return x * (1 + 1e-4 / 5 * energy).pow(-0.75)
 
@@ -95,9 +99,9 @@ class Lean(torch.nn.Module):
         return x / torch.sqrt((x * x).sum(1, keepdim=True) + 1e-6)
 
 
-def lean(weights):
+def lean(weights, band=True):
     net = network(weights)
-    own = Lean(net)
+    own = Lean(net, band)
     with torch.no_grad():
         picture = torch.rand(2, 3, 96, 96)
         assert torch.allclose(own(picture), net(picture), atol=1e-5), "the lean network is another"
@@ -181,17 +185,19 @@ def inference(flags):
     """forward and embed, by whoever is there: makers by name."""
 
     @functools.cache
-    def net():
-        return folded(lean(flags.weights))
+    def net(band):
+        return folded(lean(flags.weights, band))
 
-    def pytorch(half):
+    def pytorch(half, band=True):
         def run(pictures):
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
-                return net()(pictures.contiguous(memory_format=torch.channels_last))
+                return net(band)(pictures.contiguous(memory_format=torch.channels_last))
 
         return run
 
     ways = {"": lambda: pytorch(False), "-16": lambda: pytorch(True)}
+    ways["-plain"] = lambda: pytorch(False, band=False)
+    ways["-16-plain"] = lambda: pytorch(True, band=False)
     if has("onnxruntime"):
         ways["-onnxruntime"] = lambda: onnxruntime_network(flags)
     if has("openvino"):
@@ -235,8 +241,8 @@ def measures(flags):
     pictures = torch.rand(flags.batch, 3, 96, 96)
     laid_out = pictures.contiguous(memory_format=torch.channels_last)
 
-    def step():
-        tuned = lean(flags.weights)
+    def step(band=True):
+        tuned = lean(flags.weights, band)
         optimizer = torch.optim.Adam(tuned.parameters(), lr=6e-5, fused=True)
 
         def round():
@@ -296,6 +302,7 @@ def measures(flags):
         return round
 
     own = {"step": step, "step-original": original, "mine": mine, "load": load}
+    own["step-plain"] = functools.partial(step, band=False)
     return own | {"classifier": classifier} | inference(flags)
 
 

@@ -117,12 +117,14 @@ impl Measure<'_> {
         let name = self.name;
         let mut peers = vec![name.to_owned()];
         match name {
-            "step" => peers.push("step-original".into()),
+            "step" => peers.extend(["step-plain", "step-original"].map(String::from)),
             "forward" | "embed" => {
+                peers.push(format!("{name}-plain"));
                 peers.extend(others.iter().map(|other| format!("{name}-{other}")));
             }
             // ONNX Runtime has no 16 bits for this network on a processor.
             "forward-16" | "embed-16" => {
+                peers.push(format!("{name}-plain"));
                 let others = others.iter().filter(|other| *other != OTHERS[0]);
                 peers.extend(others.map(|other| format!("{name}-{other}")));
             }
