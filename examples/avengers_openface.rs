@@ -58,7 +58,7 @@ fn main() -> anyhow::Result<()> {
     Source::resolve(None, Architecture::OpenFace)?.load_into(&backbone)?;
     let faces = &folder.fitted;
     let parts = |backbone: &Backbone| -> anyhow::Result<(Labelled, Labelled)> {
-        let embeddings = visage::train::triplet::embed_stored(backbone, faces, &faces.all())?;
+        let embeddings = recogniser::embed_stored(backbone, faces, &faces.all())?;
         let all = Labelled { embeddings, labels: labels.clone() };
         Ok((all.subset(&train), all.subset(&validation)))
     };
@@ -130,7 +130,7 @@ fn main() -> anyhow::Result<()> {
     println!("classifier: {right} of {} validation faces right", answers.len());
 
     // ## 6. The map
-    let all = visage::train::triplet::embed_stored(&backbone, faces, &faces.all())?;
+    let all = recogniser::embed_stored(&backbone, faces, &faces.all())?;
     let options = TsneOptions { perplexity: 20.0, iterations: 1000, seed: 0 };
     let points = tsne(&all, &options, |_, _| {})?;
     let held_back: Vec<bool> = split.parts.iter().map(|part| *part == Part::Validation).collect();

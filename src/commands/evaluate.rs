@@ -17,9 +17,9 @@ use crate::eval::confusion::Confusion;
 use crate::eval::roc::roc_auc;
 use crate::eval::{Embeddings, knn};
 use crate::figures::{self, ConfusionFigure};
+use crate::recognise::recogniser::embed_stored;
 use crate::recognise::{Answer, Classifier, GalleryFace};
 use crate::train::scoring::Labelled;
-use crate::train::triplet::embed_stored;
 use crate::{Error, Result};
 
 pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode> {

@@ -13,6 +13,7 @@ use super::trunk::{Bare, Built};
 use super::{Context, dataset};
 use crate::figures::{self, Curve, Series};
 use crate::models::Backbone;
+use crate::recognise::recogniser::embed_stored;
 use crate::recognise::{ModelCard, ModelKind, Recogniser};
 use crate::train::fit::{Outcome, fit};
 use crate::train::log::RunLog;
@@ -23,7 +24,7 @@ use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::scoring::{SAME_BIAS, SAME_WEIGHT};
 use crate::train::settings::TripletSettings;
 use crate::train::stages::scale_layers;
-use crate::train::triplet::{TripletTask, embed_stored};
+use crate::train::triplet::TripletTask;
 use crate::weights::Source;
 use crate::{Error, Result};
 

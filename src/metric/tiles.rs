@@ -185,6 +185,7 @@ mod tests {
             }
         }
     }
+
     #[test]
     fn the_nearest_is_the_first_of_the_smallest() {
         for (size, seed) in [(5, 1), (256, 2), (300, 3), (1000, 4)] {

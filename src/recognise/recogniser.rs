@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::model_file::{Calibration, GalleryFace, ModelCard, ModelKind, Unknown};
 use crate::data::picture;
+use crate::data::store::PictureStore;
 use crate::eval::calibration::softmax;
 use crate::eval::{Embeddings, knn};
 use crate::models::{Backbone, Compute, Mode};
@@ -215,6 +216,22 @@ pub fn embed(backbone: &Backbone, pictures: &[RgbImage]) -> Result<Embeddings> {
         values.extend(embed_batch(backbone, &picture::to_tensor(&fitted)?)?);
     }
     Embeddings::new(pictures.len(), dim, values)
+}
+
+/// Embeddings of some pictures, in the order asked for and in evaluation mode.
+///
+/// # Errors
+/// A picture that cannot be decoded any more, or what libtorch raises.
+pub fn embed_stored(
+    backbone: &Backbone,
+    faces: &PictureStore,
+    pictures: &[usize],
+) -> Result<Embeddings> {
+    let mut values = Vec::new();
+    for batch in pictures.chunks(BATCH) {
+        values.extend(embed_unit(backbone, &faces.batch(batch, backbone.device())?)?);
+    }
+    Embeddings::new(pictures.len(), backbone.embedding_dim as usize, values)
 }
 
 /// Embeds one batch of fitted pictures, u8 `[N, 3, S, S]`; row-major values.

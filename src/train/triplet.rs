@@ -18,7 +18,6 @@ use super::settings::{BnMode, TripletSettings};
 use crate::Result;
 use crate::data::folder::FaceFolder;
 use crate::data::sampler::PkSampler;
-use crate::data::store::PictureStore;
 use crate::eval::Embeddings;
 use crate::models::layers::layer_by_layer;
 use crate::models::{Backbone, Mode};
@@ -110,22 +109,6 @@ impl<'a> TripletTask<'a> {
             Ok(values)
         })
     }
-}
-
-/// Embeddings of some pictures, in the order asked for and in evaluation mode.
-///
-/// # Errors
-/// A picture that cannot be decoded any more, or what libtorch raises.
-pub fn embed_stored(
-    backbone: &Backbone,
-    faces: &PictureStore,
-    pictures: &[usize],
-) -> Result<Embeddings> {
-    let mut values = Vec::new();
-    for batch in pictures.chunks(recogniser::BATCH) {
-        values.extend(recogniser::embed_unit(backbone, &faces.batch(batch, backbone.device())?)?);
-    }
-    Embeddings::new(pictures.len(), backbone.embedding_dim as usize, values)
 }
 
 impl Task for TripletTask<'_> {

@@ -98,6 +98,7 @@ impl Conv2d {
         let ys = xs.conv2d(&self.weight, self.bias.as_ref(), stride, self.padding, [1, 1], 1);
         trace::report(&self.name, ys)
     }
+
     /// What it computes with, and nothing behind it.
     pub(super) fn parts(&self) -> FusedParts<'_> {
         FusedParts {

@@ -210,6 +210,7 @@ mod tests {
         });
         assert!(unit.in_one_pass(&xs, Mode::EVAL).is_none(), "a gradient may be wanted");
     }
+
     #[test]
     fn broken_weights_give_broken_maps() {
         for (unit, params) in units() {
