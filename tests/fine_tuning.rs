@@ -8,8 +8,9 @@ use std::path::Path;
 
 use common::{IDENTITIES, TRAIN, draw, fail, run, text, visage, write_faces};
 use tch::Tensor;
-use visage::models::{Architecture, Backbone};
+use visage::models::{Architecture, Backbone, Compute, Mode};
 use visage::recognise::ModelCard;
+use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
 use visage::weights::{Source, TensorFile};
 
 type Tensors = BTreeMap<String, Tensor>;
@@ -255,4 +256,44 @@ fn a_picture_that_goes_missing_ends_the_run_which_keeps_its_best_model() {
         "{said}"
     );
     assert!(TensorFile::read(&best).is_ok());
+}
+
+/// The network that is validated between epochs is the one that trains: nothing made of older weights
+/// stays behind, whoever wrote the new ones.
+#[test]
+fn what_is_measured_follows_the_training() {
+    tch::manual_seed(3);
+    let options = (tch::Kind::Float, tch::Device::Cpu);
+    let pictures = Tensor::rand([4, 3, 96, 96], options);
+    let build = || {
+        let mut trunk = Backbone::new(Architecture::OpenFace, tch::Device::Cpu);
+        trunk.set_compute(Compute::fast(None)).unwrap();
+        trunk
+    };
+    let trunk = build();
+    Source::resolve(None, Architecture::OpenFace).unwrap().load_into(&trunk).unwrap();
+    let measure = |trunk: &Backbone| tch::no_grad(|| trunk.embed(&pictures, Mode::EVAL));
+    let apart = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+    let tuning = Mode { dropout: true, batch_statistics: false };
+    for (kind, mode) in [
+        (OptimizerKind::Adam, tuning),
+        (OptimizerKind::AdamW, tuning),
+        (OptimizerKind::Sgd, tuning),
+        (OptimizerKind::Adam, Mode::TRAIN),
+    ] {
+        let before = measure(&trunk);
+        let config = OptimizerConfig { lr: 1e-3, ..OptimizerConfig::new(kind) };
+        let mut optimizer = Optimizer::new(config, trunk.params.trainable()).unwrap();
+        optimizer.zero_grad().unwrap();
+        let weights = Tensor::arange(4 * 128, options).cos().view([4, 128]);
+        (trunk.embed(&pictures, mode) * weights).sum(tch::Kind::Float).backward();
+        optimizer.step(1e-3).unwrap();
+        let copy = build();
+        for (ours, theirs) in trunk.params.iter().zip(copy.params.iter()) {
+            tch::no_grad(|| theirs.tensor.shallow_clone().copy_(&ours.tensor));
+        }
+        let (live, fresh) = (measure(&trunk), measure(&copy));
+        assert!(apart(&live, &fresh) < 1e-6, "{kind:?} {mode:?}: {}", apart(&live, &fresh));
+        assert!(apart(&live, &before) > 1e-4, "{kind:?} {mode:?} has changed nothing");
+    }
 }
