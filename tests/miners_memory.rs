@@ -3,26 +3,14 @@
 //! One test alone in its process, because it watches the process's memory.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
+#[path = "common/memory.rs"]
+mod memory;
+
+use memory::growth;
 use tch::{Device, Kind, Tensor};
 use visage::metric::{Measure, Miner, Selection, Survey, TripletObjective, normalise};
 
 const MEGABYTES: usize = 1 << 20;
-
-/// A line of the kernel's account of this process, in bytes.
-fn status(line: &str) -> Option<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let value = status.lines().find_map(|found| found.strip_prefix(line))?;
-    value.trim().trim_end_matches(" kB").parse::<usize>().ok().map(|kilobytes| kilobytes << 10)
-}
-
-/// How much more than now `body` needs at its peak.
-fn growth(body: impl FnOnce()) -> Option<usize> {
-    // Starts the peak afresh (Linux).
-    std::fs::write("/proc/self/clear_refs", "5").ok()?;
-    let before = status("VmRSS:")?;
-    body();
-    Some(status("VmHWM:")?.saturating_sub(before))
-}
 
 /// So many embeddings of length one, four of each identity.
 fn batch(size: i64) -> (Tensor, Tensor) {

@@ -3,8 +3,12 @@
 //! One test alone in its process, because it watches the process's memory.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
+#[path = "common/memory.rs"]
+mod memory;
+
 use std::path::Path;
 
+use memory::growth;
 use tch::{Device, Kind, Tensor};
 use visage::models::Params;
 use visage::weights::{TensorFile, WeightFile, load};
@@ -13,22 +17,6 @@ const TENSORS: usize = 4;
 const SIDE: i64 = 2048;
 /// 16 MB a tensor.
 const BYTES: usize = TENSORS * 4 * (SIDE * SIDE) as usize;
-
-/// A line of the kernel's account of this process, in bytes.
-fn status(line: &str) -> Option<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let value = status.lines().find_map(|found| found.strip_prefix(line))?;
-    value.trim().trim_end_matches(" kB").parse::<usize>().ok().map(|kilobytes| kilobytes << 10)
-}
-
-/// How much more than now `body` needs at its peak.
-fn growth(body: impl FnOnce()) -> Option<usize> {
-    // Starts the peak afresh (Linux).
-    std::fs::write("/proc/self/clear_refs", "5").ok()?;
-    let before = status("VmRSS:")?;
-    body();
-    Some(status("VmHWM:")?.saturating_sub(before))
-}
 
 fn options() -> (Kind, Device) {
     (Kind::Float, Device::Cpu)
