@@ -4,13 +4,15 @@
 use tch::Tensor;
 
 use super::optim::Optimizer;
-use crate::Result;
+use crate::{Error, Result};
 
 /// The first factor, and what becomes of it: PyTorch's own numbers.
 const START: f64 = 65_536.0;
 const GROWTH: f64 = 2.0;
 const BACKOFF: f64 = 0.5;
 const PATIENCE: u32 = 2000;
+/// The names in its state.
+const STATE: [&str; 3] = ["scaler.scale", "scaler.good", "scaler.skipped"];
 
 /// Multiplies the loss before the backward pass and divides the gradients after it. A step whose
 /// gradients are not finite is skipped and the factor halved; after 2000 good steps it doubles.
@@ -37,6 +39,48 @@ impl LossScaler {
     /// Steps that were skipped so far.
     pub fn skipped(&self) -> u64 {
         self.skipped
+    }
+
+    /// What a checkpoint keeps of it, beside [the optimiser's](Optimizer::state): `scaler.scale`,
+    /// `scaler.good` (steps since the last change) and `scaler.skipped`, float64 `[]` each; nothing
+    /// where it is off.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let Some(scale) = self.scale else { return Vec::new() };
+        let values = [scale, f64::from(self.good), self.skipped as f64];
+        let named = STATE.iter().zip(values);
+        named.map(|(name, value)| ((*name).to_owned(), Tensor::from(value))).collect()
+    }
+
+    /// Takes over a state that [`state`](Self::state) gave.
+    ///
+    /// # Errors
+    /// It is not that of a scaler that is as much on as this one, or its numbers cannot be; nothing
+    /// is changed then.
+    pub fn load_state(&mut self, state: &[(String, Tensor)]) -> Result<()> {
+        let fail = || {
+            let text = "the saved state of the loss scaler does not fit; resume with the --precision \
+                        it was saved with";
+            Error::Config(text.into())
+        };
+        if self.scale.is_none() {
+            return if state.is_empty() { Ok(()) } else { Err(fail()) };
+        }
+        let value = |wanted: &str| {
+            let mut found = state.iter().filter(|(name, _)| name == wanted);
+            let (_, tensor) = found.next().filter(|_| found.next().is_none())?;
+            f64::try_from(tensor).ok().filter(|value| value.is_finite() && *value >= 0.0)
+        };
+        let [scale, good, skipped] = STATE.map(value);
+        match (scale, good, skipped) {
+            (Some(scale), Some(good), Some(skipped))
+                if state.len() == STATE.len() && scale > 0.0 && good < f64::from(PATIENCE) =>
+            {
+                self.scale = Some(scale);
+                (self.good, self.skipped) = (good as u32, skipped as u64);
+                Ok(())
+            }
+            _ => Err(fail()),
+        }
     }
 
     /// The backward pass of a loss.
@@ -123,5 +167,35 @@ mod tests {
         assert!(scaler.unscale(&optimizer).unwrap());
         assert_eq!(scaler.scale(), None);
         assert!(param.grad().double_value(&[0]).is_infinite());
+    }
+
+    #[test]
+    fn a_saved_state_continues_where_it_was() {
+        let (param, mut optimizer) = one(1.0);
+        let mut scaler = LossScaler::new(true);
+        let mut step = |scaler: &mut LossScaler, factor: f64| {
+            optimizer.zero_grad().unwrap();
+            scaler.backward(&(param.sum(Kind::Float) * factor));
+            scaler.unscale(&optimizer).unwrap()
+        };
+        assert!(!step(&mut scaler, f64::NAN));
+        assert!((1..PATIENCE).all(|_| step(&mut scaler, 1.0)));
+        let mut second = LossScaler::new(true);
+        second.load_state(&scaler.state()).unwrap();
+        // One more good step, and the factor doubles.
+        for scaler in [&mut scaler, &mut second] {
+            assert!(step(scaler, 1.0));
+            assert_eq!((scaler.scale(), scaler.skipped()), (Some(START), 1));
+        }
+        let mut off = LossScaler::new(false);
+        assert!(off.state().is_empty() && off.load_state(&[]).is_ok());
+        assert!(off.load_state(&scaler.state()).is_err());
+        let mut wrong = scaler.state();
+        wrong[0].1 = Tensor::from(f64::NAN);
+        for state in [&wrong[..], &wrong[1..], &[]] {
+            let said = second.load_state(state).unwrap_err().to_string();
+            assert!(said.contains("--precision"), "{said}");
+        }
+        assert_eq!(second.scale(), Some(START));
     }
 }
