@@ -29,7 +29,7 @@ pub enum Hinge {
 }
 
 /// `hinge(d_ap - d_an + margin)` for each triplet, in any distance. With [`Measure::Squared`] and
-/// [`Hinge::Hard`] it is [`TripletLoss`].
+/// [`Hinge::Hard`] it is [`TripletLoss`](super::TripletLoss).
 ///
 /// pytorch-metric-learning's `TripletMarginLoss` is this with [`Reduction::Active`] (its default is
 /// the mean over non-zero triplets), its `smooth_loss` is [`Hinge::Soft`].
