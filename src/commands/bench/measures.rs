@@ -11,8 +11,8 @@ use crate::commands::stream;
 use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
-use crate::metric::losses::{LossOutput, TripletObjective};
-use crate::metric::{Survey, miners::Miner};
+use crate::metric::losses::TripletObjective;
+use crate::metric::{Survey, miners::Miner, normalise};
 use crate::models::{Architecture, Backbone, Compute, Mode};
 use crate::recognise::{ModelCard, ModelKind, recogniser};
 use crate::train::calibrate::Known;
@@ -76,7 +76,18 @@ pub enum Work<'a> {
     Program(Cold),
 }
 
-impl Measure<'_> {
+impl<'a> Measure<'a> {
+    /// Work in this process, of which a round does `count`.
+    fn here(
+        name: &'static str,
+        about: &'static str,
+        unit: &'static str,
+        count: f64,
+        round: impl FnMut() -> Result<()> + 'a,
+    ) -> Self {
+        Self { name, about, unit, count, work: Work::Here(Box::new(round)) }
+    }
+
     /// The seconds of so many rounds.
     ///
     /// # Errors
@@ -115,22 +126,18 @@ impl Measure<'_> {
     /// users would tune it.
     pub fn peers(&self, others: &[String]) -> Vec<String> {
         let name = self.name;
-        let mut peers = vec![name.to_owned()];
+        let mut suffixes = vec![String::new()];
         match name {
-            "step" => peers.extend(["step-plain", "step-original"].map(String::from)),
-            "forward" | "embed" => {
-                peers.push(format!("{name}-plain"));
-                peers.extend(others.iter().map(|other| format!("{name}-{other}")));
-            }
-            // ONNX Runtime has no 16 bits for this network on a processor.
-            "forward-16" | "embed-16" => {
-                peers.push(format!("{name}-plain"));
-                let others = others.iter().filter(|other| *other != OTHERS[0]);
-                peers.extend(others.map(|other| format!("{name}-{other}")));
+            "step" => suffixes.extend(["-plain".into(), "-original".into()]),
+            "forward" | "embed" | "forward-16" | "embed-16" => {
+                suffixes.push("-plain".into());
+                // ONNX Runtime has no 16 bits for this network on a processor.
+                let able = |other: &&String| !name.ends_with("-16") || *other != OTHERS[0];
+                suffixes.extend(others.iter().filter(able).map(|other| format!("-{other}")));
             }
             _ => {}
         }
-        peers
+        suffixes.into_iter().map(|suffix| format!("{name}{suffix}")).collect()
     }
 }
 
@@ -187,6 +194,11 @@ fn random_pictures(setting: &Setting) -> Tensor {
     Tensor::rand([setting.batch, 3, 96, 96], (Kind::Float, setting.device))
 }
 
+/// Labels of so many pictures, `each` of one identity; on the host, as training has them.
+fn labels(count: i64, each: i64) -> Tensor {
+    Tensor::arange(count, (Kind::Int64, Device::Cpu)).divide_scalar_mode(each, "floor")
+}
+
 /// Waits for what a GPU still does; the CPU has done it already.
 fn finish(device: Device) {
     if let Device::Cuda(index) = device {
@@ -206,7 +218,7 @@ fn load(setting: &Setting) -> Measure<'_> {
     };
     let count = setting.pictures.len() as f64;
     let about = "decode pictures and resize them to 96x96";
-    Measure { name: "load", about, unit: "pictures/s", count, work: Work::Here(Box::new(round)) }
+    Measure::here("load", about, "pictures/s", count, round)
 }
 
 fn forward<'a>(
@@ -223,15 +235,13 @@ fn forward<'a>(
         Ok(())
     };
     let count = setting.batch as f64;
-    Ok(Measure { name, about, unit: "pictures/s", count, work: Work::Here(Box::new(round)) })
+    Ok(Measure::here(name, about, "pictures/s", count, round))
 }
 
 fn step(setting: &Setting) -> Result<Measure<'_>> {
     let trunk = trunk(setting, setting.compute)?;
     let pictures = random_pictures(setting);
-    let labels = Tensor::arange(setting.batch, (Kind::Int64, Device::Cpu))
-        .divide_scalar_mode(PICTURES_EACH, "floor")
-        .to_kind(Kind::Int64);
+    let labels = labels(setting.batch, PICTURES_EACH);
     let config = OptimizerConfig { lr: LR, ..OptimizerConfig::new(OptimizerKind::Adam) };
     let mut optimizer = Optimizer::new(config, trunk.params.trainable())?;
     // As `train-triplet` does by itself: pretrained batch normalisation keeps its statistics.
@@ -253,38 +263,26 @@ fn step(setting: &Setting) -> Result<Measure<'_>> {
     };
     let count = setting.batch as f64;
     let about = "a training step: forward, batch-hard triplets (one an anchor), backward, Adam";
-    Ok(Measure {
-        name: "step",
-        about,
-        unit: "triplets/s",
-        count,
-        work: Work::Here(Box::new(round)),
-    })
-}
-
-/// The loss of the hardest triplets of a batch.
-fn triplets(objective: &TripletObjective, embeddings: &Tensor, labels: &Tensor) -> LossOutput {
-    let TripletObjective { measure, margin, .. } = *objective;
-    let selection = Miner::BatchHard.mine_embeddings(embeddings, labels, measure, margin, 0);
-    objective.over_embeddings(&selection, embeddings, labels)
+    Ok(Measure::here("step", about, "triplets/s", count, round))
 }
 
 fn mine(setting: &Setting) -> Measure<'_> {
-    let embeddings = Tensor::randn([setting.mined, 128], (Kind::Float, setting.device));
-    let lengths = embeddings.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float).sqrt();
-    let embeddings = embeddings / lengths;
-    let labels = Tensor::arange(setting.mined, (Kind::Int64, setting.device))
-        .divide_scalar_mode(4, "floor")
-        .to_kind(Kind::Int64);
+    let embeddings = normalise(&Tensor::randn([setting.mined, 128], (Kind::Float, setting.device)));
+    let labels = labels(setting.mined, 4);
     let objective = TripletObjective::default();
+    let TripletObjective { measure, margin, .. } = objective;
     let round = move || {
-        tch::no_grad(|| triplets(&objective, &embeddings, &labels));
+        tch::no_grad(|| {
+            let selection =
+                Miner::BatchHard.mine_embeddings(&embeddings, &labels, measure, margin, 0);
+            objective.over_embeddings(&selection, &embeddings, &labels)
+        });
         finish(setting.device);
         Ok(())
     };
     let about = "distances of many embeddings (--mined), their hardest triplets, the loss; no figures for a log";
     let count = setting.mined as f64;
-    Measure { name: "mine", about, unit: "embeddings/s", count, work: Work::Here(Box::new(round)) }
+    Measure::here("mine", about, "embeddings/s", count, round)
 }
 
 /// Files to embeddings, as `visage embed` does it.
@@ -304,7 +302,7 @@ fn embed<'a>(
         embedded.map_err(|error| Error::Data(format!("{error:#}")))
     };
     let count = setting.pictures.len() as f64;
-    Ok(Measure { name, about, unit: "pictures/s", count, work: Work::Here(Box::new(round)) })
+    Ok(Measure::here(name, about, "pictures/s", count, round))
 }
 
 /// A linear classifier on the frozen trunk, from pictures in memory to trained weights.
@@ -352,6 +350,5 @@ fn classifier(setting: &Setting) -> Result<Measure<'_>> {
     };
     let about =
         "30 epochs of a linear classifier on the frozen trunk, which sees each picture once";
-    let work = Work::Here(Box::new(round));
-    Ok(Measure { name: "classifier", about, unit: "s", count: 1.0, work })
+    Ok(Measure::here("classifier", about, "s", 1.0, round))
 }
