@@ -121,9 +121,9 @@ impl<'a> Front<'a> {
                 self.faces.bytes(batch)?
             }
         };
-        let pictures = self.faces.tensor(&bytes, self.backbone.device());
+        // What follows is work of this thread, not waiting.
         self.waited += since.elapsed();
-        pictures
+        self.faces.tensor(&bytes, self.backbone.device())
     }
 
     fn kept(&mut self, views: impl Iterator<Item = (usize, bool)>) -> Result<(usize, Tensor)> {
