@@ -2,19 +2,38 @@
 # and python3. libtorch lands in ./libtorch, python's test tools in ./.venv, nothing elsewhere.
 
 PYTHON ?= python3
-TORCH  := 2.13.0
+
+# The libtorch to build against, and the release of tch that binds it. `make TORCH=2.11.0 build` (or test,
+# gpu-kit, ...) builds with another one beside the usual one: in target/torch-2.11.0, with a Cargo.lock
+# of its own, from ./libtorch-2.11.0.
+OWN        := 2.13.0
+TORCH      ?= $(OWN)
+TCH_2.11.0 := 0.24.0
+TCH_2.13.0 := 0.26.0
+VERSIONS   := $(patsubst TCH_%,%,$(filter TCH_%,$(.VARIABLES)))
+$(if $(TCH_$(TORCH)),,$(error TORCH=$(TORCH): Visage can be built against libtorch $(VERSIONS)))
+ifeq ($(TORCH),$(OWN))
+FOLDER := libtorch
+OUT    := target
+else
+FOLDER := libtorch-$(TORCH)
+OUT    := target/torch-$(TORCH)
+TREE   := $(OUT)/tree/Cargo.lock
+WHERE  := --manifest-path $(OUT)/tree/Cargo.toml --target-dir $(OUT)
+endif
+
 # The CPU needs libtorch itself and the two small CUDA libraries that libtorch_cpu.so names; a GPU
 # (CUDA=1) needs the wheel with everything it depends on.
 LEAN   := torch==$(TORCH) nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
 # An installed full set serves where the lean one is wanted.
-FULL   := libtorch/.installed-$(TORCH)-cuda
-STAMP  := $(if $(or $(CUDA),$(wildcard $(FULL))),$(FULL),libtorch/.installed-$(TORCH))
+FULL   := $(FOLDER)/.installed-$(TORCH)-cuda
+STAMP  := $(if $(or $(CUDA),$(wildcard $(FULL))),$(FULL),$(FOLDER)/.installed-$(TORCH))
 PIP    := -m pip install --quiet --disable-pip-version-check
 VISAGE := cargo run --quiet --release --
 
-export LIBTORCH ?= $(CURDIR)/libtorch/torch
+export LIBTORCH ?= $(CURDIR)/$(FOLDER)/torch
 
-.PHONY: all help libtorch build demo test parity parity-export parity-detect bench bench-detect bench-load tools lint doc clean
+.PHONY: all help libtorch build demo test test-quick torch-versions gpu-kit parity parity-export parity-detect bench bench-detect bench-load tools lint doc clean
 all: build
 
 help:
@@ -26,13 +45,15 @@ help:
 	@echo 'make bench     times of loading, training and recognition, next to PyTorch'
 	@echo 'make bench-detect  time of finding faces, next to facenet-pytorch'
 	@echo 'make bench-load  time and memory of loading VGG16, next to PyTorch'
+	@echo 'make gpu-kit   a folder that checks everything on a machine with a GPU (gpu-kit/run.sh)'
+	@echo 'make torch-versions  the quick tests on libtorch $(VERSIONS); TORCH=VERSION chooses one'
 	@echo 'make lint      rustfmt and clippy, warnings denied'
 	@echo 'make doc       the library documentation, warnings denied'
 	@echo 'make libtorch  only install libtorch (CUDA=1: with the CUDA libraries)'
 	@echo 'make clean     remove what was built, keep libtorch, data and runs'
 
 # A LIBTORCH that the environment already has is used as it is.
-ifeq ($(LIBTORCH),$(CURDIR)/libtorch/torch)
+ifeq ($(LIBTORCH),$(CURDIR)/$(FOLDER)/torch)
 libtorch: $(STAMP)
 else
 libtorch:
@@ -41,14 +62,21 @@ endif
 
 # Installed beside its place and moved there, so that a cut download leaves nothing half there.
 $(STAMP):
-	@echo 'Installing libtorch $(TORCH) from its wheels into ./libtorch ...'
+	@echo 'Installing libtorch $(TORCH) from its wheels into ./$(FOLDER) ...'
 	@$(PYTHON) -m pip --version >/dev/null || { echo '$(PYTHON) has no pip; install it (python3-pip) or set PYTHON'; exit 1; }
-	rm -rf libtorch.tmp
-	$(PYTHON) $(PIP) --no-warn-script-location --root-user-action=ignore --target libtorch.tmp $(if $(CUDA),torch==$(TORCH),--no-deps $(LEAN))
-	rm -rf libtorch && mv libtorch.tmp libtorch && touch $@
+	rm -rf $(FOLDER).tmp
+	$(PYTHON) $(PIP) --no-warn-script-location --root-user-action=ignore --target $(FOLDER).tmp $(if $(CUDA),torch==$(TORCH),--no-deps $(LEAN))
+	rm -rf $(FOLDER) && mv $(FOLDER).tmp $(FOLDER) && touch $@
 
-build: libtorch
-	cargo build --release
+# The same sources, with a lock file of their own that holds the other tch.
+$(OUT)/tree/Cargo.lock: Cargo.lock Cargo.toml
+	rm -rf $(@D) && mkdir -p $(@D)
+	for name in $$(git ls-files | cut -d/ -f1 | sort -u | grep -vx 'Cargo.lock'); do ln -s "$(CURDIR)/$$name" $(@D)/; done
+	cp Cargo.lock $@
+	cargo update --quiet --manifest-path $(@D)/Cargo.toml --package tch --precise $(TCH_$(TORCH)) && touch $@
+
+build: libtorch $(TREE)
+	cargo build --release $(WHERE)
 
 # The main job: two trainings, a map of the faces, and a face from the validation part named.
 demo: build
@@ -59,8 +87,23 @@ demo: build
 	@face="$$(sed -n 's/^data = "\(.*\)"/\1/p' runs/classifier/config.toml)/$$(sed -n 's/,[^,]*,validation$$//p' runs/classifier/split.csv | head -n 1)"; \
 	echo "$(VISAGE) classify $$face"; $(VISAGE) classify "$$face"
 
-test: libtorch tools
-	cargo test --release
+test: libtorch tools $(TREE)
+	cargo test --release $(WHERE)
+
+# The quick tests on every libtorch that Visage can be built against.
+torch-versions:
+	for version in $(VERSIONS); do $(MAKE) TORCH=$$version test-quick || exit 1; done
+
+test-quick: libtorch $(TREE)
+	cargo test --release $(WHERE) --lib --test cuda --test models --test openface --test cli
+
+# A folder that checks Visage on any machine with a GPU and PyTorch $(TORCH): gpu-kit/run.sh.
+gpu-kit: build .parity/torch-python data/orl
+	cargo test --release $(WHERE) --no-run --test cuda
+	$(PYTHON) tests/gpu/pack.py --torch $(TORCH) --target $(OUT)/release --python $(CURDIR)/.parity/torch-python
+
+data/orl: | build
+	$(OUT)/release/visage fetch orl --accept-licence
 
 # TensorBoard reads the logs back in the tests and ONNX Runtime runs an exported file; without them
 # those tests say they were skipped.

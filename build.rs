@@ -6,7 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
-const TORCH_VERSION: &str = "2.13.0";
+/// Every libtorch that a release of tch binds, with that release. Cargo.lock decides which tch is
+/// built; `make TORCH=VERSION` makes a lock file for another one.
+const PAIRS: [(&str, &str); 2] = [("2.11.0", "0.24"), ("2.13.0", "0.26")];
 
 // A build script has nowhere else to say what is wrong.
 #[allow(clippy::print_stderr)]
@@ -45,13 +47,18 @@ fn build(root: &Path) {
         .include(root.join("include/torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .file("native/visage_shim.cpp")
+        .file("native/visage_device.cpp")
         .file("native/visage_fused.cpp")
         .file("native/visage_lrn.cpp")
         .file("native/visage_pool.cpp")
         .file("native/visage_profile.cpp")
         .file("native/visage_trace.cpp")
+        .file("native/visage_version.cpp")
         .compile("visage_shim");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    // Functions of libtorch are looked up when they are first called, so that a program that meets
+    // another version can say so before it needs one that is not there.
+    println!("cargo:rustc-link-arg=-Wl,-z,lazy");
     println!("cargo:rustc-env=VISAGE_LIBTORCH_LIB={}", lib.display());
 }
 
@@ -71,10 +78,11 @@ fn link_openmp(lib: &Path) {
 }
 
 fn find_libtorch() -> Result<PathBuf, String> {
+    let locked = locked_tch().and_then(|tch| PAIRS.iter().find(|pair| tch.starts_with(pair.1)));
+    let wanted = locked.map_or(PAIRS[PAIRS.len() - 1].0, |pair| pair.0);
     let how = format!(
-        "run `make libtorch` (installs libtorch {TORCH_VERSION} from wheels into ./libtorch), \
-         or set LIBTORCH to the folder of a libtorch or PyTorch {TORCH_VERSION} (the one that holds \
-         `lib` and `include`)"
+        "run `make libtorch` (installs libtorch {wanted} from wheels into ./libtorch), or set LIBTORCH \
+         to the folder of a libtorch or PyTorch {wanted} (the one that holds `lib` and `include`)"
     );
     let root = match std::env::var_os("LIBTORCH") {
         // Made absolute, because it becomes the rpath of every binary.
@@ -92,14 +100,32 @@ fn find_libtorch() -> Result<PathBuf, String> {
     if std::env::var_os("LIBTORCH_BYPASS_VERSION_CHECK").is_some() {
         return Ok(root);
     }
-    match version_of(&root) {
-        Some(found) if found != TORCH_VERSION => Err(format!(
-            "LIBTORCH is {}, which is version {found}; Visage is built against {TORCH_VERSION}; {how}. \
-             LIBTORCH_BYPASS_VERSION_CHECK=1 tries all the same.",
-            root.display()
+    let Some(found) = version_of(&root) else { return Ok(root) };
+    let here = format!("LIBTORCH is {}, which is version {found}", root.display());
+    let bypass = "LIBTORCH_BYPASS_VERSION_CHECK=1 tries all the same";
+    match (PAIRS.iter().find(|pair| pair.0 == found), locked) {
+        (None, _) => {
+            let list = PAIRS.map(|(torch, tch)| format!("{torch} (tch {tch})")).join(" and ");
+            Err(format!("{here}; Visage can be built against libtorch {list}; {how}. {bypass}."))
+        }
+        (Some(pair), Some(locked)) if pair != locked => Err(format!(
+            "{here} and needs tch {}, but Cargo.lock has tch {}, which needs libtorch {}; \
+             `make TORCH={found} build` builds against {found}; otherwise {how}. {bypass}.",
+            pair.1, locked.1, locked.0
         )),
         _ => Ok(root),
     }
+}
+
+/// The version of tch in Cargo.lock; none where Visage is a dependency of something else, whose lock
+/// file is elsewhere (the build script of torch-sys then compares the versions).
+fn locked_tch() -> Option<String> {
+    let lock = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR")?).join("Cargo.lock");
+    println!("cargo:rerun-if-changed={}", lock.display());
+    let text = std::fs::read_to_string(lock).ok()?;
+    let mut lines = text.lines().skip_while(|line| *line != "name = \"tch\"");
+    let version = lines.nth(1)?.strip_prefix("version = \"")?;
+    Some(version.trim_end_matches('"').to_owned())
 }
 
 /// The version in `build-version` (libtorch archives) or `version.py` (wheels), without `+cu130`.

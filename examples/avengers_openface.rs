@@ -27,8 +27,9 @@ use visage::metric::miners::Miner;
 use visage::models::{Architecture, Backbone, Mode};
 use visage::recognise::{Classifier, Gallery, GalleryFace, Head, recogniser};
 use visage::train::calibrate::{Known, calibrate};
-use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
+use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
 use visage::train::scoring::{Labelled, score};
+use visage::train::step::Stepper;
 use visage::weights::Source;
 
 fn main() -> anyhow::Result<()> {
@@ -72,6 +73,7 @@ fn main() -> anyhow::Result<()> {
     let sampler = visage::data::PkSampler::new(&train_labels, 5, 4, 0)?;
     let config = OptimizerConfig { lr: 6e-5, ..OptimizerConfig::new(OptimizerKind::Adam) };
     let mut optimizer = Optimizer::new(config, backbone.params.trainable())?;
+    let mut stepper = Stepper::new(&mut optimizer);
     let loss = TripletLoss::default();
     for epoch in 1..=epochs {
         let mut sum = 0.0;
@@ -86,11 +88,8 @@ fn main() -> anyhow::Result<()> {
             let own = tch::Tensor::from_slice(&own);
             let distances = visage::metric::distance::pairwise(&embeddings);
             let triplets = Miner::BatchHard.mine(&distances.detach(), &own, loss.margin, seed);
-            optimizer.zero_grad()?;
             let output = loss.over(&triplets, &distances, &own);
-            output.loss.backward();
-            optimizer.step(6e-5)?;
-            sum += f64::try_from(&output.loss)?;
+            sum += stepper.step(StepRates::lr(6e-5), || Ok(output.loss.into()))?.loss();
         }
         let (train, validation) = parts(&backbone)?;
         let headline = score(&train, &validation).headline;
@@ -170,10 +169,10 @@ fn train_head(train: &Labelled, classes: usize) -> anyhow::Result<Head> {
     });
     let mut optimizer =
         Optimizer::new(OptimizerConfig::new(OptimizerKind::Adam), params.trainable())?;
+    let mut stepper = Stepper::new(&mut optimizer);
     for _ in 0..100 {
-        optimizer.zero_grad()?;
-        layer.forward(&features).cross_entropy_for_logits(&targets).backward();
-        optimizer.step(0.05)?;
+        let loss = || Ok(layer.forward(&features).cross_entropy_for_logits(&targets).into());
+        stepper.step(StepRates::lr(0.05), loss)?;
     }
     let mut tensors = params.snapshot().into_iter().map(|(_, tensor)| tensor);
     let (weight, bias) = tensors.next().zip(tensors.next()).context("the head has no tensors")?;

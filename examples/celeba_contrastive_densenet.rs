@@ -30,6 +30,7 @@ use visage::metric::losses::ContrastiveLoss;
 use visage::models::{Architecture, HeadKind, Mode, PairNet};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
 use visage::train::schedule::{Cycle, CycleShape, Schedule};
+use visage::train::step::Stepper;
 use visage::train::tuples::ask;
 use visage::weights::Source;
 
@@ -76,6 +77,7 @@ fn main() -> anyhow::Result<()> {
     let loss = ContrastiveLoss::default();
     let config = OptimizerConfig { lr: LR, ..OptimizerConfig::new(OptimizerKind::Adam) };
     let mut optimizer = Optimizer::new(config, net.trainable())?;
+    let mut stepper = Stepper::new(&mut optimizer);
     let (mut losses, mut lrs, mut betas) = (Vec::new(), Vec::new(), Vec::new());
     for epoch in 1..=epochs {
         for batch in sampler.epoch(epoch).chunks(batch_size) {
@@ -85,12 +87,9 @@ fn main() -> anyhow::Result<()> {
             let vectors = net.vectors(stage, &maps, trunk_mode, Mode::TRAIN)?;
             let halves = vectors.chunk(2, 0);
             let output = loss.over(&halves[0], &halves[1], &labels);
-            optimizer.zero_grad()?;
-            output.loss.backward();
             // One value carries all that changes at this step: rate, beta1, beta2.
             let rates = schedule.rates(step, LR);
-            optimizer.step_with(rates)?;
-            losses.push(f64::try_from(&output.loss)?);
+            losses.push(stepper.step(rates, || Ok(output.loss.into()))?.loss());
             lrs.push(rates.lr);
             betas.extend(rates.momentum);
         }

@@ -30,6 +30,7 @@ use visage::metric::losses::ContrastiveLoss;
 use visage::models::{Architecture, HeadKind, Mode, PairNet};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
 use visage::train::schedule::Schedule;
+use visage::train::step::Stepper;
 use visage::train::tuples::ask;
 use visage::weights::Source;
 
@@ -77,6 +78,7 @@ fn main() -> anyhow::Result<()> {
     let loss = ContrastiveLoss::default();
     let config = OptimizerConfig { lr: LR, ..OptimizerConfig::new(OptimizerKind::Adam) };
     let mut optimizer = Optimizer::new(config, net.trainable())?;
+    let mut stepper = Stepper::new(&mut optimizer);
     let mut done = 0;
     for epoch in 1..=epochs {
         let mut sum = 0.0;
@@ -88,10 +90,7 @@ fn main() -> anyhow::Result<()> {
             let vectors = net.vectors(stage, &maps, trunk_mode, Mode::TRAIN)?;
             let halves = vectors.chunk(2, 0);
             let output = loss.over(&halves[0], &halves[1], &labels);
-            optimizer.zero_grad()?;
-            output.loss.backward();
-            optimizer.step_with(schedule.rates(done, LR))?;
-            sum += f64::try_from(&output.loss)?;
+            sum += stepper.step(schedule.rates(done, LR), || Ok(output.loss.into()))?.loss();
             done += 1;
         }
         let answers = ask(&net, &mut front, &people.questions)?;

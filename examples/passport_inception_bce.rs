@@ -28,8 +28,9 @@ use visage::device::DeviceChoice;
 use visage::eval::folds::f1_at;
 use visage::metric::losses::PairBceLoss;
 use visage::models::{Architecture, HeadKind, Mode, PairNet};
-use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
+use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
 use visage::train::stages::settle_statistics;
+use visage::train::step::Stepper;
 use visage::train::tuples::ask;
 use visage::weights::Source;
 
@@ -71,6 +72,7 @@ fn main() -> anyhow::Result<()> {
     let loss = PairBceLoss::default();
     let config = OptimizerConfig { lr: LR, ..OptimizerConfig::new(OptimizerKind::Sgd) };
     let mut optimizer = Optimizer::new(config, net.trainable())?;
+    let mut stepper = Stepper::new(&mut optimizer);
     let mut losses = Vec::new();
     for epoch in 1..=epochs {
         let before = losses.len();
@@ -81,10 +83,7 @@ fn main() -> anyhow::Result<()> {
             let halves = vectors.chunk(2, 0);
             let logits = net.join(&halves[0], &halves[1], Mode::TRAIN);
             let output = loss.over(&logits.context("this head gives no logit")?, &labels);
-            optimizer.zero_grad()?;
-            output.loss.backward();
-            optimizer.step(LR)?;
-            losses.push(f64::try_from(&output.loss)?);
+            losses.push(stepper.step(StepRates::lr(LR), || Ok(output.loss.into()))?.loss());
         }
         let answers = ask(&net, &mut front, &people.questions)?;
         let headline = shared::headline(&shared::score(&answers)?);

@@ -35,7 +35,8 @@ use visage::data::triplets::STRIPS;
 use visage::device::DeviceChoice;
 use visage::metric::losses::TripletObjective;
 use visage::models::{Architecture, HeadKind, Mode, PairNet};
-use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
+use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
+use visage::train::step::Stepper;
 use visage::train::tuples::{Question, ask};
 use visage::weights::Source;
 
@@ -98,6 +99,7 @@ fn main() -> anyhow::Result<()> {
     let loss = TripletObjective::passport();
     let config = OptimizerConfig { lr: LR, ..OptimizerConfig::new(OptimizerKind::Sgd) };
     let mut optimizer = Optimizer::new(config, net.trainable())?;
+    let mut stepper = Stepper::new(&mut optimizer);
     let mut random = StdRng::seed_from_u64(shared::SEED);
     let mut order = own.to_vec();
     let mut losses = Vec::new();
@@ -112,10 +114,7 @@ fn main() -> anyhow::Result<()> {
             let vectors = net.vectors(stage, &maps, Mode::EVAL, Mode::TRAIN)?;
             let blocks = vectors.chunk(3, 0);
             let output = loss.over_rows(&blocks[0], &blocks[1], &blocks[2]);
-            optimizer.zero_grad()?;
-            output.loss.backward();
-            optimizer.step(LR)?;
-            losses.push(f64::try_from(&output.loss)?);
+            losses.push(stepper.step(StepRates::lr(LR), || Ok(output.loss.into()))?.loss());
         }
         let own = &losses[before..];
         println!("epoch {epoch}: loss {:.4}", own.iter().sum::<f64>() / own.len() as f64);

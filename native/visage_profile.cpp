@@ -2,6 +2,7 @@
 // built, and nothing else of the profiler.
 
 #include <chrono>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -27,12 +28,19 @@ std::map<std::string, Entry> table;
 // Operators that run on this thread now, the innermost last, each with the time of those inside it.
 thread_local std::vector<double> inside;
 
+// Inside a fused optimiser, whose kernels on the CPU and on CUDA are made of other operators: those
+// are its own business, not calls of the program's.
+thread_local bool in_fused = false;
+
 struct Call : at::ObserverContext {
   Clock::time_point start;
+  bool is_fused = false;
 };
 
-std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction &) {
+std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction &function) {
+  if (in_fused) return nullptr;
   auto call = std::make_unique<Call>();
+  call->is_fused = in_fused = std::strncmp(function.name(), "aten::_fused_", 13) == 0;
   inside.push_back(0);
   call->start = Clock::now();
   return call;
@@ -40,7 +48,9 @@ std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction &) {
 
 void leave(const at::RecordFunction &function, at::ObserverContext *context) {
   if (context == nullptr || inside.empty()) return;
-  double all = std::chrono::duration<double>(Clock::now() - static_cast<Call *>(context)->start).count();
+  auto *call = static_cast<Call *>(context);
+  if (call->is_fused) in_fused = false;
+  double all = std::chrono::duration<double>(Clock::now() - call->start).count();
   double own = all - inside.back();
   inside.pop_back();
   if (!inside.empty()) inside.back() += all;

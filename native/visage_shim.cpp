@@ -3,6 +3,7 @@
 // the caller frees with `visage_free`; null means success.
 
 #include <cstdlib>
+#include <optional>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -10,11 +11,11 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_amp_foreach_non_finite_check_and_unscale.h>
+#include <ATen/ops/_amp_update_scale.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
-#include <torch/version.h>
 
 #include "guard.h"
 #include "lanes.h"
@@ -43,13 +44,15 @@ void require_dense(const std::vector<at::Tensor> &params) {
                 param.sizes(), ", strides ", param.strides(), "): make it contiguous");
 }
 
+std::optional<at::Tensor> optional(const at::Tensor *tensor) {
+  return tensor == nullptr ? std::nullopt : std::optional<at::Tensor>(*tensor);
+}
+
 } // namespace
 
 extern "C" {
 
 void visage_free(char *text) { std::free(text); }
-
-const char *visage_torch_version() { return TORCH_VERSION; }
 
 char *visage_cpu_capability() { return message(at::get_cpu_capability().c_str()); }
 
@@ -108,6 +111,16 @@ char *visage_unscale(size_t count, at::Tensor *const *grads, at::Tensor *found,
   });
 }
 
+// Adapts the scale of the loss: times `backoff` where `found` is 1, times `growth` after `interval`
+// calls in a row where it is 0; `good` (int32) counts those. Nothing waits for the device.
+char *visage_update_scale(at::Tensor *scale, at::Tensor *good, const at::Tensor *found,
+                          double growth, double backoff, int64_t interval) {
+  return guarded([&] {
+    c10::NoGradGuard no_grad;
+    at::_amp_update_scale_(*scale, *good, *found, growth, backoff, interval);
+  });
+}
+
 // Gradients become undefined again, as after `optimizer.zero_grad(set_to_none=True)`.
 char *visage_clear_gradients(size_t count, at::Tensor *const *params) {
   return guarded([&] {
@@ -116,21 +129,29 @@ char *visage_clear_gradients(size_t count, at::Tensor *const *params) {
 }
 
 // One Adam (decoupled = 0) or AdamW (decoupled = 1) step over `count` parameters. `steps` are
-// float32 scalars, the number of steps done before this one; they are counted up here.
+// float32 scalars, the number of steps done before this one; they are counted up here. Where `found`
+// (float32, 0-d, may be null) is 1, nothing is changed.
 char *visage_fused_adam(size_t count, at::Tensor *const *params, at::Tensor *const *grads,
                         at::Tensor *const *averages, at::Tensor *const *squares,
                         at::Tensor *const *steps, double lr, double beta1, double beta2,
-                        double weight_decay, double eps, int decoupled) {
+                        double weight_decay, double eps, int decoupled, const at::Tensor *found) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
     auto p = gather(params, count), g = gather(grads, count), m = gather(averages, count),
          v = gather(squares, count), s = gather(steps, count);
     require_dense(p);
-    at::_foreach_add_(s, 1);
-    if (decoupled != 0) {
-      at::_fused_adamw_(p, g, m, v, {}, s, lr, beta1, beta2, weight_decay, eps, false, false);
+    auto overflow = optional(found);
+    if (overflow) {
+      at::_foreach_add_(s, std::vector<at::Tensor>(count, 1 - *overflow));
     } else {
-      at::_fused_adam_(p, g, m, v, {}, s, lr, beta1, beta2, weight_decay, eps, false, false);
+      at::_foreach_add_(s, 1);
+    }
+    if (decoupled != 0) {
+      at::_fused_adamw_(p, g, m, v, {}, s, lr, beta1, beta2, weight_decay, eps, false, false, {},
+                        overflow);
+    } else {
+      at::_fused_adam_(p, g, m, v, {}, s, lr, beta1, beta2, weight_decay, eps, false, false, {},
+                       overflow);
     }
     touch(p);
   });
@@ -140,12 +161,13 @@ char *visage_fused_adam(size_t count, at::Tensor *const *params, at::Tensor *con
 // zero makes the first step what PyTorch's is (dampening is 0), so no first step is told apart.
 char *visage_fused_sgd(size_t count, at::Tensor *const *params, at::Tensor *const *grads,
                        size_t count_momenta, at::Tensor *const *momenta, double lr,
-                       double momentum, double weight_decay, int nesterov) {
+                       double momentum, double weight_decay, int nesterov, const at::Tensor *found) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
     auto p = gather(params, count), g = gather(grads, count), b = gather(momenta, count_momenta);
     require_dense(p);
-    at::_fused_sgd_(p, g, b, weight_decay, momentum, lr, 0.0, nesterov != 0, false, false);
+    at::_fused_sgd_(p, g, b, weight_decay, momentum, lr, 0.0, nesterov != 0, false, false, {},
+                    optional(found));
     touch(p);
   });
 }

@@ -49,6 +49,10 @@ pub struct Common {
     /// Threads libtorch computes with [default: one a core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Use deterministic CUDA kernels: the same seed gives the same weights, more slowly; libtorch
+    /// names the operators that have none. On the CPU runs are repeatable anyway
+    #[arg(long, global = true)]
+    pub deterministic: bool,
     /// Say nothing but results, warnings and errors
     #[arg(long, short, global = true)]
     pub quiet: bool,

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
-use crate::native::{self, Half};
+use crate::native::{Half, cuda};
 use crate::{Error, Result};
 
 /// What the user asked for.
@@ -48,19 +48,20 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device to compute on.
+    /// The device to compute on. On CUDA, float32 means float32: TensorFloat-32 is off until
+    /// [`Precision::set_up`] allows it.
     ///
     /// # Errors
     /// CUDA was asked for and cannot be used: the sentence names what is missing.
     pub fn resolve(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Auto => Ok(match native::load_cuda() {
-                Ok(()) => Device::Cuda(0),
-                Err(_) => Device::Cpu,
-            }),
+            Self::Auto => match cuda::load() {
+                Ok(()) => Self::Cuda(0).resolve(),
+                Err(_) => Ok(Device::Cpu),
+            },
             Self::Cuda(index) => {
-                native::load_cuda().map_err(|error| {
+                cuda::load().map_err(|error| {
                     Error::Device(format!("--device {self}: {error}; `--device cpu` works here"))
                 })?;
                 let count = tch::Cuda::device_count();
@@ -69,6 +70,7 @@ impl DeviceChoice {
                         "--device {self}: there are {count} CUDA devices, numbered from 0"
                     )));
                 }
+                cuda::allow_tf32(false)?;
                 Ok(Device::Cuda(index))
             }
         }
@@ -93,6 +95,8 @@ pub enum Precision {
     Auto,
     /// float32 throughout
     F32,
+    /// float32 whose convolutions and products round their inputs to TensorFloat-32 on GPUs that have it
+    Tf32,
     /// bfloat16: the range of float32 with 8 bits of precision
     Bf16,
     /// float16: 11 bits of precision and a small range, so that the loss is scaled
@@ -103,11 +107,11 @@ impl Precision {
     /// The 16-bit kind to compute in on a device; none for float32.
     pub fn resolve(self, device: Device) -> Option<Half> {
         match self {
-            Self::F32 => None,
+            Self::F32 | Self::Tf32 => None,
             Self::Bf16 => Some(Half::BFloat16),
             Self::F16 => Some(Half::Float16),
             Self::Auto => match device {
-                Device::Cuda(index) => match native::compute_capability(index) {
+                Device::Cuda(index) => match cuda::compute_capability(index) {
                     Some((8.., _)) => Some(Half::BFloat16),
                     Some((7, _)) => Some(Half::Float16), // the first with tensor cores
                     _ => None,
@@ -117,12 +121,22 @@ impl Precision {
         }
     }
 
-    /// The choice that always gives what [`resolve`](Self::resolve) gave.
-    pub fn of(kind: Option<Half>) -> Self {
-        match kind {
-            None => Self::F32,
-            Some(Half::BFloat16) => Self::Bf16,
-            Some(Half::Float16) => Self::F16,
+    /// [`resolve`](Self::resolve), and sets libtorch's switches for TensorFloat-32.
+    ///
+    /// # Errors
+    /// What libtorch reports.
+    pub fn set_up(self, device: Device) -> Result<Option<Half>> {
+        cuda::allow_tf32(self == Self::Tf32)?;
+        Ok(self.resolve(device))
+    }
+
+    /// What `auto` stands for on a device, written out; any other choice as it is.
+    pub fn explicit(self, device: Device) -> Self {
+        match (self, self.resolve(device)) {
+            (Self::Auto, None) => Self::F32,
+            (Self::Auto, Some(Half::BFloat16)) => Self::Bf16,
+            (Self::Auto, Some(Half::Float16)) => Self::F16,
+            (given, _) => given,
         }
     }
 

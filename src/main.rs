@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
-use visage::{cli, commands};
+use visage::{cli, commands, native};
 
 fn main() -> ExitCode {
-    let outcome =
-        cli::parse(std::env::args_os()).map_err(anyhow::Error::from).and_then(commands::run);
+    let outcome = native::version::check()
+        .and_then(|()| cli::parse(std::env::args_os()))
+        .map_err(anyhow::Error::from)
+        .and_then(commands::run);
     match outcome {
         Ok(code) => code,
         Err(error) => commands::report(&error),

@@ -8,14 +8,15 @@
 // in the crate is it allowed.
 #![allow(unsafe_code)]
 
+pub mod cuda;
 pub mod fused;
 pub mod profile;
 pub mod trace;
+pub mod version;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::path::Path;
-use std::sync::OnceLock;
 
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -27,7 +28,6 @@ type Message = *mut c_char;
 
 unsafe extern "C" {
     fn visage_free(text: Message);
-    fn visage_torch_version() -> *const c_char;
     fn visage_cpu_capability() -> Message;
     fn visage_enter_autocast(state: c_int) -> c_int;
     fn visage_leave_autocast(state: c_int);
@@ -59,6 +59,14 @@ unsafe extern "C" {
         found: TensorPtr,
         inverse: TensorPtr,
     ) -> Message;
+    fn visage_update_scale(
+        scale: TensorPtr,
+        good: TensorPtr,
+        found: TensorPtr,
+        growth: f64,
+        backoff: f64,
+        interval: i64,
+    ) -> Message;
     fn visage_clear_gradients(count: usize, params: *const TensorPtr) -> Message;
     fn visage_fused_adam(
         count: usize,
@@ -73,6 +81,7 @@ unsafe extern "C" {
         weight_decay: f64,
         eps: f64,
         decoupled: c_int,
+        found: TensorPtr,
     ) -> Message;
     fn visage_fused_sgd(
         count: usize,
@@ -84,13 +93,8 @@ unsafe extern "C" {
         momentum: f64,
         weight_decay: f64,
         nesterov: c_int,
+        found: TensorPtr,
     ) -> Message;
-}
-
-/// The libtorch version the shim was compiled against, such as `2.13.0`.
-pub fn torch_version() -> &'static str {
-    // SAFETY: a string literal of the shim, there for the whole run.
-    unsafe { CStr::from_ptr(visage_torch_version()) }.to_str().unwrap_or("unknown")
 }
 
 /// The vector instructions that libtorch's CPU kernels chose: `DEFAULT`, `AVX2`, `AVX512`...
@@ -244,16 +248,47 @@ fn made(make: impl FnOnce(*mut TensorMut) -> Message) -> Result<Tensor> {
 /// # Errors
 /// What libtorch reports.
 pub fn unscale(grads: &[&Tensor], found: &Tensor, inverse: &Tensor) -> Result<()> {
-    for (what, scalar) in [("found", found), ("inverse", inverse)] {
-        if scalar.kind() != Kind::Float || scalar.numel() != 1 {
-            let text = format!("{what} is {scalar:?}, not one float32 number");
+    check_scalars(Kind::Float, &[("found", found), ("inverse", inverse)])?;
+    let grads = pointers(grads);
+    // SAFETY: live tensors; the kernel checks that the gradients are alike and where they are.
+    finish(unsafe { visage_unscale(grads.len(), grads.as_ptr(), raw(found), raw(inverse)) })
+}
+
+/// How the scale of a loss follows the gradients' overflows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScaleRule {
+    /// The factor after `interval` steps without an overflow.
+    pub growth: f64,
+    /// The factor after an overflow.
+    pub backoff: f64,
+    /// See `growth`.
+    pub interval: i64,
+}
+
+/// Adapts `scale` (float32) in place: `found` (float32) says whether the last step overflowed, `good`
+/// (int32) counts the steps since the last change. All of one element on one device, which nothing
+/// waits for.
+///
+/// # Errors
+/// What libtorch reports.
+pub fn update_scale(scale: &Tensor, good: &Tensor, found: &Tensor, rule: ScaleRule) -> Result<()> {
+    check_scalars(Kind::Float, &[("scale", scale), ("found", found)])?;
+    check_scalars(Kind::Int, &[("good", good)])?;
+    let ScaleRule { growth, backoff, interval } = rule;
+    // SAFETY: three live tensors of the kinds that the kernel reads.
+    finish(unsafe {
+        visage_update_scale(raw(scale), raw(good), raw(found), growth, backoff, interval)
+    })
+}
+
+fn check_scalars(kind: Kind, scalars: &[(&str, &Tensor)]) -> Result<()> {
+    for (what, scalar) in scalars {
+        if !scalar.defined() || scalar.kind() != kind || scalar.numel() != 1 {
+            let text = format!("{what} is {scalar:?}, not one number of kind {kind:?}");
             return Err(Error::Torch(TchError::Shape(text)));
         }
     }
-    let grads = pointers(grads);
-    let raw = |tensor: &Tensor| tensor.as_ptr().cast::<c_void>();
-    // SAFETY: live tensors; the kernel checks that the gradients are alike and where they are.
-    finish(unsafe { visage_unscale(grads.len(), grads.as_ptr(), raw(found), raw(inverse)) })
+    Ok(())
 }
 
 /// Makes the gradients of `params` undefined, as PyTorch's `zero_grad(set_to_none=True)` does: a
@@ -287,7 +322,8 @@ pub struct AdamStep {
 /// One Adam or AdamW step over all parameters in one kernel (PyTorch's `fused=True`), in place.
 ///
 /// `averages` and `squares` are the running means; `steps` are float32 scalars with the number of
-/// steps done so far, counted up here.
+/// steps done so far, counted up here. Where `found` (float32, 0-d, as [`unscale`] sets it) is 1,
+/// nothing is changed.
 ///
 /// # Errors
 /// When the lists do not match in length, shape, strides, kind or device.
@@ -298,6 +334,7 @@ pub fn fused_adam_step(
     squares: &[&Tensor],
     steps: &[&Tensor],
     with: AdamStep,
+    found: Option<&Tensor>,
 ) -> Result<()> {
     let Some(first) = params.first() else { return Ok(()) };
     check_alike("parameter", params, &vec![*first; params.len()], Alike::KindAndDevice)?;
@@ -306,6 +343,7 @@ pub fn fused_adam_step(
     }
     let scalar = Tensor::zeros([], (Kind::Float, first.device()));
     check_alike("step", steps, &vec![&scalar; params.len()], Alike::Everything)?;
+    let found = overflow(found, first)?;
     let [params, grads, averages, squares, steps] =
         [params, grads, averages, squares, steps].map(pointers);
     // SAFETY: five lists of live tensors of equal length, alike in all the kernel relies on.
@@ -323,6 +361,7 @@ pub fn fused_adam_step(
             with.weight_decay,
             with.eps,
             c_int::from(with.decoupled),
+            found,
         )
     })
 }
@@ -341,7 +380,8 @@ pub struct SgdStep {
 }
 
 /// One SGD step over all parameters in one kernel, in place. `momenta` is empty without momentum
-/// and otherwise one buffer a parameter, zero before the first step.
+/// and otherwise one buffer a parameter, zero before the first step. `found` as in
+/// [`fused_adam_step`].
 ///
 /// # Errors
 /// When the lists do not match in length, shape, strides, kind or device.
@@ -350,6 +390,7 @@ pub fn fused_sgd_step(
     grads: &[&Tensor],
     momenta: &[&Tensor],
     with: SgdStep,
+    found: Option<&Tensor>,
 ) -> Result<()> {
     let Some(first) = params.first() else { return Ok(()) };
     check_alike("parameter", params, &vec![*first; params.len()], Alike::KindAndDevice)?;
@@ -358,6 +399,7 @@ pub fn fused_sgd_step(
         check_alike("momentum_buffer", momenta, params, Alike::Everything)?;
     }
     let momenta = if with.momentum == 0.0 { &[] } else { momenta };
+    let found = overflow(found, first)?;
     let [params, grads, momenta] = [params, grads, momenta].map(pointers);
     // SAFETY: lists of live tensors of the lengths given, alike in all the kernel relies on.
     finish(unsafe {
@@ -371,133 +413,9 @@ pub fn fused_sgd_step(
             with.momentum,
             with.weight_decay,
             c_int::from(with.nesterov),
+            found,
         )
     })
-}
-
-/// Loads libtorch's CUDA half, so that `tch::Cuda` and CUDA tensors work.
-///
-/// The linker leaves it out because nothing references it. Call this before anything else that
-/// may ask libtorch about CUDA (`tch::Cuda::is_available`, `tch::manual_seed`): libtorch asks once
-/// and remembers the answer. Later calls repeat the first one's answer; the library stays loaded.
-///
-/// # Errors
-/// Names the cause and the cure: no driver, no device, a libtorch without CUDA, or a CUDA library
-/// that is not installed.
-pub fn load_cuda() -> Result<()> {
-    static ANSWER: OnceLock<Result<(), String>> = OnceLock::new();
-    let answer = ANSWER.get_or_init(|| load_cuda_from(Path::new(env!("VISAGE_LIBTORCH_LIB"))));
-    answer.clone().map_err(|reason| Error::Device(format!("CUDA cannot be used: {reason}")))
-}
-
-fn load_cuda_from(folder: &Path) -> Result<(), String> {
-    let path = folder.join("libtorch_cuda.so");
-    if !path.exists() {
-        return Err(format!(
-            "{} does not exist, this libtorch is for the CPU only; \
-             run `make libtorch CUDA=1` or point LIBTORCH to one with CUDA, and build again",
-            path.display()
-        ));
-    }
-    // The driver first: without it the CUDA libraries would be gigabytes for nothing.
-    let devices = count_devices()?;
-    keep_open(&path.to_string_lossy()).map_err(|reason| {
-        format!(
-            "{reason}; where a library is missing, libtorch was installed for the CPU: \
-             run `make libtorch CUDA=1`"
-        )
-    })?;
-    match tch::Cuda::is_available() {
-        true => Ok(()),
-        false => Err(format!(
-            "the driver has {devices} device(s), but libtorch {} cannot use them: \
-             the driver may be too old for its CUDA (see `nvidia-smi`)",
-            torch_version()
-        )),
-    }
-}
-
-/// How many GPUs the NVIDIA driver offers this process; none is an error.
-#[cfg(unix)]
-fn count_devices() -> Result<c_int, String> {
-    type Init = unsafe extern "C" fn(flags: u32) -> c_int;
-    type Count = unsafe extern "C" fn(count: *mut c_int) -> c_int;
-    const CURE: &str = "see whether `nvidia-smi` lists a GPU, or use `--device cpu`";
-    let driver = keep_open("libcuda.so.1")
-        .map_err(|reason| format!("the NVIDIA driver is not installed ({reason}); {CURE}"))?;
-    let mut devices: c_int = 0;
-    // SAFETY: the two signatures are the driver API's, unchanged since its first version.
-    let status = unsafe {
-        let missing = |error: libloading::Error| format!("libcuda.so.1: {error}; {CURE}");
-        let init = driver.get::<Init>(b"cuInit\0").map_err(missing)?;
-        let count = driver.get::<Count>(b"cuDeviceGetCount\0").map_err(missing)?;
-        match init(0) {
-            0 => count(&mut devices),
-            failed => failed,
-        }
-    };
-    match (status, devices) {
-        (0, 1..) => Ok(devices),
-        (0 | 100, _) => {
-            let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
-            let why = visible.map(|ids| format!(" (CUDA_VISIBLE_DEVICES is \"{ids}\")"));
-            Err(format!("the NVIDIA driver found no GPU{}; {CURE}", why.unwrap_or_default()))
-        }
-        _ => Err(format!("the NVIDIA driver does not start (CUDA error {status}); {CURE}")),
-    }
-}
-
-/// The compute capability of a GPU, such as (8, 0); none where the driver does not say.
-#[cfg(unix)]
-pub fn compute_capability(index: usize) -> Option<(i32, i32)> {
-    type Get = unsafe extern "C" fn(device: *mut c_int, ordinal: c_int) -> c_int;
-    type Attribute = unsafe extern "C" fn(value: *mut c_int, which: c_int, device: c_int) -> c_int;
-    /// The driver API's numbers for the major and the minor part.
-    const MAJOR_MINOR: [c_int; 2] = [75, 76];
-    count_devices().ok()?;
-    let driver = keep_open("libcuda.so.1").ok()?;
-    // SAFETY: the signatures are the driver API's, and `count_devices` has initialised it.
-    unsafe {
-        let get = driver.get::<Get>(b"cuDeviceGet\0").ok()?;
-        let attribute = driver.get::<Attribute>(b"cuDeviceGetAttribute\0").ok()?;
-        let mut device = 0;
-        if get(&mut device, c_int::try_from(index).ok()?) != 0 {
-            return None;
-        }
-        let mut found = [0; 2];
-        for (value, which) in found.iter_mut().zip(MAJOR_MINOR) {
-            if attribute(value, which, device) != 0 {
-                return None;
-            }
-        }
-        Some((found[0], found[1]))
-    }
-}
-
-/// No GPU without a driver.
-#[cfg(not(unix))]
-pub fn compute_capability(_: usize) -> Option<(i32, i32)> {
-    None
-}
-
-#[cfg(not(unix))]
-fn count_devices() -> Result<c_int, String> {
-    Err("CUDA is supported on Linux only; use `--device cpu`".into())
-}
-
-/// Opens a library with its symbols visible to all others and never closes it: libtorch registers
-/// kernels in it, and unloading would leave them dangling.
-#[cfg(unix)]
-fn keep_open(name: &str) -> Result<&'static libloading::os::unix::Library, String> {
-    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    // SAFETY: its initialisers are libtorch's or the driver's own, made to run at load time.
-    let opened = unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) };
-    opened.map(|library| &*Box::leak(Box::new(library))).map_err(|error| error.to_string())
-}
-
-#[cfg(not(unix))]
-fn keep_open(_: &str) -> Result<(), String> {
-    Err("CUDA is supported on Linux only".into())
 }
 
 /// A file's bytes, mapped into memory: pages are read when they are looked at.
@@ -590,8 +508,20 @@ fn check_alike(what: &str, tensors: &[&Tensor], like: &[&Tensor], alike: Alike) 
     Ok(())
 }
 
+/// The mark of an overflow, for a kernel that steps `param`; null where there is none.
+fn overflow(found: Option<&Tensor>, param: &Tensor) -> Result<TensorPtr> {
+    let Some(found) = found else { return Ok(std::ptr::null()) };
+    let like = Tensor::zeros([], (Kind::Float, param.device()));
+    check_alike("overflow mark", &[found], &[&like], Alike::Everything)?;
+    Ok(raw(found))
+}
+
+fn raw(tensor: &Tensor) -> TensorPtr {
+    tensor.as_ptr().cast()
+}
+
 fn pointers(tensors: &[&Tensor]) -> Vec<TensorPtr> {
-    tensors.iter().map(|tensor| tensor.as_ptr().cast::<c_void>()).collect()
+    tensors.iter().map(|tensor| raw(tensor)).collect()
 }
 
 /// Turns the shim's message, null for success, into a result.
@@ -626,8 +556,7 @@ mod tests {
     const STEP: SgdStep = SgdStep { lr: 1.0, momentum: 0.0, weight_decay: 0.0, nesterov: false };
 
     #[test]
-    fn the_library_says_what_it_is() {
-        assert!(torch_version().starts_with("2."), "{}", torch_version());
+    fn libtorch_names_its_cpu_kernels() {
         assert!(!cpu_capability().unwrap().is_empty());
     }
 
@@ -635,7 +564,7 @@ mod tests {
     fn mismatched_tensors_are_refused_before_the_kernel_runs() {
         let param = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
         let ones = |size: &[i64], kind| Tensor::ones(size, (kind, Device::Cpu));
-        let step = |grad: &Tensor| fused_sgd_step(&[&param], &[grad], &[], STEP);
+        let step = |grad: &Tensor| fused_sgd_step(&[&param], &[grad], &[], STEP, None);
         for wrong in [
             ones(&[3, 2], Kind::Float),
             ones(&[2, 3], Kind::Double),
@@ -644,7 +573,7 @@ mod tests {
         ] {
             assert!(step(&wrong).is_err(), "{wrong:?}");
         }
-        assert!(fused_sgd_step(&[&param], &[], &[], STEP).is_err());
+        assert!(fused_sgd_step(&[&param], &[], &[], STEP, None).is_err());
         assert_eq!(param.abs().sum(Kind::Float).double_value(&[]), 0.0);
         step(&ones(&[2, 3], Kind::Float)).unwrap();
         assert_eq!(param.sum(Kind::Float).double_value(&[]), -6.0);
@@ -654,7 +583,7 @@ mod tests {
     fn a_parameter_with_gaps_is_refused_with_the_c_plus_plus_message() {
         let with_gaps = || Tensor::zeros([4, 4], (Kind::Float, Device::Cpu)).narrow(1, 0, 2);
         let (param, grad) = (with_gaps(), with_gaps());
-        let error = fused_sgd_step(&[&param], &[&grad], &[], STEP).unwrap_err().to_string();
+        let error = fused_sgd_step(&[&param], &[&grad], &[], STEP, None).unwrap_err().to_string();
         assert!(error.contains("make it contiguous"), "{error}");
     }
 
@@ -681,22 +610,6 @@ mod tests {
             assert_ne!(product(), Kind::Float);
         });
         assert_eq!(product(), Kind::Float);
-    }
-
-    #[test]
-    fn a_missing_cuda_is_explained() {
-        match load_cuda() {
-            Ok(()) => assert!(tch::Cuda::is_available()),
-            Err(error) => {
-                let text = error.to_string();
-                let cures = ["make libtorch CUDA=1", "--device cpu", "nvidia-smi"];
-                assert!(cures.iter().any(|cure| text.contains(cure)), "{text}");
-                assert_eq!(load_cuda().unwrap_err().to_string(), text);
-            }
-        }
-        let empty = tempfile::tempdir().unwrap();
-        let text = load_cuda_from(empty.path()).unwrap_err();
-        assert!(text.contains("libtorch_cuda.so") && text.contains("CUDA=1"), "{text}");
     }
 
     #[test]

@@ -426,7 +426,7 @@ fn doctor_tells_what_is_there_and_what_to_do() {
 
 #[test]
 fn cuda_that_is_not_there_is_refused_with_the_reason() {
-    if visage::native::load_cuda().is_ok() {
+    if visage::native::cuda::load().is_ok() {
         eprintln!("skipped: CUDA works here");
         return;
     }

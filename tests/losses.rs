@@ -45,7 +45,7 @@ fn train<H>(
         let output = loss(&head, &x.matmul(&map.tr()), &people);
         output.loss.backward();
         losses.push(output.loss.double_value(&[]));
-        optimizer.step_with(schedule.rates(step, 0.03)).unwrap();
+        optimizer.step_with(schedule.rates(step, 0.03), None).unwrap();
     }
     (losses[0], losses[119], head, params)
 }

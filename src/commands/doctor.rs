@@ -9,7 +9,7 @@ use super::{Context, output};
 use crate::cli;
 use crate::data::source;
 use crate::models::Architecture;
-use crate::native;
+use crate::native::{self, cuda, version};
 use crate::recognise::{ModelKind, model_file};
 use crate::weights::Source;
 
@@ -81,8 +81,9 @@ pub fn run(context: &Context, flags: &cli::Doctor) -> anyhow::Result<ExitCode> {
 }
 
 fn libtorch() -> Finding {
-    let folder = env!("VISAGE_LIBTORCH_LIB");
-    Finding::ok("libtorch", format!("{} in {folder}", native::torch_version()))
+    let (runs_on, folder) = (version::runs_on_text(), version::folder());
+    let built_for = version::built_for();
+    Finding::ok("libtorch", format!("{runs_on} in {}, built for {built_for}", folder.display()))
 }
 
 fn processor() -> Finding {
@@ -121,7 +122,7 @@ fn threads() -> Finding {
 }
 
 fn cuda() -> Finding {
-    match native::load_cuda() {
+    match cuda::load() {
         Ok(()) => {
             let devices = tch::Cuda::device_count();
             let cudnn = if tch::Cuda::cudnn_is_available() { "with" } else { "without" };

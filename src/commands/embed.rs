@@ -49,7 +49,7 @@ struct Table {
 pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
     let format = Format::of(&flags.out)?;
     let mut backbone = trunk::load(context, &flags.trunk)?.backbone;
-    let half = flags.precision.resolve(backbone.device());
+    let half = flags.precision.set_up(backbone.device())?;
     backbone.set_compute(Compute::everywhere(half))?;
     let (mut paths, mut failed) = collect(&flags.inputs, &context.say);
     paths.sort();

@@ -16,6 +16,7 @@ mod framing;
 mod given_triplets;
 mod lr_find;
 mod models;
+mod out_of_memory;
 mod output;
 mod pair_training;
 mod photos;
@@ -42,6 +43,7 @@ use tch::Device;
 
 use crate::Result;
 use crate::cli::{Cli, Command, Common};
+use crate::native::cuda;
 use crate::train::progress::Reporter;
 use crate::train::run_folder::RunFolder;
 
@@ -55,7 +57,10 @@ struct Context {
 }
 
 impl Context {
-    fn new(common: Common) -> Self {
+    fn new(common: Common) -> Result<Self> {
+        if common.deterministic {
+            cuda::use_deterministic_algorithms()?;
+        }
         if let Some(threads) = common.threads {
             tch::set_num_threads(i32::from(threads));
             // Decoding and distances, too. Only a second call could fail, and there is none.
@@ -63,7 +68,7 @@ impl Context {
             let _ = pool.build_global();
         }
         let say = Reporter::stderr(common.quiet);
-        Self { common, say }
+        Ok(Self { common, say })
     }
 
     /// The device to compute on, resolved when a command needs one.
@@ -95,26 +100,31 @@ impl Context {
 /// # Errors
 /// Whatever ends it early; [`report`] prints it.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let context = Context::new(cli.common);
-    match cli.command {
-        Command::TrainTriplet(command) => train_triplet::run(&context, command.settings),
-        Command::TrainPairs(command) => train_pairs::run(&context, command.settings),
-        Command::TrainClassifier(command) => train_classifier::run(&context, command.settings),
-        Command::LrFind(flags) => lr_find::run(&context, *flags),
-        Command::Classify(flags) => classify::run(&context, &flags),
-        Command::Detect(flags) => detect::run(&context, &flags),
-        Command::Evaluate(flags) => evaluate::run(&context, &flags),
-        Command::Verify(flags) => verify::run(&context, &flags),
-        Command::Audit(flags) => audit::run(&context, &flags),
-        Command::Tsne(flags) => tsne::run(&context, &flags),
-        Command::Embed(flags) => embed::run(&context, &flags),
-        Command::Weights(flags) => weights::run(&context, &flags.action),
-        Command::Export(flags) => export::run(&context, &flags),
+    let context = Context::new(cli.common)?;
+    let advice = out_of_memory::Advice::of(&cli.command);
+    out_of_memory::guard(&advice, || dispatch(&context, cli.command))
+}
+
+fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::TrainTriplet(command) => train_triplet::run(context, command.settings),
+        Command::TrainPairs(command) => train_pairs::run(context, command.settings),
+        Command::TrainClassifier(command) => train_classifier::run(context, command.settings),
+        Command::LrFind(flags) => lr_find::run(context, *flags),
+        Command::Classify(flags) => classify::run(context, &flags),
+        Command::Detect(flags) => detect::run(context, &flags),
+        Command::Evaluate(flags) => evaluate::run(context, &flags),
+        Command::Verify(flags) => verify::run(context, &flags),
+        Command::Audit(flags) => audit::run(context, &flags),
+        Command::Tsne(flags) => tsne::run(context, &flags),
+        Command::Embed(flags) => embed::run(context, &flags),
+        Command::Weights(flags) => weights::run(context, &flags.action),
+        Command::Export(flags) => export::run(context, &flags),
         Command::Models(flags) => models::run(&flags),
-        Command::Prepare(flags) => prepare::run(&context, &flags.action),
-        Command::Fetch(flags) => fetch::run(&context, &flags),
-        Command::Bench(flags) => bench::run(&context, &flags),
-        Command::Doctor(flags) => doctor::run(&context, &flags),
+        Command::Prepare(flags) => prepare::run(context, &flags.action),
+        Command::Fetch(flags) => fetch::run(context, &flags),
+        Command::Bench(flags) => bench::run(context, &flags),
+        Command::Doctor(flags) => doctor::run(context, &flags),
     }
 }
 

@@ -5,9 +5,9 @@ use tch::Device;
 use super::Context;
 use crate::Result;
 use crate::data::store::PictureStore;
-use crate::device::{self, Precision};
+use crate::device;
 use crate::models::{Backbone, Compute, Stage};
-use crate::native::Half;
+use crate::native::{Half, cuda};
 use crate::train::fit::Plan;
 use crate::train::settings::{BnMode, ScheduleSettings, TuningSettings};
 use crate::train::stages::settle_statistics;
@@ -23,13 +23,15 @@ pub fn settle(
 ) -> Result<()> {
     let bn = if *source == Source::Random { BnMode::Train } else { BnMode::Eval };
     tuning.bn.get_or_insert(bn);
-    let half = tuning.precision.resolve(backbone.device());
+    let half = tuning.precision.set_up(backbone.device())?;
     if half == Some(Half::Float16) && backbone.device() == Device::Cpu {
         let text = "--precision f16: processors compute float16 many times slower than float32; bf16 \
                     is the fast one where there is one, and auto chooses";
         context.say.warn(text);
     }
-    tuning.precision = Precision::of(half);
+    tuning.precision = tuning.precision.explicit(backbone.device());
+    // A training has one size of input: worth a look for the fastest kernel.
+    cuda::benchmark_cudnn(backbone.device().is_cuda() && !context.common.deterministic)?;
     backbone.set_compute(Compute::fast(half))
 }
 

@@ -5,6 +5,8 @@ use rand::rngs::StdRng;
 use tch::{Kind, Tensor, no_grad};
 
 use super::random::{Purpose, generator};
+use crate::Result;
+use crate::native::cuda::upload_slice;
 
 /// Zoom in and out.
 const SCALE: (f64, f64) = (0.9, 1.15);
@@ -83,8 +85,8 @@ impl Augment {
     ///
     /// # Errors
     /// Where libtorch refuses, as for a batch of another shape.
-    pub fn apply(&self, batch: &Tensor, size: i64, seed: u64) -> crate::Result<Tensor> {
-        no_grad(|| self.views(batch, size, seed)).map_err(Into::into)
+    pub fn apply(&self, batch: &Tensor, size: i64, seed: u64) -> Result<Tensor> {
+        no_grad(|| self.views(batch, size, seed))
     }
 
     /// Which pictures of a batch of `count` [`apply`](Self::apply) mirrors, where that is all the
@@ -97,20 +99,19 @@ impl Augment {
         Some((0..count).map(|_| View::draw(&mut random).mirrored && self.flip).collect())
     }
 
-    fn views(&self, batch: &Tensor, size: i64, seed: u64) -> Result<Tensor, tch::TchError> {
+    fn views(&self, batch: &Tensor, size: i64, seed: u64) -> Result<Tensor> {
         let (count, _, height, width) = batch.size4()?;
         let mut random = generator(seed, Purpose::Augment, 0);
         let views: Vec<View> = (0..count).map(|_| View::draw(&mut random)).collect();
         // One number a picture, shaped to spread over its channels and pixels.
         let each = |value: &dyn Fn(&View) -> f64| {
             let values: Vec<f32> = views.iter().map(|view| value(view) as f32).collect();
-            Tensor::f_from_slice(&values)?.f_view([count, 1, 1, 1])?.f_to_device(batch.device())
+            Ok::<_, crate::Error>(upload_slice(&values, batch.device())?.f_view([count, 1, 1, 1])?)
         };
 
         let mut out = if self.crop {
             let thetas: Vec<f32> = views.iter().flat_map(View::theta).collect();
-            let theta = Tensor::f_from_slice(&thetas)?.f_view([count, 2, 3])?;
-            let theta = theta.f_to_device(batch.device())?;
+            let theta = upload_slice(&thetas, batch.device())?.f_view([count, 2, 3])?;
             let grid = Tensor::f_affine_grid_generator(&theta, [count, 3, size, size], false)?;
             const BILINEAR: i64 = 0;
             const REPEAT_BORDER: i64 = 1;
@@ -125,8 +126,7 @@ impl Augment {
             out = mirror(&out, &mirrored)?;
         }
         if self.jitter {
-            let luma =
-                Tensor::f_from_slice(&LUMA)?.f_view([1, 3, 1, 1])?.f_to_device(out.device())?;
+            let luma = upload_slice(&LUMA, out.device())?.f_view([1, 3, 1, 1])?;
             let grey =
                 |colours: &Tensor| colours.f_mul(&luma)?.f_sum_dim_intlist(1, true, Kind::Float);
             // Each is a way from a plain picture (black, its mean grey, its grey) to the picture:
@@ -145,10 +145,10 @@ impl Augment {
 ///
 /// # Errors
 /// Where libtorch refuses: not one mark a picture.
-pub fn mirror(pictures: &Tensor, mirrored: &[bool]) -> Result<Tensor, tch::TchError> {
-    let marks = Tensor::f_from_slice(mirrored)?.f_to_device(pictures.device())?;
+pub fn mirror(pictures: &Tensor, mirrored: &[bool]) -> Result<Tensor> {
+    let marks = upload_slice(mirrored, pictures.device())?;
     let marks = marks.f_view([mirrored.len() as i64, 1, 1, 1])?;
-    pictures.f_flip([3])?.f_where_self(&marks, pictures)
+    Ok(pictures.f_flip([3])?.f_where_self(&marks, pictures)?)
 }
 
 #[cfg(test)]

@@ -1,20 +1,24 @@
-//! Pictures decoded ahead of whoever trains on them.
+//! Pictures decoded, and brought to the device, ahead of whoever trains on them.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use tch::Device;
+
 use super::store::PictureStore;
 use crate::Result;
+use crate::native::cuda::Upload;
 
 /// Batches that wait at most, besides the one in the making ...
 const AHEAD: usize = 3;
 /// ... as far as they fit in so many bytes; one may wait in any case.
 const ROOM: usize = 256 << 20;
 
-/// A batch of pictures: their numbers and [bytes](PictureStore::bytes).
-type Batch = (Vec<usize>, Result<Vec<u8>>);
+/// A batch of pictures: their numbers and their [bytes on the device](PictureStore::upload).
+type Batch = (Vec<usize>, Result<Upload>);
 
-/// A thread that decodes one batch after the other, each on all cores, and stays at most a few ahead.
+/// A thread that decodes one batch after the other, each on all cores, copies it to the device beside
+/// the kernels that run there, and stays at most a few batches ahead.
 /// It ends with its last batch, at an error, or when the feed is dropped.
 #[derive(Debug)]
 pub struct Feed {
@@ -25,22 +29,22 @@ pub struct Feed {
 impl Feed {
     /// Starts to decode the pictures of `batches`, in their order. Where the system has no thread to
     /// give, the feed is empty.
-    pub fn start(pictures: &PictureStore, batches: Vec<Vec<usize>>) -> Self {
+    pub fn start(pictures: &PictureStore, batches: Vec<Vec<usize>>, device: Device) -> Self {
         let largest = batches.iter().map(Vec::len).max().unwrap_or(0);
         let bytes = 3 * pictures.side() as usize * pictures.side() as usize * largest;
         let (sender, ready) = sync_channel((ROOM / bytes.max(1)).clamp(1, AHEAD));
         let pictures = pictures.clone();
-        let work = move || decode(&pictures, batches, &sender);
+        let work = move || decode(&pictures, batches, device, &sender);
         let thread = thread::Builder::new().name("feed".into()).spawn(work);
         Self { ready: Some(ready), thread: thread.ok() }
     }
 
-    /// The bytes of the next batch, which is to be `batch`; waits until they are there. None where
-    /// another batch is next, or no more.
+    /// The next batch, which is to be `batch`; waits until it is decoded. None where another batch is
+    /// next, or no more.
     ///
     /// # Errors
     /// A picture cannot be decoded any more.
-    pub fn next(&mut self, batch: &[usize]) -> Option<Result<Vec<u8>>> {
+    pub fn next(&mut self, batch: &[usize]) -> Option<Result<Upload>> {
         let (numbers, bytes) = self.ready.as_ref()?.recv().ok()?;
         (numbers == batch).then_some(bytes)
     }
@@ -56,9 +60,14 @@ impl Drop for Feed {
     }
 }
 
-fn decode(pictures: &PictureStore, batches: Vec<Vec<usize>>, sender: &SyncSender<Batch>) {
+fn decode(
+    pictures: &PictureStore,
+    batches: Vec<Vec<usize>>,
+    device: Device,
+    sender: &SyncSender<Batch>,
+) {
     for batch in batches {
-        let bytes = pictures.bytes(&batch);
+        let bytes = pictures.upload(&batch, device);
         let is_last = bytes.is_err();
         if sender.send((batch, bytes)).is_err() || is_last {
             return;
@@ -88,9 +97,10 @@ mod tests {
         face_folder(root.path(), &[("ann", 2), ("bob", 3)]);
         let whole = store(root.path(), 5);
         for kept in [0, 2, 5] {
-            let mut feed = Feed::start(&store(root.path(), kept), batches());
+            let mut feed = Feed::start(&store(root.path(), kept), batches(), Device::Cpu);
             for batch in batches() {
-                let bytes = feed.next(&batch).unwrap().unwrap();
+                let bytes = feed.next(&batch).unwrap().unwrap().finish().unwrap();
+                let bytes = Vec::<u8>::try_from(bytes.flatten(0, -1)).unwrap();
                 assert_eq!(bytes, whole.bytes(&batch).unwrap(), "{kept} kept");
             }
             assert!(feed.next(&[0]).is_none());
@@ -102,18 +112,18 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         face_folder(root.path(), &[("ann", 2), ("bob", 3)]);
         let pictures = store(root.path(), 0);
-        let mut feed = Feed::start(&pictures, batches());
+        let mut feed = Feed::start(&pictures, batches(), Device::Cpu);
         assert!(feed.next(&batches()[0]).unwrap().is_ok());
         assert!(feed.next(&[4]).is_none(), "another batch is next");
         drop(feed);
         let panicked = std::panic::catch_unwind(|| {
-            let _feed = Feed::start(&store(root.path(), 0), batches());
+            let _feed = Feed::start(&store(root.path(), 0), batches(), Device::Cpu);
             std::panic::resume_unwind(Box::new(()));
         });
         assert!(panicked.is_err());
 
         std::fs::remove_file(root.path().join("ann/1.png")).unwrap();
-        let mut feed = Feed::start(&pictures, batches());
+        let mut feed = Feed::start(&pictures, batches(), Device::Cpu);
         assert!(feed.next(&batches()[0]).unwrap().is_ok());
         let error = feed.next(&batches()[1]).unwrap().unwrap_err().to_string();
         assert!(error.contains("1.png"), "{error}");

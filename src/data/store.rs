@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 use super::folder::grouped;
 use super::picture::{decode, fit};
 use super::triplets::cut_file;
+use crate::native::cuda::Upload;
 use crate::{Error, Result};
 
 /// How pictures are fitted, and how much of them is kept.
@@ -165,21 +166,29 @@ impl PictureStore {
     /// # Errors
     /// As for [`get`](Self::get), or what libtorch raises.
     pub fn batch(&self, pictures: &[usize], device: Device) -> Result<Tensor> {
-        self.tensor(&self.bytes(pictures)?, device)
+        scaled(self.upload(pictures, device)?)
     }
 
-    /// What [`bytes`](Self::bytes) gives, as [`batch`](Self::batch) gives it. In memory the
-    /// channels of a pixel stay together.
+    /// What [`bytes`](Self::bytes) gives, on its way to `device` as u8 `[B, S, S, 3]`; any thread may
+    /// start it.
     ///
     /// # Errors
-    /// Not the bytes of whole pictures, or what libtorch raises.
-    pub fn tensor(&self, bytes: &[u8], device: Device) -> Result<Tensor> {
+    /// As for [`batch`](Self::batch).
+    pub fn upload(&self, pictures: &[usize], device: Device) -> Result<Upload> {
         let side = i64::from(self.side);
-        let count = (bytes.len() as i64).checked_div(3 * side * side).unwrap_or(0);
-        let bytes = Tensor::f_from_slice(bytes)?.f_view([count, side, side, 3])?;
-        let pictures = bytes.f_to_device(device)?.f_permute([0, 3, 1, 2])?;
-        Ok(pictures.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?)
+        let bytes = Tensor::f_from_slice(&self.bytes(pictures)?)?;
+        Upload::start(bytes.f_view([pictures.len() as i64, side, side, 3])?, device)
     }
+}
+
+/// Uploaded bytes u8 `[B, S, S, 3]` as numbers for a network: f32 `[B, 3, S, S]` in [0, 1]. In memory
+/// the channels of a pixel stay together.
+///
+/// # Errors
+/// What libtorch raises.
+pub fn scaled(bytes: Upload) -> Result<Tensor> {
+    let pictures = bytes.finish()?.f_permute([0, 3, 1, 2])?;
+    Ok(pictures.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?)
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use rand::{SeedableRng, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
 
 use super::calibrate::{Known, calibrate};
-use super::fit::{Scores, Step, Task};
+use super::fit::{Scores, Task};
 use super::log::RunLog;
-use super::scaler::LossScaler;
 use super::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT, same_curve};
+use super::step::Forward;
 use crate::eval::calibration::{expected_calibration_error, negative_log_likelihood};
 use crate::eval::knn;
 use crate::eval::unknown::Logistic;
@@ -113,15 +113,15 @@ impl Task for ClassifierTask<'_> {
         Ok(order.chunks(self.batch_size).map(<[usize]>::to_vec).collect())
     }
 
-    fn step(&mut self, _: usize, _: usize, batch: &[usize], scaler: &LossScaler) -> Result<Step> {
+    fn forward(&mut self, _: usize, _: usize, batch: &[usize]) -> Result<Forward<'_>> {
         let rows: Vec<i64> = batch.iter().map(|&row| row as i64).collect();
         let rows = Tensor::from_slice(&rows);
         let targets = self.targets.index_select(0, &rows);
         let logits = self.layer.forward(&self.features.index_select(0, &rows));
         let right = logits.argmax(1, false).eq_tensor(&targets).to_kind(Kind::Float);
         let loss = logits.cross_entropy_for_logits(&targets);
-        scaler.backward(&loss);
-        Ok(Step { loss, measures: vec![("accuracy", right.mean(Kind::Float))] })
+        let measures = vec![("accuracy", right.mean(Kind::Float))];
+        Ok(Forward { measures, ..Forward::from(loss) })
     }
 
     fn validate(&mut self, _: usize, _: &mut RunLog) -> Result<Scores> {

@@ -3,28 +3,17 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use tch::Tensor;
-
 use super::log::RunLog;
 use super::optim::Optimizer;
 use super::progress::Reporter;
 use super::run_folder::RunFolder;
-use super::scaler::LossScaler;
 use super::schedule::{Better, Cycle, Plateau, PlateauConfig, Schedule, ScheduleKind};
+use super::step::{Forward, Stepper, Totals};
 use crate::{Error, Result};
 
 /// The share of an epoch's steps that went into waiting for pictures; the one figure that is not the
 /// same in each run of a seed.
 pub const DATA_WAIT: &str = "data_wait";
-
-/// What one batch was worth: everything stays on the device until the epoch ends.
-#[derive(Debug)]
-pub struct Step {
-    /// The loss, 0-d.
-    pub loss: Tensor,
-    /// Further 0-d figures, averaged over the epoch for the log.
-    pub measures: Vec<(&'static str, Tensor)>,
-}
 
 /// The validation figures of one epoch.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -81,18 +70,11 @@ pub trait Task {
         None
     }
 
-    /// Forward pass, loss and backward pass of one batch: adds to the parameters' gradients, which
-    /// `scaler` scales.
+    /// Forward pass and loss of one batch.
     ///
     /// # Errors
     /// What libtorch raises.
-    fn step(
-        &mut self,
-        epoch: usize,
-        index: usize,
-        batch: &[usize],
-        scaler: &LossScaler,
-    ) -> Result<Step>;
+    fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>>;
 
     /// Scores the model as it is; epoch 0 is the untouched start. Pictures of the state (strips,
     /// histograms) go to the log.
@@ -190,7 +172,7 @@ pub fn fit(
     };
     let (mut schedule, mut done, mut trained) = (Schedule::Constant, 0u64, 0);
     let (mut plateau, mut lr) = (plan.plateau()?, plan.lr);
-    let mut scaler = LossScaler::new(plan.scale_loss);
+    let mut stepper = Stepper::with(optimizer, plan.clip, plan.scale_loss);
     for epoch in 1..=plan.epochs {
         let batches = task.batches(epoch)?;
         task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
@@ -205,16 +187,8 @@ pub fn fit(
         let (mut totals, since) = (Totals::default(), Instant::now());
         task.take_wait();
         for (index, batch) in batches.iter().enumerate() {
-            optimizer.zero_grad()?;
-            let mut step = task.step(epoch, index, batch, &scaler)?;
-            // What the scaler skips has no figures worth a mean.
-            if scaler.unscale(optimizer)? {
-                if let Some(longest) = plan.clip {
-                    step.measures.push(("grad_norm", optimizer.clip_grad_norm(longest)));
-                }
-                optimizer.step_with(schedule.rates(done, lr))?;
-                totals.add(step);
-            }
+            let rates = schedule.rates(done, lr);
+            totals.add(stepper.step(rates, || task.forward(epoch, index, batch))?);
             done += 1;
             bar.inc(batch.len() as u64);
         }
@@ -223,9 +197,9 @@ pub fn fit(
         if let Some(wait) = task.take_wait() {
             means.push((DATA_WAIT, wait.as_secs_f64() / since.elapsed().as_secs_f64().max(1e-9)));
         }
-        if let Some(scale) = scaler.scale() {
+        if let Some(scale) = stepper.scaler.scale() {
             means.push(("loss_scale", scale));
-            means.push(("skipped_steps", scaler.skipped() as f64));
+            means.push(("skipped_steps", stepper.scaler.skipped() as f64));
         }
         means.push(("lr", lr * schedule.factor(done.saturating_sub(1))));
         let scores = task.validate(epoch, log)?;
@@ -241,6 +215,13 @@ pub fn fit(
         history.push((Some(loss), scores.clone()));
         for warning in log.take_warnings() {
             say.warn(&warning);
+        }
+        if totals.kept() == 0.0 {
+            say.warn(&format!(
+                "every step of epoch {epoch} overflowed in float16; stopping, the best model is kept \
+                 (--precision bf16 or f32 helps)"
+            ));
+            break;
         }
         if scores.has_diverged() || !loss.is_finite() {
             say.warn(&format!(
@@ -302,32 +283,6 @@ impl Plan {
         let is_plateau = self.schedule == ScheduleKind::Plateau;
         let config = PlateauConfig { better: Better::Higher, ..PlateauConfig::default() };
         is_plateau.then(|| Plateau::new(config)).transpose()
-    }
-}
-
-/// Running sums on the device; read once an epoch.
-#[derive(Default)]
-struct Totals {
-    sums: Vec<(&'static str, Tensor)>,
-    steps: usize,
-}
-
-impl Totals {
-    fn add(&mut self, step: Step) {
-        let figures = std::iter::once(("loss", step.loss)).chain(step.measures);
-        for (at, (name, value)) in figures.enumerate() {
-            let value = value.detach();
-            match self.sums.get_mut(at) {
-                Some((_, sum)) => *sum += value,
-                None => self.sums.push((name, value.copy())),
-            }
-        }
-        self.steps += 1;
-    }
-
-    fn means(&self) -> Vec<(&'static str, f64)> {
-        let mean = |sum: &Tensor| f64::try_from(sum).unwrap_or(f64::NAN) / self.steps as f64;
-        self.sums.iter().map(|(name, sum)| (*name, mean(sum))).collect()
     }
 }
 

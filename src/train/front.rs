@@ -12,7 +12,7 @@ use super::stages::Thaw;
 use crate::Result;
 use crate::data::augment::Augment;
 use crate::data::feed::Feed;
-use crate::data::store::PictureStore;
+use crate::data::store::{PictureStore, scaled};
 use crate::models::{Backbone, Mode};
 
 /// What stands in front of the first stage that trains.
@@ -69,7 +69,7 @@ impl<'a> Front<'a> {
     pub fn foresee(&mut self, batches: &[Vec<usize>]) {
         self.feed = None;
         if self.maps.end() == 0 || self.augment.mirrored(0, 0).is_none() {
-            self.feed = Some(Feed::start(self.faces, batches.to_vec()));
+            self.feed = Some(Feed::start(self.faces, batches.to_vec(), self.backbone.device()));
         }
     }
 
@@ -118,12 +118,12 @@ impl<'a> Front<'a> {
             Some(bytes) => bytes?,
             None => {
                 self.feed = None;
-                self.faces.bytes(batch)?
+                self.faces.upload(batch, self.backbone.device())?
             }
         };
         // What follows is work of this thread, not waiting.
         self.waited += since.elapsed();
-        self.faces.tensor(&bytes, self.backbone.device())
+        scaled(bytes)
     }
 
     fn kept(&mut self, views: impl Iterator<Item = (usize, bool)>) -> Result<(usize, Tensor)> {
@@ -143,7 +143,7 @@ fn joined(mut parts: Vec<Tensor>) -> Result<Tensor> {
 }
 
 /// The (first row, number of rows) of the pieces of a batch.
-pub fn pieces(rows: usize, piece: usize) -> impl Iterator<Item = (i64, i64)> {
+pub fn pieces(rows: usize, piece: usize) -> impl Iterator<Item = (i64, i64)> + Clone {
     let piece = piece.clamp(1, rows.max(1));
     (0..rows).step_by(piece).map(move |start| (start as i64, piece.min(rows - start) as i64))
 }

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::fit::Task;
 use super::optim::Optimizer;
+use super::optim::StepRates;
 use super::progress::Reporter;
-use super::scaler::LossScaler;
+use super::step::Stepper;
 use crate::{Error, Result};
 
 /// Decay of the exponential mean that smooths the loss.
@@ -136,7 +137,7 @@ pub fn lr_find(
 ) -> Result<Sweep> {
     test.check()?;
     let bar = say.progress("learning rates", test.steps as u64, "steps");
-    let mut scaler = LossScaler::new(test.scale_loss);
+    let mut stepper = Stepper::with(optimizer, test.clip, test.scale_loss);
     let mut sweep = Sweep { points: Vec::new(), end: End::Whole, skip: test.steps / 10 };
     let (mut mean, mut best) = (0.0, f64::INFINITY);
     let (mut epoch, mut batches) = (0, Vec::new().into_iter().enumerate());
@@ -151,20 +152,21 @@ pub fn lr_find(
                 batches.next().ok_or_else(none)?
             }
         };
-        optimizer.zero_grad()?;
-        let loss = task.step(epoch, index, &batch, &scaler)?.loss.detach();
-        if !scaler.unscale(optimizer)? {
+        let lr = test.rate(step);
+        let done = stepper.step(StepRates::lr(lr), || task.forward(epoch, index, &batch))?;
+        bar.inc(1);
+        if done.skipped.as_ref().is_some_and(|skipped| skipped.double_value(&[]) > 0.0) {
             continue;
         }
-        let loss = f64::try_from(loss)?;
+        let loss = done.loss();
         if !loss.is_finite() {
             sweep.end = End::NotFinite;
             break;
         }
         mean = DECAY * mean + (1.0 - DECAY) * loss;
-        let smoothed = mean / (1.0 - DECAY.powf(step as f64 + 1.0));
-        sweep.points.push(Point { lr: test.rate(step), loss, smoothed });
-        bar.inc(1);
+        // Skipped steps gave the mean nothing, so they do not count in its correction.
+        let smoothed = mean / (1.0 - DECAY.powf(sweep.points.len() as f64 + 1.0));
+        sweep.points.push(Point { lr, loss, smoothed });
         best = smoothed.min(best);
         // Of a loss of zero nothing is a multiple.
         if best > 0.0 && smoothed > EXPLODED * best {
@@ -175,10 +177,6 @@ pub fn lr_find(
             sweep.end = End::Collapsed;
             break;
         }
-        if let Some(longest) = test.clip {
-            let _ = optimizer.clip_grad_norm(longest);
-        }
-        optimizer.step(test.rate(step))?;
     }
     Ok(sweep)
 }

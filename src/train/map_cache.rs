@@ -1,7 +1,7 @@
 //! What the frozen stages make of each picture: computed when first asked for, then read.
 //!
-//! In memory where all of it fits, else in a file without a name (the system deletes it with the
-//! run), else not at all.
+//! In memory where all of it fits (the device's own, or the host's where that is full), else in a file
+//! without a name (the system deletes it with the run), else not at all.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
 use crate::data::augment::mirror;
-use crate::data::store::PictureStore;
+use crate::data::store::{PictureStore, scaled};
 use crate::models::{Backbone, Mode};
+use crate::native::cuda;
 use crate::{Error, Result};
 
 /// How much may be kept where.
@@ -97,11 +98,16 @@ impl<'a> MapCache<'a> {
         let rows = self.faces.len() * if self.mirrors { 2 } else { 1 };
         let bytes = 4 * rows as u64 * self.shape.iter().product::<i64>() as u64;
         let (mb, limits) = (bytes.div_ceil(1 << 20), &self.limits);
-        let place = if bytes <= limits.memory {
-            let mut shape = self.shape.clone();
-            shape[0] = rows as i64;
-            self.store = Store::Memory(Tensor::f_empty(shape, (Kind::Float, device))?);
-            "in memory"
+        let mut all = self.shape.clone();
+        all[0] = rows as i64;
+        let all = if bytes <= limits.memory { memory(&all, device)? } else { None };
+        let place = if let Some(all) = all {
+            let place = match all.device() {
+                Device::Cuda(_) => "in the GPU's memory",
+                _ => "in memory",
+            };
+            self.store = Store::Memory(all);
+            place
         } else if bytes <= limits.disk {
             match tempfile::tempfile_in(&limits.folder) {
                 Ok(file) => self.store = Store::Disk(file),
@@ -138,9 +144,9 @@ impl<'a> MapCache<'a> {
         if !missing.is_empty() {
             let pictures: Vec<usize> = missing.iter().map(|(picture, _)| *picture).collect();
             let since = Instant::now();
-            let bytes = self.faces.bytes(&pictures)?;
+            let bytes = self.faces.upload(&pictures, self.backbone.device())?;
             self.waited += since.elapsed();
-            let upright = self.faces.tensor(&bytes, self.backbone.device())?;
+            let upright = scaled(bytes)?;
             let mirrored: Vec<bool> = missing.iter().map(|(_, mirrored)| *mirrored).collect();
             let made = self.backbone.maps(&mirror(&upright, &mirrored)?, self.end, Mode::EVAL);
             let rows: Vec<usize> = missing.iter().map(row).collect();
@@ -154,8 +160,8 @@ impl<'a> MapCache<'a> {
         match &mut self.store {
             Store::Nothing => {}
             Store::Memory(all) => {
-                let rows = indices(rows, all.device())?;
-                let _ = tch::no_grad(|| all.f_index_copy_(0, &rows, maps))?;
+                let (rows, maps) = (indices(rows, all.device())?, maps.f_to_device(all.device())?);
+                let _ = tch::no_grad(|| all.f_index_copy_(0, &rows, &maps))?;
             }
             Store::Disk(file) => {
                 let maps = maps.to_device(Device::Cpu).contiguous();
@@ -178,7 +184,10 @@ impl<'a> MapCache<'a> {
         shape[0] = rows.len() as i64;
         match &mut self.store {
             Store::Nothing => Err(Error::Config("no frozen stage is cached".into())),
-            Store::Memory(all) => Ok(all.f_index_select(0, &indices(rows, all.device())?)?),
+            Store::Memory(all) => {
+                let maps = all.f_index_select(0, &indices(rows, all.device())?)?;
+                cuda::upload(&maps, self.backbone.device())
+            }
             Store::Disk(file) => {
                 let each = self.shape.iter().product::<i64>() as usize;
                 let mut bytes = vec![0u8; each * 4];
@@ -191,15 +200,29 @@ impl<'a> MapCache<'a> {
                     values.extend(bytes.chunks_exact(4).map(number));
                 }
                 let maps = Tensor::f_from_slice(&values)?.f_view(shape.as_slice())?;
-                Ok(maps.f_to_device(self.backbone.device())?)
+                cuda::upload(&maps, self.backbone.device())
             }
         }
     }
 }
 
-fn indices(rows: &[usize], device: Device) -> Result<Tensor, tch::TchError> {
+fn indices(rows: &[usize], device: Device) -> Result<Tensor> {
     let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-    Tensor::f_from_slice(&rows)?.f_to_device(device)
+    cuda::upload_slice(&rows, device)
+}
+
+/// Memory for all maps on `device`, or on the host where the device has not enough of it; none where
+/// there is none in either place.
+fn memory(shape: &[i64], device: Device) -> Result<Option<Tensor>> {
+    let places = [Some(device), device.is_cuda().then_some(Device::Cpu)];
+    for place in places.into_iter().flatten() {
+        match Tensor::f_empty(shape, (Kind::Float, place)) {
+            Ok(all) => return Ok(Some(all)),
+            Err(error) if cuda::is_out_of_memory(&error.to_string()) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -19,5 +19,6 @@ pub mod schedule;
 pub mod scoring;
 pub mod settings;
 pub mod stages;
+pub mod step;
 pub mod triplet;
 pub mod tuples;

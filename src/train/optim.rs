@@ -128,42 +128,50 @@ impl Optimizer {
         }
     }
 
+    /// The device of its parameters.
+    pub fn device(&self) -> Device {
+        self.slots.first().map_or(Device::Cpu, |slot| slot.param.device())
+    }
+
     /// One step with this learning rate (usually the base rate times the schedule's factor).
     ///
     /// # Errors
     /// What libtorch reports.
     pub fn step(&mut self, lr: f64) -> Result<()> {
-        self.step_with(StepRates::lr(lr))
+        self.step_with(StepRates::lr(lr), None)
     }
 
     /// One step with these rates (usually [`Schedule::rates`](super::schedule::Schedule::rates)).
+    /// Where `found`, as [`unscale`](Self::unscale) gives it, is 1, nothing changes; the host does not
+    /// wait to learn it.
     ///
     /// # Errors
     /// When a momentum is given to SGD that was made without one; what libtorch reports.
-    pub fn step_with(&mut self, rates: StepRates) -> Result<()> {
+    pub fn step_with(&mut self, rates: StepRates, found: Option<&Tensor>) -> Result<()> {
         let config = self.config.with(rates)?;
         let mut moved = self.with_gradient();
         moved.sort_by(|(a, _), (b, _)| a.share.total_cmp(&b.share));
         // A fused kernel takes one learning rate.
         for group in moved.chunk_by(|(a, _), (b, _)| a.share == b.share) {
             let share = group.first().map_or(1.0, |(slot, _)| slot.share);
-            step_group(&config, group, rates.lr * share)?;
+            step_group(&config, group, rates.lr * share, found)?;
         }
         Ok(())
     }
 
-    /// Multiplies all gradients by `inverse`; whether all of them are finite.
+    /// Multiplies all gradients by `inverse` (float32, 0-d); gives 1 (float32, 0-d) where one of them is
+    /// not finite, else 0.
     ///
     /// # Errors
     /// What libtorch reports.
-    pub fn unscale(&self, inverse: f64) -> Result<bool> {
+    pub fn unscale(&self, inverse: &Tensor) -> Result<Tensor> {
         let grads: Vec<Tensor> =
             self.with_gradient().into_iter().map(|(_, gradient)| gradient).collect();
-        let Some(first) = grads.first() else { return Ok(true) };
-        let number = |value: f64| Tensor::full([1], value, (Kind::Float, first.device()));
-        let found = number(0.0);
-        native::unscale(&grads.iter().collect::<Vec<_>>(), &found, &number(inverse))?;
-        Ok(found.double_value(&[0]) == 0.0)
+        let found = Tensor::zeros([], (Kind::Float, self.device()));
+        if !grads.is_empty() {
+            native::unscale(&grads.iter().collect::<Vec<_>>(), &found, inverse)?;
+        }
+        Ok(found)
     }
 
     /// Scales all gradients so that their norm taken together is at most `max`, and returns the
@@ -174,8 +182,7 @@ impl Optimizer {
             let mut grads: Vec<Tensor> =
                 self.slots.iter().map(|slot| slot.param.grad()).filter(Tensor::defined).collect();
             if grads.is_empty() {
-                let device = self.slots.first().map_or(Device::Cpu, |slot| slot.param.device());
-                return Tensor::zeros([], (Kind::Float, device));
+                return Tensor::zeros([], (Kind::Float, self.device()));
             }
             let norms: Vec<Tensor> = grads.iter().map(Tensor::norm).collect();
             let total = Tensor::stack(&norms, 0).norm();
@@ -257,7 +264,12 @@ impl Optimizer {
 }
 
 /// One step of the parameters `moved`, each with its gradient, at one learning rate.
-fn step_group(config: &OptimizerConfig, moved: &[(&Slot, Tensor)], lr: f64) -> Result<()> {
+fn step_group(
+    config: &OptimizerConfig,
+    moved: &[(&Slot, Tensor)],
+    lr: f64,
+    found: Option<&Tensor>,
+) -> Result<()> {
     let params: Vec<&Tensor> = moved.iter().map(|(slot, _)| &slot.param).collect();
     let grads: Vec<&Tensor> = moved.iter().map(|(_, grad)| grad).collect();
     // Column `index` of the slots' tensors, in the order of `Memory::named`.
@@ -282,6 +294,7 @@ fn step_group(config: &OptimizerConfig, moved: &[(&Slot, Tensor)], lr: f64) -> R
                 eps: config.eps,
                 decoupled: config.kind == OptimizerKind::AdamW,
             },
+            found,
         ),
         OptimizerKind::Sgd => fused_sgd_step(
             &params,
@@ -293,6 +306,7 @@ fn step_group(config: &OptimizerConfig, moved: &[(&Slot, Tensor)], lr: f64) -> R
                 weight_decay: config.weight_decay,
                 nesterov: config.nesterov,
             },
+            found,
         ),
     }
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 use tch::{Kind, Tensor};
 
 use super::blend::Blend;
-use super::fit::{Scores, Step, Task};
+use super::fit::{Scores, Task};
 use super::front::{Front, pieces};
 use super::hardest;
 use super::log::RunLog;
 use super::objective::Objective;
-use super::scaler::LossScaler;
 use super::scoring::{Labelled, log_distances, score};
 use super::settings::{BnMode, TripletSettings};
+use super::step::Forward;
 use crate::Result;
 use crate::data::folder::FaceFolder;
 use crate::data::sampler::PkSampler;
@@ -133,13 +133,7 @@ impl Task for TripletTask<'_> {
     /// a graph, the loss gives each embedding its gradient, and each piece is embedded again to take
     /// that gradient down: the same gradient for the memory of one piece (Gao et al., "Scaling deep
     /// contrastive learning batch size under memory limited setup", 2021).
-    fn step(
-        &mut self,
-        epoch: usize,
-        index: usize,
-        batch: &[usize],
-        scaler: &LossScaler,
-    ) -> Result<Step> {
+    fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
         let seed = mix(self.seed, epoch as u64, index as u64);
         let (first, maps) = self.front.views(batch, seed)?;
         let labels: Vec<i64> = batch.iter().map(|&i| self.parts.labels[i] as i64).collect();
@@ -148,25 +142,27 @@ impl Task for TripletTask<'_> {
         if batch.len() <= self.piece {
             let embeddings = self.backbone.embed_from(first, &maps, self.mode);
             let (output, measures) = self.objective.loss(&embeddings, &labels, seed);
-            scaler.backward(&output.loss);
-            return Ok(Step { loss: output.loss, measures });
+            return Ok(Forward { measures, ..Forward::from(output.loss) });
         }
-        let embed = |(start, length): (i64, i64)| {
+        let (backbone, mode, spans) = (self.backbone, self.mode, pieces(batch.len(), self.piece));
+        let embed = move |(start, length): (i64, i64)| {
             // Both passes of a piece drop the same units.
             tch::manual_seed(mix(seed, start as u64, 1) as i64);
-            self.backbone.embed_from(first, &maps.narrow(0, start, length), self.mode)
+            backbone.embed_from(first, &maps.narrow(0, start, length), mode)
         };
-        let without_graph = || pieces(batch.len(), self.piece).map(embed).collect();
+        let without_graph = || spans.clone().map(&embed).collect();
         let parts: Vec<_> = layer_by_layer(|| tch::no_grad(without_graph));
         let embeddings = Tensor::f_cat(&parts, 0)?.set_requires_grad(true);
         let (output, measures) = self.objective.loss(&embeddings, &labels, seed);
-        scaler.backward(&output.loss);
-        let gradient = embeddings.grad();
-        for (start, length) in pieces(batch.len(), self.piece) {
-            let down = embed((start, length)) * gradient.narrow(0, start, length);
-            down.sum(Kind::Float).backward();
-        }
-        Ok(Step { loss: output.loss, measures })
+        let after = move || {
+            let gradient = embeddings.grad();
+            for (start, length) in spans {
+                let down = embed((start, length)) * gradient.narrow(0, start, length);
+                down.sum(Kind::Float).f_backward()?;
+            }
+            Ok(())
+        };
+        Ok(Forward { loss: output.loss, measures, after: Some(Box::new(after)) })
     }
 
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {

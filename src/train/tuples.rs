@@ -8,11 +8,11 @@ use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
 
-use super::fit::{Scores, Step, Task};
+use super::fit::{Scores, Task};
 use super::front::Front;
 use super::log::RunLog;
-use super::scaler::LossScaler;
 use super::scoring::{log_distances, same_curve};
+use super::step::Forward;
 use super::triplet::mix;
 use crate::Result;
 use crate::data::pairs::PairSampler;
@@ -22,6 +22,7 @@ use crate::eval::verification::{Pairs, accuracy_at, best_threshold};
 use crate::metric::PairLabels;
 use crate::metric::losses::{ContrastiveLoss, PairBceLoss, TripletObjective};
 use crate::models::{Mode, PairNet};
+use crate::native::cuda;
 use crate::recognise::{ModelCard, PairCard, pair_model, recogniser};
 
 /// Two pictures to validate on, and whether they show one person.
@@ -155,13 +156,7 @@ impl Task for TupleTask<'_> {
         std::mem::take(&mut self.notes)
     }
 
-    fn step(
-        &mut self,
-        epoch: usize,
-        index: usize,
-        batch: &[usize],
-        scaler: &LossScaler,
-    ) -> Result<Step> {
+    fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
         let seed = mix(self.seed, epoch as u64, index as u64);
         let (first, maps) = self.front.views(batch, seed)?;
         let vectors = self.net.vectors(first, &maps, self.mode, Mode::TRAIN)?;
@@ -179,8 +174,8 @@ impl Task for TupleTask<'_> {
                     batch.iter().skip(at).step_by(2).map(|&i| self.labels[i] as i64).collect()
                 };
                 let device = a.device();
-                let [of_a, of_b] =
-                    [identity(0), identity(1)].map(|i| Tensor::from_slice(&i).to_device(device));
+                let of_a = cuda::upload_slice(&identity(0), device)?;
+                let of_b = cuda::upload_slice(&identity(1), device)?;
                 let labels = PairLabels::of_identities(&of_a, &of_b);
                 let same = of_a.eq_tensor(&of_b).to_kind(Kind::Float);
                 let mean = |values: &Tensor, mask: &Tensor| {
@@ -217,8 +212,7 @@ impl Task for TupleTask<'_> {
                 (output, measures)
             }
         };
-        scaler.backward(&output.loss);
-        Ok(Step { loss: output.loss, measures })
+        Ok(Forward { measures, ..Forward::from(output.loss) })
     }
 
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {

@@ -12,7 +12,6 @@ import pathlib
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import nn
 
 HERE = pathlib.Path(__file__).parent
@@ -114,6 +113,8 @@ def pictures(count):
 
 
 def run(count, train):
+    from safetensors.torch import load_file  # the network itself needs torch alone
+
     net = Net()
     net.load_state_dict(load_file(WEIGHTS), strict=True)
     net.train(train)

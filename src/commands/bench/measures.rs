@@ -18,10 +18,10 @@ use crate::recognise::{ModelCard, ModelKind, recogniser};
 use crate::train::calibrate::Known;
 use crate::train::classifier::{ClassifierTask, Features};
 use crate::train::fit::Task;
-use crate::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
+use crate::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
 use crate::train::progress::Reporter;
-use crate::train::scaler::LossScaler;
 use crate::train::scoring::Labelled;
+use crate::train::step::Stepper;
 use crate::weights::Source;
 use crate::{Error, Result};
 
@@ -248,16 +248,17 @@ fn step(setting: &Setting) -> Result<Measure<'_>> {
     let mode = Mode { dropout: true, batch_statistics: false };
     let objective = TripletObjective::default();
     let round = move || {
-        optimizer.zero_grad()?;
-        let embeddings = trunk.embed(&pictures, mode);
-        // As train-triplet does it: the log's figures come from the same distances.
-        let mut survey = Survey::new(Some(objective.reach()));
-        let (miner, of) = (Miner::BatchHard, objective.measure);
-        let selection =
-            miner.mine_and_survey(&embeddings, &labels, of, objective.margin, 0, &mut survey);
-        objective.over_embeddings(&selection, &embeddings, &labels).loss.backward();
-        let _ = [survey.active(), survey.positive_distance(), survey.negative_distance()];
-        optimizer.step(LR)?;
+        Stepper::new(&mut optimizer).step(StepRates::lr(LR), || {
+            let embeddings = trunk.embed(&pictures, mode);
+            // As train-triplet does it: the log's figures come from the same distances.
+            let mut survey = Survey::new(Some(objective.reach()));
+            let (miner, of) = (Miner::BatchHard, objective.measure);
+            let selection =
+                miner.mine_and_survey(&embeddings, &labels, of, objective.margin, 0, &mut survey);
+            let loss = objective.over_embeddings(&selection, &embeddings, &labels).loss;
+            let _ = [survey.active(), survey.positive_distance(), survey.negative_distance()];
+            Ok(loss.into())
+        })?;
         finish(setting.device);
         Ok(())
     };
@@ -338,12 +339,10 @@ fn classifier(setting: &Setting) -> Result<Measure<'_>> {
         let mut task = ClassifierTask::new(from, &card, None, batch);
         let config = OptimizerConfig { lr: 0.02, ..OptimizerConfig::new(OptimizerKind::Adam) };
         let mut optimizer = Optimizer::new(config, task.params.trainable())?;
-        let scaler = LossScaler::new(false);
+        let mut stepper = Stepper::new(&mut optimizer);
         for epoch in 1..=EPOCHS {
             for (index, batch) in task.batches(epoch)?.iter().enumerate() {
-                optimizer.zero_grad()?;
-                task.step(epoch, index, batch, &scaler)?;
-                optimizer.step(0.02)?;
+                stepper.step(StepRates::lr(0.02), || task.forward(epoch, index, batch))?;
             }
         }
         Ok(())

@@ -44,7 +44,7 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
         return Err(Error::Config(text).into());
     }
     let device = context.device()?;
-    let half = flags.precision.resolve(device);
+    let half = flags.precision.set_up(device)?;
     if flags.against_pytorch.is_some() && (device != Device::Cpu || half == Some(Half::Float16)) {
         let text = "--against-pytorch: the other side computes on the CPU, in float32 or bfloat16; \
                     give --device cpu and leave --precision f16 out";
@@ -70,7 +70,7 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
     context.say.line(&format!(
         "on {} in {}, {} threads, batches of {}, {} pictures, medians of {}{}",
         device::name(device),
-        device::Precision::of(half).name(),
+        flags.precision.explicit(device).name(),
         tch::get_num_threads(),
         flags.batch,
         setting.pictures.len(),

@@ -158,13 +158,13 @@ mod tests {
         let step = |decoupled| {
             let [averages, squares, steps] =
                 [&averages, &squares, &steps].map(|list| list.iter().collect::<Vec<_>>());
-            fused_adam_step(&weights, &slopes, &averages, &squares, &steps, adam(decoupled))
+            fused_adam_step(&weights, &slopes, &averages, &squares, &steps, adam(decoupled), None)
                 .unwrap();
         };
         match round {
             0 => step(false),
             1 => step(true),
-            2 => fused_sgd_step(&weights, &slopes, &[], sgd).unwrap(),
+            2 => fused_sgd_step(&weights, &slopes, &[], sgd, None).unwrap(),
             3 => tch::no_grad(|| {
                 weights.iter().for_each(|weight| weight.shallow_clone().copy_(&weight.flip([0])));
             }),

@@ -4,10 +4,10 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::*;
-use crate::train::fit::{Scores, Step};
+use crate::train::fit::Scores;
 use crate::train::log::RunLog;
 use crate::train::optim::{OptimizerConfig, OptimizerKind};
-use crate::train::scaler::LossScaler;
+use crate::train::step::Forward;
 
 /// `0.5 sum(curvature w^2)`, plus what the step number adds.
 struct Bowl {
@@ -42,18 +42,11 @@ impl Task for Bowl {
         Ok((0..self.per_epoch).map(|index| vec![100 * epoch + index]).collect())
     }
 
-    fn step(
-        &mut self,
-        epoch: usize,
-        index: usize,
-        batch: &[usize],
-        _: &LossScaler,
-    ) -> Result<Step> {
+    fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
         let loss = (&self.curvature * self.weight.square()).sum(Kind::Float) * 0.5;
         let loss = loss + (self.extra)(self.seen.len());
-        loss.backward();
         self.seen.push((epoch, index, batch[0]));
-        Ok(Step { loss, measures: Vec::new() })
+        Ok(loss.into())
     }
 
     fn validate(&mut self, _: usize, _: &mut RunLog) -> Result<Scores> {

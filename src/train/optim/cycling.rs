@@ -28,7 +28,7 @@ fn twelve_steps_end_where_pytorchs_do() {
             optimizer.zero_grad().unwrap();
             (&param * row(gradient)).sum(Kind::Float).backward();
             let rates = schedule.rates(step as u64, case["lr"].as_f64().unwrap());
-            optimizer.step_with(rates).unwrap();
+            optimizer.step_with(rates, None).unwrap();
         }
         let error = (param.detach() - row(&case["end"])).abs().max().double_value(&[]);
         assert!(error < 1e-6, "{kind:?}: {error}");
@@ -42,7 +42,7 @@ fn sgd_without_a_momentum_refuses_one() {
     let config = OptimizerConfig { momentum: 0.0, ..OptimizerConfig::new(OptimizerKind::Sgd) };
     let mut optimizer = Optimizer::new(config, Vec::new()).unwrap();
     let rates = StepRates { momentum: Some(0.9), ..StepRates::lr(0.1) };
-    let error = optimizer.step_with(rates).unwrap_err().to_string();
+    let error = optimizer.step_with(rates, None).unwrap_err().to_string();
     assert!(error.contains("momentum of 0"), "{error}");
-    optimizer.step_with(StepRates { momentum: Some(0.0), ..rates }).unwrap();
+    optimizer.step_with(StepRates { momentum: Some(0.0), ..rates }, None).unwrap();
 }

@@ -1,0 +1,37 @@
+// Which libtorch this program was compiled against and which one it runs on. Nothing here needs a
+// symbol of libtorch, so that the answer can be had on any version: the rest of the shim is bound
+// when it is first called.
+
+#include <dlfcn.h>
+
+#include <cstdint>
+
+#include <torch/version.h>
+
+namespace {
+
+// In libtorch since 2.9: major, minor and patch in the three highest bytes.
+constexpr const char *kAbiVersion = "aoti_torch_abi_version";
+
+} // namespace
+
+extern "C" {
+
+// Such as "2.13.0".
+const char *visage_built_for() { return TORCH_VERSION; }
+
+// The version of the libtorch that is loaded, `major << 16 | minor << 8 | patch`; 0 where it does not
+// say.
+uint32_t visage_runs_on() {
+  auto version = reinterpret_cast<uint64_t (*)()>(dlsym(RTLD_DEFAULT, kAbiVersion));
+  return version == nullptr ? 0 : static_cast<uint32_t>(version() >> 40);
+}
+
+// The file of the libtorch that is loaded; null where the loader does not say.
+const char *visage_libtorch_file() {
+  void *address = dlsym(RTLD_DEFAULT, kAbiVersion);
+  Dl_info info;
+  return address != nullptr && dladdr(address, &info) != 0 ? info.dli_fname : nullptr;
+}
+
+} // extern "C"

@@ -1,0 +1,136 @@
+//! A lack of memory, on a GPU or on the host, ends a command with a sentence that names the flag to
+//! lower.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::Error;
+use crate::cli::Command;
+use crate::native::cuda::is_out_of_memory;
+
+/// What to lower, and where a training keeps what it has.
+pub struct Advice {
+    flags: &'static str,
+    run: Option<std::path::PathBuf>,
+}
+
+impl Advice {
+    /// For a command, before it runs.
+    pub fn of(command: &Command) -> Self {
+        let mined = "lower --micro-batch (pictures in one pass), -p or -k, or --input-size";
+        let tuples = "lower --batch-size or --input-size";
+        let (flags, run) = match command {
+            Command::TrainTriplet(command) if command.settings.triplets.is_some() => {
+                (tuples, Some(&command.settings.out))
+            }
+            Command::TrainTriplet(command) => (mined, Some(&command.settings.out)),
+            Command::TrainPairs(command) => (tuples, Some(&command.settings.out)),
+            Command::LrFind(_) => (mined, None),
+            Command::Bench(_) => ("lower --batch or --mined", None),
+            Command::Detect(_) => ("raise --min-face", None),
+            _ => ("take another --device, or a model with a smaller input", None),
+        };
+        Self { flags, run: run.cloned() }
+    }
+
+    fn sentence(&self, message: &str) -> String {
+        let size = asked_for(message).map(|size| format!(" for {size}")).unwrap_or_default();
+        let kept = self.run.as_deref().filter(|run| has_model(run));
+        let kept = kept.map(|run| format!("; the best model so far is kept in {}", run.display()));
+        format!("not enough memory{size}: {}{}", self.flags, kept.unwrap_or_default())
+    }
+}
+
+fn has_model(run: &Path) -> bool {
+    run.join("best.safetensors").is_file()
+}
+
+/// Runs a command; errors and panics that say that there was no memory become one sentence.
+///
+/// # Errors
+/// What `body` raises.
+pub fn guard(
+    advice: &Advice,
+    body: impl FnOnce() -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
+    // tch's operators panic where they cannot return an error; what it prints then helps nobody here.
+    let usual = std::sync::Arc::new(take_hook());
+    let hook = usual.clone();
+    set_hook(Box::new(move |info| {
+        if !text_of(info.payload()).is_some_and(|text| is_out_of_memory(&text)) {
+            hook(info);
+        }
+    }));
+    let outcome = catch_unwind(AssertUnwindSafe(body));
+    drop(take_hook());
+    set_hook(Box::new(move |info| usual(info)));
+    match outcome {
+        Ok(Err(error)) => match is_out_of_memory(&format!("{error:#}")) {
+            true => Err(refusal(advice, &format!("{error:#}"))),
+            false => Err(error),
+        },
+        Ok(done) => done,
+        Err(panic) => match text_of(&*panic).filter(|text| is_out_of_memory(text)) {
+            Some(text) => Err(refusal(advice, &text)),
+            None => resume_unwind(panic),
+        },
+    }
+}
+
+fn refusal(advice: &Advice, message: &str) -> anyhow::Error {
+    Error::Device(advice.sentence(message)).into()
+}
+
+/// What a panic says.
+fn text_of(panic: &(dyn Any + Send)) -> Option<String> {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+}
+
+/// The size in libtorch's message: "Tried to allocate 20.00 GiB", "you tried to allocate 123 bytes".
+fn asked_for(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("ried to allocate ")?;
+    let mut words = rest.split_whitespace();
+    let (number, unit) = (words.next()?, words.next()?);
+    let unit: String = unit.chars().take_while(char::is_ascii_alphabetic).collect();
+    match (number.parse::<f64>(), unit.as_str()) {
+        (Ok(bytes), "bytes") => Some(format!("{:.1} GiB", bytes / f64::from(1 << 30))),
+        (Ok(_), _) => Some(format!("{number} {unit}")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advice() -> Advice {
+        Advice { flags: "lower --batch", run: None }
+    }
+
+    #[test]
+    fn a_panic_and_an_error_for_lack_of_memory_become_one_sentence() {
+        let cuda = "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. Tried to \
+                    allocate 20.00 GiB. GPU 0 has a total capacity of 79.1 GiB\")";
+        let cpu = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate \
+                   memory: you tried to allocate 214748364800 bytes. Error code 12";
+        for (message, size) in [(cuda, "20.00 GiB"), (cpu, "200.0 GiB")] {
+            let wanted = format!("not enough memory for {size}: lower --batch");
+            let panicked = guard(&advice(), || panic!("{message}")).unwrap_err().to_string();
+            let failed = guard(&advice(), || Err(Error::Device(message.into()).into()));
+            assert!(panicked.contains(&wanted), "{panicked}");
+            assert!(failed.unwrap_err().to_string().contains(&wanted));
+        }
+    }
+
+    #[test]
+    fn everything_else_passes_through() {
+        let error = guard(&advice(), || Err(Error::Device("no driver".into()).into()));
+        assert_eq!(error.unwrap_err().to_string(), "no driver");
+        assert!(guard(&advice(), || Ok(ExitCode::SUCCESS)).is_ok());
+        let panicked = catch_unwind(|| guard(&advice(), || panic!("a defect")));
+        assert!(panicked.is_err());
+    }
+}
