@@ -22,8 +22,8 @@ use tch::Device;
 use visage::data::{FaceFolder, Part, Split, near_duplicates, picture, source};
 use visage::eval::tsne::{TsneOptions, tsne};
 use visage::figures::{self, Scatter};
-use visage::metric::losses::TripletLoss;
-use visage::metric::miners::Miner;
+use visage::metric::losses::TripletMarginLoss;
+use visage::metric::miners::BATCH_HARD;
 use visage::models::{Architecture, Backbone, Mode};
 use visage::recognise::{Classifier, Gallery, GalleryFace, Head, recogniser};
 use visage::train::calibrate::{Known, calibrate};
@@ -72,7 +72,7 @@ fn main() -> anyhow::Result<()> {
     let sampler = visage::data::PkSampler::new(&train_labels, 5, 4, 0)?;
     let config = OptimizerConfig { lr: 6e-5, ..OptimizerConfig::new(OptimizerKind::Adam) };
     let mut optimizer = Optimizer::new(config, backbone.params.trainable())?;
-    let loss = TripletLoss::default();
+    let loss = TripletMarginLoss::default();
     for epoch in 1..=epochs {
         let mut sum = 0.0;
         let batches = sampler.epoch(epoch);
@@ -85,9 +85,9 @@ fn main() -> anyhow::Result<()> {
             let own: Vec<i64> = pictures.iter().map(|&i| labels[i] as i64).collect();
             let own = tch::Tensor::from_slice(&own);
             let distances = visage::metric::distance::pairwise(&embeddings);
-            let triplets = Miner::BatchHard.mine(&distances.detach(), &own, loss.margin, seed);
+            let triplets = BATCH_HARD.mine(&distances.detach(), &own, loss.margin, seed);
             optimizer.zero_grad()?;
-            let output = loss.over(&triplets, &distances, &own);
+            let output = loss.forward_distances(&distances, &own, &triplets);
             output.loss.backward();
             optimizer.step(6e-5)?;
             sum += f64::try_from(&output.loss)?;

@@ -87,7 +87,7 @@ fn main() -> anyhow::Result<()> {
             let (stage, maps) = front.views(&pictures, done)?;
             let vectors = net.vectors(stage, &maps, trunk_mode, Mode::TRAIN)?;
             let halves = vectors.chunk(2, 0);
-            let output = loss.over(&halves[0], &halves[1], &labels);
+            let output = loss.forward(&halves[0], &halves[1], &labels);
             optimizer.zero_grad()?;
             output.loss.backward();
             optimizer.step_with(schedule.rates(done, LR))?;

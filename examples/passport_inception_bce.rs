@@ -80,7 +80,7 @@ fn main() -> anyhow::Result<()> {
             let vectors = net.vectors(stage, &maps, Mode::EVAL, Mode::TRAIN)?;
             let halves = vectors.chunk(2, 0);
             let logits = net.join(&halves[0], &halves[1], Mode::TRAIN);
-            let output = loss.over(&logits.context("this head gives no logit")?, &labels);
+            let output = loss.forward(&logits.context("this head gives no logit")?, &labels);
             optimizer.zero_grad()?;
             output.loss.backward();
             optimizer.step(LR)?;
