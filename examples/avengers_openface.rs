@@ -22,8 +22,8 @@ use tch::Device;
 use visage::data::{FaceFolder, Part, Split, near_duplicates, picture, source};
 use visage::eval::tsne::{TsneOptions, tsne};
 use visage::figures::{self, Scatter};
-use visage::metric::losses::TripletLoss;
-use visage::metric::miners::Miner;
+use visage::metric::losses::TripletMarginLoss;
+use visage::metric::miners::BATCH_HARD;
 use visage::models::{Architecture, Backbone, Mode};
 use visage::recognise::{Classifier, Gallery, GalleryFace, Head, recogniser};
 use visage::train::calibrate::{Known, calibrate};
@@ -74,7 +74,7 @@ fn main() -> anyhow::Result<()> {
     let config = OptimizerConfig { lr: 6e-5, ..OptimizerConfig::new(OptimizerKind::Adam) };
     let mut optimizer = Optimizer::new(config, backbone.params.trainable())?;
     let mut stepper = Stepper::new(&mut optimizer);
-    let loss = TripletLoss::default();
+    let loss = TripletMarginLoss::default();
     for epoch in 1..=epochs {
         let mut sum = 0.0;
         let batches = sampler.epoch(epoch);
@@ -87,8 +87,8 @@ fn main() -> anyhow::Result<()> {
             let own: Vec<i64> = pictures.iter().map(|&i| labels[i] as i64).collect();
             let own = tch::Tensor::from_slice(&own);
             let distances = visage::metric::distance::pairwise(&embeddings);
-            let triplets = Miner::BatchHard.mine(&distances.detach(), &own, loss.margin, seed);
-            let output = loss.over(&triplets, &distances, &own);
+            let triplets = BATCH_HARD.mine(&distances.detach(), &own, loss.margin, seed);
+            let output = loss.forward_distances(&distances, &own, &triplets);
             sum += stepper.step(StepRates::lr(6e-5), || Ok(output.loss.into()))?.loss();
         }
         let (train, validation) = parts(&backbone)?;

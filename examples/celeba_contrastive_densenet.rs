@@ -86,7 +86,7 @@ fn main() -> anyhow::Result<()> {
             let (stage, maps) = front.views(&pictures, step)?;
             let vectors = net.vectors(stage, &maps, trunk_mode, Mode::TRAIN)?;
             let halves = vectors.chunk(2, 0);
-            let output = loss.over(&halves[0], &halves[1], &labels);
+            let output = loss.forward(&halves[0], &halves[1], &labels);
             // One value carries all that changes at this step: rate, beta1, beta2.
             let rates = schedule.rates(step, LR);
             losses.push(stepper.step(rates, || Ok(output.loss.into()))?.loss());

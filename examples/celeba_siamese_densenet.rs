@@ -89,7 +89,7 @@ fn main() -> anyhow::Result<()> {
             let (stage, maps) = front.views(&pictures, done)?;
             let vectors = net.vectors(stage, &maps, trunk_mode, Mode::TRAIN)?;
             let halves = vectors.chunk(2, 0);
-            let output = loss.over(&halves[0], &halves[1], &labels);
+            let output = loss.forward(&halves[0], &halves[1], &labels);
             sum += stepper.step(schedule.rates(done, LR), || Ok(output.loss.into()))?.loss();
             done += 1;
         }

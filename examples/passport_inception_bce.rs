@@ -82,7 +82,7 @@ fn main() -> anyhow::Result<()> {
             let vectors = net.vectors(stage, &maps, Mode::EVAL, Mode::TRAIN)?;
             let halves = vectors.chunk(2, 0);
             let logits = net.join(&halves[0], &halves[1], Mode::TRAIN);
-            let output = loss.over(&logits.context("this head gives no logit")?, &labels);
+            let output = loss.forward(&logits.context("this head gives no logit")?, &labels);
             losses.push(stepper.step(StepRates::lr(LR), || Ok(output.loss.into()))?.loss());
         }
         let answers = ask(&net, &mut front, &people.questions)?;

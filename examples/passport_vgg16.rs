@@ -33,7 +33,7 @@ use visage::data::strip_folder::{self, BuildOptions};
 use visage::data::strips::Format;
 use visage::data::triplets::STRIPS;
 use visage::device::DeviceChoice;
-use visage::metric::losses::TripletObjective;
+use visage::metric::losses::TripletMarginLoss;
 use visage::models::{Architecture, HeadKind, Mode, PairNet};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
 use visage::train::step::Stepper;
@@ -96,7 +96,7 @@ fn main() -> anyhow::Result<()> {
 
     // ## 4. The published loss
     // max(0, mean((a - p)^2) - mean((a - n)^2) + 0.3), the means over the 108 numbers.
-    let loss = TripletObjective::passport();
+    let loss = TripletMarginLoss::passport();
     let config = OptimizerConfig { lr: LR, ..OptimizerConfig::new(OptimizerKind::Sgd) };
     let mut optimizer = Optimizer::new(config, net.trainable())?;
     let mut stepper = Stepper::new(&mut optimizer);
@@ -113,7 +113,7 @@ fn main() -> anyhow::Result<()> {
             let (stage, maps) = front.plain(&pictures)?;
             let vectors = net.vectors(stage, &maps, Mode::EVAL, Mode::TRAIN)?;
             let blocks = vectors.chunk(3, 0);
-            let output = loss.over_rows(&blocks[0], &blocks[1], &blocks[2]);
+            let output = loss.forward_rows(&blocks[0], &blocks[1], &blocks[2]);
             losses.push(stepper.step(StepRates::lr(LR), || Ok(output.loss.into()))?.loss());
         }
         let own = &losses[before..];

@@ -447,9 +447,22 @@ fn cuda_that_is_not_there_is_refused_with_the_reason() {
 fn bad_input_names_the_flag_and_the_fix() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let cases: [(&[&str], &[&str]); 8] = [
+    let cases: [(&[&str], &[&str]); 14] = [
         (&["train-triplet", "--data", "nowhere"], &["nowhere"]),
         (&["train-triplet", "--margin", "-1"], &["--margin -1", "above 0"]),
+        // A flag that would change nothing is an error that names what takes it.
+        (
+            &["train-triplet", "--loss", "supcon", "--margin", "0.3"],
+            &["--margin", "--loss supcon", "triplet, circle, arcface, cosface"],
+        ),
+        (&["train-triplet", "--loss", "nt-xent", "--margin", "0.2"], &["--loss nt-xent"]),
+        (
+            &["train-triplet", "--loss", "multi-similarity", "--miner", "semi-hard"],
+            &["--miner", "losses that take it: triplet"],
+        ),
+        (&["train-triplet", "--loss", "arcface", "--hinge", "soft"], &["--hinge"]),
+        (&["lr-find", "--loss", "circle", "--distance", "cosine"], &["--distance"]),
+        (&["train-triplet", "--batch-size", "16"], &["--batch-size", "--triplets"]),
         (&["train-triplet", "--val-fraction", "1"], &["--val-fraction 1"]),
         (&["train-triplet", "-k", "1"], &["--pictures-per-identity 1"]),
         (

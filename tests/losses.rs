@@ -4,10 +4,11 @@
 
 use clap::ValueEnum;
 use tch::{Device, Kind, Tensor};
-use visage::metric::{
-    BatchLoss, ContrastiveLoss, LossOutput, MarginHead, MarginKind, Measure, PairMiner, Reduction,
-    Selection, TripletObjective,
+use visage::metric::losses::{
+    ContrastiveLoss, Loss, LossKind, LossOptions, LossOutput, LossShape, MarginSoftmaxLoss,
+    TripletMarginLoss, arcface, cosface,
 };
+use visage::metric::{DistanceKind, Named, PairLabels, Tuples};
 use visage::models::params::Params;
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
 use visage::train::schedule::{Schedule, ScheduleKind};
@@ -53,46 +54,51 @@ fn train<H>(
 #[test]
 fn the_centres_of_a_margin_head_are_trained_by_the_same_optimiser() {
     let (x, people) = pictures();
-    for kind in MarginKind::value_variants() {
+    let shape = LossShape { classes: PEOPLE, dim: 5, device: Device::Cpu };
+    let heads: [fn(Tensor) -> MarginSoftmaxLoss; 2] = [arcface, cosface];
+    for build in heads {
         tch::manual_seed(5);
         let (first, last, head, params) = train(
             ScheduleKind::OneCycle.over(12, 10),
             OptimizerKind::Adam,
             |scope| {
-                let mut head =
-                    MarginHead::new(*kind, scope.parameter("weight", MarginHead::start(PEOPLE, 5)));
+                let centres = MarginSoftmaxLoss::random_centres(&shape);
+                let mut head = build(scope.parameter("weight", centres));
                 head.scale = 16.0;
                 head
             },
-            |head, x, people| head.over(x, people),
+            |head, x, people| head.forward(x, people, &Tuples::All),
         );
-        assert!(last < 0.2 * first, "{kind:?}: {first} to {last}");
+        assert!(last < 0.2 * first, "{head:?}: {first} to {last}");
         let names: Vec<String> = params.trainable().into_iter().map(|entry| entry.0).collect();
         assert_eq!(names, ["map", "head.weight"]);
         let map = &params.iter().next().unwrap().tensor;
         let best = head.cosines(&x.matmul(&map.tr())).argmax(1, false);
         let right = best.eq_tensor(&people).sum(Kind::Int64).int64_value(&[]);
-        assert_eq!(right, PEOPLE * PICTURES, "{kind:?}");
+        assert_eq!(right, PEOPLE * PICTURES, "{head:?}");
     }
 }
 
 #[test]
-fn every_schedule_with_every_batch_loss_goes_down() {
+fn every_schedule_with_every_loss_goes_down() {
     for schedule in ScheduleKind::value_variants() {
-        for loss in BatchLoss::value_variants() {
+        for kind in LossKind::ALL.iter() {
+            let shape = LossShape { classes: PEOPLE, dim: 5, device: Device::Cpu };
+            tch::manual_seed(5);
+            let loss = (kind.build)(&LossOptions::default(), &shape);
             let (first, last, ..) = train(
                 schedule.over(12, 10),
                 OptimizerKind::Adam,
                 |_| (),
-                |(), x, people| loss.over(x, people, Reduction::Mean),
+                |(), x, people| loss.forward(x, people, &Tuples::All),
             );
-            assert!(last < 0.8 * first, "{schedule:?}, {loss:?}: {first} to {last}");
+            assert!(last < 0.8 * first, "{schedule:?}, {kind}: {first} to {last}");
         }
     }
 }
 
 #[test]
-fn hard_pairs_and_triplets_go_down_with_a_cycling_momentum() {
+fn pairs_and_triplets_go_down_with_a_cycling_momentum() {
     let schedule = ScheduleKind::Triangular2.over(12, 10);
     let contrastive = ContrastiveLoss { margin: 2.0, ..Default::default() };
     let (first, last, ..) = train(
@@ -100,21 +106,24 @@ fn hard_pairs_and_triplets_go_down_with_a_cycling_momentum() {
         OptimizerKind::Sgd,
         |_| (),
         |(), x, people| {
-            let squared = Measure::Squared.pairwise(x);
-            let pairs = PairMiner::HardNegative.mine(&squared, people, 40, usize::MAX, 1);
-            let chosen = squared.index(&[Some(&pairs.left), Some(&pairs.right)]);
-            contrastive.reduction.reduce(&contrastive.per_pair(&chosen, &pairs.labels))
+            // Each picture with the next of the same person and with one of somebody else.
+            let [of_same, of_other] = [PEOPLE, 1]
+                .map(|by| (x.roll(by, 0), PairLabels::of_identities(people, &people.roll(by, 0))));
+            let same = contrastive.forward(x, &of_same.0, &of_same.1).loss;
+            let mut output = contrastive.forward(x, &of_other.0, &of_other.1);
+            output.loss = output.loss + same;
+            output
         },
     );
     assert!(last < 0.8 * first, "contrastive: {first} to {last}");
-    for measure in Measure::value_variants() {
-        let objective = TripletObjective { measure: *measure, ..TripletObjective::passport() };
+    for &distance in DistanceKind::ALL {
+        let loss = TripletMarginLoss { distance, ..TripletMarginLoss::passport() };
         let (first, last, ..) = train(
             schedule,
             OptimizerKind::Sgd,
             |_| (),
-            |(), x, people| objective.over(&Selection::All, &measure.pairwise(x), people),
+            |(), x, people| loss.forward(x, people, &Tuples::All),
         );
-        assert!(last < 0.8 * first, "{measure:?}: {first} to {last}");
+        assert!(last < 0.8 * first, "{distance}: {first} to {last}");
     }
 }

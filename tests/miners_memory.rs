@@ -8,11 +8,13 @@ mod memory;
 
 use memory::growth;
 use tch::{Device, Kind, Tensor};
-use visage::metric::{Measure, Miner, Selection, Survey, TripletObjective, normalise};
+use visage::metric::losses::{Loss, TripletMarginLoss};
+use visage::metric::miners::BATCH_HARD;
+use visage::metric::{BatchStats, DistanceKind, Tuples, normalise};
 
 const MEGABYTES: usize = 1 << 20;
 
-/// So many embeddings of length one, four of each identity.
+/// `size` embeddings of length one, four of each identity.
 fn batch(size: i64) -> (Tensor, Tensor) {
     tch::manual_seed(6);
     let x = normalise(&Tensor::randn([size, 32], (Kind::Float, Device::Cpu)));
@@ -22,25 +24,26 @@ fn batch(size: i64) -> (Tensor, Tensor) {
 
 #[test]
 fn a_large_batch_is_mined_in_little_memory() {
-    let loss = TripletObjective::default();
+    let loss = TripletMarginLoss::default();
     // All distances of 16,384 embeddings would be 1 GB.
     let (x, labels) = batch(16_384);
     let hardest = || {
-        let mut survey = Survey::new(Some(loss.margin));
-        let selection =
-            Miner::BatchHard.mine_and_survey(&x, &labels, Measure::Squared, 0.2, 0, &mut survey);
-        let Selection::Triplets(listed) = &selection else { panic!("not a list") };
+        let mut stats = BatchStats::new(Some(loss.margin));
+        let stats_of = Some(&mut stats);
+        let tuples =
+            BATCH_HARD.mine_embeddings(&x, &labels, DistanceKind::Squared, 0.2, 0, stats_of);
+        let Tuples::Triplets(listed) = &tuples else { panic!("not a list") };
         assert_eq!(listed.len(), 16_384);
         // The first one, looked for among all.
         let of = |place: &Tensor| x.detach().index_select(0, &place.narrow(0, 0, 1));
-        let to_all = Measure::Squared.between(&of(&listed.anchor), &x.detach());
+        let to_all = DistanceKind::Squared.between(&of(&listed.anchor), &x.detach());
         let others = to_all.masked_fill(&labels.eq_tensor(&labels.get(0)), f64::INFINITY);
         let wanted = others.argmin(None, false).int64_value(&[]);
         assert_eq!(listed.negative.int64_value(&[0]), wanted);
-        loss.over_embeddings(&selection, &x, &labels).loss.backward();
+        loss.forward(&x, &labels, &tuples).loss.backward();
         assert!(x.grad().abs().sum(Kind::Float).double_value(&[]) > 0.0);
         // Random directions: about the root of two from each other.
-        assert!((survey.negative_distance().double_value(&[]) - 1.4).abs() < 0.05);
+        assert!((stats.negative_distance().double_value(&[]) - 1.4).abs() < 0.05);
     };
     let Some(mined) = growth(hardest) else {
         eprintln!("skipped: this system does not tell a process's peak memory");
@@ -50,7 +53,7 @@ fn a_large_batch_is_mined_in_little_memory() {
     // All distances of 4,096 would be 64 MB, and a graph of them and their weights ten times that.
     let (x, labels) = batch(4096);
     let all = growth(|| {
-        let output = loss.over_embeddings(&Selection::All, &x, &labels);
+        let output = loss.forward(&x, &labels, &Tuples::All);
         assert_eq!(output.tuples.int64_value(&[]), 4096 * 3 * 4092);
         output.loss.backward();
         assert!(x.grad().abs().sum(Kind::Float).double_value(&[]) > 0.0);

@@ -134,6 +134,10 @@ fn given_triplets_train_the_passport_head_on_frozen_convolutions() {
     assert!(said.contains("triplets compare distances"), "{said}");
     let said = fail(folder.path(), &[&base[..], &["--loss", "supcon"]].concat());
     assert!(said.contains("--loss triplet"), "{said}");
+    for (flag, value) in [("--miner", "semi-hard"), ("-p", "3"), ("-k", "3")] {
+        let said = fail(folder.path(), &[&base[..], &[flag, value]].concat());
+        assert!(said.contains("no effect with --triplets"), "{flag}: {said}");
+    }
 }
 
 #[test]
@@ -144,6 +148,7 @@ fn what_does_not_fit_together_is_said_before_any_work() {
         (vec!["--head", "concat", "--loss", "contrastive"], "answers with a logit"),
         (vec!["--loss", "bce"], "answers with a distance"),
         (vec!["--margin", "-1"], "--margin -1"),
+        (vec!["--head", "concat", "--margin", "2"], "no effect with --loss bce"),
         (vec!["--head", "conv"], "needs a map of 4x4"),
         (vec!["--pairs", "0"], "--pairs 0"),
     ] {

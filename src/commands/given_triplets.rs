@@ -10,7 +10,7 @@ use super::pair_training::{NetChoice, Trainable, build, card, learn};
 use super::training::{plan, settle_random};
 use crate::data::people::{Layout, People};
 use crate::data::triplets::TripletSet;
-use crate::metric::losses::TripletObjective;
+use crate::metric::losses::TripletMarginLoss;
 use crate::models::HeadKind;
 use crate::recognise::DataCard;
 use crate::train::front::Front;
@@ -69,8 +69,8 @@ pub fn run(
     let (own, held_back) = numbers.split_at(train.len());
     let questions: Vec<Question> =
         held_back.iter().flat_map(|&[a, p, n]| [(a, p, true), (a, n, false)]).collect();
-    let loss = TripletObjective {
-        measure: settings.distance,
+    let loss = TripletMarginLoss {
+        distance: settings.distance,
         hinge: settings.hinge,
         margin: *settings.margin.get_or_insert(MARGIN),
         reduction: settings.reduction,

@@ -76,7 +76,7 @@ pub(super) fn prepare(
     let lr = settings.lr();
     let classes = data.folder.identities.len();
     let objective = Objective::new(settings, classes, backbone.embedding_dim, device);
-    trainable.extend(objective.params.trainable());
+    trainable.extend(objective.parameters());
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), trainable)?;
     scale_layers(&mut optimizer, &backbone, settings.tuning.lr_decay_by_layer);
     Ok((Setup { backbone, data, card, objective }, optimizer))

@@ -24,8 +24,8 @@ pub fn squared_euclidean(a: &Tensor, b: &Tensor) -> Tensor {
     })
 }
 
-/// Both sides of [`squared_euclidean`] made ready: `|b|^2 - 2ab` is one pass over `[N, M]`, then
-/// comes `|a|^2`.
+/// The precomputed terms of [`squared_euclidean`]: `|b|^2 - 2ab` is one pass over `[N, M]`, and adding
+/// `|a|^2` another.
 #[derive(Debug)]
 pub(super) struct Squares {
     /// `-2a`, `[N, D]`.
@@ -52,7 +52,7 @@ impl Squares {
         })
     }
 
-    /// The distances of `length` rows of `a` from `start` on: `[length, M]`, computed in place and
+    /// The distances of `length` rows of `a`, from row `start`: `[length, M]`, computed in place and
     /// without gradient.
     pub fn rows(&self, start: i64, length: i64) -> Tensor {
         let part = |of: &Tensor| of.narrow(0, start, length);

@@ -1,32 +1,33 @@
-//! Who is the same person as whom in a batch, known on the host before any distance is computed.
+//! The identities of a batch, known on the host before any distance is computed.
 
+use crate::native::cuda::uploaded;
 use tch::{Device, Kind, Tensor};
 
-/// The positions of a batch, sorted by label: each identity's pictures lie side by side, in the
-/// order of the batch. Memory of order B.
+/// The positions of a batch, sorted by label, each identity in the order of the batch. Memory of
+/// order B.
 pub(super) struct Groups {
     /// The positions, identity after identity.
     order: Vec<usize>,
-    /// For each picture of the batch: where in `order` its identity begins, and how many pictures it
-    /// has.
+    /// For each picture of the batch: where in `order` its identity starts, and its number of
+    /// pictures.
     spans: Vec<(usize, usize)>,
     /// `order`, the two columns of `spans` and `0..B`: int64 `[4, B]` on the device.
     table: Tensor,
-    /// How many pictures the largest identity has.
+    /// Number of pictures of the largest identity.
     pub largest: i64,
 }
 
 /// The pictures of each anchor's identity, for some anchors: rows of a table that is as wide as the
 /// largest identity.
 pub(super) struct Members {
-    /// Int64 `[T, K]`: positions, ascending; itself where there is no more.
+    /// Int64 `[T, K]`: positions, ascending, padded with the anchor itself.
     pub index: Tensor,
-    /// Bool `[T, K]`: whether it is another picture than the anchor, so a positive.
+    /// Bool `[T, K]`: whether it is a positive, that is, not the anchor itself.
     pub others: Tensor,
 }
 
 impl Groups {
-    /// From labels, int64 `[B]` on any device: the one moment that waits for it.
+    /// From labels, int64 `[B]` on any device; waits for it.
     pub fn new(labels: &Tensor, device: Device) -> Self {
         let labels = labels.detach().to_device(Device::Cpu).to_kind(Kind::Int64).contiguous();
         let mut names = vec![0i64; labels.numel()];
@@ -45,21 +46,22 @@ impl Groups {
         let columns = order.iter().copied().chain(spans.iter().map(|span| span.0));
         let columns = columns.chain(spans.iter().map(|span| span.1)).chain(0..names.len());
         let columns: Vec<i64> = columns.map(|number| number as i64).collect();
-        let table = Tensor::from_slice(&columns).view([4, names.len() as i64]).to_device(device);
+        let table = Tensor::from_slice(&columns).view([4, names.len() as i64]);
+        let table = uploaded(&table, device);
         Self { order, spans, table, largest }
     }
 
-    /// How many pictures the batch has.
+    /// Number of pictures in the batch.
     pub fn len(&self) -> i64 {
         self.order.len() as i64
     }
 
-    /// Where everything computed from this lies.
+    /// The device of everything computed from this.
     pub fn device(&self) -> Device {
         self.table.device()
     }
 
-    /// The pictures of the anchor's identity, itself among them, and how many of others there are.
+    /// The pictures of the anchor's identity, with the anchor, and the number of negatives.
     pub fn of(&self, anchor: usize) -> (&[usize], usize) {
         let (first, count) = self.spans[anchor];
         (&self.order[first..first + count], self.order.len() - count)
@@ -73,7 +75,7 @@ impl Groups {
         })
     }
 
-    /// How many pairs (anchor, positive), pairs (anchor, negative) and triplets there are.
+    /// The number of pairs (anchor, positive), of pairs (anchor, negative) and of triplets.
     pub fn counts(&self) -> [i64; 3] {
         self.spans.iter().fold([0; 3], |[near, far, triplets], &(_, count)| {
             let (p, n) = (count as i64 - 1, self.len() - count as i64);
@@ -81,7 +83,7 @@ impl Groups {
         })
     }
 
-    /// The members of the identities of `length` anchors from `start` on.
+    /// The members of the identities of `length` anchors, from position `start`.
     pub fn members(&self, start: i64, length: i64) -> Members {
         let column = |of: i64| self.table.select(0, of).narrow(0, start, length).unsqueeze(1);
         let (first, count, itself) = (column(1), column(2), column(3));

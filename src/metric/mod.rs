@@ -1,34 +1,38 @@
 //! Metric learning: distances (larger always means farther), losses, miners.
 //!
 //! ```text
-//! embeddings [B, D] -> distances [B, B] -> miner -> selection of triplets or pairs -> loss
-//! embeddings [B, D], labels [B] -> loss that weighs all pairs itself, or a head with class centres
+//! embeddings [B, D] -> distances [B, B] -> miner -> tuples (indices)
+//! embeddings [B, D], labels [B], tuples -> loss per tuple -> reduction -> scalar
 //! ```
 //!
-//! A miner looks at the distances without gradient and says which triplets or pairs count; the loss
-//! reads those distances with gradient. With triplets neither needs them all at once:
-//! [`Miner::mine_embeddings`] and [`TripletObjective::over_embeddings`] go some anchors at a time.
+//! A miner sees the distances without gradient and returns indices; the loss computes with gradient.
+//! With triplets neither needs the whole matrix: [`Miner::mine_embeddings`] and the forward pass of
+//! [`TripletMarginLoss`] work on a chunk of anchors at a time. [`LossKind`] and [`Miner`] are
+//! registries: everything that `--loss` and `--miner` take, by name.
 
+pub mod batch_stats;
+mod chunks;
+mod counting;
 pub mod distance;
+pub mod distance_kind;
 mod groups;
 pub mod losses;
-pub mod measure;
 pub mod miners;
+pub mod named;
 pub mod pair;
-mod rows;
-pub mod survey;
 #[cfg(test)]
 mod testing;
-mod tiles;
 
+pub use batch_stats::BatchStats;
 pub use distance::{
     cosine, euclidean, normalise, pairwise, squared_euclidean, squared_euclidean_rows,
 };
+pub use distance_kind::DistanceKind;
 pub use losses::{
-    BatchLoss, ContrastiveLoss, Hinge, LossOutput, MarginHead, MarginKind, MultiSimilarityLoss,
-    NtXentLoss, PairBceLoss, Reduction, SupConLoss, TripletLoss, TripletObjective,
+    CircleLoss, ContrastiveLoss, Hinge, Loss, LossKind, LossOptions, LossOutput, LossShape,
+    MarginSoftmaxLoss, MultiSimilarityLoss, NtXentLoss, PairBceLoss, Reduction, SupConLoss,
+    TripletMarginLoss,
 };
-pub use measure::Measure;
-pub use miners::{Miner, PairMiner, Pairs, Selection, Triplets};
+pub use miners::{Miner, Triplets, Tuples};
+pub use named::Named;
 pub use pair::PairLabels;
-pub use survey::Survey;

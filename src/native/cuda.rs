@@ -42,6 +42,14 @@ pub fn upload(tensor: &Tensor, device: Device) -> Result<Tensor> {
     }
 }
 
+/// [`upload`] among operators of tch that return no error either.
+///
+/// # Panics
+/// Where [`upload`] has an error.
+pub fn uploaded(tensor: &Tensor, device: Device) -> Tensor {
+    upload(tensor, device).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// The values of a slice as a tensor `[N]` on `device`, [uploaded](upload).
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use crate::eval::folds::{f1_at, stratified_folds};
 use crate::eval::roc::roc_auc;
 use crate::eval::verification::{Pairs, accuracy_at, best_threshold};
 use crate::metric::PairLabels;
-use crate::metric::losses::{ContrastiveLoss, PairBceLoss, TripletObjective};
+use crate::metric::losses::{ContrastiveLoss, PairBceLoss, TripletMarginLoss};
 use crate::models::{Mode, PairNet};
 use crate::native::cuda;
 use crate::recognise::{ModelCard, PairCard, pair_model, recogniser};
@@ -47,7 +47,7 @@ pub enum Lesson {
         /// Anchor, positive, negative: picture numbers.
         triplets: Vec<[usize; 3]>,
         /// The loss.
-        loss: TripletObjective,
+        loss: TripletMarginLoss,
         /// Decides the order.
         seed: u64,
     },
@@ -188,21 +188,21 @@ impl Task for TupleTask<'_> {
                             ("positive_distance", mean(&far, &same)),
                             ("negative_distance", mean(&far, &(1.0 - &same))),
                         ];
-                        (loss.over(&a, &b, &labels), measures)
+                        (loss.forward(&a, &b, &labels), measures)
                     }
                     PairLoss::Bce(loss) => {
                         let logits =
                             self.net.join(&a, &b, Mode::TRAIN).unwrap_or_else(|| -apart(&a, &b));
                         let right = logits.gt(0.0).to_kind(Kind::Float).eq_tensor(&same);
                         let right = right.to_kind(Kind::Float).mean(Kind::Float);
-                        (loss.over(&logits, &labels), vec![("accuracy", right)])
+                        (loss.forward(&logits, &labels), vec![("accuracy", right)])
                     }
                 }
             }
             Lesson::Triplets { loss, .. } => {
                 let n = column(2);
                 let (near, far) = (apart(&a, &b), apart(&a, &n));
-                let output = loss.over_rows(&a, &b, &n);
+                let output = loss.forward_rows(&a, &b, &n);
                 let active = &output.active / output.tuples.clamp_min(1);
                 let measures = vec![
                     ("active", active),

@@ -11,8 +11,8 @@ use crate::commands::stream;
 use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
-use crate::metric::losses::TripletObjective;
-use crate::metric::{Survey, miners::Miner, normalise};
+use crate::metric::losses::{Loss, TripletMarginLoss};
+use crate::metric::{BatchStats, miners::BATCH_HARD, normalise};
 use crate::models::{Architecture, Backbone, Compute, Mode};
 use crate::recognise::{ModelCard, ModelKind, recogniser};
 use crate::train::calibrate::Known;
@@ -246,18 +246,17 @@ fn step(setting: &Setting) -> Result<Measure<'_>> {
     let mut optimizer = Optimizer::new(config, trunk.params.trainable())?;
     // As `train-triplet` does by itself: pretrained batch normalisation keeps its statistics.
     let mode = Mode { dropout: true, batch_statistics: false };
-    let objective = TripletObjective::default();
+    let loss = TripletMarginLoss::default();
     let round = move || {
         Stepper::new(&mut optimizer).step(StepRates::lr(LR), || {
             let embeddings = trunk.embed(&pictures, mode);
             // As train-triplet does it: the log's figures come from the same distances.
-            let mut survey = Survey::new(Some(objective.reach()));
-            let (miner, of) = (Miner::BatchHard, objective.measure);
-            let selection =
-                miner.mine_and_survey(&embeddings, &labels, of, objective.margin, 0, &mut survey);
-            let loss = objective.over_embeddings(&selection, &embeddings, &labels).loss;
-            let _ = [survey.active(), survey.positive_distance(), survey.negative_distance()];
-            Ok(loss.into())
+            let mut stats = BatchStats::new(Some(loss.margin));
+            let (of, margin, seen) = (loss.distance, loss.margin, Some(&mut stats));
+            let triplets = BATCH_HARD.mine_embeddings(&embeddings, &labels, of, margin, 0, seen);
+            let output = loss.forward(&embeddings, &labels, &triplets);
+            let _ = [stats.active(), stats.positive_distance(), stats.negative_distance()];
+            Ok(output.loss.into())
         })?;
         finish(setting.device);
         Ok(())
@@ -270,13 +269,13 @@ fn step(setting: &Setting) -> Result<Measure<'_>> {
 fn mine(setting: &Setting) -> Measure<'_> {
     let embeddings = normalise(&Tensor::randn([setting.mined, 128], (Kind::Float, setting.device)));
     let labels = labels(setting.mined, 4);
-    let objective = TripletObjective::default();
-    let TripletObjective { measure, margin, .. } = objective;
+    let loss = TripletMarginLoss::default();
+    let TripletMarginLoss { distance, margin, .. } = loss;
     let round = move || {
         tch::no_grad(|| {
-            let selection =
-                Miner::BatchHard.mine_embeddings(&embeddings, &labels, measure, margin, 0);
-            objective.over_embeddings(&selection, &embeddings, &labels)
+            let triplets =
+                BATCH_HARD.mine_embeddings(&embeddings, &labels, distance, margin, 0, None);
+            loss.forward(&embeddings, &labels, &triplets)
         });
         finish(setting.device);
         Ok(())

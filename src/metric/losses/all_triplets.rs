@@ -3,84 +3,81 @@
 
 use tch::{Kind, Tensor, no_grad};
 
-use super::pieces::{Piece, sum_in_pieces, with_gradient};
-use super::{Hinge, LossOutput, Reduction, TripletObjective, every_soft_triplet, every_triplet};
+use super::chunked_sum::{ChunkLoss, chunked_sum, with_gradient};
+use super::hinge::Hinge;
+use super::reduction::{LossOutput, Reduction};
+use crate::metric::chunks::{
+    AnchorChunk, DistanceRows, chunk_size, chunks, distance_rows_with_graph,
+};
+use crate::metric::distance_kind::DistanceKind;
 use crate::metric::groups::Groups;
-use crate::metric::tiles::{DistanceRows, Tile, graph_rows, spans, tile_of};
 
-/// The sum over the triplets of some anchors.
-pub(super) struct AnchorSums {
-    /// A float64 scalar.
-    pub sum: Tensor,
-    /// The gradient of the sum with respect to the anchors' distances: `[T, B]`, in their kind.
-    pub weights: Tensor,
-    /// The triplets whose value is above zero: a scalar of any kind.
-    pub active: Tensor,
+/// What is summed over all triplets: `hinge(d_ap - d_an + margin)`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AllTriplets<'a> {
+    pub hinge: Hinge,
+    pub margin: f64,
+    /// Int64 `[B]`.
+    pub labels: &'a Tensor,
+    /// How many distances are computed together; `None`: what suits the device.
+    pub chunk: Option<i64>,
 }
 
 /// The sum over all triplets, and how many there are.
-pub(super) struct AllTriplets {
+pub(super) struct TripletSum {
     /// A float64 scalar with a graph.
     sum: Tensor,
     tuples: i64,
     active: Tensor,
 }
 
-impl AllTriplets {
-    /// Of distances `[B, B]` and labels, int64 `[B]`; the gradient is that with respect to the
-    /// distances. Memory of order B^2.
-    pub fn of_distances(
-        loss: &TripletObjective,
-        distances: &Tensor,
-        labels: &Tensor,
-        tile: Option<i64>,
-    ) -> Self {
-        let groups = Groups::new(labels, distances.device());
-        let tile = tile.unwrap_or(tile_of(distances.device()));
-        let mut all = Self::nothing(&groups);
-        let weights = no_grad(|| {
-            let mut weights = vec![distances.narrow(0, 0, 0)];
-            for (start, length) in spans(groups.len(), tile) {
+impl AllTriplets<'_> {
+    /// Of distances `[B, B]`; the gradient is that with respect to the distances. Memory of order
+    /// B^2.
+    pub fn of_distances(&self, distances: &Tensor) -> TripletSum {
+        let groups = Groups::new(self.labels, distances.device());
+        let chunk = self.chunk.unwrap_or(chunk_size(distances.device()));
+        let mut all = TripletSum::zero(&groups);
+        let gradient = no_grad(|| {
+            let mut gradients = vec![distances.narrow(0, 0, 0)];
+            for (start, length) in chunks(groups.len(), chunk) {
                 let rows = distances.narrow(0, start, length).copy();
-                let part = sums(loss, Tile::new(rows, &groups, start));
+                let part = self.hinge.sums(AnchorChunk::new(rows, &groups, start), self.margin);
                 all.active += part.active.to_kind(Kind::Int64);
                 all.sum += part.sum;
-                weights.push(part.weights);
+                gradients.push(part.gradient);
             }
-            Tensor::cat(&weights, 0)
+            Tensor::cat(&gradients, 0)
         });
-        Self { sum: with_gradient(distances, &weights, &all.sum), ..all }
+        TripletSum { sum: with_gradient(distances, &gradient, &all.sum), ..all }
     }
 
-    /// Of embeddings `[B, D]` and labels, int64 `[B]`; the gradient is that with respect to the
-    /// embeddings. Memory of the order of a tile, whatever B.
-    pub fn of_embeddings(
-        loss: &TripletObjective,
-        embeddings: &Tensor,
-        labels: &Tensor,
-        tile: Option<i64>,
-    ) -> Self {
-        let groups = Groups::new(labels, embeddings.device());
-        let tile = tile.unwrap_or(tile_of(embeddings.device()));
-        let all = Self::nothing(&groups);
-        let mut active = all.active;
-        let ready = DistanceRows::new(loss.measure, embeddings);
-        let sum = sum_in_pieces(embeddings, spans(groups.len(), tile), |leaf, span| {
+    /// Of embeddings `[B, D]`; the gradient is that with respect to the embeddings. Memory of the
+    /// order of a chunk, whatever B.
+    pub fn of_embeddings(&self, embeddings: &Tensor, distance: DistanceKind) -> TripletSum {
+        let groups = Groups::new(self.labels, embeddings.device());
+        let chunk = self.chunk.unwrap_or(chunk_size(embeddings.device()));
+        let TripletSum { tuples, mut active, .. } = TripletSum::zero(&groups);
+        let ready = DistanceRows::new(distance, embeddings);
+        let sum = chunked_sum(embeddings, chunks(groups.len(), chunk), |leaf, span| {
             let (rows, graph) = if leaf.requires_grad() {
-                let graph = graph_rows(loss.measure, leaf, span);
+                let graph = distance_rows_with_graph(distance, leaf, span);
                 (graph.detach().copy(), Some(graph))
             } else {
                 (ready.rows(span), None)
             };
-            let part = no_grad(|| sums(loss, Tile::new(rows, &groups, span.0)));
+            let chunk = AnchorChunk::new(rows, &groups, span.0);
+            let part = no_grad(|| self.hinge.sums(chunk, self.margin));
             active += part.active.to_kind(Kind::Int64);
-            let graph = graph.map(|rows| (rows * part.weights).sum(None));
-            Piece { graph, value: part.sum }
+            let graph = graph.map(|rows| (rows * part.gradient).sum(None));
+            ChunkLoss { graph, value: part.sum }
         });
-        Self { sum, active, tuples: all.tuples }
+        TripletSum { sum, active, tuples }
     }
+}
 
-    fn nothing(groups: &Groups) -> Self {
+impl TripletSum {
+    fn zero(groups: &Groups) -> Self {
         let zero = |kind| Tensor::zeros([], (kind, groups.device()));
         let tuples = groups.counts()[2];
         Self { sum: zero(Kind::Double), active: zero(Kind::Int64), tuples }
@@ -88,39 +85,27 @@ impl AllTriplets {
 
     /// The loss, of `kind`.
     pub fn reduce(self, reduction: Reduction, kind: Kind) -> LossOutput {
-        let loss = match reduction {
-            Reduction::Mean => self.sum / self.tuples.max(1),
-            Reduction::Active => self.sum / self.active.clamp_min(1),
-        };
-        let tuples = Tensor::from(self.tuples);
-        LossOutput { loss: loss.to_kind(kind), tuples, active: self.active }
-    }
-}
-
-fn sums(loss: &TripletObjective, tile: Tile) -> AnchorSums {
-    match loss.hinge {
-        Hinge::Hard => every_triplet::sums(tile, loss.margin),
-        Hinge::Soft => every_soft_triplet::sums(tile, loss.margin),
+        let output = reduction.divide(self.sum, self.tuples, self.active);
+        LossOutput { loss: output.loss.to_kind(kind), ..output }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metric::Measure;
+    use crate::metric::named::Named;
     use crate::metric::testing::{Batch, close, values};
-    use clap::ValueEnum;
 
     #[test]
-    fn tiles_of_embeddings_agree_with_the_matrix_in_value_counts_and_gradient() {
+    fn chunks_of_embeddings_agree_with_the_matrix_in_value_counts_and_gradient() {
         for seed in 0..30 {
             let batch = Batch::random(seed);
-            for &measure in Measure::value_variants() {
-                for &hinge in Hinge::value_variants() {
-                    let loss =
-                        TripletObjective { measure, hinge, margin: 0.37, ..Default::default() };
+            for &distance in DistanceKind::ALL {
+                for &hinge in Hinge::ALL {
+                    let labels = &batch.labels;
+                    let with = |chunk| AllTriplets { hinge, margin: 0.37, labels, chunk };
                     let x = (batch.embeddings.to_kind(Kind::Double) + 0.1).set_requires_grad(true);
-                    let run = |all: AllTriplets| {
+                    let run = |all: TripletSum| {
                         let output = all.reduce(Reduction::Active, Kind::Double);
                         crate::native::clear_gradients(&[&x]).unwrap();
                         output.loss.backward();
@@ -129,14 +114,12 @@ mod tests {
                         numbers.extend(values(&x.grad()));
                         numbers
                     };
-                    let labels = &batch.labels;
-                    let wanted =
-                        run(AllTriplets::of_distances(&loss, &measure.pairwise(&x), labels, None));
-                    for tile in [Some(1), Some(3 * labels.numel() as i64), None] {
-                        let found = run(AllTriplets::of_embeddings(&loss, &x, labels, tile));
+                    let wanted = run(with(None).of_distances(&distance.pairwise(&x)));
+                    for chunk in [Some(1), Some(3 * labels.numel() as i64), None] {
+                        let found = run(with(chunk).of_embeddings(&x, distance));
                         close(&found, &wanted, 1e-9);
                         let found = no_grad(|| {
-                            let all = AllTriplets::of_embeddings(&loss, &x, labels, tile);
+                            let all = with(chunk).of_embeddings(&x, distance);
                             all.reduce(Reduction::Active, Kind::Double).loss
                         });
                         close(&values(&found), &wanted[..1], 1e-9);

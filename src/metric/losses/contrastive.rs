@@ -3,9 +3,9 @@
 
 use tch::Tensor;
 
-use super::{LossOutput, Reduction};
-use crate::metric::PairLabels;
+use super::reduction::{LossOutput, Reduction};
 use crate::metric::distance::{ROOT_EPSILON, precise, squared_euclidean_rows};
+use crate::metric::pair::PairLabels;
 use crate::verdict::Verdict;
 
 /// `(1 - y)/2 D^2 + y/2 max(0, m - D)^2` for each pair, where `y` is 1 for different people and 0
@@ -35,7 +35,7 @@ impl ContrastiveLoss {
     ///
     /// # Panics
     /// When the number of rows is not that of the labels.
-    pub fn over(&self, a: &Tensor, b: &Tensor, labels: &PairLabels) -> LossOutput {
+    pub fn forward(&self, a: &Tensor, b: &Tensor, labels: &PairLabels) -> LossOutput {
         self.reduction.reduce(&self.per_pair(&squared_euclidean_rows(a, b), labels))
     }
 
@@ -43,8 +43,8 @@ impl ContrastiveLoss {
     ///
     /// # Panics
     /// When the number of distances is not that of the labels.
-    pub fn per_pair(&self, squared: &Tensor, labels: &PairLabels) -> Tensor {
-        assert_eq!(squared.size(), [labels.len() as i64], "one distance a label");
+    fn per_pair(&self, squared: &Tensor, labels: &PairLabels) -> Tensor {
+        assert_eq!(squared.size(), [labels.len() as i64], "one distance per label");
         let squared = precise(squared) + self.eps;
         let y = labels.ones_where(Verdict::Different, squared.kind(), squared.device());
         let short = (self.margin - squared.sqrt()).relu();
@@ -64,7 +64,7 @@ mod tests {
         let per_pair = loss.per_pair(&Tensor::from_slice(&[9.0f32, 1.0, 16.0]), &labels);
         close(&values(&per_pair), &[4.5, 0.5, 0.0], 1e-6);
         let zeros = Tensor::zeros([3, 2], (tch::Kind::Float, tch::Device::Cpu));
-        let output = loss.over(&zeros, &(&zeros + 3.0), &labels);
+        let output = loss.forward(&zeros, &(&zeros + 3.0), &labels);
         close(&values(&output.loss), &[9.0], 1e-6);
         assert_eq!(output.active.int64_value(&[]), 1);
     }

@@ -4,18 +4,21 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::*;
-use crate::metric::miners::Selection;
-use crate::metric::testing::{close, values};
-use crate::metric::{Measure, PairLabels};
+use crate::metric::distance_kind::DistanceKind;
+use crate::metric::miners::Tuples;
+use crate::metric::named::Named;
+use crate::metric::pair::PairLabels;
+use crate::metric::testing::values;
 use crate::verdict::Verdict;
 
-struct Golden(Value);
+/// Embeddings, labels and cases: `tests/golden/NAME.json`, made by the script of the same name.
+pub(super) struct Golden(Value);
 
 impl Golden {
-    fn read() -> Self {
-        let text =
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/metric_losses.json"));
-        Self(serde_json::from_str(text).unwrap())
+    pub fn read(name: &str) -> Self {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+        let text = std::fs::read_to_string(format!("{folder}/{name}.json")).unwrap();
+        Self(serde_json::from_str(&text).unwrap())
     }
 
     fn numbers(value: &Value) -> Vec<f64> {
@@ -27,17 +30,18 @@ impl Golden {
         matrix.to_kind(kind).set_requires_grad(true)
     }
 
-    fn labels(&self) -> Tensor {
+    pub fn labels(&self) -> Tensor {
         Tensor::from_slice(&Self::numbers(&self.0["labels"])).to_kind(Kind::Int64)
     }
 
     /// Value and gradients are the golden ones; `loss` gets embeddings and class centres.
-    fn check(&self, name: &str, loss: &dyn Fn(&Tensor, &Tensor) -> LossOutput) {
+    pub fn check(&self, name: &str, loss: &dyn Fn(&Tensor, &Tensor) -> LossOutput) {
         let case = &self.0[name];
         assert!(case.is_object(), "no golden case {name}");
         for (kind, tolerance) in [(Kind::Double, 1e-8), (Kind::Float, 1e-5)] {
             let x = self.matrix("embeddings", kind);
-            let weight = self.matrix("weight", kind);
+            let weight = if self.0["weight"].is_array() { "weight" } else { "embeddings" };
+            let weight = self.matrix(weight, kind);
             let value = loss(&x, &weight).loss;
             assert_eq!(value.kind(), kind, "{name}");
             value.backward();
@@ -66,62 +70,54 @@ fn thirds(x: &Tensor) -> [Tensor; 3] {
     [0, 1, 2].map(|third| x.narrow(0, third * 4, 4))
 }
 
-const MEASURES: [(&str, Measure); 4] = [
-    ("squared", Measure::Squared),
-    ("euclidean", Measure::Euclidean),
-    ("cosine", Measure::Cosine),
-    ("mean-squared", Measure::MeanSquared),
-];
-const HINGES: [(&str, Hinge); 2] = [("hard", Hinge::Hard), ("soft", Hinge::Soft)];
-const REDUCTIONS: [(&str, Reduction); 2] =
-    [("mean", Reduction::Mean), ("active", Reduction::Active)];
-
 #[test]
 fn pairs() {
-    let golden = Golden::read();
-    let numbers = Tensor::from_slice(&Golden::numbers(&golden.0["different"]));
-    let labels = PairLabels::from_different_is_one(&numbers).unwrap();
+    let golden = Golden::read("metric_losses");
+    let verdict = |&one: &f64| if one == 1.0 { Verdict::Different } else { Verdict::Same };
+    let verdicts: Vec<Verdict> =
+        Golden::numbers(&golden.0["different"]).iter().map(verdict).collect();
+    let labels = PairLabels::new(&verdicts);
     let loss = ContrastiveLoss { margin: 4.0, eps: 1e-7, ..Default::default() };
     golden.check("contrastive", &|x, _| {
         let [a, b, _] = thirds(x);
-        loss.over(&a, &b, &labels)
+        loss.forward(&a, &b, &labels)
     });
     for (name, high_means) in [("bce_same", Verdict::Same), ("bce_different", Verdict::Different)] {
         let loss = PairBceLoss { high_means, ..Default::default() };
         golden.check(name, &|x, _| {
             let [a, b, _] = thirds(x);
-            loss.over(&(a * b).sum_dim_intlist([1i64].as_slice(), false, None), &labels)
+            loss.forward(&(a * b).sum_dim_intlist([1i64].as_slice(), false, None), &labels)
         });
     }
 }
 
 #[test]
 fn explicit_triplets() {
-    let golden = Golden::read();
-    let over = |loss: TripletObjective, x: &Tensor| {
+    let golden = Golden::read("metric_losses");
+    let over = |loss: TripletMarginLoss, x: &Tensor| {
         let [a, p, n] = thirds(x);
-        loss.over_rows(&a, &p, &n)
+        loss.forward_rows(&a, &p, &n)
     };
-    golden.check("passport", &|x, _| over(TripletObjective::passport(), x));
-    for (measure_name, measure) in MEASURES {
-        for (hinge_name, hinge) in HINGES {
-            let loss = TripletObjective { measure, hinge, margin: 0.4, ..Default::default() };
-            golden.check(&format!("rows {measure_name} {hinge_name}"), &|x, _| over(loss, x));
+    golden.check("passport", &|x, _| over(TripletMarginLoss::passport(), x));
+    for &distance in DistanceKind::ALL {
+        for &hinge in Hinge::ALL {
+            let loss = TripletMarginLoss { distance, hinge, margin: 0.4, ..Default::default() };
+            golden.check(&format!("rows {distance} {hinge}"), &|x, _| over(loss, x));
         }
     }
 }
 
 #[test]
 fn every_triplet_of_a_batch() {
-    let golden = Golden::read();
+    let golden = Golden::read("metric_losses");
     let labels = golden.labels();
-    for (measure_name, measure) in &MEASURES[..3] {
-        for (hinge_name, hinge) in HINGES {
-            for (reduction_name, reduction) in REDUCTIONS {
-                let loss = TripletObjective { measure: *measure, hinge, margin: 0.4, reduction };
-                let name = format!("batch {measure_name} {hinge_name} {reduction_name}");
+    for &distance in &DistanceKind::ALL[..3] {
+        for &hinge in Hinge::ALL {
+            for &reduction in Reduction::ALL {
+                let loss = TripletMarginLoss { distance, hinge, margin: 0.4, reduction };
+                let name = format!("batch {distance} {hinge} {reduction}");
                 golden.check(&name, &|x, _| {
-                    loss.over(&Selection::All, &measure.pairwise(x), &labels)
+                    loss.forward_distances(&distance.pairwise(x), &labels, &Tuples::All)
                 });
             }
         }
@@ -130,35 +126,40 @@ fn every_triplet_of_a_batch() {
 
 #[test]
 fn embeddings_and_labels() {
-    let golden = Golden::read();
+    let golden = Golden::read("metric_losses");
     let labels = golden.labels();
-    for (name, mining) in [("mined", Some(0.1)), ("all", None)] {
-        let loss = MultiSimilarityLoss { mining, ..Default::default() };
+    for (name, epsilon) in [("mined", Some(0.1)), ("all", None)] {
+        let loss = MultiSimilarityLoss { epsilon, ..Default::default() };
         let name = format!("multi-similarity {name}");
-        golden.check(&name, &|x, _| loss.over(x, &labels));
+        golden.check(&name, &|x, _| loss.forward(x, &labels, &Tuples::All));
     }
     for temperature in [0.07, 0.5] {
         let loss = NtXentLoss { temperature, ..Default::default() };
-        golden.check(&format!("nt-xent {temperature}"), &|x, _| loss.over(x, &labels));
+        golden.check(&format!("nt-xent {temperature}"), &|x, _| {
+            loss.forward(x, &labels, &Tuples::All)
+        });
     }
     for temperature in [0.1, 0.5] {
         let loss = SupConLoss { temperature, reduction: Reduction::Active };
-        golden.check(&format!("supcon {temperature}"), &|x, _| loss.over(x, &labels));
+        golden.check(&format!("supcon {temperature}"), &|x, _| {
+            loss.forward(x, &labels, &Tuples::All)
+        });
     }
 }
 
 #[test]
 fn heads() {
-    let golden = Golden::read();
+    let golden = Golden::read("metric_losses");
     let labels = golden.labels();
-    for (name, kind) in [("arcface", MarginKind::ArcFace), ("cosface", MarginKind::CosFace)] {
+    let heads: [(&str, fn(Tensor) -> MarginSoftmaxLoss); 2] =
+        [("arcface", arcface), ("cosface", cosface)];
+    for (name, build) in heads {
         for scale in [8.0, 64.0] {
             golden.check(&format!("{name} {scale}"), &|x, weight| {
-                let mut head = MarginHead::new(kind, weight.shallow_clone());
+                let mut head = build(weight.shallow_clone());
                 head.scale = scale;
-                head.over(x, &labels)
+                head.forward(x, &labels, &Tuples::All)
             });
         }
     }
-    close(&[MarginKind::ArcFace.default_margin()], &[28.6f64.to_radians()], 1e-3);
 }

@@ -3,15 +3,32 @@
 
 use tch::{Tensor, no_grad};
 
-use super::masked::log_one_plus_sum_exp;
-use super::{LossOutput, Reduction};
+use super::log_sum_exp::log_one_plus_sum_exp;
+use super::loss::{Loss, LossKind};
+use super::reduction::{LossOutput, Reduction};
 use crate::metric::distance::cosine;
-use crate::metric::miners::{negatives, positives};
+use crate::metric::miners::tuples::Tuples;
+use crate::native::cuda::uploaded;
 
-/// For each anchor `i`, with the cosines `S_ik` to its chosen positives `P` and negatives `N`:
+/// `--loss multi-similarity`.
+pub const MULTI_SIMILARITY: LossKind = LossKind {
+    name: "multi-similarity",
+    help: "Multi-similarity with its own miner (Wang et al. 2019)",
+    margin: None,
+    options: &[],
+    exact_gradient: true,
+    build: |options, _| {
+        Box::new(MultiSimilarityLoss {
+            reduction: options.reduction,
+            ..MultiSimilarityLoss::default()
+        })
+    },
+};
+
+/// For each anchor `i`, with the cosines `S_ik` to its mined positives `P` and negatives `N`:
 /// `1/alpha log(1 + sum_P exp(-alpha (S_ik - base))) + 1/beta log(1 + sum_N exp(beta (S_ik - base)))`.
 ///
-/// The mean is over all anchors of the batch, as in the paper, chosen pairs or not
+/// The mean is over all anchors of the batch, as in the paper, mined pairs or not
 /// (pytorch-metric-learning does the same); [`Reduction::Active`] leaves out the anchors at zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MultiSimilarityLoss {
@@ -21,55 +38,59 @@ pub struct MultiSimilarityLoss {
     pub beta: f64,
     /// The cosine from which both are measured.
     pub base: f64,
-    /// The miner's slack: a positive counts if it is less similar than the most similar negative
+    /// The miner's epsilon: a positive counts if it is less similar than the most similar negative
     /// plus this, a negative if it is more similar than the least similar positive minus this.
     /// `None` takes all pairs.
-    pub mining: Option<f64>,
+    pub epsilon: Option<f64>,
     /// What the sum over anchors is divided by.
     pub reduction: Reduction,
 }
 
 impl Default for MultiSimilarityLoss {
-    /// The paper's: alpha 2, beta 50, base 0.5, slack 0.1.
+    /// The paper's: alpha 2, beta 50, base 0.5, epsilon 0.1.
     fn default() -> Self {
-        let mining = Some(0.1);
-        Self { alpha: 2.0, beta: 50.0, base: 0.5, mining, reduction: Reduction::Mean }
+        let epsilon = Some(0.1);
+        Self { alpha: 2.0, beta: 50.0, base: 0.5, epsilon, reduction: Reduction::Mean }
+    }
+}
+
+impl Loss for MultiSimilarityLoss {
+    fn forward(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> LossOutput {
+        self.reduction.reduce(&self.per_anchor(embeddings, labels, tuples))
     }
 }
 
 impl MultiSimilarityLoss {
-    /// The loss over a batch: embeddings `[B, D]` (of any length), labels int64 `[B]`.
-    pub fn over(&self, embeddings: &Tensor, labels: &Tensor) -> LossOutput {
-        self.reduction.reduce(&self.per_anchor(embeddings, labels))
-    }
-
     /// The loss of each anchor, float32 `[B]`.
-    pub fn per_anchor(&self, embeddings: &Tensor, labels: &Tensor) -> Tensor {
+    fn per_anchor(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> Tensor {
         let similarity = cosine(embeddings, embeddings);
-        let labels = labels.to_device(embeddings.device());
-        let (positives, negatives) = match self.mining {
-            None => (positives(&labels), negatives(&labels)),
-            Some(slack) => mine(&similarity, &labels, slack),
-        };
-        let beyond = similarity - self.base;
-        log_one_plus_sum_exp(&(&beyond * -self.alpha), &positives) / self.alpha
-            + log_one_plus_sum_exp(&(beyond * self.beta), &negatives) / self.beta
+        let (mut positives, mut negatives) = tuples.pairs(&uploaded(labels, embeddings.device()));
+        if let Some(epsilon) = self.epsilon {
+            (positives, negatives) = mine(&similarity, &positives, &negatives, epsilon);
+        }
+        let shifted = similarity - self.base;
+        log_one_plus_sum_exp(&(&shifted * -self.alpha), &positives) / self.alpha
+            + log_one_plus_sum_exp(&(shifted * self.beta), &negatives) / self.beta
     }
 }
 
-/// The paper's pair mining: the positives and the negatives that count, bool `[B, B]` each. An
-/// anchor without a positive or without a negative gets none of either. No gradient.
-fn mine(similarity: &Tensor, labels: &Tensor, slack: f64) -> (Tensor, Tensor) {
-    let (positives, negatives) = (positives(labels), negatives(labels));
-    if labels.numel() == 0 {
-        return (positives, negatives);
+/// The paper's pair mining: those of the positives and negatives that count, bool `[B, B]` each. An
+/// anchor without a positive or without a negative has none of either. No gradient.
+fn mine(
+    similarity: &Tensor,
+    positives: &Tensor,
+    negatives: &Tensor,
+    epsilon: f64,
+) -> (Tensor, Tensor) {
+    if similarity.numel() == 0 {
+        return (positives.shallow_clone(), negatives.shallow_clone());
     }
     no_grad(|| {
-        let outside = |mask: &Tensor, value| similarity.masked_fill(&mask.logical_not(), value);
-        let farthest = outside(&positives, f64::INFINITY).amin([1i64].as_slice(), true);
-        let nearest = outside(&negatives, f64::NEG_INFINITY).amax([1i64].as_slice(), true);
-        let hard_positives = (similarity - slack).lt_tensor(&nearest).logical_and(&positives);
-        let hard_negatives = (similarity + slack).gt_tensor(&farthest).logical_and(&negatives);
+        let only = |mask: &Tensor, other| similarity.masked_fill(&mask.logical_not(), other);
+        let farthest = only(positives, f64::INFINITY).amin([1i64].as_slice(), true);
+        let nearest = only(negatives, f64::NEG_INFINITY).amax([1i64].as_slice(), true);
+        let hard_positives = (similarity - epsilon).lt_tensor(&nearest).logical_and(positives);
+        let hard_negatives = (similarity + epsilon).gt_tensor(&farthest).logical_and(negatives);
         (hard_positives, hard_negatives)
     })
 }
@@ -87,11 +108,12 @@ mod tests {
             let x = batch.on_the_sphere();
             let similarity = cosine(&x, &x);
             let rows: Vec<Vec<f32>> = Vec::try_from(&similarity).unwrap();
-            let (positives, negatives) = mine(&similarity, &batch.labels, 0.1);
+            let (positives, negatives) = Tuples::All.pairs(&batch.labels);
+            let (positives, negatives) = mine(&similarity, &positives, &negatives, 0.1);
             let size = rows.len();
             let mut wanted = [vec![0.0; size * size], vec![0.0; size * size]];
             for [a, p, n] in batch.every_triplet() {
-                // A triplet within the slack makes both of its pairs count, and nothing else does.
+                // A triplet within epsilon makes both of its pairs count, and nothing else does.
                 if rows[a][p] - 0.1 < rows[a][n] {
                     wanted[0][a * size + p] = 1.0;
                 }

@@ -3,16 +3,30 @@
 
 use tch::Tensor;
 
-use super::masked::log_sum_exp;
-use super::{LossOutput, Reduction};
+use super::log_sum_exp::log_sum_exp;
+use super::loss::{Loss, LossKind};
+use super::reduction::{LossOutput, Reduction};
 use crate::metric::distance::cosine;
-use crate::metric::miners::{negatives, positives};
+use crate::metric::miners::tuples::Tuples;
+use crate::native::cuda::uploaded;
+
+/// `--loss nt-xent`.
+pub const NT_XENT: LossKind = LossKind {
+    name: "nt-xent",
+    help: "Normalised temperature-scaled cross-entropy (Chen et al. 2020)",
+    margin: None,
+    options: &[],
+    exact_gradient: true,
+    build: |options, _| {
+        Box::new(NtXentLoss { reduction: options.reduction, ..NtXentLoss::default() })
+    },
+};
 
 /// `-log( exp(S_ip/t) / (exp(S_ip/t) + sum_n exp(S_in/t)) )` for each anchor `i` and positive `p`,
 /// where `n` goes over the negatives of `i` and `S` is the cosine.
 ///
 /// Other positives of the anchor are not in the denominator (as in pytorch-metric-learning); with
-/// two pictures an identity, SimCLR's setting, there are none.
+/// two pictures per identity, SimCLR's setting, there are none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NtXentLoss {
     /// The temperature `t`; lower ones look at the hardest negatives only.
@@ -28,19 +42,13 @@ impl Default for NtXentLoss {
     }
 }
 
-impl NtXentLoss {
-    /// The loss over a batch: embeddings `[B, D]` (of any length), labels int64 `[B]`.
-    pub fn over(&self, embeddings: &Tensor, labels: &Tensor) -> LossOutput {
-        self.reduction.reduce(&self.per_pair(embeddings, labels))
-    }
-
-    /// The loss of each (anchor, positive), float32 `[T]`, row after row. Waits for the device once,
-    /// to learn how many there are.
-    pub fn per_pair(&self, embeddings: &Tensor, labels: &Tensor) -> Tensor {
-        let labels = labels.to_device(embeddings.device());
+impl Loss for NtXentLoss {
+    /// Waits for the device once, to learn how many positive pairs there are.
+    fn forward(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> LossOutput {
+        let (positives, negatives) = tuples.pairs(&uploaded(labels, embeddings.device()));
         let logits = cosine(embeddings, embeddings) / self.temperature;
-        let others = log_sum_exp(&logits, &negatives(&labels)).unsqueeze(1);
+        let others = log_sum_exp(&logits, &negatives).unsqueeze(1);
         // -log(e^s / (e^s + e^o)) = softplus(o - s): nothing overflows.
-        (others - logits).softplus().masked_select(&positives(&labels))
+        self.reduction.reduce(&(others - logits).softplus().masked_select(&positives))
     }
 }

@@ -2,9 +2,9 @@
 
 use tch::Tensor;
 
-use super::{LossOutput, Reduction};
-use crate::metric::PairLabels;
+use super::reduction::{LossOutput, Reduction};
 use crate::metric::distance::precise;
+use crate::metric::pair::PairLabels;
 use crate::verdict::Verdict;
 
 /// `softplus(z) - t z` for each pair, that is `-t log s(z) - (1 - t) log(1 - s(z))` with the sigmoid
@@ -29,7 +29,7 @@ impl PairBceLoss {
     ///
     /// # Panics
     /// When the number of logits is not that of the labels.
-    pub fn over(&self, logits: &Tensor, labels: &PairLabels) -> LossOutput {
+    pub fn forward(&self, logits: &Tensor, labels: &PairLabels) -> LossOutput {
         self.reduction.reduce(&self.per_pair(logits, labels))
     }
 
@@ -37,8 +37,8 @@ impl PairBceLoss {
     ///
     /// # Panics
     /// When the number of logits is not that of the labels.
-    pub fn per_pair(&self, logits: &Tensor, labels: &PairLabels) -> Tensor {
-        assert_eq!(logits.size(), [labels.len() as i64], "one logit a label");
+    fn per_pair(&self, logits: &Tensor, labels: &PairLabels) -> Tensor {
+        assert_eq!(logits.size(), [labels.len() as i64], "one logit per label");
         let logits = precise(logits);
         let target = labels.ones_where(self.high_means, logits.kind(), logits.device());
         // The positive half of the softplus is taken out: nothing overflows, no infinity meets zero.

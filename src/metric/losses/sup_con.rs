@@ -2,17 +2,31 @@
 
 use tch::Tensor;
 
-use super::masked::log_sum_exp;
-use super::{LossOutput, Reduction};
+use super::log_sum_exp::log_sum_exp;
+use super::loss::{Loss, LossKind};
+use super::reduction::{LossOutput, Reduction};
 use crate::metric::distance::cosine;
-use crate::metric::miners::{negatives, positives};
+use crate::metric::miners::tuples::Tuples;
+use crate::native::cuda::uploaded;
+
+/// `--loss supcon`.
+pub const SUP_CON: LossKind = LossKind {
+    name: "supcon",
+    help: "Supervised contrastive (Khosla et al. 2020)",
+    margin: None,
+    options: &[],
+    exact_gradient: true,
+    build: |options, _| {
+        Box::new(SupConLoss { reduction: options.reduction, ..SupConLoss::default() })
+    },
+};
 
 /// `-1/|P| sum_{p in P} log( exp(S_ip/t) / sum_{a != i} exp(S_ia/t) )` for each anchor `i` that has
 /// positives `P`, where `S` is the cosine (the paper's `L_out`, without its factor t/0.07).
 ///
 /// The mean is over the anchors with a positive. pytorch-metric-learning takes it over the anchors
 /// whose loss is not zero ([`Reduction::Active`]) and answers zero for a batch of one identity,
-/// where the formula still pulls the pictures together.
+/// where the formula still pulls the embeddings together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SupConLoss {
     /// The temperature `t`.
@@ -28,17 +42,17 @@ impl Default for SupConLoss {
     }
 }
 
-impl SupConLoss {
-    /// The loss over a batch: embeddings `[B, D]` (of any length), labels int64 `[B]`.
-    pub fn over(&self, embeddings: &Tensor, labels: &Tensor) -> LossOutput {
-        self.reduction.reduce(&self.per_anchor(embeddings, labels))
+impl Loss for SupConLoss {
+    fn forward(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> LossOutput {
+        self.reduction.reduce(&self.per_anchor(embeddings, labels, tuples))
     }
+}
 
+impl SupConLoss {
     /// The loss of each anchor that has a positive, float32 `[A]`, in the order of the batch. Waits
     /// for the device once, to learn how many there are.
-    pub fn per_anchor(&self, embeddings: &Tensor, labels: &Tensor) -> Tensor {
-        let labels = labels.to_device(embeddings.device());
-        let (positives, negatives) = (positives(&labels), negatives(&labels));
+    fn per_anchor(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> Tensor {
+        let (positives, negatives) = tuples.pairs(&uploaded(labels, embeddings.device()));
         let logits = cosine(embeddings, embeddings) / self.temperature;
         let others = log_sum_exp(&logits, &positives.logical_or(&negatives)).unsqueeze(1);
         let per_pair = (others - logits).masked_fill(&positives.logical_not(), 0.0);
@@ -56,10 +70,10 @@ mod tests {
 
     #[test]
     fn one_identity_is_pulled_together_by_hand() {
-        // Three equal pictures: each positive has half of the anchor's probability.
+        // Three equal embeddings: each positive has half of the anchor's probability.
         let x = Tensor::from_slice2(&[[1.0f32, 0.0], [2.0, 0.0], [0.5, 0.0]]);
         let labels = Tensor::from_slice(&[3i64, 3, 3]);
-        let found = SupConLoss::default().per_anchor(&x, &labels);
+        let found = SupConLoss::default().per_anchor(&x, &labels, &Tuples::All);
         close(&values(&found), &[2f64.ln(); 3], 1e-5);
     }
 }

@@ -1,71 +1,174 @@
-//! The triplet loss on squared Euclidean distances: Schroff, Kalenichenko and Philbin, "FaceNet: A
-//! Unified Embedding for Face Recognition and Clustering", 2015.
+//! The triplet margin loss: Schroff, Kalenichenko and Philbin, "FaceNet: A Unified Embedding for Face
+//! Recognition and Clustering", 2015.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::all_triplets::AllTriplets;
-use super::{LossOutput, Reduction, TripletObjective};
+use super::chunked_sum::{ChunkLoss, chunked_sum};
+use super::hinge::Hinge;
+use super::loss::{Loss, LossKind, LossOption, LossOptions, Mining};
+use super::reduction::{LossOutput, Reduction};
 use crate::metric::distance::precise;
-use crate::metric::miners::{Selection, Triplets};
+use crate::metric::distance_kind::DistanceKind;
+use crate::metric::miners::tuples::{Triplets, Tuples};
 
-/// `relu(d_ap - d_an + margin)` for each triplet, where `d` is the squared Euclidean distance of
-/// the anchor to the positive and to the negative.
+/// Up to how many embeddings every triplet is summed from the matrix of their distances: 4 MB.
+const SMALL_BATCH: usize = 1024;
+
+/// How many numbers of the embeddings of listed triplets are in one graph: 64 MB in float32.
+const NUMBERS_AT_ONCE: i64 = 1 << 24;
+
+/// `--loss triplet`.
+pub const TRIPLET: LossKind = LossKind {
+    name: "triplet",
+    help: "Triplets that --miner chooses (Schroff et al. 2015)",
+    margin: Some((0.2, "")),
+    options: &[LossOption::Miner, LossOption::Distance, LossOption::Hinge],
+    exact_gradient: true,
+    build: |options, _| Box::new(TripletMarginLoss::new(options)),
+};
+
+/// `hinge(d_ap - d_an + margin)` for each triplet, in any distance.
+///
+/// pytorch-metric-learning's loss of this name is this with [`Reduction::Active`] (its default is
+/// the mean over non-zero triplets), its `smooth_loss` is [`Hinge::Soft`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TripletLoss {
-    /// How much farther than the positive the negative must be, in squared distance (on the unit
-    /// sphere distances go from 0 to 4).
+pub struct TripletMarginLoss {
+    /// The distance.
+    pub distance: DistanceKind,
+    /// Hard or soft.
+    pub hinge: Hinge,
+    /// How much farther than the positive the negative must be, in that distance (squared distances
+    /// on the unit sphere go from 0 to 4).
     pub margin: f64,
     /// What the sum over triplets is divided by.
     pub reduction: Reduction,
 }
 
-impl Default for TripletLoss {
-    /// FaceNet's margin of 0.2, mean over all triplets.
-    fn default() -> Self {
-        Self { margin: 0.2, reduction: Reduction::Mean }
-    }
-}
-
-impl TripletLoss {
-    /// The loss over what a miner selected in a batch with these squared distances `[B, B]` and
-    /// labels, int64 `[B]`.
-    pub fn over(&self, selection: &Selection, distances: &Tensor, labels: &Tensor) -> LossOutput {
-        match selection {
-            Selection::Triplets(triplets) => {
-                self.reduction.reduce(&self.per_tuple(distances, triplets))
+impl Loss for TripletMarginLoss {
+    /// The loss without a matrix `[B, B]`: listed triplets by their own rows, all triplets in chunks of
+    /// anchors that compute their gradient at once.
+    fn forward(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> LossOutput {
+        match tuples {
+            Tuples::Triplets(listed) => self.forward_listed(listed, embeddings, NUMBERS_AT_ONCE),
+            // One chunk is as good as the matrix, whose graph is then the quicker one.
+            Tuples::All if labels.numel() <= SMALL_BATCH => {
+                self.forward_distances(&self.distance.pairwise(embeddings), labels, tuples)
             }
-            Selection::All => self.over_all(distances, labels),
+            Tuples::All => self
+                .all(labels)
+                .of_embeddings(embeddings, self.distance)
+                .reduce(self.reduction, precise(embeddings).kind()),
         }
     }
 
-    /// The loss of each listed triplet, float32 `[T]`, from distances `[B, B]`.
-    pub fn per_tuple(&self, distances: &Tensor, triplets: &Triplets) -> Tensor {
-        let Triplets { anchor, positive, negative } = triplets;
-        let distances = precise(distances);
-        let near = distances.index(&[Some(anchor), Some(positive)]);
-        let far = distances.index(&[Some(anchor), Some(negative)]);
-        // In this order a triplet is active exactly when `over_all` counts it, to the last bit.
-        (near + self.margin - far).relu()
+    fn mining(&self) -> Option<Mining> {
+        let active_margin = self.hinge.active_margin(self.margin);
+        Some(Mining { distance: self.distance, margin: self.margin, active_margin })
+    }
+}
+
+impl TripletMarginLoss {
+    /// The loss with these options; a margin of 0.2 where none is given.
+    pub fn new(options: &LossOptions) -> Self {
+        let LossOptions { distance, hinge, reduction, .. } = *options;
+        Self { distance, hinge, margin: TRIPLET.margin(options), reduction }
     }
 
-    /// The loss over every valid triplet of the batch, its exact value and gradient, in memory of
-    /// order B^2 although there are of the order of B^3 triplets: the gradient of the sum with
-    /// respect to a distance is a count.
-    pub fn over_all(&self, distances: &Tensor, labels: &Tensor) -> LossOutput {
-        let (distances, Self { margin, reduction }) = (precise(distances), *self);
-        let loss = TripletObjective { margin, reduction, ..Default::default() };
-        AllTriplets::of_distances(&loss, &distances, labels, None)
-            .reduce(reduction, distances.kind())
+    /// `max(0, mean((a - p)^2) - mean((a - n)^2) + 0.3)`, means over the embedding's dimensions: the
+    /// loss that systems comparing a passport picture with a selfie were published with.
+    pub fn passport() -> Self {
+        Self { distance: DistanceKind::MeanSquared, margin: 0.3, ..Self::default() }
+    }
+
+    /// The loss over explicit triplets: row `i` of the three tensors, `[T, D]` each, is one.
+    pub fn forward_rows(
+        &self,
+        anchor: &Tensor,
+        positive: &Tensor,
+        negative: &Tensor,
+    ) -> LossOutput {
+        self.reduction.reduce(&self.per_row(&[anchor, positive, negative]))
+    }
+
+    /// [`Loss::forward`] from the distances `[B, B]` of [`DistanceKind::pairwise`]. Value and gradient
+    /// are the same to about `1e-6` on the unit sphere, where `forward` subtracts before squaring.
+    pub fn forward_distances(
+        &self,
+        distances: &Tensor,
+        labels: &Tensor,
+        tuples: &Tuples,
+    ) -> LossOutput {
+        match tuples {
+            Tuples::Triplets(listed) => {
+                let far = distances.index(&[Some(&listed.anchor), Some(&listed.negative)]);
+                let near = distances.index(&[Some(&listed.anchor), Some(&listed.positive)]);
+                self.reduction.reduce(&self.per_triplet(&near, &far))
+            }
+            Tuples::All => {
+                let distances = precise(distances);
+                let sum = self.all(labels).of_distances(&distances);
+                sum.reduce(self.reduction, distances.kind())
+            }
+        }
+    }
+
+    fn all<'a>(&self, labels: &'a Tensor) -> AllTriplets<'a> {
+        AllTriplets { hinge: self.hinge, margin: self.margin, labels, chunk: None }
+    }
+
+    /// Listed triplets, `at_once` numbers of their embeddings at a time.
+    fn forward_listed(&self, listed: &Triplets, embeddings: &Tensor, at_once: i64) -> LossOutput {
+        let [count, dim] = [listed.len() as i64, embeddings.size()[1].max(1)];
+        let per_triplet = |x: &Tensor, start: i64, length: i64| {
+            let rows = [&listed.anchor, &listed.positive, &listed.negative]
+                .map(|places| x.index_select(0, &places.narrow(0, start, length)));
+            self.per_row(&rows.each_ref())
+        };
+        if count * dim <= at_once {
+            return self.reduction.reduce(&per_triplet(&precise(embeddings), 0, count));
+        }
+        let mut active = Tensor::zeros([], (Kind::Int64, embeddings.device()));
+        let step = (at_once / dim).max(1);
+        let chunks = (0..count).step_by(step as usize).map(|at| (at, step.min(count - at)));
+        let sum = chunked_sum(embeddings, chunks, |leaf, (start, length)| {
+            let each = per_triplet(leaf, start, length);
+            active += each.gt(0.0).sum(Kind::Int64);
+            let value = each.detach().sum(Kind::Double);
+            ChunkLoss { graph: Some(each.sum(None)), value }
+        });
+        let output = self.reduction.divide(sum, count, active);
+        LossOutput { loss: output.loss.to_kind(precise(embeddings).kind()), ..output }
+    }
+
+    /// The loss of each row of anchors, positives and negatives, `[T, D]` to `[T]`.
+    fn per_row(&self, [anchor, positive, negative]: &[&Tensor; 3]) -> Tensor {
+        let near = self.distance.rowwise(anchor, positive);
+        self.per_triplet(&near, &self.distance.rowwise(anchor, negative))
+    }
+
+    /// The loss of each triplet, `[T]`, from its distances `d_ap [T]` and `d_an [T]`.
+    pub fn per_triplet(&self, near: &Tensor, far: &Tensor) -> Tensor {
+        // In this order a triplet is active exactly when the sum over all counts it, to the last bit.
+        self.hinge.apply(&(precise(near) + self.margin - precise(far)))
+    }
+}
+
+impl Default for TripletMarginLoss {
+    /// FaceNet's: squared distance, hard, margin 0.2, mean over all triplets.
+    fn default() -> Self {
+        Self::new(&LossOptions::default())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metric::distance::{euclidean, pairwise};
+    use crate::metric::miners::{BATCH_ALL, SEMI_HARD};
     use crate::metric::testing::{Batch, close, values};
-    use crate::metric::{Miner, euclidean, pairwise};
     use serde_json::Value;
-    use tch::{Device, Kind};
+    use tch::Device;
 
     /// Triplets from plain positions.
     fn triplets(list: &[[usize; 3]]) -> Triplets {
@@ -103,10 +206,12 @@ mod tests {
                         Reduction::Active => active,
                     };
                     let wanted = [sum / divisor.max(1.0), list.len() as f64, active];
-                    let loss = TripletLoss { margin, reduction };
-                    let all = run(|d| loss.over_all(d, &batch.labels), &distances);
-                    let listed = Selection::Triplets(triplets(&list));
-                    let one_by_one = run(|d| loss.over(&listed, d, &batch.labels), &distances);
+                    let loss = TripletMarginLoss { margin, reduction, ..Default::default() };
+                    let all =
+                        run(|d| loss.forward_distances(d, &batch.labels, &Tuples::All), &distances);
+                    let listed = Tuples::Triplets(triplets(&list));
+                    let one_by_one =
+                        run(|d| loss.forward_distances(d, &batch.labels, &listed), &distances);
                     close(&all.0, &wanted, 1e-6);
                     close(&one_by_one.0, &wanted, 1e-6);
                     close(&all.1, &one_by_one.1, 1e-6);
@@ -125,8 +230,8 @@ mod tests {
         let x = Tensor::cat(&[x.sin(), x.cos()], 1).set_requires_grad(true);
         let labels = Tensor::arange(size, (Kind::Int64, Device::Cpu)).remainder(2);
         let distances = pairwise(&x);
-        let selection = Miner::BatchAll.mine(&distances, &labels, 0.2, 0);
-        let output = TripletLoss::default().over(&selection, &distances, &labels);
+        let tuples = BATCH_ALL.mine(&distances, &labels, 0.2, 0);
+        let output = TripletMarginLoss::default().forward_distances(&distances, &labels, &tuples);
         assert_eq!(output.tuples.int64_value(&[]), size * (size / 2 - 1) * (size / 2));
         output.loss.backward();
         let gradient = values(&x.grad());
@@ -159,14 +264,17 @@ mod tests {
             close(&values(&x.grad()), &numbers(&golden["gradient"]), 5e-6);
         };
         for (name, reduction) in [("mean", Reduction::Mean), ("active", Reduction::Active)] {
-            let loss = TripletLoss { margin, reduction };
-            let listed = Selection::Triplets(triplets(&list));
-            check(name, &|x| loss.over(&listed, &pairwise(x), &labels).loss);
-            check(&format!("all_{name}"), &|x| loss.over_all(&pairwise(x), &labels).loss);
+            let loss = TripletMarginLoss { margin, reduction, ..Default::default() };
+            let listed = Tuples::Triplets(triplets(&list));
+            check(name, &|x| loss.forward_distances(&pairwise(x), &labels, &listed).loss);
+            check(&format!("all_{name}"), &|x| {
+                loss.forward_distances(&pairwise(x), &labels, &Tuples::All).loss
+            });
         }
-        let loss = TripletLoss { margin, reduction: Reduction::Mean };
+        let loss = TripletMarginLoss { margin, ..Default::default() };
         check("euclidean_mean", &|x| {
-            loss.per_tuple(&euclidean(x, x), &triplets(&list)).mean(Kind::Float)
+            loss.forward_distances(&euclidean(x, x), &labels, &Tuples::Triplets(triplets(&list)))
+                .loss
         });
     }
 
@@ -174,7 +282,77 @@ mod tests {
     fn distances_that_are_not_numbers_are_not_hidden() {
         let batch = Batch::random(7);
         let distances = batch.distances() * f64::NAN;
-        let loss = TripletLoss::default().over_all(&distances, &batch.labels).loss;
+        let loss = TripletMarginLoss::default()
+            .forward_distances(&distances, &batch.labels, &Tuples::All)
+            .loss;
         assert!(loss.double_value(&[]).is_nan());
+    }
+
+    #[test]
+    fn the_soft_sum_over_chunks_agrees_with_a_list() {
+        for seed in 0..60 {
+            let batch = Batch::random(seed);
+            let list = batch.every_triplet();
+            let triplets = triplets(&list);
+            let loss = TripletMarginLoss { hinge: Hinge::Soft, ..Default::default() };
+            let run = |tuples: &Tuples| {
+                let x = batch.embeddings.to_kind(Kind::Double).set_requires_grad(true);
+                let distances = loss.distance.pairwise(&x);
+                let output = loss.forward_distances(&distances, &batch.labels, tuples);
+                output.loss.backward();
+                let numbers = [&output.loss, &output.tuples, &output.active];
+                (numbers.map(|n| n.double_value(&[])), values(&x.grad()))
+            };
+            let (all, listed) = (run(&Tuples::All), run(&Tuples::Triplets(triplets)));
+            close(&all.0, &listed.0, 1e-9);
+            close(&all.1, &listed.1, 1e-9);
+        }
+    }
+
+    #[test]
+    fn embeddings_give_the_loss_and_the_gradient_of_their_matrix() {
+        for seed in 0..40 {
+            let batch = Batch::random(seed);
+            for (distance, hinge, reduction) in [
+                (DistanceKind::Squared, Hinge::Hard, Reduction::Active),
+                (DistanceKind::Euclidean, Hinge::Soft, Reduction::Mean),
+                (DistanceKind::Cosine, Hinge::Hard, Reduction::Mean),
+                (DistanceKind::MeanSquared, Hinge::Soft, Reduction::Active),
+            ] {
+                let loss = TripletMarginLoss { distance, hinge, margin: 0.37, reduction };
+                let x = batch.on_the_sphere() * 1.5;
+                // In float32 the root of equal embeddings' distances is noise to the matrix.
+                let kind =
+                    if distance == DistanceKind::Euclidean { Kind::Double } else { Kind::Float };
+                let x = x.to_kind(kind).set_requires_grad(true);
+                let tuples =
+                    SEMI_HARD.mine_embeddings(&x, &batch.labels, distance, 0.9, seed, None);
+                let Tuples::Triplets(listed) = &tuples else { unreachable!() };
+                let run = |output: LossOutput| {
+                    crate::native::clear_gradients(&[&x]).unwrap();
+                    output.loss.backward();
+                    let numbers = [output.loss, output.tuples, output.active];
+                    let mut numbers = numbers.map(|n| n.double_value(&[])).to_vec();
+                    numbers.extend(values(&x.grad()));
+                    numbers
+                };
+                let wanted =
+                    run(loss.forward_distances(&distance.pairwise(&x), &batch.labels, &tuples));
+                let found = run(loss.forward(&x, &batch.labels, &tuples));
+                close(&found, &wanted, 1e-5);
+                close(&run(loss.forward_listed(listed, &x, 6)), &wanted, 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn the_passport_loss_starts_at_its_margin() {
+        let x = Tensor::full([4, 8], 0.7, (Kind::Float, Device::Cpu));
+        let output = TripletMarginLoss::passport().forward_rows(&x, &x, &x);
+        close(&values(&output.loss), &[0.3], 1e-6);
+        let apart = TripletMarginLoss::passport().forward_rows(&x, &(&x + 0.5), &(&x + 1.0));
+        close(&values(&apart.loss), &[0.0], 1e-6);
+        let wrong = TripletMarginLoss::passport().forward_rows(&x, &(&x + 1.0), &(&x + 0.5));
+        close(&values(&wrong.loss), &[1.05], 1e-6);
     }
 }

@@ -3,22 +3,29 @@
 
 use tch::Tensor;
 
-use crate::metric::tiles::{Tile, nearest};
+use super::miner::{Miner, Search};
+use crate::metric::chunks::{AnchorChunk, nearest};
 
-/// The farthest positive and the nearest negative of each anchor of a tile, int64 `[T]` each; among
-/// equals the first in the batch. Anchors without one of them get some picture; the caller drops
-/// them.
-pub(super) fn mine(tile: &Tile) -> [Tensor; 2] {
-    let (_, place) = tile.positives(f64::NEG_INFINITY).max_dim(1, true);
-    let positive = tile.members.index.gather(1, &place, false);
-    let (_, negative) = nearest(&tile.far);
+/// `--miner batch-hard`.
+pub const BATCH_HARD: Miner = Miner {
+    name: "batch-hard",
+    help: "The farthest positive and the nearest negative for each anchor (Hermans et al. 2017)",
+    search: Search::PerAnchor(mine),
+};
+
+/// The farthest positive and the nearest negative of each anchor of a chunk, int64 `[T]` each; among
+/// equals the first in the batch.
+fn mine(chunk: &AnchorChunk) -> [Tensor; 2] {
+    let (_, place) = chunk.positives(f64::NEG_INFINITY).max_dim(1, true);
+    let positive = chunk.members.index.gather(1, &place, false);
+    let (_, negative) = nearest(&chunk.far);
     [positive, negative].map(|column| column.squeeze_dim(1))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::listed;
-    use crate::metric::Miner;
+    use super::*;
+    use crate::metric::miners::tests::listed;
     use crate::metric::testing::Batch;
 
     #[test]
@@ -41,7 +48,7 @@ mod tests {
                     _ => wanted.push([a, p, n]),
                 }
             }
-            let found = listed(Miner::BatchHard.mine(&batch.distances(), &batch.labels, 0.2, 0));
+            let found = listed(BATCH_HARD.mine(&batch.distances(), &batch.labels, 0.2, 0));
             assert_eq!(found, wanted, "seed {seed}");
             triplets += found.len();
         }

@@ -4,11 +4,19 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::miner::{Miner, Search};
 use crate::metric::groups::Groups;
 
-/// One triplet for each anchor that has a positive and a negative, both drawn uniformly. On the
-/// host, without a look at the distances: the device changes nothing.
-pub(super) fn mine(groups: &Groups, seed: u64) -> Vec<[usize; 3]> {
+/// `--miner random`.
+pub const RANDOM: Miner = Miner {
+    name: "random",
+    help: "One random positive and one random negative for each anchor",
+    search: Search::Labels(mine),
+};
+
+/// One triplet for each anchor that has a positive and a negative, both drawn uniformly. On the host
+/// and without distances, so it is the same on every device.
+fn mine(groups: &Groups, seed: u64) -> Vec<[usize; 3]> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut draw = || (0..groups.len()).map(|_| random.random()).collect::<Vec<f64>>();
     let (positives, negatives) = (draw(), draw());
@@ -29,9 +37,8 @@ pub(super) fn mine(groups: &Groups, seed: u64) -> Vec<[usize; 3]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::listed;
     use super::*;
-    use crate::metric::Miner;
+    use crate::metric::miners::tests::listed;
     use crate::metric::testing::Batch;
     use std::collections::BTreeMap;
     use tch::{Device, Kind, Tensor};
@@ -49,12 +56,12 @@ mod tests {
 
     #[test]
     fn every_triplet_is_drawn_equally_often() {
-        // Five pictures of one identity and five of another: 4 x 5 triplets an anchor.
+        // Five pictures of one identity and five of another: 4 x 5 triplets per anchor.
         let labels = Tensor::from_slice(&[0i64, 1, 0, 1, 0, 1, 0, 1, 0, 1]);
         let distances = Tensor::zeros([10, 10], (Kind::Float, Device::Cpu));
         let mut counts = BTreeMap::new();
         for seed in 0..4000 {
-            for triplet in listed(Miner::Random.mine(&distances, &labels, 0.2, seed)) {
+            for triplet in listed(RANDOM.mine(&distances, &labels, 0.2, seed)) {
                 *counts.entry(triplet).or_insert(0u32) += 1;
             }
         }

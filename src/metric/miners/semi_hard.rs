@@ -3,31 +3,41 @@
 
 use tch::Tensor;
 
-use crate::metric::rows::{FEW, count_up_to};
-use crate::metric::tiles::{Tile, nearest};
+use super::miner::{Miner, Search};
+use super::tuples::Triplets;
+use crate::metric::chunks::AnchorChunk;
+use crate::metric::counting::{FEW, count_up_to};
 
-/// For each anchor of a tile and each member of its identity the nearest negative with
-/// `d_ap < d_an < d_ap + margin`, the first in the batch among equals, int64 `[T, K]`; -1 where
-/// there is none, or where the member is no positive.
-pub(super) fn mine(tile: &Tile, margin: f64) -> Tensor {
-    let (far, near) = (&tile.far, &tile.near);
+/// `--miner semi-hard`.
+pub const SEMI_HARD: Miner = Miner {
+    name: "semi-hard",
+    help: "For each anchor and positive the nearest negative that is farther than the positive, but by \
+           less than the margin (FaceNet, Schroff et al. 2015)",
+    search: Search::PerChunk(mine),
+};
+
+/// For each anchor and positive the nearest negative with `d_ap < d_an < d_ap + margin`, the first in
+/// the batch among equals.
+fn mine(chunk: &AnchorChunk, margin: f64) -> Triplets {
+    let (far, near) = (&chunk.far, &chunk.near);
     let (distance, negative) =
-        if near.size()[1] > FEW { by_sorting(far, near) } else { by_looking(far, near) };
+        if near.size()[1] > FEW { by_sorting(far, near) } else { column_by_column(chunk) };
     let found = distance
         .gt_tensor(near)
         .logical_and(&distance.lt_tensor(&(near + margin)))
-        .logical_and(&tile.members.others);
-    negative.masked_fill(&found.logical_not(), -1)
+        .logical_and(&chunk.members.others);
+    // What was not found takes no memory until the last chunk.
+    let places = found.nonzero();
+    let [anchor, column] = [0, 1].map(|side| places.select(1, side));
+    let chosen = |of: &Tensor| of.index(&[Some(&anchor), Some(&column)]);
+    Triplets { positive: chosen(&chunk.members.index), negative: chosen(&negative), anchor }
 }
 
-/// The nearest of `far [T, B]` beyond each of `near [T, K]`, its distance and its column (`[T, K]`
-/// each), by one look at all for each member.
-fn by_looking(far: &Tensor, near: &Tensor) -> (Tensor, Tensor) {
-    let beyond = |column: i64| {
-        let farther = far.gt_tensor(&near.narrow(1, column, 1));
-        nearest(&far.where_scalarother(&farther, f64::INFINITY))
-    };
-    let (distance, negative): (Vec<_>, Vec<_>) = (0..near.size()[1]).map(beyond).unzip();
+/// The nearest negative beyond each member, its distance and its column (`[T, K]` each), by one pass
+/// over all negatives for each member.
+fn column_by_column(chunk: &AnchorChunk) -> (Tensor, Tensor) {
+    let beyond = |column: i64| chunk.nearest_beyond(&chunk.near.narrow(1, column, 1));
+    let (distance, negative): (Vec<_>, Vec<_>) = (0..chunk.near.size()[1]).map(beyond).unzip();
     (Tensor::cat(&distance, 1), Tensor::cat(&negative, 1))
 }
 
@@ -41,8 +51,8 @@ fn by_sorting(far: &Tensor, near: &Tensor) -> (Tensor, Tensor) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::listed;
-    use crate::metric::Miner;
+    use super::*;
+    use crate::metric::miners::tests::listed;
     use crate::metric::testing::Batch;
 
     #[test]
@@ -68,8 +78,7 @@ mod tests {
                         _ => wanted.push([a, p, n]),
                     }
                 }
-                let miner = Miner::SemiHard;
-                let found = listed(miner.mine(&batch.distances(), &batch.labels, margin, 0));
+                let found = listed(SEMI_HARD.mine(&batch.distances(), &batch.labels, margin, 0));
                 assert_eq!(found, wanted, "seed {seed}, margin {margin}");
                 triplets += found.len();
             }

@@ -9,7 +9,7 @@ mod tuning;
 
 use std::path::PathBuf;
 
-use clap::builder::TypedValueParser;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,7 @@ use super::fit::Plan;
 use super::optim::{OptimizerConfig, OptimizerKind};
 use super::schedule::ScheduleKind;
 use crate::data::store::Fitting;
+use crate::metric::Named;
 use crate::{Error, Result};
 
 pub use classifier::ClassifierSettings;
@@ -27,8 +28,15 @@ pub use tuning::TuningSettings;
 
 /// Reads `on` and `off` for switches that are on by default.
 fn switch() -> impl TypedValueParser<Value = bool> {
-    clap::builder::PossibleValuesParser::new(["on", "off", "true", "false"])
+    PossibleValuesParser::new(["on", "off", "true", "false"])
         .map(|text| text == "on" || text == "true")
+}
+
+/// Reads a choice by its name; the help lists all of them.
+fn choice<T: Named>() -> impl TypedValueParser<Value = T> {
+    let value = |choice: &T| PossibleValue::new(choice.name()).help(choice.help());
+    PossibleValuesParser::new(T::ALL.iter().map(value))
+        .try_map(|name| T::by_name(&name).ok_or("no such choice"))
 }
 
 fn four() -> f64 {

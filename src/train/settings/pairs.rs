@@ -11,7 +11,10 @@ use super::{
 use crate::models::{Architecture, HeadKind};
 use crate::{Error, Result};
 
-/// What is learnt from a pair.
+/// The margin of the contrastive loss, where none is given.
+const MARGIN: f64 = 1.0;
+
+/// A loss on pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PairLossKind {
@@ -59,8 +62,8 @@ pub struct PairSettings {
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<PairLossKind>,
-    /// How far apart the contrastive loss pushes different people
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    /// Distance to which the contrastive loss pushes different people apart
+    #[arg(long, default_value_t = MARGIN, allow_negative_numbers = true)]
     pub margin: f64,
     /// Pairs in an epoch, half of them of one person [default: one a picture]
     #[arg(long, value_name = "N")]
@@ -115,6 +118,11 @@ impl PairSettings {
                 self.head.name(),
                 if self.head.gives_logit() { "logit" } else { "distance" }
             )));
+        }
+        if self.loss() == PairLossKind::Bce && self.margin != MARGIN {
+            return Err(Error::Config(
+                "--margin: no effect with --loss bce; losses that take it: contrastive".into(),
+            ));
         }
         self.schedule.check(self.lr)
     }

@@ -6,18 +6,28 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BnMode, DataSettings, ScheduleSettings, TuningSettings, at_least, demand, positive, share,
+    BnMode, DataSettings, ScheduleSettings, TuningSettings, at_least, choice, demand, positive,
+    share,
 };
-use crate::metric::Measure;
-use crate::metric::losses::{Hinge, Reduction};
-use crate::metric::miners::Miner;
+use crate::metric::losses::{Hinge, LossKind, LossOption, Reduction, TRIPLET};
+use crate::metric::miners::{BATCH_HARD, Miner};
+use crate::metric::{DistanceKind, Named};
 use crate::models::{Architecture, HeadKind};
-use crate::train::objective::LossKind;
 use crate::train::optim::OptimizerKind;
 use crate::{Error, Result};
 
-fn thirty_two() -> usize {
-    32
+/// Triplets in a batch, where none are given.
+const BATCH: usize = 32;
+/// P and K, where none are given.
+const IDENTITIES: usize = 8;
+const PICTURES: usize = 4;
+
+fn batch() -> usize {
+    BATCH
+}
+
+fn triplet() -> LossKind {
+    TRIPLET
 }
 
 /// Everything `train-triplet` can be told.
@@ -59,37 +69,36 @@ pub struct TripletSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadKind>,
     /// With --triplets: triplets in a batch
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    #[serde(default = "thirty_two")]
+    #[arg(long, value_name = "N", default_value_t = BATCH)]
+    #[serde(default = "batch")]
     pub batch_size: usize,
-    /// What is learnt from a batch
-    #[arg(long, value_enum, default_value_t = LossKind::Triplet)]
-    #[serde(default)]
+    /// Loss function
+    #[arg(long, value_parser = choice::<LossKind>(), default_value_t = TRIPLET)]
+    #[serde(default = "triplet")]
     pub loss: LossKind,
     /// Which triplets of a batch to learn from
-    #[arg(long, value_enum, default_value_t = Miner::BatchHard)]
+    #[arg(long, value_parser = choice::<Miner>(), default_value_t = BATCH_HARD)]
     pub miner: Miner,
-    /// How much farther a negative shall be than a positive [default: 0.2; 0.5 radians with arcface,
-    /// a cosine of 0.35 with cosface]
-    #[arg(long, allow_negative_numbers = true)]
+    /// How much farther a negative must be than a positive; the default depends on the loss
+    #[arg(long, allow_negative_numbers = true, help = margin_help())]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
-    /// Which distance triplets compare
-    #[arg(long, value_enum, default_value_t = Measure::Squared)]
+    /// Distance that triplets compare
+    #[arg(long, value_parser = choice::<DistanceKind>(), default_value_t = DistanceKind::Squared)]
     #[serde(default)]
-    pub distance: Measure,
-    /// What becomes of a triplet beyond the margin
-    #[arg(long, value_enum, default_value_t = Hinge::Hard)]
+    pub distance: DistanceKind,
+    /// Shape of the triplet loss at the margin
+    #[arg(long, value_parser = choice::<Hinge>(), default_value_t = Hinge::Hard)]
     #[serde(default)]
     pub hinge: Hinge,
     /// What the loss is averaged over
-    #[arg(long, value_enum, default_value_t = Reduction::Mean)]
+    #[arg(long, value_parser = choice::<Reduction>(), default_value_t = Reduction::Mean)]
     pub reduction: Reduction,
     /// P: identities in a batch (lowered where the data has fewer)
-    #[arg(short = 'p', long, value_name = "P", default_value_t = 8)]
+    #[arg(short = 'p', long, value_name = "P", default_value_t = IDENTITIES)]
     pub identities_per_batch: usize,
     /// K: pictures of each identity in a batch
-    #[arg(short = 'k', long, value_name = "K", default_value_t = 4)]
+    #[arg(short = 'k', long, value_name = "K", default_value_t = PICTURES)]
     pub pictures_per_identity: usize,
     /// Passes over the training pictures
     #[arg(long, default_value_t = 30)]
@@ -121,6 +130,13 @@ pub struct TripletSettings {
     pub out: PathBuf,
 }
 
+fn margin_help() -> String {
+    let margins = LossKind::default_margins();
+    format!(
+        "How much farther a negative must be than a positive [default: {margins}; 0.3 with --triplets]"
+    )
+}
+
 impl TripletSettings {
     /// Checks every number before any work starts.
     ///
@@ -137,11 +153,7 @@ impl TripletSettings {
         at_least("--pictures-per-identity", self.pictures_per_identity, 2)?;
         at_least("--epochs", self.epochs, 1)?;
         at_least("--batch-size", self.batch_size, 1)?;
-        if self.triplets.is_some() && self.loss != LossKind::Triplet {
-            return Err(Error::Config(
-                "--triplets: only --loss triplet learns from triplets".into(),
-            ));
-        }
+        self.check_unused()?;
         if self.triplets.is_some() && self.micro_batch > 0 {
             return Err(Error::Config(
                 "--micro-batch: not with --triplets; lower --batch-size".into(),
@@ -153,6 +165,52 @@ impl TripletSettings {
         }
         self.tuning.check()?;
         self.schedule.check(self.lr())
+    }
+
+    /// Refuses flags that would change nothing. One with a default is refused where it differs from
+    /// it, because a `config.toml` has all of these.
+    fn check_unused(&self) -> Result<()> {
+        let differs = [
+            ("--batch-size", self.batch_size != BATCH),
+            ("--miner", self.miner != BATCH_HARD),
+            ("--identities-per-batch", self.identities_per_batch != IDENTITIES),
+            ("--pictures-per-identity", self.pictures_per_identity != PICTURES),
+        ];
+        let (of_triplets, of_batches) = differs.split_at(1);
+        let given = |flags: &[(&'static str, bool)]| flags.iter().find(|flag| flag.1).map(|f| f.0);
+        if self.triplets.is_some() {
+            if self.loss != TRIPLET {
+                let text = "--triplets: only --loss triplet learns from triplets";
+                return Err(Error::Config(text.into()));
+            }
+            if let Some(flag) = given(of_batches) {
+                return Err(Error::Config(format!(
+                    "{flag}: no effect with --triplets, which are not mined; --batch-size is the \
+                     number of triplets in a batch"
+                )));
+            }
+        } else if let Some(flag) = given(of_triplets) {
+            return Err(Error::Config(format!(
+                "{flag}: only with --triplets; without, a batch has --identities-per-batch times \
+                 --pictures-per-identity pictures"
+            )));
+        }
+        for (option, is_given) in [
+            (LossOption::Margin, self.margin.is_some()),
+            (LossOption::Miner, self.miner != BATCH_HARD),
+            (LossOption::Distance, self.distance != DistanceKind::Squared),
+            (LossOption::Hinge, self.hinge != Hinge::Hard),
+        ] {
+            if is_given && !self.loss.takes(option) {
+                return Err(Error::Config(format!(
+                    "--{}: no effect with --loss {}; losses that take it: {}",
+                    option.name(),
+                    self.loss,
+                    LossKind::takers(option)
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses what only a pass in one piece can do, once `bn` is decided.

@@ -1,15 +1,15 @@
-//! Sums of exponentials over a part of each row.
+//! Logarithms of sums of exponentials over the set columns of each row.
 
 use tch::Tensor;
 
-/// What stands for minus infinity: its exponential is zero in float32 and float64, and other than
-/// infinity it leaves no 0/0 in the gradient of a row without any entry.
-const NOTHING: f64 = -1e30;
+/// Stands for minus infinity: its exponential is zero in float32 and float64, and unlike infinity it
+/// leaves no 0/0 in the gradient of a row without any entry.
+const MINUS_INFINITY: f64 = -1e30;
 
 /// `log sum_j exp(x_ij)` over the columns set in `mask`, `[B, C]` to `[B]`; -1e30 for a row without
 /// any. The gradient reaches the set entries only.
 pub(super) fn log_sum_exp(x: &Tensor, mask: &Tensor) -> Tensor {
-    x.masked_fill(&mask.logical_not(), NOTHING).logsumexp([1i64].as_slice(), false)
+    x.masked_fill(&mask.logical_not(), MINUS_INFINITY).logsumexp([1i64].as_slice(), false)
 }
 
 /// `log(1 + sum_j exp(x_ij))` over the columns set in `mask`, `[B, C]` to `[B]`; zero for a row

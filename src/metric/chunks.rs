@@ -1,29 +1,29 @@
-//! The distances of a batch, some anchors at a time: what keeps large batches out of `[B, B]`.
+//! The distances of a batch, a chunk of anchors at a time, so that large batches need no `[B, B]`.
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::Measure;
 use super::distance::{ROOT_EPSILON, Squares, normalise, precise};
+use super::distance_kind::DistanceKind;
 use super::groups::{Groups, Members};
 use crate::native::without_autocast;
 
-/// How many distances are looked at together: 4 MB in float32, which stay in a CPU's cache; 256 MB
-/// on a GPU, which wants few large launches.
-pub(super) fn tile_of(device: Device) -> i64 {
+/// How many distances a chunk has: 4 MB in float32, which stay in a CPU's cache; 256 MB on a GPU,
+/// where few large launches are faster.
+pub(super) fn chunk_size(device: Device) -> i64 {
     if device == Device::Cpu { 1 << 20 } else { 1 << 26 }
 }
 
-/// The rows of a batch of `size` in pieces of at most `tile` distances, at least one row each:
-/// where a piece starts and how many rows it has.
-pub(super) fn spans(size: i64, tile: i64) -> impl Iterator<Item = (i64, i64)> {
-    let rows = (tile / size.max(1)).max(1);
+/// The anchors of a batch of `size` in chunks of at most `chunk` distances, at least one anchor each:
+/// where a chunk starts and how many anchors it has.
+pub(super) fn chunks(size: i64, chunk: i64) -> impl Iterator<Item = (i64, i64)> {
+    let rows = (chunk / size.max(1)).max(1);
     (0..size).step_by(rows as usize).map(move |start| (start, rows.min(size - start)))
 }
 
-/// A batch of embeddings made ready to compute the rows of [`Measure::pairwise`], without gradient.
+/// Computes rows of [`DistanceKind::pairwise`] of a batch of embeddings, without gradient.
 #[derive(Debug)]
 pub(super) struct DistanceRows {
-    measure: Measure,
+    distance: DistanceKind,
     sides: Sides,
 }
 
@@ -35,16 +35,16 @@ enum Sides {
 
 impl DistanceRows {
     /// Of embeddings `[B, D]`.
-    pub fn new(measure: Measure, x: &Tensor) -> Self {
-        let sides = no_grad(|| match measure {
-            Measure::Cosine => Sides::Unit(normalise(&x.detach())),
+    pub fn new(distance: DistanceKind, x: &Tensor) -> Self {
+        let sides = no_grad(|| match distance {
+            DistanceKind::Cosine => Sides::Unit(normalise(&x.detach())),
             _ => Sides::Squares(Squares::new(x, x)),
         });
-        Self { measure, sides }
+        Self { distance, sides }
     }
 
-    /// The distances of `length` anchors from `start` on to all: float32 `[length, B]`, equal to
-    /// those rows of [`Measure::pairwise`] as far as the matrix product rounds them equally.
+    /// The distances of `length` anchors, from position `start`, to all: float32 `[length, B]`, equal to
+    /// those rows of [`DistanceKind::pairwise`] as far as the matrix product rounds them equally.
     pub fn rows(&self, (start, length): (i64, i64)) -> Tensor {
         let sides = match &self.sides {
             Sides::Squares(sides) => sides,
@@ -56,11 +56,11 @@ impl DistanceRows {
         };
         no_grad(|| {
             let squared = sides.rows(start, length);
-            if self.measure == Measure::Euclidean {
+            if self.distance == DistanceKind::Euclidean {
                 return (squared + ROOT_EPSILON).sqrt();
             }
             let _ = squared.narrow(1, start, length).diagonal(0, 0, 1).zero_();
-            if self.measure == Measure::MeanSquared {
+            if self.distance == DistanceKind::MeanSquared {
                 squared / sides.dimensions()
             } else {
                 squared
@@ -69,33 +69,37 @@ impl DistanceRows {
     }
 }
 
-/// The distances of `length` anchors from `start` on to all of `x [B, D]`, `[length, B]`,
-/// differentiable: those rows of [`Measure::pairwise`].
-pub(super) fn graph_rows(measure: Measure, x: &Tensor, (start, length): (i64, i64)) -> Tensor {
+/// The distances of `length` anchors, from position `start`, to all of `x [B, D]`, `[length, B]`,
+/// differentiable: those rows of [`DistanceKind::pairwise`].
+pub(super) fn distance_rows_with_graph(
+    distance: DistanceKind,
+    x: &Tensor,
+    (start, length): (i64, i64),
+) -> Tensor {
     let x = precise(x);
-    let distances = measure.between(&x.narrow(0, start, length), &x);
-    match measure {
-        Measure::Squared | Measure::MeanSquared => {
+    let distances = distance.between(&x.narrow(0, start, length), &x);
+    match distance {
+        DistanceKind::Squared | DistanceKind::MeanSquared => {
             let itself = Tensor::ones([length, x.size()[0]], (Kind::Bool, x.device()));
             let itself = itself.tril(start).logical_and(&itself.triu(start));
             distances.masked_fill(&itself, 0.0)
         }
-        Measure::Euclidean | Measure::Cosine => distances,
+        DistanceKind::Euclidean | DistanceKind::Cosine => distances,
     }
 }
 
-/// Some anchors' distances, apart by what they lead to.
-pub(super) struct Tile {
+/// The distances of a chunk of anchors, to positives and to negatives.
+pub(super) struct AnchorChunk {
     /// The pictures of the anchors' identities.
     pub members: Members,
     /// The distances to them, `[T, K]`.
     pub near: Tensor,
-    /// The distances to everybody, `[T, B]`, infinite to the members: the negatives' and no others.
+    /// The distances to all, `[T, B]`, infinite to the members: those of the negatives.
     pub far: Tensor,
 }
 
-impl Tile {
-    /// From the distances `[T, B]` of the anchors from `start` on; they are written to.
+impl AnchorChunk {
+    /// From the distances `[T, B]` of the anchors from position `start`; they are written to.
     pub fn new(distances: Tensor, groups: &Groups, start: i64) -> Self {
         let members = groups.members(start, distances.size()[0]);
         Self::of(distances, members)
@@ -109,25 +113,32 @@ impl Tile {
         Self { members, near, far }
     }
 
-    /// The distances to the members, with `other` in the places that hold no positive: `[T, K]`.
+    /// The distances to the positives, with `other` where a member is the anchor itself: `[T, K]`.
     pub fn positives(&self, other: f64) -> Tensor {
         self.near.masked_fill(&self.members.others.logical_not(), other)
     }
 
-    /// The distances to everybody, with `other` to the members: `[T, B]`, written over `far`.
+    /// The distances to the negatives, with `other` to the members: `[T, B]`, written over `far`.
     pub fn negatives(mut self, other: f64) -> Tensor {
         self.far.scatter_value_(1, &self.members.index, other)
     }
+
+    /// The nearest negative of each anchor that is farther than `near [T, 1]`: its distance, infinite
+    /// where there is none, and its column, `[T, 1]` each.
+    pub fn nearest_beyond(&self, near: &Tensor) -> (Tensor, Tensor) {
+        let farther = self.far.gt_tensor(near);
+        nearest(&self.far.where_scalarother(&farther, f64::INFINITY))
+    }
 }
 
-/// How many neighbours [`nearest`] looks at together.
+/// How many columns [`nearest`] reduces together.
 const BLOCK: i64 = 64;
 
 /// The smallest of each row of `far [T, B]`, `[T, 1]`, and the first column that holds it, int64
 /// `[T, 1]`. NaN counts as the smallest.
 ///
-/// A minimum without its place is several times faster than one with it: so first the minima of
-/// blocks, then the first block that has the smallest, then the place in it.
+/// A minimum without its index is several times faster than one with it: so first the minima of
+/// blocks, then the first block that has the smallest, then the index in it.
 pub(super) fn nearest(far: &Tensor) -> (Tensor, Tensor) {
     let (size, blocks) = (far.size()[1], far.size()[1] / BLOCK);
     if blocks < 4 {
@@ -150,38 +161,42 @@ pub(super) fn nearest(far: &Tensor) -> (Tensor, Tensor) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metric::named::Named;
     use crate::metric::testing::{Batch, close, values};
-    use clap::ValueEnum;
 
     #[test]
-    fn spans_cover_every_row_once() {
-        for (size, tile, wanted) in [
+    fn chunks_cover_every_row_once() {
+        for (size, chunk, wanted) in [
             (5, 10, vec![(0, 2), (2, 2), (4, 1)]),
             (3, 1, vec![(0, 1), (1, 1), (2, 1)]),
             (2, 100, vec![(0, 2)]),
             (0, 7, vec![]),
         ] {
-            assert_eq!(spans(size, tile).collect::<Vec<_>>(), wanted);
+            assert_eq!(chunks(size, chunk).collect::<Vec<_>>(), wanted);
         }
     }
 
     #[test]
-    fn rows_of_any_tile_are_those_of_the_matrix() {
+    fn rows_of_any_chunk_are_those_of_the_matrix() {
         for seed in 0..40 {
             let batch = Batch::random(seed);
             let x = batch.embeddings.to_kind(Kind::Double) + 0.1;
-            for &measure in Measure::value_variants() {
-                let wanted = measure.pairwise(&x);
+            for &distance in DistanceKind::ALL {
+                let wanted = distance.pairwise(&x);
                 let size = x.size()[0];
-                let whole = DistanceRows::new(measure, &x).rows((0, size));
-                assert_eq!(values(&whole), values(&wanted), "{measure:?}, seed {seed}");
+                let whole = DistanceRows::new(distance, &x).rows((0, size));
+                assert_eq!(values(&whole), values(&wanted), "{distance}, seed {seed}");
                 let joined = |rows: &dyn Fn((i64, i64)) -> Tensor| {
-                    let parts: Vec<Tensor> = spans(size, 2 * size).map(rows).collect();
+                    let parts: Vec<Tensor> = chunks(size, 2 * size).map(rows).collect();
                     values(&Tensor::cat(&parts, 0))
                 };
-                let ready = DistanceRows::new(measure, &x);
+                let ready = DistanceRows::new(distance, &x);
                 close(&joined(&|span| ready.rows(span)), &values(&wanted), 1e-9);
-                close(&joined(&|span| graph_rows(measure, &x, span)), &values(&wanted), 1e-9);
+                close(
+                    &joined(&|span| distance_rows_with_graph(distance, &x, span)),
+                    &values(&wanted),
+                    1e-9,
+                );
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Counting in the rows of a matrix: what keeps sums over triplets from listing them.
+//! Counting in the rows of a matrix, so that sums over triplets need not list them.
 
 use tch::Tensor;
 
@@ -14,28 +14,28 @@ pub(super) fn count_up_to(sorted: &Tensor, values: &Tensor) -> Tensor {
     values.contiguous().searchsorted(&sorted.contiguous(), false, true, "right", None::<Tensor>)
 }
 
-/// Up to how many values a row a pass over the whole matrix for each is cheaper than sorting it.
+/// Up to how many values per row a pass over the whole matrix for each is faster than sorting.
 pub(super) const FEW: i64 = 24;
 
 /// For each of `values [T, K]`, how many entries of the same row of `rows [T, B]` are smaller: whole
-/// numbers of the kind of `rows`, `[T, K]` (exact below 2^24). `seen`, `[T, B]`, is told of each
-/// entry for how many of the values it was smaller.
-pub(super) fn count_smaller(rows: &Tensor, values: &Tensor, seen: Option<&mut Tensor>) -> Tensor {
+/// numbers of the kind of `rows`, `[T, K]` (exact below 2^24). To each entry of `larger`, `[T, B]`, is
+/// added how many of the values are larger than that entry.
+pub(super) fn count_smaller(rows: &Tensor, values: &Tensor, larger: Option<&mut Tensor>) -> Tensor {
     let (kind, width) = (rows.kind(), values.size()[1]);
     if width > FEW {
         let (sorted, _) = values.sort(1, false);
-        if let Some(seen) = seen {
-            *seen += (width - count_up_to(&sorted, rows)).to_kind(kind);
+        if let Some(larger) = larger {
+            *larger += (width - count_up_to(&sorted, rows)).to_kind(kind);
         }
         return count_below(&rows.sort(1, false).0, values).to_kind(kind);
     }
-    // Ones and zeros in the kind of the rows: comparing and adding then go many at a time.
+    // Ones and zeros in the kind of the rows, so that comparing and adding are vectorised.
     let ones = rows.empty_like();
-    let mut seen = seen;
+    let mut larger = larger;
     let counts = (0..width).map(|column| {
         let _ = rows.lt_tensor_out(&ones, &values.narrow(1, column, 1));
-        if let Some(seen) = seen.as_deref_mut() {
-            *seen += &ones;
+        if let Some(larger) = larger.as_deref_mut() {
+            *larger += &ones;
         }
         ones.sum_dim_intlist([1i64].as_slice(), true, None)
     });
@@ -59,16 +59,16 @@ mod tests {
         let options = (tch::Kind::Float, tch::Device::Cpu);
         let rows = Tensor::randint(9, [7, 30], options);
         let values = Tensor::randint(9, [7, 2 * FEW], options);
-        let mut seen = rows.zeros_like();
-        let counts = count_smaller(&rows, &values, Some(&mut seen));
-        let mut seen_of_few = rows.zeros_like();
+        let mut larger = rows.zeros_like();
+        let counts = count_smaller(&rows, &values, Some(&mut larger));
+        let mut larger_of_few = rows.zeros_like();
         let halves = [0, FEW].map(|start| {
-            count_smaller(&rows, &values.narrow(1, start, FEW), Some(&mut seen_of_few))
+            count_smaller(&rows, &values.narrow(1, start, FEW), Some(&mut larger_of_few))
         });
         assert_eq!(counts, Tensor::cat(&halves, 1));
-        assert_eq!(seen, seen_of_few);
+        assert_eq!(larger, larger_of_few);
         let wanted = rows.unsqueeze(1).lt_tensor(&values.unsqueeze(2));
         assert_eq!(counts, wanted.sum_dim_intlist([2i64].as_slice(), false, tch::Kind::Float));
-        assert_eq!(seen, wanted.sum_dim_intlist([1i64].as_slice(), false, tch::Kind::Float));
+        assert_eq!(larger, wanted.sum_dim_intlist([1i64].as_slice(), false, tch::Kind::Float));
     }
 }

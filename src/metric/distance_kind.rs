@@ -1,29 +1,27 @@
 //! Which distance a loss compares.
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::distance::{
     ROOT_EPSILON, cosine, euclidean, normalise, pairwise, squared_euclidean, squared_euclidean_rows,
 };
+use super::named::named_enum;
 
-/// A distance between embeddings; larger always means farther.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Measure {
-    /// The squared Euclidean distance (FaceNet)
-    #[default]
-    Squared,
-    /// The Euclidean distance, `sqrt(|a - b|^2 + 1e-12)`
-    Euclidean,
-    /// One minus the cosine, 0 to 2
-    Cosine,
-    /// The mean over the dimensions of the squared differences, `|a - b|^2 / D`
-    MeanSquared,
+named_enum! {
+    /// A distance between embeddings; larger always means farther.
+    pub enum DistanceKind {
+        /// The squared Euclidean distance (FaceNet)
+        Squared = "squared",
+        /// The Euclidean distance, `sqrt(|a - b|^2 + 1e-12)`
+        Euclidean = "euclidean",
+        /// One minus the cosine, 0 to 2
+        Cosine = "cosine",
+        /// The mean over the dimensions of the squared differences, `|a - b|^2 / D`
+        MeanSquared = "mean-squared",
+    }
 }
 
-impl Measure {
+impl DistanceKind {
     /// All distances within a batch `x [B, D]`, float32 `[B, B]`, differentiable; see
     /// [`pairwise`] for their precision.
     pub fn pairwise(self, x: &Tensor) -> Tensor {
@@ -44,9 +42,9 @@ impl Measure {
         }
     }
 
-    /// The distances of row to row, `a, b [N, D]` to float32 `[N]`. Euclidean ones are subtracted before
+    /// The distance of each row of `a [N, D]` to the same row of `b [N, D]`, float32 `[N]`. Euclidean ones are subtracted before
     /// squaring, so equal rows are at exactly the distance of equal rows.
-    pub fn rows(self, a: &Tensor, b: &Tensor) -> Tensor {
+    pub fn rowwise(self, a: &Tensor, b: &Tensor) -> Tensor {
         match self {
             Self::Squared => squared_euclidean_rows(a, b),
             Self::Euclidean => (squared_euclidean_rows(a, b) + ROOT_EPSILON).sqrt(),
@@ -71,15 +69,15 @@ mod tests {
     #[test]
     fn rows_and_matrix_agree_with_arithmetic_by_hand() {
         let a = Tensor::from_slice2(&[[3.0f32, 4.0], [4.0, -3.0]]);
-        for (measure, wanted) in [
-            (Measure::Squared, 50.0),
-            (Measure::Euclidean, 50f64.sqrt()),
-            (Measure::Cosine, 1.0),
-            (Measure::MeanSquared, 25.0),
+        for (distance, wanted) in [
+            (DistanceKind::Squared, 50.0),
+            (DistanceKind::Euclidean, 50f64.sqrt()),
+            (DistanceKind::Cosine, 1.0),
+            (DistanceKind::MeanSquared, 25.0),
         ] {
-            let rows = measure.rows(&a, &a.flip([0i64]));
+            let rows = distance.rowwise(&a, &a.flip([0i64]));
             close(&values(&rows), &[wanted; 2], 1e-5);
-            close(&values(&measure.pairwise(&a)), &[0.0, wanted, wanted, 0.0], 1e-5);
+            close(&values(&distance.pairwise(&a)), &[0.0, wanted, wanted, 0.0], 1e-5);
         }
     }
 }

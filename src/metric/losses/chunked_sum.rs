@@ -1,24 +1,25 @@
-//! Sums that are too large for one graph: each piece gives its gradient at once and is forgotten.
+//! Sums that are too large for one graph: each chunk computes its gradient at once and frees its
+//! graph.
 
 use tch::{Kind, Tensor};
 
 use crate::metric::distance::precise;
 use crate::native::without_autocast;
 
-/// A part of a sum: its value, and a scalar whose gradient is the part's.
-pub(super) struct Piece {
+/// The term of one chunk: its value, and a scalar with its gradient.
+pub(super) struct ChunkLoss {
     /// Only its gradient counts; needed where the embeddings have one.
     pub graph: Option<Tensor>,
     /// A float64 scalar.
     pub value: Tensor,
 }
 
-/// The sum of the pieces that `of` makes of the embeddings `x`, a float64 scalar, with memory for the
-/// graph of one piece. The gradient is exact; there is no second one.
-pub(super) fn sum_in_pieces<P>(
+/// The sum over chunks of the terms that `of` computes from the embeddings `x`: a float64 scalar, with
+/// memory for the graph of one chunk. The gradient is exact; there is no second derivative.
+pub(super) fn chunked_sum<P>(
     x: &Tensor,
-    pieces: impl Iterator<Item = P>,
-    mut of: impl FnMut(&Tensor, P) -> Piece,
+    chunks: impl Iterator<Item = P>,
+    mut of: impl FnMut(&Tensor, P) -> ChunkLoss,
 ) -> Tensor {
     let x = precise(x);
     // What is computed from `x` has no graph within `no_grad`, whatever `x` says.
@@ -27,8 +28,8 @@ pub(super) fn sum_in_pieces<P>(
     let mut sum = Tensor::zeros([], (Kind::Double, x.device()));
     // Autocast would reach the products of the backward passes.
     without_autocast(|| {
-        for piece in pieces {
-            let Piece { graph, value } = of(&leaf, piece);
+        for chunk in chunks {
+            let ChunkLoss { graph, value } = of(&leaf, chunk);
             sum += value;
             // The leaf adds the gradients up.
             if let Some(graph) = graph.filter(|_| needs_gradient) {
@@ -58,16 +59,16 @@ mod tests {
     use tch::no_grad;
 
     #[test]
-    fn pieces_add_up_in_value_and_gradient() {
+    fn chunks_add_up_in_value_and_gradient() {
         let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0]).set_requires_grad(true);
         let squares = |leaf: &Tensor, place: i64| {
             let square = leaf.get(place).square();
-            Piece { value: square.detach().to_kind(Kind::Double), graph: Some(square) }
+            ChunkLoss { value: square.detach().to_kind(Kind::Double), graph: Some(square) }
         };
-        let sum = sum_in_pieces(&x, 0..3, squares);
+        let sum = chunked_sum(&x, 0..3, squares);
         close(&values(&sum), &[14.0], 0.0);
         (sum * 2.0).backward();
         close(&values(&x.grad()), &[4.0, 8.0, 12.0], 1e-6);
-        assert!(!no_grad(|| sum_in_pieces(&x, 0..3, squares)).requires_grad());
+        assert!(!no_grad(|| chunked_sum(&x, 0..3, squares)).requires_grad());
     }
 }

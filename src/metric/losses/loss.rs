@@ -1,0 +1,123 @@
+//! What a loss is, and what the registry knows about one.
+
+use std::fmt::Debug;
+
+use tch::{Device, Tensor};
+
+use super::hinge::Hinge;
+use super::reduction::{LossOutput, Reduction};
+use crate::metric::distance_kind::DistanceKind;
+use crate::metric::miners::tuples::Tuples;
+use crate::metric::named::{Named, named_enum};
+
+/// A loss over the embeddings of a batch.
+pub trait Loss: Debug {
+    /// The loss over embeddings `[B, D]` (of any length), labels int64 `[B]` (on any device) and the
+    /// tuples that a miner chose; [`Tuples::All`] stands for every tuple of the batch. Losses on
+    /// pairs take the pairs of mined triplets; losses with class centres look at every embedding.
+    fn forward(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> LossOutput;
+
+    /// What a miner must know, for losses over mined triplets.
+    fn mining(&self) -> Option<Mining> {
+        None
+    }
+
+    /// The parameters that are trained with the network, by name; most losses have none.
+    fn parameters(&self) -> Vec<(String, Tensor)> {
+        Vec::new()
+    }
+}
+
+/// What a loss over mined triplets compares.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mining {
+    /// The distance.
+    pub distance: DistanceKind,
+    /// The margin; semi-hard mining looks for negatives within it.
+    pub margin: f64,
+    /// A triplet has a loss above zero where `d_an < d_ap + active_margin`.
+    pub active_margin: f64,
+}
+
+named_enum! {
+    /// A flag that only some losses take.
+    pub enum LossOption {
+        /// How much farther than a positive a negative must be
+        Margin = "margin",
+        /// Which triplets of a batch to learn from
+        Miner = "miner",
+        /// The distance that triplets compare
+        Distance = "distance",
+        /// The shape of the triplet loss at the margin
+        Hinge = "hinge",
+    }
+}
+
+/// The values of the flags; a loss reads those it takes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LossOptions {
+    /// [`LossOption::Margin`]; where none is given, the loss's own.
+    pub margin: Option<f64>,
+    /// [`LossOption::Distance`].
+    pub distance: DistanceKind,
+    /// [`LossOption::Hinge`].
+    pub hinge: Hinge,
+    /// What the sum over tuples is divided by: for every loss.
+    pub reduction: Reduction,
+}
+
+/// What losses with class centres must know of the network.
+#[derive(Debug, Clone, Copy)]
+pub struct LossShape {
+    /// Classes; labels go from 0 to `classes - 1`.
+    pub classes: i64,
+    /// Length of an embedding.
+    pub dim: i64,
+    /// Where the embeddings lie.
+    pub device: Device,
+}
+
+/// An entry of the registry: what `--loss` takes, and how it is built.
+#[derive(Debug, Clone, Copy)]
+pub struct LossKind {
+    /// The value of `--loss`.
+    pub name: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+    /// The default margin and its unit; `None` where the loss has no margin.
+    pub margin: Option<(f64, &'static str)>,
+    /// The other options it takes.
+    pub options: &'static [LossOption],
+    /// Whether the gradient is the derivative of the value; not where weights are held constant.
+    pub exact_gradient: bool,
+    /// Builds the loss. Class centres follow `tch::manual_seed`.
+    pub build: fn(&LossOptions, &LossShape) -> Box<dyn Loss>,
+}
+
+impl LossKind {
+    /// Whether the loss takes this option.
+    pub fn takes(&self, option: LossOption) -> bool {
+        option == LossOption::Margin && self.margin.is_some() || self.options.contains(&option)
+    }
+
+    /// The given margin, or else the loss's own; 0 for a loss without one.
+    pub(super) fn margin(&self, options: &LossOptions) -> f64 {
+        options.margin.or(self.margin.map(|(margin, _)| margin)).unwrap_or(0.0)
+    }
+
+    /// The names of the losses that take an option: `triplet, arcface`.
+    pub fn takers(option: LossOption) -> String {
+        let takers = Self::ALL.iter().filter(|loss| loss.takes(option));
+        takers.map(|loss| loss.name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The default margins of the losses that have one: `0.2 with triplet, 0.5 radians with arcface`.
+    pub fn default_margins() -> String {
+        let margins = Self::ALL.iter().filter_map(|loss| {
+            let (margin, unit) = loss.margin?;
+            let space = if unit.is_empty() { "" } else { " " };
+            Some(format!("{margin}{space}{unit} with {}", loss.name))
+        });
+        margins.collect::<Vec<_>>().join(", ")
+    }
+}

@@ -1,0 +1,86 @@
+//! What a miner returns: indices of a batch.
+
+use crate::native::cuda::uploaded;
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// The tuples of a batch that a loss looks at.
+#[derive(Debug)]
+pub enum Tuples {
+    /// Every valid one. There are of the order of B^3 triplets, so they are never listed.
+    All,
+    /// These triplets.
+    Triplets(Triplets),
+}
+
+/// A list of triplets: three int64 tensors `[T]` of positions in the batch, on the device of the
+/// embeddings. `T` may be zero.
+#[derive(Debug)]
+pub struct Triplets {
+    /// The picture that the two distances start from.
+    pub anchor: Tensor,
+    /// Another picture of the anchor's identity.
+    pub positive: Tensor,
+    /// A picture of another identity.
+    pub negative: Tensor,
+}
+
+impl Tuples {
+    /// The pairs (anchor, positive) and (anchor, negative) of the tuples: two masks, bool `[B, B]`.
+    /// Labels are int64 `[B]` on the device of the embeddings.
+    pub fn pairs(&self, labels: &Tensor) -> (Tensor, Tensor) {
+        match self {
+            Self::All => {
+                let itself = Tensor::eye(labels.numel() as i64, (Kind::Bool, labels.device()));
+                let same = labels.unsqueeze(0).eq_tensor(&labels.unsqueeze(1));
+                (same.logical_and(&itself.logical_not()), same.logical_not())
+            }
+            Self::Triplets(Triplets { anchor, positive, negative }) => no_grad(|| {
+                let size = labels.numel() as i64;
+                let mask = |other: &Tensor| {
+                    let mask = Tensor::zeros([size * size], (Kind::Bool, labels.device()));
+                    mask.index_fill(0, &(anchor * size + other), 1).view([size, size])
+                };
+                (mask(positive), mask(negative))
+            }),
+        }
+    }
+}
+
+impl Triplets {
+    /// From plain positions.
+    pub(super) fn listed(triplets: &[[usize; 3]], device: Device) -> Self {
+        let column = |place: usize| {
+            let numbers: Vec<i64> = triplets.iter().map(|t| t[place] as i64).collect();
+            uploaded(&Tensor::from_slice(&numbers), device)
+        };
+        Self { anchor: column(0), positive: column(1), negative: column(2) }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.anchor.numel()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::testing::values;
+
+    #[test]
+    fn the_masks_follow_the_definition() {
+        let labels = Tensor::from_slice(&[4i64, 4, 9]);
+        let (positives, negatives) = Tuples::All.pairs(&labels);
+        assert_eq!(values(&positives), [0., 1., 0., 1., 0., 0., 0., 0., 0.]);
+        assert_eq!(values(&negatives), [0., 0., 1., 0., 0., 1., 1., 1., 0.]);
+        let listed = Tuples::Triplets(Triplets::listed(&[[1, 0, 2]], Device::Cpu));
+        let (positives, negatives) = listed.pairs(&labels);
+        assert_eq!(values(&positives), [0., 0., 0., 1., 0., 0., 0., 0., 0.]);
+        assert_eq!(values(&negatives), [0., 0., 0., 0., 0., 1., 0., 0., 0.]);
+    }
+}

@@ -1,0 +1,115 @@
+//! Things that flags and configuration files choose by name: losses, miners, distances, hinges.
+
+/// A choice by name. Command lines, configuration files and help texts are built from this.
+pub trait Named: Copy + Send + Sync + 'static {
+    /// Every choice, in the order of the help text.
+    const ALL: &'static [Self];
+
+    /// The name, in kebab case.
+    fn name(&self) -> &'static str;
+
+    /// One line of help.
+    fn help(&self) -> &'static str;
+
+    /// The choice of this name.
+    fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|choice| choice.name() == name).copied()
+    }
+}
+
+/// Displays, writes and reads a [`Named`] type as its name.
+macro_rules! serde_by_name {
+    ($kind:ty) => {
+        impl std::fmt::Display for $kind {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad($crate::metric::named::Named::name(self))
+            }
+        }
+
+        impl serde::Serialize for $kind {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str($crate::metric::named::Named::name(self))
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $kind {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                use $crate::metric::named::Named;
+                let name = String::deserialize(from)?;
+                Self::by_name(&name).ok_or_else(|| {
+                    let known: Vec<&str> = Self::ALL.iter().map(Named::name).collect();
+                    serde::de::Error::custom(format!(
+                        "unknown variant `{name}`, expected one of {}",
+                        known.join(", ")
+                    ))
+                })
+            }
+        }
+    };
+}
+
+/// An enum whose variants have names; their documentation is the help text. The first variant is
+/// the default.
+macro_rules! named_enum {
+    (
+        $(#[$about:meta])* pub enum $kind:ident {
+            $($(#[doc = $help:literal])+ $variant:ident = $name:literal,)+
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $kind {
+            $($(#[doc = $help])+ $variant,)+
+        }
+
+        impl $crate::metric::named::Named for $kind {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            fn name(&self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            fn help(&self) -> &'static str {
+                match self { $(Self::$variant => concat!($($help),+).trim_ascii(),)+ }
+            }
+        }
+
+        impl Default for $kind {
+            fn default() -> Self {
+                <Self as $crate::metric::named::Named>::ALL[0]
+            }
+        }
+
+        $crate::metric::named::serde_by_name!($kind);
+    };
+}
+
+/// The table of a folder: a row `file::ENTRY` publishes what the file has, and adds the entry to
+/// `ALL`. Entries have the fields `name` and `help`.
+macro_rules! registry {
+    ($kind:ty: $($file:ident::$entry:ident,)+) => {
+        $(pub use $file::*;)+
+
+        impl $crate::metric::named::Named for $kind {
+            const ALL: &'static [Self] = &[$($file::$entry),+];
+
+            fn name(&self) -> &'static str {
+                self.name
+            }
+
+            fn help(&self) -> &'static str {
+                self.help
+            }
+        }
+
+        impl PartialEq for $kind {
+            fn eq(&self, other: &Self) -> bool {
+                self.name == other.name
+            }
+        }
+
+        $crate::metric::named::serde_by_name!($kind);
+    };
+}
+
+pub(crate) use {named_enum, registry, serde_by_name};
