@@ -16,7 +16,7 @@ use crate::figures::{self, Curve, Histogram, Series};
 use crate::recognise::Comparison;
 use crate::{Error, cli};
 
-/// What is drawn (folds, resamples) is the same every time.
+/// Random seed of the folds and of the bootstrap.
 const SEED: u64 = 0;
 
 pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Result<ExitCode> {
@@ -61,11 +61,11 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
     let given = list.folds > 1;
     let Some(scores) = PairScores::of(&pairs, given.then_some(folds.as_slice()), SEED) else {
         return Err(Error::Data(format!(
-            "{}: pairs of one person and pairs of two are needed, and {} of {} are left",
+            "{}: same and different pairs are needed, but {} of {} are left",
             file.display(),
             match pairs.same.first() {
-                Some(true) => "only pairs of one person",
-                Some(false) => "only pairs of two people",
+                Some(true) => "only same pairs",
+                Some(false) => "only different pairs",
                 None => "none",
             },
             count(list.pairs.len(), "pair")
@@ -102,7 +102,7 @@ struct Report<'a> {
     skipped: usize,
     /// Pictures that cannot be read.
     unreadable: usize,
-    /// The folds are the file's.
+    /// The folds are from the file.
     given: bool,
     comparison: Comparison<'a>,
 }

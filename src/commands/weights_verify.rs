@@ -1,4 +1,4 @@
-//! `visage weights verify`: a weight file held against what PyTorch computed with it.
+//! `visage weights verify`: compares a network with the reference outputs of PyTorch.
 
 use std::process::ExitCode;
 
@@ -6,14 +6,14 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::{Context, output};
-use crate::cli::Verify;
+use crate::cli::WeightsVerify;
 use crate::models::is_below;
 use crate::recognise::{ModelCard, model_file};
 use crate::weights::reference::{Part, Reference};
 use crate::weights::verify::{self, Comparison, Outcome};
 use crate::weights::{BESIDE_TRUNK, LoadReport, WeightFile, load};
 
-pub fn run(context: &Context, flags: &Verify) -> anyhow::Result<ExitCode> {
+pub fn run(context: &Context, flags: &WeightsVerify) -> anyhow::Result<ExitCode> {
     for (flag, value) in
         [("--tolerance", flags.tolerance), ("--gradient-tolerance", flags.gradient_tolerance)]
     {
@@ -37,9 +37,9 @@ pub fn run(context: &Context, flags: &Verify) -> anyhow::Result<ExitCode> {
     if !theirs.is_empty() || !ours.is_empty() {
         let name = backbone.architecture.name();
         let lists = format!("only PyTorch's: {theirs:?}; only Visage's: {ours:?}");
-        bail!("{}: its {name} has other keys than Visage's: {lists}", flags.against.display());
+        bail!("{}: its {name} has different keys: {lists}", flags.against.display());
     }
-    // A model file of Visage holds a head and a gallery beside the trunk.
+    // A model file of Visage has a head and a gallery beside the trunk.
     let own: &[&str] = if card { &BESIDE_TRUNK } else { &[] };
     let published = backbone.architecture.info().classifier;
     let published = if reference.about.classes.is_none() { published } else { &[] };
@@ -51,7 +51,7 @@ pub fn run(context: &Context, flags: &Verify) -> anyhow::Result<ExitCode> {
     }
     let partial = !keys.allowed.is_empty();
     let mut compared = verify::verify(&backbone, &reference, partial)?;
-    // Layers without their weights have nothing to agree on.
+    // Layers without weights cannot be compared.
     compared.retain(|found| {
         let inside =
             |key: &String| key.rsplit_once('.').is_some_and(|(layer, _)| layer == found.name);
@@ -92,7 +92,7 @@ pub fn run(context: &Context, flags: &Verify) -> anyhow::Result<ExitCode> {
 
 /// The file and the network have different keys or shapes: nothing was run.
 fn keys_differ(
-    flags: &Verify,
+    flags: &WeightsVerify,
     reference: &Reference,
     keys: &LoadReport,
 ) -> anyhow::Result<ExitCode> {
@@ -104,7 +104,7 @@ fn keys_differ(
         let all = json!({"agree": false, "keys": keys_json(keys)});
         output::line(&all.to_string())?;
     } else {
-        output::line(&format!("{model}: other keys or shapes than {name}: {keys}"))?;
+        output::line(&format!("{model}: keys or shapes differ from {name}: {keys}"))?;
     }
     Ok(ExitCode::from(1))
 }
@@ -116,7 +116,7 @@ fn keys_json(keys: &LoadReport) -> serde_json::Value {
     })
 }
 
-/// The worst of every block, of the outputs, the gradients and the statistics.
+/// The largest difference of each block, of the outputs, the gradients and the statistics.
 fn table(reference: &Reference, blocks: &[String], compared: &[Comparison]) -> anyhow::Result<()> {
     let about = &reference.about;
     output::line(&format!(
