@@ -186,7 +186,7 @@ fn learning_curves(outcome: &Outcome) -> RgbImage {
     figures::curve(&Curve {
         title: "Training loss and validation accuracy",
         x_label: "epoch",
-        y_label: "",
+        y_label: "loss, accuracy",
         series: &series,
         x_range: None,
         y_range: None,

@@ -98,6 +98,21 @@ impl Loaded {
         }
     }
 
+    /// A short name for figures.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Model { path, model } => {
+                format!("{} of {}", model.card.architecture.name(), path.display())
+            }
+            Self::Bare(built) => {
+                format!("{}, {}", built.backbone.architecture.name(), built.source.describe())
+            }
+            Self::Pairs(model) => {
+                format!("{} and {}", model.card.architecture.name(), model.pair.head.name())
+            }
+        }
+    }
+
     /// How it compares two pictures.
     pub fn comparison(&self) -> Comparison<'_> {
         match self {

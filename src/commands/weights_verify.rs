@@ -65,18 +65,17 @@ pub fn run(context: &Context, flags: &WeightsVerify) -> anyhow::Result<ExitCode>
         found.difference() > bound
     };
     let first = compared.iter().find(|found| bad(found));
-    if flags.json {
+    let printed = if flags.json {
         let about = &reference.about;
         let all = json!({
             "agree": first.is_none(), "architecture": about.architecture, "mode": about.mode,
             "dtype": about.dtype, "input": reference.input.size(), "torch": about.torch,
             "keys": keys_json(&keys), "first": first, "compared": compared,
         });
-        output::line(&all.to_string())?;
+        output::line(&all.to_string())
     } else {
-        table(&reference, &backbone.params.blocks(), &compared)?;
         let layers = output::count(compared.len(), "tensor");
-        output::line(&match first {
+        let conclusion = match first {
             Some(first) => {
                 let others = compared.iter().filter(|found| bad(found)).count() - 1;
                 format!("first difference: {}; {others} more", describe(first))
@@ -85,9 +84,11 @@ pub fn run(context: &Context, flags: &WeightsVerify) -> anyhow::Result<ExitCode>
                 format!("{layers} agree; {} were not compared", keys.allowed.join(", "))
             }
             None => format!("all {layers} agree"),
-        })?;
-    }
-    Ok(ExitCode::from(u8::from(first.is_some())))
+        };
+        table(&reference, &backbone.params.blocks(), &compared)
+            .and_then(|()| output::line(&conclusion))
+    };
+    output::exit(printed, u8::from(first.is_some()))
 }
 
 /// The file and the network have different keys or shapes: nothing was run.
@@ -100,13 +101,12 @@ fn keys_differ(
     if keys.matched == 0 {
         bail!("{model}: has no tensor of {name}, the architecture of {}", flags.against.display());
     }
-    if flags.json {
-        let all = json!({"agree": false, "keys": keys_json(keys)});
-        output::line(&all.to_string())?;
-    } else {
-        output::line(&format!("{model}: keys or shapes differ from {name}: {keys}"))?;
-    }
-    Ok(ExitCode::from(1))
+    let all = json!({"agree": false, "keys": keys_json(keys)});
+    let printed = output::line(&match flags.json {
+        true => all.to_string(),
+        false => format!("{model}: keys or shapes differ from {name}: {keys}"),
+    });
+    output::exit(printed, 1)
 }
 
 fn keys_json(keys: &LoadReport) -> serde_json::Value {
@@ -117,7 +117,7 @@ fn keys_json(keys: &LoadReport) -> serde_json::Value {
 }
 
 /// The largest difference of each block, of the outputs, the gradients and the statistics.
-fn table(reference: &Reference, blocks: &[String], compared: &[Comparison]) -> anyhow::Result<()> {
+fn table(reference: &Reference, blocks: &[String], compared: &[Comparison]) -> std::io::Result<()> {
     let about = &reference.about;
     output::line(&format!(
         "{}, {} mode, {}, input {:?}, PyTorch {}",
