@@ -5,7 +5,7 @@ mod common;
 #[path = "common/python.rs"]
 mod python;
 
-use common::{fail, run};
+use common::{fail, run, unread};
 use python::python;
 use serde_json::Value;
 
@@ -40,6 +40,23 @@ fn every_measure_has_a_number_and_a_unit() {
     assert!(said.contains("leave --precision f16 out"), "{said}");
     let said = fail(folder.path(), &[&flags[..], &pytorch].concat());
     assert!(said.contains("no-python"), "{said}");
+}
+
+#[test]
+fn a_peer_that_dies_is_an_error_and_an_unread_output_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["bench", "--repeats", "1", "--batch", "12", "--only", "mine"];
+    // It says hello and ends: the next question goes into a broken pipe.
+    let python = folder.path().join("python");
+    let script = "#!/bin/sh\nexec <&-\necho '{\"pytorch\": \"9\"}'\nsleep 1\n";
+    std::fs::write(&python, script).unwrap();
+    std::fs::set_permissions(&python, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let against = ["--against-pytorch", python.to_str().unwrap()];
+    let said = fail(folder.path(), &[&flags[..], &against].concat());
+    assert!(said.contains("--against-pytorch: "), "{said}");
+    let output = unread(folder.path(), &flags);
+    assert_eq!((output.status.code(), output.stderr.is_empty()), (Some(0), false), "{output:?}");
+    assert!(!common::text(&output.stderr).contains("error"), "{output:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use assert_cmd::Command;
-use common::{IDENTITIES, TRAIN, draw, fail, run, text, visage, write_faces};
+use common::{IDENTITIES, TRAIN, draw, fail, run, text, unread, visage, write_faces};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use visage::models::{Architecture, Backbone};
@@ -234,6 +234,76 @@ fn classify_speaks_the_originals_words() {
     assert!(lines[8].starts_with("faces/bohr/3.png: "), "{all}");
     let top = run(folder, &["classify", "faces/ada/0.png", "--top", "3"]);
     assert_eq!(top.lines().count(), 3, "{top}");
+}
+
+#[test]
+fn an_ambiguous_percentage_is_refused_with_what_to_write() {
+    let folder = trained();
+    for command in ["classify", "evaluate", "train-classifier"] {
+        let data = ["--data", "faces"];
+        let data = if command == "classify" { &["faces/ada/0.png"][..] } else { &data };
+        let said = fail(folder, &[&[command, "--unknown", "0.9"], data].concat());
+        assert!(said.contains("0.9%") && said.contains("90"), "{said}");
+    }
+    for percent in ["0.9%", "90", "90 %"] {
+        run(folder, &["classify", "faces/ada/0.png", "--unknown", percent]);
+    }
+    let said = fail(folder, &["classify", "faces/ada/0.png", "--unknown", "101"]);
+    assert!(said.contains("--unknown 101"), "{said}");
+}
+
+#[test]
+fn an_impossible_input_size_is_refused_in_a_sentence() {
+    let folder = trained();
+    for size in ["0", "5000", "100000"] {
+        for command in [
+            &["train-triplet", "--data", "faces", "--backbone", "vgg11", "--weights", "none"][..],
+            &["train-pairs", "--data", "faces", "--backbone", "vgg11", "--weights", "none"],
+            &["embed", "faces", "--out", "e.npy", "--backbone", "vgg11", "--weights", "none"],
+        ] {
+            let said = fail(folder, &[command, &["--input-size", size]].concat());
+            assert!(said.contains("--input-size") && said.contains("4096"), "{said}");
+        }
+    }
+    let temporary = tempfile::tempdir().unwrap();
+    let config = temporary.path().join("config.toml");
+    std::fs::write(&config, "backbone = \"vgg11\"\ninput-size = 100000\n").unwrap();
+    for command in ["train-triplet", "train-pairs", "train-classifier"] {
+        let said = fail(temporary.path(), &[command, "--config", config.to_str().unwrap()]);
+        assert!(said.contains("--input-size 100000") && said.contains("4096"), "{said}");
+    }
+}
+
+#[test]
+fn pictures_of_other_formats_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("in")).unwrap();
+    draw(0, 0, 96).save(folder.path().join("in/a.png")).unwrap();
+    for name in ["b.GIF", "c.tiff", "d", "notes.txt"] {
+        std::fs::write(folder.path().join("in").join(name), "x").unwrap();
+    }
+    let output =
+        visage(folder.path(), &["embed", "in", "--backbone", "openface", "--out", "e.csv"]);
+    let said = text(&output.stderr);
+    let wanted = "note: in: files passed over: 1 without an ending, 1 .gif, 1 .tiff";
+    assert!(output.status.success() && said.contains(wanted), "{said}");
+}
+
+#[test]
+fn an_unread_output_ends_quietly_and_keeps_an_exit_code_that_answers() {
+    let folder = trained();
+    let output = unread(folder, &["models"]);
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+    let two = ["runs/triplet/best.safetensors", "runs/classifier/best.safetensors"];
+    for json in [&[][..], &["--json"]] {
+        let output = unread(folder, &[&["weights", "diff"], &two[..], json].concat());
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), String::new()));
+    }
+    let data = tempfile::tempdir().unwrap();
+    draw(0, 0, 96).save(data.path().join("a.png")).unwrap();
+    std::fs::write(data.path().join("b.png"), "no picture").unwrap();
+    let output = unread(data.path(), &["audit", ".", "--no-detect"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
 }
 
 #[test]

@@ -205,7 +205,7 @@ fn an_unreadable_photo_is_one_error_and_the_others_go_on() {
     );
     for (flags, named) in [
         (["--threshold", "1.5"], "threshold 1.5"),
-        (["--threshold", "0.5,0.5"], "--threshold: one or three"),
+        (["--face-threshold", "0.5,0.5"], "--face-threshold: expected one or three"),
         (["--min-face", "0"], "--min-face"),
     ] {
         let errors = fail(root, &["detect", "b.png", flags[0], flags[1]]);
@@ -268,7 +268,7 @@ fn prepare_faces_makes_a_tree_of_crops_and_goes_on_where_it_stopped() {
     std::fs::rename(root.join("in/bob/mended.png"), root.join("in/bob/broken.jpg")).unwrap();
     let output = visage(root, &command);
     let errors = text(&output.stderr);
-    assert!(errors.contains("4 photos done before"), "{errors}");
+    assert!(errors.contains("4 photos already done"), "{errors}");
     assert!(text(&output.stdout).starts_with("6 photos: 3 ok, 1 several faces"), "{output:?}");
     assert_eq!(std::fs::metadata(root.join("out/ada/a.png")).unwrap().modified().unwrap(), kept);
     assert!(root.join("out/bob/b.png").is_file() && root.join("out/bob/broken.png").is_file());
@@ -277,7 +277,7 @@ fn prepare_faces_makes_a_tree_of_crops_and_goes_on_where_it_stopped() {
     let errors = fail(root, &["prepare", "faces", "in", "out", "--template", "facenet"]);
     assert!(errors.contains("out: was made with"), "{errors}");
     let errors = fail(root, &["prepare", "faces", "in", "in/out"]);
-    assert!(errors.contains("in/out: lies inside in"), "{errors}");
+    assert!(errors.contains("in/out: is inside in"), "{errors}");
     assert!(!root.join("in/out").exists());
     let errors = fail(root, &["prepare", "faces", "in", "in-other", "--margin", "96"]);
     assert!(errors.contains("margin of 96"), "{errors}");

@@ -90,7 +90,7 @@ fn a_batch_in_pieces_learns_what_a_batch_in_one_piece_learns() {
 
     let bn = [&TRAIN[..], &["--micro-batch", "3", "--bn", "train"]].concat();
     let said = fail(folder.path(), &bn);
-    assert!(said.contains("--micro-batch needs --bn eval"), "{said}");
+    assert!(said.contains("--micro-batch requires --bn eval"), "{said}");
 }
 
 #[test]

@@ -79,6 +79,13 @@ fn every_head_trains_and_its_model_file_answers_alike_both_ways() {
         assert_eq!(answer["same"], near, "{answer}");
         assert_eq!(output.status.code(), Some(if near { 0 } else { 1 }));
     }
+    // The distance of a logit head is the negated logit: a threshold below 0 makes sense there.
+    for (head, code) in [("concat", Some(1)), ("projection", Some(2))] {
+        let model = format!("runs/{head}/last.safetensors");
+        let same = ["verify", "people/p0/0.png", "people/p5/1.png", "--threshold", "-1e9"];
+        let output = visage(folder.path(), &[&same[..], &["--model", &model]].concat());
+        assert_eq!(output.status.code(), code, "{output:?}");
+    }
     let output = visage(folder.path(), &["verify", "people/p0/0.png", "people/p1/0.png"]);
     assert!(text(&output.stderr).contains("pair network: densenet121 and"), "{output:?}");
     let list = "a,b,same\np0/0.png,p0/1.png,1\np1/0.png,p1/1.png,1\np0/0.png,p2/1.png,0\np3/0.png,p4/1.png,0\n";

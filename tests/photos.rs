@@ -213,11 +213,11 @@ fn drawings_have_the_size_of_their_photos() {
         ["detect", "faces", "--draw", "faces"],
     ] {
         let said = fail(folder, &flags);
-        assert!(said.contains("--draw: the drawing would replace the photo"), "{said}");
+        assert!(said.contains("--draw: the drawing would overwrite the photo"), "{said}");
     }
     assert_eq!(picture::decode(&folder.join("row.png")).unwrap(), row);
     let said = fail(folder, &["classify", "row.png", "--threshold", "0.5,0.5"]);
-    assert!(said.contains("--threshold"), "{said}");
+    assert!(said.contains("--face-threshold"), "{said}");
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn what_shows_no_faces_is_searched_for_none() {
     let arguments = ["train-classifier", "--data", "faces", "--backbone", "openface"];
     let output = visage(root, &[&arguments[..], &["--epochs", "2"]].concat());
     let said = text(&output.stderr);
-    assert!(said.contains("takes pictures as they are, without a search for faces"), "{said}");
+    assert!(said.contains("use pictures as they are, without face detection"), "{said}");
     let card = ModelCard::peek(&root.join(MODEL)).unwrap();
     assert_eq!(card.framing, Some(Framing::None));
     let auto = run(root, &["classify", "faces", "--json"]);

@@ -65,7 +65,7 @@ fn passport_folders_become_strips_and_strips_become_triplets() {
     let (out, errors) = run(root, &["in", "strips", "--size", "32", "--jpeg", "95"]);
     assert!(out.starts_with("3 strips of "), "{out}");
     assert!(out.ends_with(" people written to strips; none quarantined\n"), "{out}");
-    assert!(errors.contains("in: 2 people to draw, passports and photos"), "{errors}");
+    assert!(errors.contains("in: 2 people with enough pictures, passports and photos"), "{errors}");
     assert!(errors.contains("1 folder without a picture named *script*"), "{errors}");
     let strip = image::open(root.join("strips/00002.jpg")).unwrap();
     assert_eq!((strip.width(), strip.height()), (96, 32));

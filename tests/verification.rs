@@ -90,7 +90,7 @@ fn a_list_that_cannot_be_measured_is_an_error() {
     let root = folder.path();
     std::fs::write(root.join("pairs.csv"), "a,b,same\nada/0.png,ada/1.png,1\n").unwrap();
     let error = fail(root, &[&PAIRS[..], &BACKBONE].concat());
-    assert!(error.contains("only pairs of one person"), "{error}");
+    assert!(error.contains("only same pairs"), "{error}");
     let error = fail(root, &[&PAIRS[..], &BACKBONE, &["--roc", "roc.gif"]].concat());
     assert!(error.contains("--roc roc.gif"), "{error}");
     let error = fail(root, &[&PAIRS[..], &BACKBONE, &["--strangers", "faces"]].concat());

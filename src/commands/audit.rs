@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use super::audit_scan::{self, Eyes, Scan};
-use super::output::{count, identities, line};
+use super::audit_scan::{self, Scan, Scanner};
+use super::output::{self, count, identities, line};
 use super::{Context, trunk};
 use crate::audit::balance::{self, Sizes};
 use crate::audit::{Finding, Limits, Report, Severity, duplicates, html, mislabels, quality};
@@ -13,10 +13,10 @@ use crate::detect::{Detector, MinFace, Options};
 use crate::train::progress::Reporter;
 use crate::{Error, Result};
 
-/// The exit code for findings of high severity.
+/// Exit code for findings of high severity.
 const SERIOUS: u8 = 1;
 
-/// Smaller faces than this share of a picture do not matter here.
+/// Minimum face size, as a fraction of a picture; smaller faces are in the background.
 const MIN_FACE: MinFace = MinFace::Share(0.15);
 
 pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
@@ -24,7 +24,7 @@ pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
     let say = &context.say;
     let files = audit_scan::list(&flags.data, flags.split.as_deref())?;
     let choice = match flags.trunk.model.is_none() && flags.trunk.backbone.is_none() {
-        // No labels of the user's have taught it anything.
+        // It was not trained on the labels to check.
         true => flags.trunk.embedded(),
         false => flags.trunk.clone(),
     };
@@ -41,8 +41,8 @@ pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
         contrast: flags.min_contrast,
         aspect: flags.max_aspect,
     };
-    let eyes = Eyes { trunk: &trunk, detector: detector.as_ref(), crop: flags.centre_crop };
-    let scan = audit_scan::look(&eyes, files, say)?;
+    let scanner = Scanner { trunk: &trunk, detector: detector.as_ref(), crop: flags.centre_crop };
+    let scan = audit_scan::scan(&scanner, files, say)?;
     let mut report = judge(flags, &limits, &scan, say)?;
     report.sort();
 
@@ -57,12 +57,12 @@ pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
         html::write(path, &report, &flags.data)?;
         say.line(&format!("page: {}", path.display()));
     }
-    match flags.json {
-        true => line(&report.json().to_string())?,
-        false => print(&report, flags.top)?,
-    }
+    let printed = match flags.json {
+        true => line(&report.json().to_string()),
+        false => print(&report, flags.top),
+    };
     let serious = report.count(Severity::High) > 0;
-    Ok(ExitCode::from(if serious { SERIOUS } else { 0 }))
+    output::exit(printed, if serious { SERIOUS } else { 0 })
 }
 
 fn check(flags: &cli::Audit) -> Result<()> {
@@ -75,20 +75,22 @@ fn check(flags: &cli::Audit) -> Result<()> {
         ("--imbalance", flags.imbalance, 1.0),
     ] {
         if !(value.is_finite() && value >= least) {
-            let range = if least == 1.0 { "from 1 on" } else { "that is not negative" };
+            let range = if least == 1.0 { "of at least 1" } else { "of at least 0" };
             let range = if flag == "--margin" { "above 0" } else { range };
             return Err(Error::Config(format!("{flag} {value}: must be a number {range}")));
         }
     }
     if flags.min_light > 127.0 {
-        let text =
-            format!("--min-light {}: at most 127; above it everything is dark", flags.min_light);
+        let text = format!(
+            "--min-light {}: must be at most 127; above it every picture is too dark",
+            flags.min_light
+        );
         return Err(Error::Config(text));
     }
     Ok(())
 }
 
-/// All findings of what was seen.
+/// All findings of a scan.
 fn judge(flags: &cli::Audit, limits: &Limits, scan: &Scan, say: &Reporter) -> Result<Report> {
     let (pictures, facts, names) = (&scan.pictures, &scan.facts, &scan.identities);
     let total = pictures.len() as u64;
@@ -98,12 +100,12 @@ fn judge(flags: &cli::Audit, limits: &Limits, scan: &Scan, say: &Reporter) -> Re
         .map(|(picture, reason)| Finding::unreadable(picture, names, reason))
         .collect();
 
-    let bar = say.progress("copies", total, "pictures");
+    let bar = say.progress("duplicates", total, "pictures");
     let pairs = duplicates::pairs(facts, &|| bar.inc(1));
     bar.finish();
     let labels: Vec<_> = pictures.iter().map(|picture| picture.identity).collect();
     let groups = near_duplicates::join(pictures.len(), &pairs);
-    let bar = say.progress("names", total, "pictures");
+    let bar = say.progress("labels", total, "pictures");
     let step = || bar.inc(1);
     let judgements = mislabels::judge(&scan.embeddings, &labels, &groups, names.len(), &step);
     bar.finish();
@@ -118,12 +120,12 @@ fn judge(flags: &cli::Audit, limits: &Limits, scan: &Scan, say: &Reporter) -> Re
     let judged = judgements.iter().flatten().count();
     let mut notes = scan.notes.clone();
     if names.is_empty() {
-        notes.push("no sub-folders with pictures: there are no names to check".into());
+        notes.push("no sub-folders with pictures: there are no labels to check".into());
     } else if judged < pictures.len() {
         let which = count(pictures.len() - judged, "picture");
         notes.push(format!(
-            "the names of {which} could not be checked: no different photo of the identity, or no \
-             other identity with two"
+            "the labels of {which} could not be checked: no different photo of the identity, or no \
+             other identity with two photos"
         ));
     }
     Ok(Report {
@@ -137,15 +139,15 @@ fn judge(flags: &cli::Audit, limits: &Limits, scan: &Scan, say: &Reporter) -> Re
     })
 }
 
-/// The table of kinds with what to do, then the worst findings.
+/// The table of kinds with the fixes, then the worst findings.
 fn print(report: &Report, top: usize) -> std::io::Result<()> {
     let sizes = report.sizes.map_or_else(String::new, |sizes| {
-        format!(" (fewest {}, median {}, most {})", sizes.least, sizes.median, sizes.most)
+        format!(" (min {}, median {}, max {} per identity)", sizes.least, sizes.median, sizes.most)
     });
     let (folder, pictures) = (&report.folder, count(report.pictures, "picture"));
     line(&format!("{folder}: {pictures} of {}{sizes}", identities(report.identities)))?;
     if report.findings.is_empty() {
-        return line("nothing found");
+        return line("no findings");
     }
     line("")?;
     line(&format!("{:<9}{:<16}{:>8}  what to do", "severity", "kind", "findings"))?;
@@ -157,7 +159,7 @@ fn print(report: &Report, top: usize) -> std::io::Result<()> {
     }
     let clean: Vec<_> = clean.into_iter().map(|(kind, _)| kind.name()).collect();
     if !clean.is_empty() {
-        line(&format!("nothing found of: {}", clean.join(", ")))?;
+        line(&format!("no findings: {}", clean.join(", ")))?;
     }
     if top == 0 {
         return Ok(());
@@ -178,7 +180,7 @@ fn print(report: &Report, top: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A name without characters that would break the line or steer the terminal.
+/// A name without control characters, which would break the line or control the terminal.
 fn plain(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -1,5 +1,5 @@
-//! The pictures of an audit: listed, decoded, searched for faces, measured, embedded; with memory
-//! for one batch of pictures and what is kept of each.
+//! Scans the pictures of an audit: list, decode, detect faces, measure, embed; in memory are one
+//! batch of pictures and the results of all.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use image::{RgbImage, imageops};
 use rayon::prelude::*;
 
+use super::detection;
 use super::output::count;
-use super::photos;
 use crate::audit::{Facts, Picture};
 use crate::data::picture;
 use crate::data::split_file::read_parts;
@@ -19,23 +19,24 @@ use crate::recognise::Embedder;
 use crate::train::progress::Reporter;
 use crate::{Error, Result};
 
-/// Faces are searched for on pictures made no larger than this.
+/// Faces are detected on pictures scaled down to this longer side.
 const SEARCHED: u32 = 320;
 /// The square around a face, as a multiple of its box's longer side ...
 const AROUND: f32 = 1.3;
-/// ... is cut out where it is smaller than this share of the picture; else that is a crop already.
+/// ... is cropped if it is smaller than this fraction of the picture; otherwise the picture is
+/// taken for a crop.
 const LOOSE: f32 = 0.8;
 
-/// What an audit looks with.
-pub struct Eyes<'a> {
+/// The networks and the crop of an audit.
+pub struct Scanner<'a> {
     pub trunk: &'a Backbone,
-    /// Finds faces; nobody does where it is missing.
+    /// Without a detector pictures are used as they are.
     pub detector: Option<&'a Detector>,
-    /// The central square to look at, in place of the face.
+    /// Size of the central square to use instead of the face.
     pub crop: Option<u32>,
 }
 
-impl Eyes<'_> {
+impl Scanner<'_> {
     /// The facts and the embeddings of a batch.
     fn measure(&self, pictures: &[Decoded]) -> Result<(Vec<Facts>, Vec<f32>)> {
         if pictures.is_empty() {
@@ -48,7 +49,7 @@ impl Eyes<'_> {
         };
         let (crop, side) = (self.crop, self.trunk.side());
         let measured = pictures.par_iter().zip(faces).map(|(decoded, faces)| {
-            let cut = seen(decoded, faces.as_deref(), crop);
+            let cut = cropped(decoded, faces.as_deref(), crop);
             let seen = cut.as_ref().unwrap_or(&decoded.whole);
             let mut facts = Facts::of(&decoded.content, &decoded.whole, seen);
             facts.faces = faces.as_deref().map(rivals);
@@ -68,7 +69,7 @@ pub struct Files {
     notes: Vec<String>,
 }
 
-/// What was seen of a data set. Pictures, facts and embeddings run in step.
+/// The results for a data set. Pictures, facts and embeddings have the same order.
 pub struct Scan {
     pub identities: Vec<String>,
     pub pictures: Vec<Picture>,
@@ -78,7 +79,7 @@ pub struct Scan {
     pub notes: Vec<String>,
 }
 
-/// Lists the pictures below `root`, whose they are, and in which part of the split.
+/// Lists the pictures below `root` with their identity and their part of the split.
 ///
 /// # Errors
 /// There is no picture, or the split file cannot be read or names none of them.
@@ -87,12 +88,13 @@ pub fn list(root: &Path, split: Option<&Path>) -> Result<Files> {
     if !root.is_dir() {
         return fail(if root.exists() { "is not a folder" } else { "does not exist" });
     }
-    let (paths, troubles) = picture::walk_on(root);
-    if paths.is_empty() && troubles.is_empty() {
-        return fail("holds no pictures");
+    let walk = picture::walk_on(root);
+    if walk.pictures.is_empty() && walk.troubles.is_empty() {
+        return fail("contains no pictures");
     }
     let mut names = folders(root)?;
-    let mut notes = Vec::new();
+    let mut notes = Vec::from_iter(walk.note(root));
+    let (paths, troubles) = (walk.pictures, walk.troubles);
     let relative = |path: &Path| {
         let parts = path.strip_prefix(root).unwrap_or(path).iter();
         parts.map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
@@ -120,7 +122,7 @@ pub fn list(root: &Path, split: Option<&Path>) -> Result<Files> {
     let loose = pictures.iter().filter(|picture| picture.identity.is_none()).count();
     if loose > 0 && !names.is_empty() {
         let which = count(loose, "picture");
-        notes.push(format!("{which} directly in {}: training ignores them", root.display()));
+        notes.push(format!("{which} directly in {}: ignored by training", root.display()));
     }
     if let (Some(parts), Some(file)) = (parts, split) {
         if known == 0 {
@@ -131,7 +133,10 @@ pub fn list(root: &Path, split: Option<&Path>) -> Result<Files> {
         let gone = count(parts.len(), "picture");
         let new = count(pictures.len() - known.min(pictures.len()), "picture");
         if !parts.is_empty() || known < pictures.len() {
-            notes.push(format!("{}: {gone} of it gone, {new} not in it", file.display()));
+            notes.push(format!(
+                "{}: {gone} of it missing from the folder, {new} not in it",
+                file.display()
+            ));
         }
     }
     Ok(Files { paths, pictures, identities: names, unreadable, notes })
@@ -152,7 +157,7 @@ fn folders(root: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// A decoded picture, its file's content, and what faces are searched for on, with its scale.
+/// A decoded picture, its file's content, and a smaller copy for face detection with its scale.
 struct Decoded {
     content: Vec<u8>,
     whole: RgbImage,
@@ -181,27 +186,27 @@ impl Decoded {
     }
 }
 
-/// Looks at all files, with a progress bar.
+/// Scans all files, with a progress bar.
 ///
 /// # Errors
 /// What libtorch raises; a file that cannot be decoded is not an error here.
-pub fn look(eyes: &Eyes, files: Files, say: &Reporter) -> anyhow::Result<Scan> {
+pub fn scan(scanner: &Scanner, files: Files, say: &Reporter) -> anyhow::Result<Scan> {
     let Files { paths, pictures: places, identities, unreadable, notes } = files;
     let mut scan = Scan {
         identities,
         pictures: Vec::new(),
         facts: Vec::new(),
-        embeddings: Embeddings::new(0, eyes.trunk.dim(), Vec::new())?,
+        embeddings: Embeddings::new(0, scanner.trunk.dim(), Vec::new())?,
         unreadable,
         notes,
     };
     let mut values = Vec::new();
     let bar = say.progress("pictures", paths.len() as u64, "pictures");
-    let search = eyes.detector.is_some();
+    let search = scanner.detector.is_some();
     let mut reasons = BTreeMap::new();
     let mut done = 0;
     let read = |path: &Path| Decoded::of(path, search);
-    photos::stream(&paths, Some(&bar), read, |_, batch| {
+    detection::stream(&paths, Some(&bar), read, |_, batch| {
         let mut pictures = Vec::new();
         for (index, decoded) in (done..).zip(batch) {
             done = index + 1;
@@ -215,30 +220,30 @@ pub fn look(eyes: &Eyes, files: Files, say: &Reporter) -> anyhow::Result<Scan> {
                 Err(other) => return Err(other.into()),
             }
         }
-        let (facts, rows) = eyes.measure(&pictures)?;
+        let (facts, rows) = scanner.measure(&pictures)?;
         scan.facts.extend(facts);
         values.extend(rows);
         Ok(())
     })?;
     if values.iter().any(|value| !value.is_finite()) {
-        let text = "the trunk makes embeddings that are not finite: its weights are broken";
+        let text = "the trunk returns embeddings that are not finite: its weights are broken";
         return Err(Error::Data(text.into()).into());
     }
     bar.finish();
     let broken = reasons.into_iter().map(|(index, reason)| (places[index].clone(), reason));
     scan.unreadable.extend(broken);
-    scan.embeddings = Embeddings::new(scan.pictures.len(), eyes.trunk.dim(), values)?;
+    scan.embeddings = Embeddings::new(scan.pictures.len(), scanner.trunk.dim(), values)?;
     Ok(scan)
 }
 
-/// The part of a picture that is judged, where that is not all of it: the central square that was
-/// asked for, or the surroundings of the face on a loose photo.
-fn seen(decoded: &Decoded, faces: Option<&[Face]>, crop: Option<u32>) -> Option<RgbImage> {
+/// The part of a picture to check, if it is not the whole: the central square, or the square around
+/// the face on a loose photo.
+fn cropped(decoded: &Decoded, faces: Option<&[Face]>, crop: Option<u32>) -> Option<RgbImage> {
     let whole = &decoded.whole;
     if let Some(side) = crop {
         return Some(picture::centre_crop(whole, side));
     }
-    let face = meant(faces?, decoded.searched())?;
+    let face = main_face(faces?, decoded.searched())?;
     let [x1, y1, x2, y2] = face.bounds.map(|edge| edge / decoded.scale());
     let side = AROUND * (x2 - x1).max(y2 - y1);
     let shorter = whole.width().min(whole.height());
@@ -253,8 +258,8 @@ fn seen(decoded: &Decoded, faces: Option<&[Face]>, crop: Option<u32>) -> Option<
     Some(imageops::crop_imm(whole, left, top, side, side).to_image())
 }
 
-/// The face that a picture is about: large, and near to the middle.
-fn meant<'f>(faces: &'f [Face], picture: &RgbImage) -> Option<&'f Face> {
+/// The main face of a picture: large and near the centre.
+fn main_face<'f>(faces: &'f [Face], picture: &RgbImage) -> Option<&'f Face> {
     let middle = [picture.width(), picture.height()].map(|side| side as f32 / 2.0);
     let weight = |face: &Face| {
         let [x1, y1, x2, y2] = face.bounds;
@@ -283,15 +288,16 @@ mod tests {
     #[test]
     fn the_face_is_cut_out_of_a_loose_photo_and_a_crop_stays_whole() {
         let photo = decoded(200, 100);
-        let cut = seen(&photo, Some(&[face([140.0, 30.0, 170.0, 70.0])]), None).unwrap();
+        let cut = cropped(&photo, Some(&[face([140.0, 30.0, 170.0, 70.0])]), None).unwrap();
         // 1.3 times 40 pixels around (155, 50).
         assert_eq!(cut.dimensions(), (52, 52));
         assert_eq!(cut.get_pixel(0, 0).0, [129, 24, 0]);
-        let corner = seen(&photo, Some(&[face([-9.0, -9.0, 31.0, 31.0])]), None).unwrap();
+        let corner = cropped(&photo, Some(&[face([-9.0, -9.0, 31.0, 31.0])]), None).unwrap();
         assert_eq!(corner.get_pixel(0, 0).0, [0, 0, 0]);
-        assert!(seen(&photo, Some(&[face([60.0, 5.0, 140.0, 95.0])]), None).is_none());
-        assert!(seen(&photo, Some(&[]), None).is_none() && seen(&photo, None, None).is_none());
-        let centre = seen(&photo, Some(&[face([140.0, 30.0, 170.0, 70.0])]), Some(60)).unwrap();
+        assert!(cropped(&photo, Some(&[face([60.0, 5.0, 140.0, 95.0])]), None).is_none());
+        assert!(cropped(&photo, Some(&[]), None).is_none());
+        assert!(cropped(&photo, None, None).is_none());
+        let centre = cropped(&photo, Some(&[face([140.0, 30.0, 170.0, 70.0])]), Some(60)).unwrap();
         assert_eq!((centre.dimensions(), centre.get_pixel(0, 0).0), ((60, 60), [70, 20, 0]));
     }
 
@@ -299,7 +305,7 @@ mod tests {
     fn a_search_on_a_smaller_copy_is_scaled_back() {
         let mut photo = decoded(200, 200);
         photo.small = Some((RgbImage::new(100, 100), 0.5));
-        let cut = seen(&photo, Some(&[face([40.0, 40.0, 60.0, 60.0])]), None).unwrap();
+        let cut = cropped(&photo, Some(&[face([40.0, 40.0, 60.0, 60.0])]), None).unwrap();
         assert_eq!((cut.dimensions(), cut.get_pixel(0, 0).0), ((52, 52), [74, 74, 0]));
     }
 
@@ -307,6 +313,6 @@ mod tests {
     fn the_middle_counts() {
         let picture = RgbImage::new(200, 200);
         let faces = [face([0.0, 0.0, 62.0, 62.0]), face([70.0, 70.0, 130.0, 130.0])];
-        assert_eq!(meant(&faces, &picture), Some(&faces[1]));
+        assert_eq!(main_face(&faces, &picture), Some(&faces[1]));
     }
 }

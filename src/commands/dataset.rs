@@ -1,4 +1,4 @@
-//! A labelled folder opened for training: pictures decoded, split drawn or read, parts counted.
+//! Opens a labelled folder for training: decodes the pictures, makes or reads the split.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,11 +18,11 @@ use crate::{Error, Result};
 pub struct Dataset {
     /// The decoded pictures.
     pub folder: FaceFolder,
-    /// Which part each is in.
+    /// The part of each picture.
     pub split: Split,
-    /// The same as indices.
+    /// The split as indices.
     pub parts: Parts,
-    /// What a model file says about the data.
+    /// The entry about the data in model files.
     pub card: DataCard,
 }
 
@@ -45,13 +45,13 @@ impl Dataset {
 
 /// How a labelled folder is read.
 pub enum Reading {
-    /// Two identities or more; with `strict`, an unreadable picture is an error.
+    /// At least two identities; with `strict`, an unreadable picture is an error.
     Train { strict: bool },
-    /// Whatever there is.
+    /// Any number of identities.
     Evaluate,
 }
 
-/// Decodes every picture of a folder at `size`, with a progress bar; tells what was skipped.
+/// Decodes every picture of a folder, with a progress bar; reports what was skipped.
 ///
 /// # Errors
 /// No usable folder.
@@ -61,8 +61,11 @@ pub fn open_folder(
     fitting: impl Into<Fitting>,
     say: &Reporter,
 ) -> Result<FaceFolder> {
-    let total = picture::walk_on(root).0.len() as u64;
-    let bar = say.progress("reading pictures", total, "pictures");
+    let found = picture::walk_on(root);
+    if let Some(note) = found.note(root) {
+        say.line(&format!("note: {note}"));
+    }
+    let bar = say.progress("reading pictures", found.pictures.len() as u64, "pictures");
     let step = |_: usize, _: usize| bar.inc(1);
     let (folder, advice, flag) = match reading {
         Reading::Train { strict } => {
@@ -75,7 +78,7 @@ pub fn open_folder(
     Ok(folder)
 }
 
-/// Says what is remarkable about a folder, and what was skipped.
+/// Reports the notes on a folder, and what was skipped.
 fn tell(folder: &FaceFolder, advice: &str, flag: &str, say: &Reporter) {
     for note in folder.notes.iter().chain(&folder.fitted.note(flag)) {
         say.line(&format!("note: {note}"));
@@ -89,15 +92,15 @@ fn tell(folder: &FaceFolder, advice: &str, flag: &str, say: &Reporter) {
     }
 }
 
-/// What decides how many pictures stay in memory.
+/// The flag of the memory limit, for notes.
 pub const PICTURE_MEMORY: &str = " (--picture-memory)";
 
-/// How a skipped picture can be made an error.
-const STRICT: &str = "; --strict makes that an error";
+/// Advice on skipped pictures.
+const STRICT: &str = "; use --strict to fail on them";
 
-/// Resolves the data of a training command and opens it. Where no `--split` is given and `inherited`
-/// is the split file of the trunk that training starts from, its pictures keep their parts: what
-/// the trunk has learnt from is no validation picture.
+/// Resolves the data of a training command and opens it. Without `--split`, pictures keep their parts
+/// of `inherited`, the split file of the initial trunk, so that no picture the trunk was trained on
+/// is used for validation.
 ///
 /// # Errors
 /// No usable data, or a split that does not fit it.
@@ -108,7 +111,7 @@ pub fn open(
     say: &Reporter,
 ) -> Result<Dataset> {
     if settings.data.is_none() && source::locate(Path::new(".")).is_none() {
-        say.line("fetching the ORL faces (once) ...");
+        say.line("downloading the ORL faces (once) ...");
     }
     let Source { path, name, note } = source::resolve(settings.data.as_deref(), Path::new("."))?;
     if let Some(note) = note {
@@ -123,7 +126,7 @@ pub fn open(
     let data = Dataset::new(&path, folder, split);
     let Dataset { folder, parts, .. } = &data;
     if parts.train.is_empty() {
-        return Err(Error::Data(format!("{}: no pictures are left to train on", path.display())));
+        return Err(Error::Data(format!("{}: no pictures left to train on", path.display())));
     }
     say.line(&format!(
         "data: {name}, {} of {}: {} to train, {} to validate",
@@ -135,8 +138,8 @@ pub fn open(
     Ok(data)
 }
 
-/// Opens people to train pairs on: a folder of identities, or CelebA. Nobody is in two parts;
-/// CelebA's official parts are kept where their file is there, and its test part is left out.
+/// Opens a folder of identities or CelebA for training on pairs. No person is in two parts; if the
+/// file of CelebA's official partition is present, it is used, without the test part.
 ///
 /// # Errors
 /// No usable data, or a split that does not fit it.
@@ -187,7 +190,7 @@ fn celeba(
     let of_test = celeba.parts.iter().filter(|part| **part == CelebaPart::Test).count();
     if of_test > 0 {
         let which = count(of_test, "picture");
-        celeba.notes.push(format!("{which} of the official test part left out"));
+        celeba.notes.push(format!("left out {which} of the official test part"));
         celeba.retain(|_, part| part != CelebaPart::Test);
     }
     let bar = say.progress("reading pictures", celeba.pictures.len() as u64, "pictures");
@@ -213,7 +216,7 @@ fn split(
     }
     let groups = || {
         if folder.pictures.len() > 1000 {
-            say.line("looking for near-duplicates ...");
+            say.line("searching for near-duplicates ...");
         }
         near_duplicates::groups(&folder.looks)
     };
@@ -225,7 +228,7 @@ fn split(
             new => format!(", {} new since", count(new, "picture")),
         };
         say.line(&format!(
-            "split: {}, as the trunk was trained with{new} (--val-fraction and --seed draw none)",
+            "split: {}, the one of the trunk{new} (--val-fraction and --seed are not used)",
             file.display()
         ));
         return Ok(carried.split);

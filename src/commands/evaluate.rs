@@ -27,8 +27,8 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
         return evaluate_pairs::run(context, flags, list);
     }
     if flags.trunk.backbone.is_some() {
-        let text = "--backbone: a labelled folder is evaluated with a classifier; name one with \
-                    --model, or give --pairs";
+        let text = "--backbone: a labelled folder is evaluated with a classifier; use --model, or \
+                    --pairs";
         return Err(Error::Config(text.into()).into());
     }
     if let Some(path) = &flags.confusion {
@@ -69,7 +69,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Pictures of identities the model knows, as (index, the model's label); the others are named.
+/// Pictures of the model's identities, as (index, the model's label); reports the other folders.
 fn known_pictures(
     folder: &FaceFolder,
     names: &[String],
@@ -86,7 +86,7 @@ fn known_pictures(
         .collect();
     if !foreign.is_empty() {
         say.warn(&format!(
-            "{} not among the model's and left out ({}{}); give them as --strangers",
+            "{} not among the model's identities and left out ({}{}); use --strangers for unknown people",
             count(foreign.len(), "folder") + if foreign.len() == 1 { " is" } else { " are" },
             foreign.iter().take(5).copied().collect::<Vec<_>>().join(", "),
             if foreign.len() > 5 { ", ..." } else { "" }
@@ -100,7 +100,7 @@ fn known_pictures(
         .collect();
     if known.is_empty() {
         return Err(Error::Data(format!(
-            "--data {}: none of its folders is named after an identity of the model ({})",
+            "--data {}: no folder has the name of an identity of the model ({})",
             root.display(),
             names.join(", ")
         )));
@@ -108,14 +108,14 @@ fn known_pictures(
     Ok(known)
 }
 
-/// Which of the known pictures are in the gallery, by content: the model learnt from them.
+/// Which of the known pictures are in the gallery, by content: the model was trained on them.
 fn seen(folder: &FaceFolder, known: &[(usize, usize)], gallery: &[GalleryFace]) -> Vec<bool> {
     let gallery: BTreeSet<&str> = gallery.iter().map(|face| face.sha256.as_str()).collect();
     let seen = |&(index, _): &(usize, usize)| gallery.contains(folder.digest(index).as_str());
     known.iter().map(seen).collect()
 }
 
-/// How many strangers there were and how many were called UNKNOWN.
+/// The number of pictures of unknown people, and how many of them were called UNKNOWN.
 #[derive(Debug, Clone, Copy)]
 struct Strangers {
     pictures: usize,
@@ -148,16 +148,16 @@ fn strangers(
     Ok(found)
 }
 
-/// What there is to say about a classifier on labelled pictures.
+/// The evaluation of a classifier on labelled pictures.
 struct Report {
     pictures: usize,
     seen: usize,
-    /// Right identity, whether named or UNKNOWN.
+    /// Top-1 accuracy, without the UNKNOWN threshold.
     accuracy: f64,
     unseen_accuracy: Option<f64>,
-    /// Named, rightly or wrongly.
+    /// Fraction above the UNKNOWN threshold.
     named: f64,
-    /// Named rightly.
+    /// Fraction above the UNKNOWN threshold and correct.
     named_right: f64,
     knn: Option<f64>,
     knn_loo: Option<f64>,
@@ -253,9 +253,9 @@ impl Report {
     fn print(&self, strangers: Option<Strangers>) -> std::io::Result<()> {
         let optional = |figure: Option<f64>| figure.map_or_else(|| "-".into(), percent);
         line(&format!("{:<34}{:>10}", "pictures", self.pictures))?;
-        line(&format!("{:<34}{:>10}", "accuracy (UNKNOWN aside)", percent(self.accuracy)))?;
+        line(&format!("{:<34}{:>10}", "accuracy (without UNKNOWN)", percent(self.accuracy)))?;
         if self.seen > 0 {
-            line(&format!("{:<34}{:>10}", "  of them trained on", self.seen))?;
+            line(&format!("{:<34}{:>10}", "  of them in the training set", self.seen))?;
             let unseen = optional(self.unseen_accuracy);
             line(&format!("{:<34}{unseen:>10}", "  accuracy on the others"))?;
         }
@@ -264,7 +264,7 @@ impl Report {
             ("1-NN among these, leave-one-out", self.knn_loo),
             ("verification AUC among these", self.auc),
             ("named", Some(self.named)),
-            ("named rightly", Some(self.named_right)),
+            ("named correctly", Some(self.named_right)),
             ("expected calibration error", self.ece),
         ] {
             line(&format!("{name:<34}{:>10}", optional(value)))?;

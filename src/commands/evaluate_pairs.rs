@@ -16,7 +16,7 @@ use crate::figures::{self, Curve, Histogram, Series};
 use crate::recognise::Comparison;
 use crate::{Error, cli};
 
-/// What is drawn (folds, resamples) is the same every time.
+/// Random seed of the folds and of the bootstrap.
 const SEED: u64 = 0;
 
 pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Result<ExitCode> {
@@ -61,11 +61,11 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
     let given = list.folds > 1;
     let Some(scores) = PairScores::of(&pairs, given.then_some(folds.as_slice()), SEED) else {
         return Err(Error::Data(format!(
-            "{}: pairs of one person and pairs of two are needed, and {} of {} are left",
+            "{}: same and different pairs are needed, but {} of {} are left",
             file.display(),
             match pairs.same.first() {
-                Some(true) => "only pairs of one person",
-                Some(false) => "only pairs of two people",
+                Some(true) => "only same pairs",
+                Some(false) => "only different pairs",
                 None => "none",
             },
             count(list.pairs.len(), "pair")
@@ -78,6 +78,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
         unreadable: paths.len() - rows.len(),
         pairs,
         given,
+        model: loaded.name(),
         comparison,
     };
     if let Some(path) = &flags.roc {
@@ -102,8 +103,10 @@ struct Report<'a> {
     skipped: usize,
     /// Pictures that cannot be read.
     unreadable: usize,
-    /// The folds are the file's.
+    /// The folds are from the file.
     given: bool,
+    /// The name of the model.
+    model: String,
     comparison: Comparison<'a>,
 }
 
@@ -172,12 +175,23 @@ impl Report<'_> {
     }
 
     fn roc(&self) -> image::RgbImage {
-        let points = self.scores.roc.points().iter().map(|point| (point.far, point.tar));
-        let series = [Series { name: "ROC".into(), points: points.collect() }];
+        let scores = &self.scores;
+        let points = scores.roc.points().iter().map(|point| (point.far, point.tar));
+        let mut series =
+            vec![Series { name: format!("ROC, AUC {:.4}", scores.auc), points: points.collect() }];
+        let mut mark = |name: String, at: (f64, f64)| {
+            series.push(Series { name, points: vec![at] });
+        };
+        mark(format!("EER {}", percent(scores.eer)), (scores.eer, 1.0 - scores.eer));
+        for rate in &scores.tar_at_far {
+            if let Some(tar) = rate.tar {
+                mark(format!("TAR {} at FAR {}", percent(tar), rate.far), (rate.far, tar));
+            }
+        }
         figures::curve(&Curve {
-            title: &format!("ROC of {} pairs, AUC {:.4}", self.pairs.len(), self.scores.auc),
-            x_label: "false accept rate",
-            y_label: "true accept rate",
+            title: &format!("{} on {}", self.model, count(self.pairs.len(), "pair")),
+            x_label: "false accept rate (FAR)",
+            y_label: "true accept rate (TAR)",
             series: &series,
             x_range: Some((0.0, 1.0)),
             y_range: Some((0.0, 1.0)),
@@ -189,8 +203,8 @@ impl Report<'_> {
         let of = |kind: bool| self.pairs.of_kind(kind).map(f64::from).collect();
         let kinds = [("same", of(true)), ("different", of(false))];
         figures::histogram(&Histogram {
-            title: &format!("Distances of {} pairs", self.pairs.len()),
-            x_label: self.comparison.name(),
+            title: &format!("{} on {}", self.model, count(self.pairs.len(), "pair")),
+            x_label: &format!("distance ({})", self.comparison.name()),
             kinds: &kinds,
             line: Some(("threshold", self.scores.threshold)),
         })

@@ -15,9 +15,7 @@ use crate::{Result, files};
 pub fn run(context: &Context, flags: &cli::Export) -> anyhow::Result<ExitCode> {
     let format = flags.format.map_or_else(|| Format::of(&flags.out), Ok)?;
     if format == Format::TorchScript && flags.batch != Batch::Dynamic {
-        context
-            .say
-            .line("note: --batch is ONNX's; a TorchScript file takes any number of pictures");
+        context.say.line("note: --batch is for ONNX only; a TorchScript file takes any batch size");
     }
     let model = load(context, flags)?;
     let bytes = match format {
@@ -52,7 +50,7 @@ fn load(context: &Context, flags: &cli::Export) -> Result<Export> {
         embedding_dim: None,
         input_size: None,
     };
-    tch::manual_seed(0); // random weights, where asked for, are the same every time
+    tch::manual_seed(0); // the same random weights every time
     let Built { backbone, line, .. } = bare.build(Device::Cpu)?;
     context.say.line(&format!("trunk: {line}"));
     Export::trunk(backbone)

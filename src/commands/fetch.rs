@@ -1,4 +1,4 @@
-//! `visage fetch`: data sets and weights by name, their terms agreed to once.
+//! `visage fetch`: downloads data sets and weights by name, once their terms are accepted.
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use crate::files::write_atomically;
 use crate::weights::manifest;
 use crate::{Error, Result};
 
-/// Milliseconds before the first repeated attempt, in place of a second.
+/// Milliseconds before the first retry, instead of a second.
 const PAUSE_VARIABLE: &str = "VISAGE_RETRY_PAUSE_MS";
-/// Where it is written down which terms were agreed to, below the project's folder.
+/// Folder of the records of accepted terms.
 const ACCEPTED: &str = "data/.accepted";
 
 pub fn run(context: &Context, flags: &Fetch) -> anyhow::Result<ExitCode> {
@@ -26,7 +26,7 @@ pub fn run(context: &Context, flags: &Fetch) -> anyhow::Result<ExitCode> {
         return list();
     };
     if manifest::entries()?.iter().any(|entry| entry.name == name) {
-        let text = format!("{name} is part of the program: --weights {name} takes it");
+        let text = format!("{name} is part of the program: use --weights {name}");
         output::line(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -45,7 +45,7 @@ pub fn run(context: &Context, flags: &Fetch) -> anyhow::Result<ExitCode> {
         progress: &|here, total| {
             let total = total.unwrap_or(0) / 1000;
             let bar = bar.get_or_init(|| context.say.progress(&item.name, total, "kB"));
-            // A download begun anew counts from where it was.
+            // A restarted download counts from where it was.
             bar.inc((here / 1000).saturating_sub(shown.get()));
             shown.set(shown.get().max(here / 1000));
         },
@@ -53,7 +53,7 @@ pub fn run(context: &Context, flags: &Fetch) -> anyhow::Result<ExitCode> {
     let fetched = fetch::fetch(&item, &options)?;
     let sum = match (&fetched.sha256, fetched.checked) {
         (Some(sum), true) => format!(", SHA-256 {sum} as in the manifest"),
-        (Some(sum), false) => format!(", SHA-256 {sum} (the manifest has none to compare with)"),
+        (Some(sum), false) => format!(", SHA-256 {sum} (not in the manifest)"),
         (None, _) => String::new(),
     };
     let files = count(fetched.files, "file");
@@ -61,7 +61,7 @@ pub fn run(context: &Context, flags: &Fetch) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows the terms, until they were agreed to once. Who brings an archive has it already.
+/// Shows the terms until they are accepted once. They are not asked for an archive of the user.
 fn agree(context: &Context, item: &Item, flags: &Fetch) -> anyhow::Result<()> {
     let terms = format!("{}\nsource: {}\nterms: {}\n", item.title, item.source, item.terms);
     let record = Path::new(ACCEPTED).join(&item.name);
@@ -76,8 +76,8 @@ fn agree(context: &Context, item: &Item, flags: &Fetch) -> anyhow::Result<()> {
     }
     if !flags.accept_licence {
         bail!(
-            "{} may be used under these terms only: {}; run the command again with \
-             --accept-licence if you agree",
+            "{}: terms of use: {}; if you accept them, run the command again with \
+             --accept-licence",
             item.title,
             item.terms
         );
@@ -117,10 +117,10 @@ fn list() -> anyhow::Result<ExitCode> {
             })
             .collect();
         let from = match from.is_empty() {
-            true => "an archive of yours (--from)".into(),
+            true => "your own archive (--from)".into(),
             false => from.join(" or "),
         };
-        let there = if Path::new(&item.place).exists() { " (is there)" } else { "" };
+        let there = if Path::new(&item.place).exists() { " (present)" } else { "" };
         let (name, title, place, terms) = (item.name, item.title, item.place, item.terms);
         output::line(&format!("{name:22} {title}\n{:22} to {place}{there}, from {from}", ""))?;
         output::line(&format!("{:22} terms: {terms}", ""))?;

@@ -1,17 +1,17 @@
-//! How the training pictures hold the face, for `classify` to cut faces out of photos likewise.
+//! How faces are framed in the training pictures, so that `classify` crops photos in the same way.
 
 use std::path::PathBuf;
 
 use super::dataset::Dataset;
-use super::{Context, output, photos};
+use super::{Context, detection, output};
 use crate::detect::{Detector, Framing, MinFace, Options};
 
-/// So many training pictures are asked at most.
+/// Maximum number of training pictures to measure.
 const SAMPLE: usize = 200;
-/// A face that is smaller than that on a training picture is not what the picture is about.
+/// Minimum face size on a training picture, as a fraction of its shorter side.
 const MIN_FACE: f64 = 0.1;
 
-/// Searches training pictures for faces, evenly taken from all identities, and tells the result.
+/// Detects the faces on a sample of the training pictures and reports how they are framed.
 ///
 /// # Errors
 /// What libtorch raises.
@@ -24,8 +24,8 @@ pub fn measure(context: &Context, data: &Dataset) -> anyhow::Result<Framing> {
     let detector = Detector::new(context.device()?, options)?;
     let bar = context.say.progress("framing", sample.len() as u64, "pictures");
     let mut seen = Vec::new();
-    photos::look(&detector, &sample, Some(&bar), |_, outcomes| {
-        let largest = |outcome: photos::Outcome| {
+    detection::look(&detector, &sample, Some(&bar), |_, outcomes| {
+        let largest = |outcome: detection::Outcome| {
             let (picture, faces) = outcome.ok()?;
             Some((picture.dimensions(), faces.first().copied()))
         };
@@ -38,16 +38,16 @@ pub fn measure(context: &Context, data: &Dataset) -> anyhow::Result<Framing> {
     let found = format!("a face on {faces} of {}", output::count(seen.len(), "training picture"));
     context.say.line(&match framing {
         Framing::Face { .. } => format!(
-            "framing: {found}; `visage classify` cuts faces out of photos as those pictures hold them"
+            "framing: {found}; `visage classify` will crop faces from photos in the same way"
         ),
         Framing::None => format!(
-            "framing: {found}; `visage classify` takes pictures as they are, without a search for faces"
+            "framing: {found}; `visage classify` will use pictures as they are, without face detection"
         ),
     });
     Ok(framing)
 }
 
-/// At most `most` of the numbers below `all`, evenly spread.
+/// At most `most` of the numbers below `all`, evenly spaced.
 fn spread(all: usize, most: usize) -> impl Iterator<Item = usize> {
     let some = all.min(most);
     (0..some).map(move |k| k * all / some)

@@ -1,4 +1,4 @@
-//! `visage train-triplet --triplets`: a pair network on triplets that somebody has put together.
+//! `visage train-triplet --triplets`: trains a pair network on given triplets.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ use crate::train::stages::scale_layers;
 use crate::train::tuples::{Course, Lesson, Question, TupleTask};
 use crate::{Error, Result};
 
-/// The margin where none is given; that of the published passport system.
+/// The default margin, that of the published passport system.
 const MARGIN: f64 = 0.3;
 
 pub fn run(
@@ -54,11 +54,9 @@ pub fn run(
         validation.len()
     ));
     if train.is_empty() {
-        return Err(
-            Error::Data(format!("{}: no triplet is left to train on", path.display())).into()
-        );
+        return Err(Error::Data(format!("{}: no triplets left to train on", path.display())).into());
     }
-    // Both parts as one list of pictures: validation triplets behind the training ones.
+    // Both parts in one list: the validation triplets follow the training ones.
     let mut all = train.clone();
     all.triplets.extend(validation.triplets.iter().cloned());
     let bar = say.progress("reading pictures", all.files() as u64, "files");
@@ -103,7 +101,8 @@ pub fn run(
     learn(context, &mut task, &mut optimizer, &plan, &run)
 }
 
-/// Strips or lists as they are; of passport folders one triplet a photo. Nobody is in both parts.
+/// Strips or lists as they are; from passport folders one triplet per photo. No person is in both
+/// parts.
 fn open(path: &Path, val_fraction: f64, seed: u64) -> Result<(TripletSet, TripletSet)> {
     let passports = || People::scan(path).ok().filter(|found| found.layout == Layout::Passports);
     let set = match path.is_dir().then(passports).flatten() {

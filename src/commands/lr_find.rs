@@ -19,14 +19,12 @@ pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
     let mut settings = flags.configured.settings;
     settings.check()?;
     if settings.triplet.triplets.is_some() {
-        let text = "--triplets: lr-find tests the rate of mined triplets; leave the flag out";
+        let text = "--triplets: lr-find works with mined triplets only; leave the flag out";
         return Err(Error::Config(text.into()).into());
     }
     let say = &context.say;
     if std::mem::take(&mut settings.triplet.tuning.unfreeze_every) > 0 {
-        say.line(
-            "note: all that --unfreeze-every lets train in the end trains from the start here",
-        );
+        say.line("note: --unfreeze-every is ignored here: all stages train from the start");
     }
     let (setup, mut optimizer) = train_triplet::prepare(context, &mut settings.triplet)?;
     let scale_loss = setup.backbone.compute().scales_loss();
@@ -35,8 +33,7 @@ pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
     let run = context.run_folder(&settings.triplet.out, "lr-find", &settings)?;
     let sweep = lr_find(&mut task, &mut optimizer, &test, say)?;
     if sweep.points.is_empty() {
-        let text =
-            "the loss is not a finite number before the first step; start from other --weights";
+        let text = "the loss is not finite before the first step; use other --weights";
         return Err(Error::Config(text.into()).into());
     }
 
@@ -75,22 +72,22 @@ pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How far the test came.
+/// How the test ended.
 fn ending(sweep: &Sweep, to: f64) -> String {
     let steps = sweep.points.len();
     let last = sweep.points.last().map_or(f64::NAN, |point| point.lr);
     match sweep.end {
         End::Whole if sweep.falls_to_the_end() => {
-            format!("{steps} steps; the loss still falls at {to:.1e}: a larger --to may show more")
+            format!("{steps} steps; the loss still falls at {to:.1e}: try a larger --to")
         }
         End::Whole => format!("{steps} steps, up to {to:.1e}"),
-        End::Exploded => format!("{steps} steps; the loss exploded at {last:.1e}"),
+        End::Exploded => format!("{steps} steps; the loss diverged at {last:.1e}"),
         End::Collapsed => format!(
-            "{steps} steps; the loss stands still at {last:.1e}: the embeddings have collapsed into \
-             one"
+            "{steps} steps; the loss is constant at {last:.1e}: the embeddings have collapsed to one \
+             point"
         ),
         End::NotFinite => {
-            format!("{steps} steps; after {last:.1e} the loss was not a finite number")
+            format!("{steps} steps; after {last:.1e} the loss was not finite")
         }
     }
 }
@@ -103,7 +100,7 @@ fn write_csv(path: &Path, sweep: &Sweep) -> Result<()> {
     })
 }
 
-/// The curve's points as scalars and the picture beside them; what went wrong, if anything did.
+/// Logs the points as scalars and the plot as an image; returns a warning if that failed.
 fn log(run: &Path, sweep: &Sweep, picture: &RgbImage) -> Option<String> {
     let mut events = EventWriter::create(&run.join(TENSORBOARD));
     for (step, point) in (0..).zip(&sweep.points) {
@@ -116,10 +113,10 @@ fn log(run: &Path, sweep: &Sweep, picture: &RgbImage) -> Option<String> {
     events.take_warning()
 }
 
-/// Loss over learning rate, with a line down at each suggestion.
+/// Loss over learning rate, with a vertical line at each suggestion.
 fn draw(sweep: &Sweep, suggestion: Option<&Suggestion>) -> RgbImage {
     let smoothed: Vec<f64> = sweep.points.iter().map(|point| point.smoothed).collect();
-    // Losses that explode are far above their mean: then the mean decides the height.
+    // Losses that diverge are far above their mean: then the mean sets the height.
     let exploded = matches!(sweep.end, End::Exploded | End::NotFinite);
     let low = sweep.points.iter().map(|point| point.loss).chain(smoothed.iter().copied());
     let losses = sweep.points.iter().map(|point| point.loss).filter(|_| !exploded);

@@ -1,4 +1,4 @@
-//! One file per subcommand: validate, build, call, report.
+//! One file per subcommand: validate, build, run, report.
 
 mod audit;
 mod audit_scan;
@@ -6,6 +6,7 @@ mod bench;
 mod classify;
 mod dataset;
 mod detect;
+mod detection;
 mod doctor;
 mod embed;
 mod evaluate;
@@ -14,12 +15,12 @@ mod export;
 mod fetch;
 mod framing;
 mod given_triplets;
+mod inputs;
 mod lr_find;
 mod models;
 mod out_of_memory;
 mod output;
 mod pair_training;
-mod photos;
 mod prepare;
 mod prepare_faces;
 mod replies;
@@ -47,10 +48,10 @@ use crate::native::cuda;
 use crate::train::progress::Reporter;
 use crate::train::run_folder::RunFolder;
 
-/// Where runs are looked for when no model is named.
+/// The folder of runs in which a model is looked up if no model file is given.
 const RUNS: &str = "runs";
 
-/// What every command is given.
+/// What all commands share.
 struct Context {
     common: Common,
     say: Reporter,
@@ -63,7 +64,7 @@ impl Context {
         }
         if let Some(threads) = common.threads {
             tch::set_num_threads(i32::from(threads));
-            // Decoding and distances, too. Only a second call could fail, and there is none.
+            // For decoding and distances. Only a second call could fail, and there is none.
             let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads));
             let _ = pool.build_global();
         }
@@ -76,7 +77,7 @@ impl Context {
         self.common.device.resolve()
     }
 
-    /// Makes the folder of a run; tells where an older run that stood there is now.
+    /// Creates the folder of a run; reports the new name of an existing run there.
     fn run_folder<S: serde::Serialize>(
         &self,
         path: &Path,
@@ -85,7 +86,7 @@ impl Context {
     ) -> Result<RunFolder> {
         let run = RunFolder::create(path, command, settings)?;
         if let Some(moved) = &run.moved {
-            self.say.line(&format!("note: the older run is now {}", moved.display()));
+            self.say.line(&format!("note: the existing run was renamed to {}", moved.display()));
         }
         Ok(run)
     }
@@ -130,14 +131,12 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
 
 /// Prints an error once, with the causes its own text does not already hold.
 ///
-/// A reader that closed our output early (`| head`) is no error.
+/// A reader that closed our standard output early (`| head`) is no error; any other broken pipe is.
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    let closed = error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-    });
-    if closed {
+    let closed = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(output::is_closed)
+    };
+    if error.chain().any(closed) {
         return ExitCode::SUCCESS;
     }
     let mut text = String::new();
@@ -147,12 +146,12 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
             text += &cause;
         }
     }
-    // Nobody is left to tell when standard error is closed, too.
+    // If standard error is closed, too, there is no one left to tell.
     let _ = writeln!(std::io::stderr(), "error: {text}");
     ExitCode::from(2)
 }
 
-/// A run's settings as the JSON that its model files remember.
+/// A run's settings as the JSON in its model files.
 fn settings_json<S: serde::Serialize>(settings: &S) -> Result<serde_json::Value> {
     serde_json::to_value(settings).map_err(|error| crate::Error::Config(error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! `visage models`: the table of architectures, and one of them in full.
+//! `visage models`: the table of architectures, or one of them in full.
 
 use std::process::ExitCode;
 
@@ -32,7 +32,7 @@ pub fn run(flags: &cli::Models) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything in the table, for programs.
+/// The table as JSON.
 fn about(info: &ArchitectureInfo) -> Value {
     let InputSpec { size, mean, std } = &info.input;
     let weights = info.weights.iter().map(|known| {
@@ -51,7 +51,7 @@ fn about(info: &ArchitectureInfo) -> Value {
     })
 }
 
-/// One architecture a line; its further weights below it.
+/// One architecture per line, with its further weights below it.
 fn table() -> std::io::Result<()> {
     let head = ["NAME", "PARAMETERS", "GFLOPS", "INPUT", "PIXELS", "EMBEDDING", "WEIGHTS"];
     let mut rows = vec![head.map(String::from)];
@@ -77,7 +77,9 @@ fn table() -> std::io::Result<()> {
         }
     }
     columns(&rows, &[1, 2, 5])?;
-    output::line("\n`visage models NAME` shows one with its blocks, sizes, licences and paper.")
+    output::line(
+        "\n`visage models NAME` shows one architecture with its blocks, input sizes, licences and paper.",
+    )
 }
 
 /// Everything about one architecture.
@@ -85,13 +87,13 @@ fn page(architecture: Architecture) -> std::io::Result<()> {
     let info = architecture.info();
     let InputSpec { size, mean, std } = &info.input;
     let sizes = match info.input_sizes {
-        InputSizes::Only(side) => format!("no size but {side}x{side}"),
-        InputSizes::From(side) => format!("any size from {side}x{side} up"),
+        InputSizes::Only(side) => format!("only {side}x{side}"),
+        InputSizes::From(side) => format!("at least {side}x{side}"),
     };
     let list = |values: &[f64; 3]| values.map(|value| format!("{value:.4}")).join(" ");
     let classifier = match info.classifier {
-        [] => "none of its own".into(),
-        keys => format!("its own under {}*, which a trunk leaves out", keys.join("* and ")),
+        [] => "none".into(),
+        keys => format!("{}*, not part of the trunk", keys.join("* and ")),
     };
     output::line(&format!("{}: {}", info.name, info.summary))?;
     for (what, text) in [
@@ -99,22 +101,22 @@ fn page(architecture: Architecture) -> std::io::Result<()> {
         ("parameters", format!("{} in the trunk", grouped(info.parameters))),
         (
             "compute",
-            format!("{:.2} GFLOPs (multiply-adds) a picture of {size}x{size}", info.gflops),
+            format!("{:.2} GFLOPs (multiply-adds) per picture of {size}x{size}", info.gflops),
         ),
         ("input", format!("{size}x{size} RGB; {sizes}")),
         ("pixels", format!("(x - mean) / std in [0, 1]; mean {}, std {}", list(mean), list(std))),
-        ("embedding", format!("{} numbers, of length one together", info.embedding_dim)),
+        ("embedding", format!("{} dimensions, L2-normalised", info.embedding_dim)),
         ("classifier", classifier),
     ] {
         output::line(&format!("  {what:<12}{text}"))?;
     }
-    output::line("\nweights that fit, for --weights")?;
+    output::line("\nknown weights, for --weights")?;
     for known in info.weights {
         let KnownWeights { file, source, licence, .. } = known;
         let classes = known.classes.map(|n| format!("; with a classifier of {n} classes"));
         output::line(&format!("  {file}: {source}{}; {licence}", classes.unwrap_or_default()))?;
     }
-    output::line("\nblocks, for --freeze, and their parameters")?;
+    output::line("\nblocks, for --freeze, with their number of parameters")?;
     let blocks =
         blocks(architecture).into_iter().map(|(name, n)| [format!("  {name}"), grouped(n)]);
     columns(&blocks.collect::<Vec<_>>(), &[1])
@@ -127,18 +129,18 @@ fn blocks(architecture: Architecture) -> Vec<(String, usize)> {
     params.blocks().into_iter().map(|block| (block.clone(), size(&block))).collect()
 }
 
-/// How pixels are scaled, in a word.
+/// How pixels are normalised, in a word.
 fn pixels(input: &InputSpec) -> String {
     let InputSpec { mean, std, .. } = input;
     match (*mean, *std) {
         ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]) => "[0, 1]".into(),
         (IMAGENET_MEAN, IMAGENET_STD) => "ImageNet".into(),
         ([m, ..], [s, ..]) if *mean == [m; 3] && *std == [s; 3] => format!("(x - {m}) / {s:.3}"),
-        _ => "own".into(),
+        _ => "other".into(),
     }
 }
 
-/// Prints rows with aligned columns, those of `right` to the right.
+/// Prints rows with aligned columns; the columns in `right` are aligned right.
 fn columns<const N: usize>(rows: &[[String; N]], right: &[usize]) -> std::io::Result<()> {
     let widths: Vec<usize> = (0..N)
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))

@@ -1,10 +1,21 @@
-//! Results on standard output; everything else goes to standard error.
+//! Results go to standard output, everything else to standard error.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
+use std::process::ExitCode;
 
 pub(super) use crate::data::folder::{count, identities};
 use crate::{Error, Result};
+
+/// The reader of standard output is gone (`| head`), as opposed to the other end of any other pipe.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output is closed")]
+struct Closed;
+
+/// Whether an error says that the reader of standard output is gone.
+pub fn is_closed(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Closed>())
+}
 
 /// Writes one line to standard output.
 ///
@@ -12,17 +23,31 @@ use crate::{Error, Result};
 /// Standard output is closed or its disk full.
 pub fn line(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.write_all(b"\n")?;
-    out.flush()
+    let written = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => std::io::Error::new(ErrorKind::BrokenPipe, Closed),
+        _ => error,
+    })
 }
 
-/// A share as people read it: `98.71 %`.
+/// Ends a command whose result is its exit code, too: the code stays the same if the reader of
+/// standard output is gone.
+///
+/// # Errors
+/// Any other error of `printed`.
+pub fn exit(printed: std::io::Result<()>, code: u8) -> anyhow::Result<ExitCode> {
+    match printed {
+        Err(error) if !is_closed(&error) => Err(error.into()),
+        _ => Ok(ExitCode::from(code)),
+    }
+}
+
+/// A fraction as a percentage: `98.71 %`.
 pub fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
 }
 
-/// Refuses a picture's name that does not end in `.png`.
+/// Checks that the name of a picture to write ends in `.png`.
 ///
 /// # Errors
 /// Names the flag and the file.
@@ -36,7 +61,7 @@ pub fn demand_png(flag: &str, path: &Path) -> Result<()> {
     }
 }
 
-/// A path as a shell takes it back.
+/// A path quoted for the shell.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);

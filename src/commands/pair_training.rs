@@ -1,4 +1,4 @@
-//! What trainings of a pair network share, whether it learns from pairs or from triplets.
+//! What `train-pairs` and `train-triplet --triplets` have in common.
 
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ use crate::train::settings::TuningSettings;
 use crate::weights::Source;
 use crate::{Error, Result};
 
-/// The network that the flags ask for.
+/// The network of the flags.
 pub struct NetChoice<'a> {
     pub architecture: Architecture,
     pub head: HeadKind,
@@ -32,14 +32,14 @@ pub struct NetChoice<'a> {
 pub struct Trainable {
     pub net: PairNet,
     pub source: Source,
-    /// The trunk's and the head's parameters that are not frozen.
+    /// The parameters of trunk and head that are not frozen.
     pub params: Vec<(String, Tensor)>,
 }
 
-/// Builds a network, loads its trunk, tells what it is, and freezes what is to be frozen.
+/// Builds a network, loads the weights of its trunk, reports what it is, and freezes blocks.
 ///
 /// # Errors
-/// A network that cannot be, weights that do not fit, or nothing left to train.
+/// An impossible network, weights that do not fit, or nothing left to train.
 pub fn build(
     context: &Context,
     choice: &NetChoice,
@@ -55,12 +55,12 @@ pub fn build(
     net.backbone.params.freeze(&tuning.freeze)?;
     let params = net.trainable();
     match params.is_empty() {
-        true => Err(Error::Config("--freeze: nothing is left to train".into())),
+        true => Err(Error::Config("--freeze: nothing left to train".into())),
         false => Ok(Trainable { net, source, params }),
     }
 }
 
-/// Runs the loop and tells what came of it.
+/// Runs the training loop and prints a summary.
 pub fn learn(
     context: &Context,
     task: &mut dyn Task,
@@ -81,14 +81,14 @@ pub fn learn(
 
 fn describe_head(net: &PairNet) -> String {
     let answer = match net.kind().gives_logit() {
-        true => "one logit a pair".to_owned(),
-        false => format!("vectors of {}, compared by their distance", net.dim()),
+        true => "one logit per pair".to_owned(),
+        false => format!("embeddings of {} dimensions, compared by distance", net.dim()),
     };
     let millions = net.params.parameter_count() as f64 / 1e6;
     format!("{HEAD_PREFIX}: {}, {millions:.1} M parameters, {answer}", net.kind().name())
 }
 
-/// What model files of the run say.
+/// The card of the run's model files.
 pub fn card(
     net: &PairNet,
     source: &Source,
@@ -118,7 +118,7 @@ fn summary(outcome: &Outcome) -> std::io::Result<()> {
         }
     }
     if outcome.best.is_unmeasured() {
-        line("nothing to validate on: the best model is that of the last epoch")?;
+        line("no validation data: the best model is the one of the last epoch")?;
     } else {
         line(&format!("best epoch: {} of {}", outcome.best_epoch, outcome.epochs))?;
     }

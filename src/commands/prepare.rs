@@ -1,17 +1,17 @@
-//! `visage prepare`: training data made out of pictures.
+//! `visage prepare`: makes training data from pictures.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::count;
 use super::{Context, output, prepare_faces};
-use crate::cli::{PrepareAction, Strips};
+use crate::cli::{PrepareAction, PrepareStrips};
 use crate::data::people::{Layout, People};
 use crate::data::picture;
 use crate::data::strip_folder::{BuildOptions, QUARANTINE, Summary, build, cut_folder};
 use crate::data::strips::Format;
 
-/// How many quarantined files are named on the screen.
+/// Number of quarantined files to list.
 const SHOWN: usize = 5;
 
 pub fn run(context: &Context, action: &PrepareAction) -> anyhow::Result<ExitCode> {
@@ -22,14 +22,14 @@ pub fn run(context: &Context, action: &PrepareAction) -> anyhow::Result<ExitCode
     }
 }
 
-fn strips(context: &Context, flags: &Strips) -> anyhow::Result<ExitCode> {
+fn strips(context: &Context, flags: &PrepareStrips) -> anyhow::Result<ExitCode> {
     let people = People::scan(&flags.input)?;
     let layout = match people.layout {
         Layout::Passports => "passports and photos",
         Layout::Faces => "one folder per identity",
     };
     let found = count(people.usable().count(), "person").replace("persons", "people");
-    context.say.line(&format!("{}: {found} to draw, {layout}", flags.input.display()));
+    context.say.line(&format!("{}: {found} with enough pictures, {layout}", flags.input.display()));
     for note in &people.notes {
         context.say.line(&format!("note: {note}"));
     }
@@ -47,7 +47,7 @@ fn strips(context: &Context, flags: &Strips) -> anyhow::Result<ExitCode> {
     conclude(context, flags, &summary, "strip", "written to")
 }
 
-fn cut(context: &Context, flags: &Strips) -> anyhow::Result<ExitCode> {
+fn cut(context: &Context, flags: &PrepareStrips) -> anyhow::Result<ExitCode> {
     let total = picture::walk(&flags.input)?.len().min(limit(flags).unwrap_or(usize::MAX));
     let bar = context.say.progress("cutting", total as u64, "strips");
     let summary = cut_folder(
@@ -62,18 +62,18 @@ fn cut(context: &Context, flags: &Strips) -> anyhow::Result<ExitCode> {
     conclude(context, flags, &summary, "strip", "cut into triplets in")
 }
 
-fn limit(flags: &Strips) -> Option<usize> {
+fn limit(flags: &PrepareStrips) -> Option<usize> {
     flags.limit.map(|limit| limit as usize)
 }
 
-fn format(flags: &Strips) -> Format {
+fn format(flags: &PrepareStrips) -> Format {
     flags.jpeg.map_or(Format::Png, Format::Jpeg)
 }
 
-/// Says how many of each there are, and which files were put aside.
+/// Prints the counts, and which files were quarantined.
 fn conclude(
     context: &Context,
-    flags: &Strips,
+    flags: &PrepareStrips,
     summary: &Summary,
     what: &str,
     done: &str,

@@ -1,4 +1,4 @@
-//! `visage prepare faces`: a tree of photos becomes the same tree of aligned crops.
+//! `visage prepare faces`: aligned crops of the faces in a folder of photos.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use image::RgbImage;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::detection::{self, Outcome};
 use super::output::count;
-use super::photos::{self, Outcome};
 use super::{Context, output};
-use crate::cli::{Faces, Keep};
+use crate::cli::{Keep, PrepareFaces};
 use crate::data::picture;
 use crate::detect::ledger::{Fate, Ledger, Row};
 use crate::detect::{Crop, Face, Template, sharpness};
@@ -22,24 +22,24 @@ use crate::{Error, Result, files};
 const TABLE: &str = "faces.csv";
 const SETTINGS: &str = "faces.toml";
 
-pub fn run(context: &Context, flags: &Faces) -> anyhow::Result<ExitCode> {
+pub fn run(context: &Context, flags: &PrepareFaces) -> anyhow::Result<ExitCode> {
     let job = Job::new(flags)?;
-    let detector = photos::detector(context, &flags.search)?;
+    let detector = detection::detector(context, &flags.detector)?;
     let photos = picture::walk(&flags.input)?;
     if photos.is_empty() {
-        return Err(Error::Data(format!("{}: holds no pictures", flags.input.display())).into());
+        return Err(Error::Data(format!("{}: contains no pictures", flags.input.display())).into());
     }
     job.claim_output()?;
     let mut ledger = Ledger::open(&flags.output.join(TABLE), |rows| job.is_whole(rows))?;
     let (known, open): (Vec<_>, Vec<_>) =
         photos.into_iter().partition(|photo| ledger.knows(&job.name(photo)));
     if !known.is_empty() {
-        context.say.line(&format!("{} done before", count(known.len(), "photo")));
+        context.say.line(&format!("{} already done", count(known.len(), "photo")));
     }
     let crops = ledger.photos().flatten().filter_map(|row| row.crop.clone());
     let mut taken: HashSet<String> = crops.collect();
     let bar = context.say.progress("faces", open.len() as u64, "photos");
-    photos::look(&detector, &open, Some(&bar), |paths, outcomes| {
+    detection::look(&detector, &open, Some(&bar), |paths, outcomes| {
         let judged = paths.par_iter().zip(outcomes);
         let judged: Vec<Photo> = judged.map(|(path, outcome)| job.judge(path, outcome)).collect();
         let mut rows = Vec::new();
@@ -69,10 +69,10 @@ pub fn run(context: &Context, flags: &Faces) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A crop with more than this share of it outside its photo is worth a word.
+/// A crop with more than this fraction outside its photo is reported.
 const BEYOND: f64 = 0.1;
 
-/// What the crops depend on, as `faces.toml` keeps it.
+/// What the crops depend on, written to `faces.toml`.
 #[derive(Serialize)]
 struct Settings {
     keep: Keep,
@@ -87,24 +87,24 @@ struct Settings {
 
 /// The flags, checked.
 struct Job<'a> {
-    flags: &'a Faces,
+    flags: &'a PrepareFaces,
     crop: Crop,
     quarantine: PathBuf,
 }
 
-/// A photo's rows with their crops, and what to warn of.
+/// A photo's rows with their crops, and a warning.
 struct Photo {
     rows: Vec<(Row, Option<RgbImage>)>,
     trouble: Option<String>,
 }
 
 impl<'a> Job<'a> {
-    fn new(flags: &'a Faces) -> anyhow::Result<Self> {
+    fn new(flags: &'a PrepareFaces) -> anyhow::Result<Self> {
         for (flag, value) in
             [("--min-size", flags.min_size), ("--min-sharpness", flags.min_sharpness)]
         {
             if !(value.is_finite() && value >= 0.0) {
-                let text = format!("{flag} {value}: must be a number from 0 on");
+                let text = format!("{flag} {value}: must be a number of at least 0");
                 return Err(Error::Config(text).into());
             }
         }
@@ -115,7 +115,7 @@ impl<'a> Job<'a> {
         }
         if resolved(&flags.output).starts_with(&input) {
             let text = format!(
-                "{}: lies inside {}, where its crops would be taken for photos; name another folder",
+                "{}: is inside {}, where its crops would be taken for photos; use another folder",
                 flags.output.display(),
                 flags.input.display()
             );
@@ -132,7 +132,7 @@ impl<'a> Job<'a> {
         photo.strip_prefix(&self.flags.input).unwrap_or(photo).to_string_lossy().into_owned()
     }
 
-    /// Makes the folder of crops, or makes sure that it was made with the same settings.
+    /// Creates the folder of crops, or checks that an existing one was made with the same settings.
     fn claim_output(&self) -> anyhow::Result<()> {
         let flags = self.flags;
         let (width, height) = self.crop.size();
@@ -143,8 +143,8 @@ impl<'a> Job<'a> {
             margin: flags.margin,
             min_size: flags.min_size,
             min_sharpness: flags.min_sharpness,
-            min_face: flags.search.min_face.to_string(),
-            threshold: flags.search.threshold.clone(),
+            min_face: flags.detector.min_face.to_string(),
+            threshold: flags.detector.face_threshold.clone(),
         };
         let text = toml::to_string(&settings)?;
         let path = flags.output.join(SETTINGS);
@@ -154,7 +154,7 @@ impl<'a> Job<'a> {
                 let differ = text.lines().zip(before.lines()).find(|(now, before)| now != before);
                 let (now, before) = differ.unwrap_or(("?", "?"));
                 let text = format!(
-                    "{}: was made with {before}, not {now}; name another folder, or the same settings",
+                    "{}: was made with {before}, not {now}; use another folder, or the same settings",
                     flags.output.display()
                 );
                 Err(Error::Config(text).into())
@@ -163,7 +163,7 @@ impl<'a> Job<'a> {
                 let mut inside = std::fs::read_dir(&flags.output).into_iter().flatten();
                 if inside.next().is_some() {
                     let text = format!(
-                        "{}: is not empty and has no {SETTINGS}; name a new folder",
+                        "{}: is not empty and has no {SETTINGS}; use a new folder",
                         flags.output.display()
                     );
                     return Err(Error::Config(text).into());
@@ -175,7 +175,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Whether a photo's rows are all there, with their crops, and need no second look.
+    /// Whether a photo's rows and crops are complete, so that it need not be processed again.
     fn is_whole(&self, rows: &[Row]) -> bool {
         let wanted = match (self.flags.keep, rows.first()) {
             (Keep::All, Some(row)) => row.faces.max(1),
@@ -189,7 +189,7 @@ impl<'a> Job<'a> {
             })
     }
 
-    /// Decides what becomes of a photo.
+    /// Crops the faces of a photo and decides on its outcome.
     fn judge(&self, path: &Path, outcome: Outcome) -> Photo {
         let file = self.name(path);
         let row = |outcome: Fate, faces: usize, face: Option<&Face>| {
@@ -254,7 +254,7 @@ impl<'a> Job<'a> {
         Photo { rows, trouble: None }
     }
 
-    /// Links a photo that somebody should look at from the quarantine, and no other.
+    /// Links a photo that needs review from the quarantine, and no other.
     fn quarantine(&self, rows: &[Row]) -> Result<()> {
         let (Some(first), fate) = (rows.first(), overall(rows)) else { return Ok(()) };
         for (other, name) in Fate::ALL {
@@ -283,14 +283,14 @@ fn make_link(photo: &Path, link: &Path) -> std::io::Result<()> {
     std::fs::hard_link(photo, link)
 }
 
-/// What became of a photo as a whole: ok where one of its faces is, else its first face's fate.
+/// The outcome of a photo as a whole: ok if one of its faces is, else that of its first face.
 fn overall(rows: &[Row]) -> Fate {
     let fates = || rows.iter().map(|row| row.outcome);
     let kept = fates().find(|fate| *fate == Fate::Ok);
     kept.or_else(|| fates().next()).unwrap_or(Fate::NoFace)
 }
 
-/// The face that is kept of several; they come largest first.
+/// The face to keep of several, which are sorted from large to small.
 fn chosen<'f>(keep: Keep, faces: &[&'f Face], picture: &RgbImage) -> Option<&'f Face> {
     if keep != Keep::Central {
         return faces.first().copied();
@@ -324,7 +324,7 @@ fn resolved(path: &Path) -> PathBuf {
     }
 }
 
-fn summary(flags: &Faces, job: &Job, ledger: &Ledger) -> anyhow::Result<()> {
+fn summary(flags: &PrepareFaces, job: &Job, ledger: &Ledger) -> anyhow::Result<()> {
     let fates: Vec<Fate> = ledger.photos().map(overall).collect();
     let crops = ledger.photos().flatten().filter(|row| row.crop.is_some()).count();
     let many = |fate: Fate| fates.iter().filter(|other| **other == fate).count();
@@ -341,14 +341,14 @@ fn summary(flags: &Faces, job: &Job, ledger: &Ledger) -> anyhow::Result<()> {
     let beyond = rows().filter(|row| row.outside.is_some_and(|share| share > BEYOND)).count();
     if beyond > 0 {
         output::line(&format!(
-            "note: {} of {crops} reach beyond their photo by more than {:.0} %, where its edge is \
-             repeated; pictures that are crops already are better trained on as they are",
+            "note: {} of {crops} crops extend beyond their photo by more than {:.0} %, where its edge \
+             is repeated; use pictures that are crops already as they are",
             beyond,
             100.0 * BEYOND
         ))?;
     }
     if many(Fate::Ok) < fates.len() {
-        output::line(&format!("to be looked at: {}", job.quarantine.display()))?;
+        output::line(&format!("for review: {}", job.quarantine.display()))?;
     }
     Ok(())
 }

@@ -1,20 +1,20 @@
-//! What `classify` answers about a picture: sentences, JSON, and labels on a drawing.
+//! The output of `classify` for a picture: sentences, JSON, and labels on a drawing.
 
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::detect::short;
+use super::detection::short;
 use crate::detect::Face;
 use crate::figures::Marked;
 use crate::recognise::{Answer, Classifier};
 
-/// How answers are worded.
+/// Formats answers.
 pub struct Words<'a> {
     pub classifier: &'a Classifier,
     /// The classes.
     pub names: &'a [String],
-    /// How many candidates are told.
+    /// Number of candidates to show.
     pub top: usize,
 }
 
@@ -23,7 +23,7 @@ pub struct Reply<'a> {
     pub path: &'a Path,
     /// The picture's width and height.
     pub size: (u32, u32),
-    /// The picture was taken as it is.
+    /// The picture was used as it is.
     pub is_crop: bool,
     /// Its faces, the largest first.
     pub faces: Vec<(Option<Face>, Answer)>,
@@ -34,7 +34,7 @@ impl Words<'_> {
         self.names.get(label).map_or("?", String::as_str)
     }
 
-    /// The original's sentence.
+    /// The sentence of the original notebook.
     fn sentence(&self, answer: &Answer) -> String {
         let Some(&(label, probability)) = answer.ranking.first() else { return String::new() };
         let (name, probability) = (self.name(label), 100.0 * probability);
@@ -65,7 +65,7 @@ impl Words<'_> {
         }
     }
 
-    /// The keys that tell who it is; null and empty where there is nobody.
+    /// The keys about the identity; null and empty if there is no face.
     fn object(&self, answer: Option<&Answer>) -> Map<String, Value> {
         let best = answer.and_then(|answer| answer.ranking.first());
         let nearest = best.map(|&(label, _)| self.name(label));
@@ -90,8 +90,8 @@ impl Words<'_> {
 }
 
 impl Reply<'_> {
-    /// One sentence a face, from left to right, and the candidates behind it; the file is named where
-    /// there are `several`.
+    /// One sentence per face, from left to right, followed by its candidates; prefixed with the file
+    /// name if there are `several` files.
     pub fn text(&self, words: &Words, several: bool) -> Vec<String> {
         let prefix = if several { format!("{}: ", self.path.display()) } else { String::new() };
         if self.faces.is_empty() {
@@ -112,7 +112,7 @@ impl Reply<'_> {
         lines
     }
 
-    /// One object: who the largest face is, and all faces with their places.
+    /// One object: the identity of the largest face, and all faces with their boxes.
     pub fn json(&self, words: &Words) -> String {
         let face = |one: &(Option<Face>, Answer)| {
             let (found, answer) = one;
@@ -133,7 +133,7 @@ impl Reply<'_> {
         Value::Object(object).to_string()
     }
 
-    /// What is drawn onto the picture.
+    /// The boxes and labels to draw.
     pub fn marks(&self, words: &Words) -> Vec<Marked> {
         let mark = |face: &(Option<Face>, Answer)| Marked {
             bounds: self.bounds(face).map(f64::from),
@@ -144,7 +144,7 @@ impl Reply<'_> {
         self.faces.iter().map(mark).collect()
     }
 
-    /// A face's box as far as it lies on the picture, or the whole picture.
+    /// A face's box, clipped to the picture, or the whole picture.
     fn bounds(&self, (face, _): &(Option<Face>, Answer)) -> [f32; 4] {
         let (width, height) = (self.size.0 as f32, self.size.1 as f32);
         let [x1, y1, x2, y2] = face.map_or([0.0, 0.0, width, height], |face| face.bounds);

@@ -1,4 +1,4 @@
-//! Faces of people a model shall not know.
+//! `--strangers`: faces of unknown people.
 
 use std::path::{Path, PathBuf};
 
@@ -10,16 +10,16 @@ use crate::models::Backbone;
 use crate::train::progress::Reporter;
 use crate::{Error, Result};
 
-/// The pictures below `folder`, without those whose owner is one of `identities`.
+/// The pictures below `folder`, without those of `identities`.
 ///
 /// # Errors
-/// The folder cannot be read or holds no picture of a stranger.
+/// The folder cannot be read or contains no picture of an unknown person.
 pub fn stranger_files(folder: &Path, identities: &[String]) -> Result<Vec<PathBuf>> {
     let mut paths = picture::walk(folder)?;
     paths.retain(|path| !identities.contains(&picture::owner(folder, path)));
     if paths.is_empty() {
         return Err(Error::Data(format!(
-            "--strangers {}: no picture of anybody the model does not know",
+            "--strangers {}: no pictures of people that the model does not know",
             folder.display()
         )));
     }

@@ -1,5 +1,5 @@
 //! Files to embeddings with constant memory: one thread decodes the next batches while libtorch
-//! embeds the last one.
+//! embeds the current one.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
@@ -13,11 +13,10 @@ use crate::recognise::Embedder;
 use crate::recognise::recogniser::BATCH;
 use crate::train::progress::Reporter;
 
-/// Decoded batches that may wait for the network.
+/// Number of decoded batches to prefetch.
 const AHEAD: usize = 2;
 
-/// Embeds `paths` in order; `each` receives every file with its embedding, or the reason why it
-/// has none.
+/// Embeds `paths` in order; `each` receives every file with its embedding or an error.
 ///
 /// # Errors
 /// What libtorch or `each` raises; a file that cannot be decoded is not an error here.
@@ -30,7 +29,7 @@ pub fn embed_files(
     embed_cropped(embedder, paths, None, say, each)
 }
 
-/// As [`embed_files`], of the pictures' central squares of `crop` pixels.
+/// Like [`embed_files`], for the pictures' central squares of `crop` pixels.
 ///
 /// # Errors
 /// As [`embed_files`].

@@ -75,7 +75,7 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
     data.split.write_csv(&run.split(), &data.folder)?;
     let config = settings.schedule.optimizer(settings.lr);
     let mut optimizer = Optimizer::new(config, task.params.trainable())?;
-    // A few seconds of work: a line now and then, and the last model written once, at the end.
+    // A few seconds of work: report every tenth epoch, and write the last model once, at the end.
     let plan = settings.schedule.plan(settings.epochs, settings.lr);
     let plan = Plan { keep_last: false, report_every: 10, ..plan };
     let mut log = RunLog::create(run.path());
@@ -88,16 +88,15 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-/// A frozen trunk with what is known about it.
+/// A frozen trunk and its card.
 struct Trunk {
     card: ModelCard,
     backbone: Backbone,
-    /// The split it was trained with, where it was trained.
+    /// The split it was trained with, if it was trained here.
     split: Option<PathBuf>,
 }
 
-/// Loads `--trunk`: a model file, or weights as `--weights` takes them, for a classifier on an
-/// untouched trunk.
+/// Loads `--trunk`: a model file, or the weights of a pretrained backbone.
 fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Trunk> {
     let device = context.device()?;
     let value = match (&settings.trunk, settings.backbone) {
@@ -141,12 +140,12 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
         other => other,
     })?;
     backbone.params.freeze_all();
-    context.say.line(&format!("trunk: {line}, untouched and frozen"));
+    context.say.line(&format!("trunk: {line}, pretrained and frozen"));
     let card = ModelCard::new(ModelKind::Trunk, &backbone, source.describe());
     Ok(Trunk { card, backbone, split: None })
 }
 
-/// Opens the data with the split the trunk was trained with, wherever that fits.
+/// Opens the data with the split the trunk was trained with, if it fits.
 fn open_data(settings: &mut ClassifierSettings, trunk: &Trunk, say: &Reporter) -> Result<Dataset> {
     let of_trunk = PathBuf::from(&trunk.card.data.path);
     if settings.data.data.is_none() && of_trunk.is_dir() {
@@ -158,17 +157,17 @@ fn open_data(settings: &mut ClassifierSettings, trunk: &Trunk, say: &Reporter) -
     let same = data.card.fingerprint == trunk.card.data.fingerprint;
     if same && !is_beside && settings.data.split.is_none() {
         say.warn(
-            "the trunk was trained on these pictures and its split.csv is not beside it: validation \
-             figures may be measured on pictures the trunk has learnt from (--split FILE mends it)",
+            "the trunk was trained on these pictures and its split.csv is not beside it: the \
+             validation set may contain pictures the trunk was trained on (use --split FILE)",
         );
     }
     Ok(data)
 }
 
-/// The identities that have training pictures: the others cannot be learnt.
+/// The identities that have training pictures; the others cannot be classes.
 struct Classes {
     names: Vec<String>,
-    /// For each identity of the data its number among the classes.
+    /// For each identity of the data its class index.
     number: Vec<Option<usize>>,
 }
 
@@ -189,7 +188,7 @@ impl Classes {
         if without > 0 {
             let without = count(without, "folder");
             say.line(&format!(
-                "note: {without} without a training picture: strangers, not classes"
+                "note: {without} without a training picture: used as unknown people, not as classes"
             ));
         }
         classes
@@ -200,10 +199,10 @@ impl Classes {
     }
 }
 
-/// Embeddings by the use that is made of them.
+/// The embeddings of each part.
 struct PartFeatures {
     train: Labelled,
-    /// The training pictures' mirror images.
+    /// The horizontally flipped training pictures.
     mirrored: Option<Labelled>,
     validation: Labelled,
     /// Faces of identities that have no training picture.
@@ -256,7 +255,7 @@ fn summary(outcome: &Outcome, data: &Dataset) -> std::io::Result<()> {
     }
     if let (Some(threshold), Some(named)) = (figure("threshold"), figure("named")) {
         line(&format!(
-            "UNKNOWN below {} probability of being one of them; {} of the validation faces are named",
+            "UNKNOWN below a known-face probability of {}; {} of the validation faces are named",
             percent(threshold),
             percent(named)
         ))?;

@@ -14,7 +14,7 @@ use crate::train::settings::{PairLossKind, PairSettings};
 use crate::train::stages::scale_layers;
 use crate::train::tuples::{Course, Lesson, PairLoss, Question, TupleTask};
 
-/// Validation pairs: enough for two digits, and quick.
+/// Maximum number of validation pairs: enough for two digits, and fast.
 const QUESTIONS: usize = 2000;
 
 pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<ExitCode> {
@@ -68,7 +68,7 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
     learn(context, &mut task, &mut optimizer, &plan, &run)
 }
 
-/// Pairs of validation pictures, half of them of one person; none where there are too few.
+/// Pairs of validation pictures, half of them of the same person; none if there are too few.
 fn questions(labels: &[usize], pictures: &[usize], seed: u64) -> Result<Vec<Question>> {
     let Ok(sampler) = PairSampler::new(labels, pictures, seed) else { return Ok(Vec::new()) };
     let pairs = sampler.pairs(QUESTIONS.min(4 * pictures.len()))?.epoch(0);

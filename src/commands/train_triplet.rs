@@ -28,7 +28,7 @@ use crate::train::triplet::TripletTask;
 use crate::weights::Source;
 use crate::{Error, Result};
 
-/// Everything a run trains on and with, before its first batch.
+/// Everything a run needs before its first batch.
 pub(super) struct Setup {
     pub backbone: Backbone,
     pub data: dataset::Dataset,
@@ -36,8 +36,7 @@ pub(super) struct Setup {
     pub objective: Objective,
 }
 
-/// Builds the trunk, opens the data and makes the optimiser; decides the settings that were left
-/// open.
+/// Builds the trunk, opens the data and makes the optimizer; resolves the settings left open.
 pub(super) fn prepare(
     context: &Context,
     settings: &mut TripletSettings,
@@ -62,7 +61,7 @@ pub(super) fn prepare(
     backbone.params.freeze(&settings.tuning.freeze)?;
     let mut trainable = backbone.params.trainable();
     if trainable.is_empty() {
-        return Err(Error::Config("--freeze: nothing is left to train".into()).into());
+        return Err(Error::Config("--freeze: nothing left to train".into()).into());
     }
 
     let inherited = match &source {
@@ -83,7 +82,7 @@ pub(super) fn prepare(
 }
 
 impl Setup {
-    /// The training itself; keeps its files in the folder that `settings` name.
+    /// The training task; it writes to the folder in `settings`.
     pub(super) fn task(&self, settings: &TripletSettings) -> Result<TripletTask<'_>> {
         let Self { backbone, data, card, objective } = self;
         TripletTask::new(backbone, &data.folder, &data.parts, card, objective, settings)
@@ -153,7 +152,7 @@ fn write_projector(
     let parts: Vec<String> = data.split.parts.iter().map(|part| part.name().to_owned()).collect();
     let paths: Vec<String> =
         data.folder.pictures.iter().map(|face| data.folder.relative(&face.path)).collect();
-    // A picture that is gone by now leaves its place empty.
+    // A picture that was deleted in the meantime leaves its place empty.
     let picture = |number| faces.get(number).map_or_else(|_| RgbImage::default(), Cow::into_owned);
     let sprite = Sprite::tile(faces.all().into_iter().map(picture), (48, 48));
     log.projector(&Projector {
@@ -165,12 +164,12 @@ fn write_projector(
     Ok(())
 }
 
-/// A text of several lines as TensorBoard shows it unchanged.
+/// A text as a Markdown code block, which TensorBoard shows unchanged.
 fn markdown(text: &str) -> String {
     format!("```\n{text}\n```")
 }
 
-/// Loss and validation figures over the epochs.
+/// Training loss and validation metrics over the epochs.
 fn learning_curves(outcome: &Outcome) -> RgbImage {
     let epochs = || (0..).map(|epoch| epoch as f64);
     let figure = |name: &'static str| {
@@ -185,9 +184,9 @@ fn learning_curves(outcome: &Outcome) -> RgbImage {
     let mut series = vec![Series { name: "training loss".into(), points: losses.collect() }];
     series.extend(["knn", "knn_gallery", "verification"].map(figure));
     figures::curve(&Curve {
-        title: "Triplet training: loss and validation accuracy",
+        title: "Training loss and validation accuracy",
         x_label: "epoch",
-        y_label: "",
+        y_label: "loss, accuracy",
         series: &series,
         x_range: None,
         y_range: None,
@@ -203,7 +202,7 @@ fn summary(outcome: &Outcome, run: &RunFolder, data: &dataset::Dataset) -> std::
         line(&format!("{:<22}{:>12}{:>12}", label(name), percent(*before), percent(*after)))?;
     }
     if outcome.best.is_unmeasured() {
-        line("nothing to validate on: the best model is that of the last epoch")?;
+        line("no validation data: the best model is the one of the last epoch")?;
     } else if outcome.best_epoch == 0 {
         line("no epoch scored above the untouched trunk: the best model is that trunk")?;
     } else {
@@ -222,7 +221,7 @@ fn summary(outcome: &Outcome, run: &RunFolder, data: &dataset::Dataset) -> std::
     ))
 }
 
-/// Figures that are not shares of anything: for `visage verify`, not for the table.
+/// Values for `visage verify` that are no percentages and not in the table.
 const NO_SHARES: [&str; 3] = ["threshold", SAME_WEIGHT, SAME_BIAS];
 
 fn label(name: &str) -> &str {

@@ -1,4 +1,4 @@
-//! What every training of a trunk begins with.
+//! What all trainings of a trunk have in common.
 
 use tch::Device;
 
@@ -13,8 +13,7 @@ use crate::train::settings::{BnMode, ScheduleSettings, TuningSettings};
 use crate::train::stages::settle_statistics;
 use crate::weights::Source;
 
-/// What is decided where the flags leave it open; written to config.toml as decided, so that
-/// repeating the run needs no rule.
+/// Resolves automatic settings; config.toml gets the resolved values.
 pub fn settle(
     context: &Context,
     tuning: &mut TuningSettings,
@@ -25,8 +24,8 @@ pub fn settle(
     tuning.bn.get_or_insert(bn);
     let half = tuning.precision.set_up(backbone.device())?;
     if half == Some(Half::Float16) && backbone.device() == Device::Cpu {
-        let text = "--precision f16: processors compute float16 many times slower than float32; bf16 \
-                    is the fast one where there is one, and auto chooses";
+        let text = "--precision f16: CPUs compute float16 many times slower than float32; use bf16 if \
+                    the CPU supports it, or auto";
         context.say.warn(text);
     }
     tuning.precision = tuning.precision.explicit(backbone.device());
@@ -35,8 +34,8 @@ pub fn settle(
     backbone.set_compute(Compute::fast(half))
 }
 
-/// Batch normalisation that rests needs statistics, which random weights come without: the trunk
-/// sees some pictures first.
+/// Batch normalisation in eval mode needs running statistics, which random weights do not have:
+/// computes them on some pictures.
 pub fn settle_random(
     backbone: &mut Backbone,
     source: &Source,
@@ -53,12 +52,12 @@ pub fn settle_random(
     }
 }
 
-/// Where a run computes, and in what.
+/// The device and the precision of a run.
 pub fn place(device: Device, tuning: &TuningSettings) -> String {
     format!("on {} in {}", device::name(device), tuning.precision.name())
 }
 
-/// How long and how fast, for a trunk that computes as it does.
+/// The loop's plan, with loss scaling if the trunk computes in float16.
 pub fn plan(schedule: &ScheduleSettings, epochs: usize, lr: f64, backbone: &Backbone) -> Plan {
     Plan { scale_loss: backbone.compute().scales_loss(), ..schedule.plan(epochs, lr) }
 }

@@ -1,4 +1,4 @@
-//! `--model FILE`, or `--backbone B --weights W`, or the newest run: the trunk to work with.
+//! The trunk of a command: `--model FILE`, `--backbone B --weights W`, or the newest run.
 
 use std::path::PathBuf;
 
@@ -13,18 +13,18 @@ use crate::recognise::{
 use crate::weights::Source;
 use crate::{Error, Result};
 
-/// A trunk to build from weights that are no model file of ours.
+/// A trunk to build from bare weights.
 pub struct Bare<'a> {
     pub architecture: Architecture,
-    /// The weights: a name, a file or `none`; the architecture's own where not given.
+    /// A name, a file or `none`; by default the architecture's pretrained weights.
     pub weights: Option<&'a str>,
     pub allow_missing: &'a [String],
-    /// A layer with so many outputs on top.
+    /// Outputs of an additional layer on top.
     pub embedding_dim: Option<i64>,
     pub input_size: Option<u32>,
 }
 
-/// A built trunk, where its weights came from, and a line that tells all of that.
+/// A built trunk, the source of its weights, and a summary line.
 pub struct Built {
     pub backbone: Backbone,
     pub source: Source,
@@ -35,14 +35,14 @@ impl Bare<'_> {
     /// Builds the trunk and loads its weights. Random ones follow `tch::manual_seed`.
     ///
     /// # Errors
-    /// Weights that are not there or do not fit, or a size that cannot be.
+    /// Weights that do not exist or do not fit, or an impossible input size.
     pub fn build(&self, device: Device) -> Result<Built> {
         let options = BuildOptions { embedding_dim: self.embedding_dim, ..BuildOptions::default() };
         let mut backbone = Backbone::build(self.architecture, device, &options)?;
         if let Some(side) = self.input_size {
             backbone.set_input_size(side)?;
         }
-        // --embedding-dim asks for a layer that most files do not have.
+        // Most files do not have the layer of --embedding-dim.
         let mut allow_missing = self.allow_missing.to_vec();
         allow_missing.extend(self.embedding_dim.map(|_| EMBEDDING_LAYER.to_owned()));
         let (source, line) = load_into(&backbone, self.weights, &allow_missing)?;
@@ -51,11 +51,11 @@ impl Bare<'_> {
     }
 }
 
-/// Loads weights (a name, a file or `none`; the architecture's own where not given) into a trunk;
-/// where they came from, and a line that tells all of that.
+/// Loads weights (a name, a file or `none`; by default the pretrained ones) into a trunk; returns
+/// their source and a summary line.
 ///
 /// # Errors
-/// Weights that are not there or do not fit.
+/// Weights that do not exist or do not fit.
 pub fn load_into(
     backbone: &Backbone,
     weights: Option<&str>,
@@ -73,15 +73,15 @@ pub fn load_into(
     Ok((source, line))
 }
 
-/// A trunk, and the split it was trained with where that lies beside its model file.
+/// A trunk, and the split.csv beside its model file, if there is one.
 pub struct Trunk {
     pub backbone: Backbone,
     pub split: Option<PathBuf>,
 }
 
-/// What the flags asked for, loaded.
+/// The loaded model of the flags.
 pub enum Loaded {
-    /// A model file of ours.
+    /// A model file of Visage.
     Model { path: PathBuf, model: Box<Recogniser> },
     /// A trunk with bare weights.
     Bare(Box<Built>),
@@ -98,6 +98,21 @@ impl Loaded {
         }
     }
 
+    /// A short name for figures.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Model { path, model } => {
+                format!("{} of {}", model.card.architecture.name(), path.display())
+            }
+            Self::Bare(built) => {
+                format!("{}, {}", built.backbone.architecture.name(), built.source.describe())
+            }
+            Self::Pairs(model) => {
+                format!("{} and {}", model.card.architecture.name(), model.pair.head.name())
+            }
+        }
+    }
+
     /// How it compares two pictures.
     pub fn comparison(&self) -> Comparison<'_> {
         match self {
@@ -107,10 +122,10 @@ impl Loaded {
     }
 }
 
-/// Loads the trunk the flags ask for and tells which it is.
+/// Loads the trunk of the flags and reports which it is.
 ///
 /// # Errors
-/// The model or the weights cannot be loaded, or there is no run to take a model from.
+/// The model or the weights cannot be loaded, or there is no finished run.
 pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
     Ok(match open(context, choice)? {
         Loaded::Bare(built) => Trunk { backbone: built.backbone, split: None },
@@ -119,14 +134,14 @@ pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
             Trunk { backbone: model.backbone, split }
         }
         Loaded::Pairs(_) => {
-            let text = "--model: a pair network compares two pictures; `visage verify A B` and \
-                        `visage evaluate --pairs` take it";
+            let text = "--model: this is a pair network; use `visage verify A B` or `visage evaluate \
+                        --pairs` with it";
             return Err(Error::Config(text.into()));
         }
     })
 }
 
-/// The newest classifier, or else the newest trunk, of the finished runs.
+/// The newest classifier of the finished runs, or else the newest trunk.
 ///
 /// # Errors
 /// There is neither.
@@ -135,7 +150,7 @@ pub fn newest(context: &Context) -> Result<PathBuf> {
         .or_else(|_| model_file::newest(context.runs(), ModelKind::Trunk))
 }
 
-/// As [`open`]; without flags the newest pair network comes first, where there is one.
+/// Like [`open`], but without flags it prefers the newest pair network.
 ///
 /// # Errors
 /// As [`load`].
@@ -149,14 +164,14 @@ pub fn open_for_pairs(context: &Context, choice: &TrunkChoice) -> Result<Loaded>
     open(context, choice)
 }
 
-/// As [`load`], with all that is known about the model.
+/// Like [`load`], with everything else in the model file.
 ///
 /// # Errors
 /// As [`load`].
 pub fn open(context: &Context, choice: &TrunkChoice) -> Result<Loaded> {
     let device = context.device()?;
     if let Some(architecture) = choice.backbone {
-        tch::manual_seed(0); // random weights, where asked for, are the same every time
+        tch::manual_seed(0); // the same random weights every time
         let bare = Bare {
             architecture,
             weights: choice.weights.as_deref(),

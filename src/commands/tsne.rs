@@ -32,7 +32,7 @@ pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
     let bar = say.progress("t-SNE", flags.iterations as u64, "steps");
     let points = tsne(&embeddings, &options, |_, _| bar.inc(1))?;
     bar.finish();
-    // Validation faces are drawn hollow where the trunk's split is of these very pictures.
+    // Validation faces are drawn hollow if the trunk's split is of these pictures.
     let split = split.and_then(|file| Split::read_csv(&file, &folder).ok());
     let validation: Vec<bool> = split.map_or_else(Vec::new, |split| {
         split.parts.iter().map(|part| *part == Part::Validation).collect()

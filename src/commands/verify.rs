@@ -1,35 +1,33 @@
 //! `visage verify`.
 
-use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::output::line;
+use super::output::{self, line};
 use super::trunk::{self, Loaded};
 use super::{Context, stream};
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
 use crate::eval::verification::best_threshold;
-use crate::recognise::{ModelKind, Recogniser, model_file};
+use crate::recognise::{Comparison, ModelKind, Recogniser, model_file};
 use crate::train::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT};
 use crate::weights::{Source, manifest};
 use crate::{Error, Result, cli};
 
-/// The exit code for pictures of two people.
+/// Exit code for pictures of different people.
 const DIFFERENT: u8 = 1;
 
-pub fn run(context: &Context, flags: &cli::VerifyFaces) -> anyhow::Result<ExitCode> {
-    if let Some(threshold) = flags.threshold.filter(|at| !(at.is_finite() && *at > 0.0)) {
-        let text = format!("--threshold {threshold}: it must be a distance above 0");
-        return Err(Error::Config(text).into());
-    }
+pub fn run(context: &Context, flags: &cli::Verify) -> anyhow::Result<ExitCode> {
     let loaded = load(context, &flags.trunk)?;
+    if let Some(threshold) = flags.threshold {
+        check_threshold(threshold, loaded.comparison())?;
+    }
     let rule = Rule::of(&loaded)?;
     let threshold = flags.threshold.or(rule.threshold).ok_or_else(|| {
         Error::Config(
-            "the trunk comes without a threshold; measure one with `visage evaluate --pairs` and \
-             give it as --threshold DISTANCE"
+            "the trunk has no threshold; measure one with `visage evaluate --pairs` and pass it \
+             as --threshold DISTANCE"
                 .into(),
         )
     })?;
@@ -62,18 +60,26 @@ pub fn run(context: &Context, flags: &cli::VerifyFaces) -> anyhow::Result<ExitCo
     } else {
         let verdict = if same { "same person" } else { "different people" };
         let sure = probability
-            .map(|share| format!(", probability of the same {:.2}%", 100.0 * share))
+            .map(|share| format!(", probability {:.2}%", 100.0 * share))
             .unwrap_or_default();
         format!("{verdict}: distance {distance:.4}, threshold {threshold:.4}{sure}")
     };
-    match line(&reply) {
-        // The answer is in the exit code, too.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(ExitCode::from(if same { 0 } else { DIFFERENT })),
+    output::exit(line(&reply), if same { 0 } else { DIFFERENT })
+}
+
+/// Checks that a threshold is a distance that the model can return: a logit may be negative.
+fn check_threshold(threshold: f64, comparison: Comparison) -> Result<()> {
+    let (fits, what) = match comparison {
+        Comparison::Euclidean => (threshold > 0.0, "a distance above 0"),
+        Comparison::Logit(_) => (true, "a finite number"),
+    };
+    match fits && threshold.is_finite() {
+        true => Ok(()),
+        false => Err(Error::Config(format!("--threshold {threshold}: expected {what}"))),
     }
 }
 
-/// Loads what the flags ask for; without flags and without any run, the embedded trunk.
+/// Loads the model of the flags; without flags and without any run, the embedded trunk.
 fn load(context: &Context, choice: &cli::TrunkChoice) -> Result<Loaded> {
     let runs = context.runs();
     let no_run = || {
@@ -82,19 +88,19 @@ fn load(context: &Context, choice: &cli::TrunkChoice) -> Result<Loaded> {
             .all(|kind| model_file::newest(runs, *kind).is_err())
     };
     if choice.model.is_none() && choice.backbone.is_none() && no_run() {
-        context.say.line("note: no trained model yet; taking the trunk that comes with Visage");
+        context.say.line("note: no trained model yet; using the trunk that comes with Visage");
         return trunk::open(context, &choice.embedded());
     }
     trunk::open_for_pairs(context, choice)
 }
 
-/// What a model knows about the distance of two pictures.
+/// How a model turns the distance of two pictures into a decision.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Rule {
-    /// Below it they show one person.
+    /// Below it they show the same person.
     threshold: Option<f64>,
-    /// P(same | distance), same and different being as likely beforehand. It is fitted on other
-    /// pairs than the threshold was chosen on, so 50 % need not lie at the threshold.
+    /// P(same | distance), with equal priors. It is fitted on other pairs than the threshold was
+    /// chosen on, so 50 % need not lie at the threshold.
     probability: Option<Logistic>,
 }
 
@@ -109,9 +115,9 @@ impl Rule {
         }
     }
 
-    /// A trunk's card has the best threshold of its training pairs; a classifier has the training
-    /// faces themselves (its card's `threshold` is about UNKNOWN). The curve of either is fitted on
-    /// validation pairs.
+    /// A trunk's card has the best threshold on its training pairs; a classifier has the training
+    /// faces themselves (the `threshold` in its card is the one of UNKNOWN). The curves of both are
+    /// fitted on validation pairs.
     fn of_model(model: &Recogniser) -> Result<Self> {
         let figure = |name: &str| model.card.metrics.get(name).copied();
         let threshold = match model.card.kind {
@@ -127,7 +133,7 @@ impl Rule {
         Ok(Self { threshold, probability })
     }
 
-    /// Weights of the manifest come with what was measured on them; others with nothing.
+    /// Weights of the manifest come with a measured threshold; others do not.
     fn of_weights(source: &Source) -> Result<Self> {
         let Source::Named(name) = source else { return Ok(Self::default()) };
         let entry = manifest::entries()?.into_iter().find(|entry| entry.name == *name);

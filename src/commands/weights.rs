@@ -1,4 +1,4 @@
-//! `visage weights`: weight files shown, compared and converted, one tensor in memory at a time.
+//! `visage weights`: inspects, compares and converts weight files, one tensor in memory at a time.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,7 +26,7 @@ fn convert(context: &Context, input: &Path, output: &Path) -> anyhow::Result<Exi
         "safetensors" => TensorFile::write,
         "pth" | "pt" => TensorFile::write_pth,
         _ => bail!(
-            "{}: cannot tell the format to write; end the name in .safetensors, .pth or .pt",
+            "{}: unknown format; the name must end in .safetensors, .pth or .pt",
             output.display()
         ),
     };
@@ -106,7 +106,7 @@ fn describe(stats: &Stats) -> String {
     }
 }
 
-/// Bytes as people read them: `527.8 MB`, in powers of 1024.
+/// A number of bytes such as `527.8 MB`, in powers of 1024.
 fn size(bytes: usize) -> String {
     let mut size = bytes as f64;
     for unit in ["B", "KB", "MB"] {
@@ -132,7 +132,7 @@ fn diff(a: &Path, b: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let (a, b) = (WeightFile::open(a)?, WeightFile::open(b)?);
     let found = differences(&a, &b)?;
     let same = a.entries().len() - found.iter().filter(|found| found.what != "only in b").count();
-    if json {
+    let printed = if json {
         let listed = found.iter().map(|found| {
             // JSON has no infinity.
             let most = found
@@ -144,16 +144,16 @@ fn diff(a: &Path, b: &Path, json: bool) -> anyhow::Result<ExitCode> {
             })
         });
         let listed: Vec<Value> = listed.collect();
-        output::line(&json!({"same": same, "differences": listed}).to_string())?;
+        output::line(&json!({"same": same, "differences": listed}).to_string())
     } else {
-        for Difference { name, text, .. } in &found {
-            output::line(&format!("{name}: {text}"))?;
-        }
         let different =
             if found.is_empty() { "none differ".into() } else { format!("{} differ", found.len()) };
-        output::line(&format!("{} the same, {different}", output::count(same, "tensor")))?;
-    }
-    Ok(ExitCode::from(u8::from(!found.is_empty())))
+        let mut lines = found.iter().map(|Difference { name, text, .. }| format!("{name}: {text}"));
+        lines.try_for_each(|text| output::line(&text)).and_then(|()| {
+            output::line(&format!("{} the same, {different}", output::count(same, "tensor")))
+        })
+    };
+    output::exit(printed, u8::from(!found.is_empty()))
 }
 
 fn differences(a: &WeightFile, b: &WeightFile) -> anyhow::Result<Vec<Difference>> {

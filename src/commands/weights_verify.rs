@@ -1,4 +1,4 @@
-//! `visage weights verify`: a weight file held against what PyTorch computed with it.
+//! `visage weights verify`: compares a network with the reference outputs of PyTorch.
 
 use std::process::ExitCode;
 
@@ -6,14 +6,14 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::{Context, output};
-use crate::cli::Verify;
+use crate::cli::WeightsVerify;
 use crate::models::is_below;
 use crate::recognise::{ModelCard, model_file};
 use crate::weights::reference::{Part, Reference};
 use crate::weights::verify::{self, Comparison, Outcome};
 use crate::weights::{BESIDE_TRUNK, LoadReport, WeightFile, load};
 
-pub fn run(context: &Context, flags: &Verify) -> anyhow::Result<ExitCode> {
+pub fn run(context: &Context, flags: &WeightsVerify) -> anyhow::Result<ExitCode> {
     for (flag, value) in
         [("--tolerance", flags.tolerance), ("--gradient-tolerance", flags.gradient_tolerance)]
     {
@@ -37,9 +37,9 @@ pub fn run(context: &Context, flags: &Verify) -> anyhow::Result<ExitCode> {
     if !theirs.is_empty() || !ours.is_empty() {
         let name = backbone.architecture.name();
         let lists = format!("only PyTorch's: {theirs:?}; only Visage's: {ours:?}");
-        bail!("{}: its {name} has other keys than Visage's: {lists}", flags.against.display());
+        bail!("{}: its {name} has different keys: {lists}", flags.against.display());
     }
-    // A model file of Visage holds a head and a gallery beside the trunk.
+    // A model file of Visage has a head and a gallery beside the trunk.
     let own: &[&str] = if card { &BESIDE_TRUNK } else { &[] };
     let published = backbone.architecture.info().classifier;
     let published = if reference.about.classes.is_none() { published } else { &[] };
@@ -51,7 +51,7 @@ pub fn run(context: &Context, flags: &Verify) -> anyhow::Result<ExitCode> {
     }
     let partial = !keys.allowed.is_empty();
     let mut compared = verify::verify(&backbone, &reference, partial)?;
-    // Layers without their weights have nothing to agree on.
+    // Layers without weights cannot be compared.
     compared.retain(|found| {
         let inside =
             |key: &String| key.rsplit_once('.').is_some_and(|(layer, _)| layer == found.name);
@@ -65,18 +65,17 @@ pub fn run(context: &Context, flags: &Verify) -> anyhow::Result<ExitCode> {
         found.difference() > bound
     };
     let first = compared.iter().find(|found| bad(found));
-    if flags.json {
+    let printed = if flags.json {
         let about = &reference.about;
         let all = json!({
             "agree": first.is_none(), "architecture": about.architecture, "mode": about.mode,
             "dtype": about.dtype, "input": reference.input.size(), "torch": about.torch,
             "keys": keys_json(&keys), "first": first, "compared": compared,
         });
-        output::line(&all.to_string())?;
+        output::line(&all.to_string())
     } else {
-        table(&reference, &backbone.params.blocks(), &compared)?;
         let layers = output::count(compared.len(), "tensor");
-        output::line(&match first {
+        let conclusion = match first {
             Some(first) => {
                 let others = compared.iter().filter(|found| bad(found)).count() - 1;
                 format!("first difference: {}; {others} more", describe(first))
@@ -85,14 +84,16 @@ pub fn run(context: &Context, flags: &Verify) -> anyhow::Result<ExitCode> {
                 format!("{layers} agree; {} were not compared", keys.allowed.join(", "))
             }
             None => format!("all {layers} agree"),
-        })?;
-    }
-    Ok(ExitCode::from(u8::from(first.is_some())))
+        };
+        table(&reference, &backbone.params.blocks(), &compared)
+            .and_then(|()| output::line(&conclusion))
+    };
+    output::exit(printed, u8::from(first.is_some()))
 }
 
 /// The file and the network have different keys or shapes: nothing was run.
 fn keys_differ(
-    flags: &Verify,
+    flags: &WeightsVerify,
     reference: &Reference,
     keys: &LoadReport,
 ) -> anyhow::Result<ExitCode> {
@@ -100,13 +101,12 @@ fn keys_differ(
     if keys.matched == 0 {
         bail!("{model}: has no tensor of {name}, the architecture of {}", flags.against.display());
     }
-    if flags.json {
-        let all = json!({"agree": false, "keys": keys_json(keys)});
-        output::line(&all.to_string())?;
-    } else {
-        output::line(&format!("{model}: other keys or shapes than {name}: {keys}"))?;
-    }
-    Ok(ExitCode::from(1))
+    let all = json!({"agree": false, "keys": keys_json(keys)});
+    let printed = output::line(&match flags.json {
+        true => all.to_string(),
+        false => format!("{model}: keys or shapes differ from {name}: {keys}"),
+    });
+    output::exit(printed, 1)
 }
 
 fn keys_json(keys: &LoadReport) -> serde_json::Value {
@@ -116,8 +116,8 @@ fn keys_json(keys: &LoadReport) -> serde_json::Value {
     })
 }
 
-/// The worst of every block, of the outputs, the gradients and the statistics.
-fn table(reference: &Reference, blocks: &[String], compared: &[Comparison]) -> anyhow::Result<()> {
+/// The largest difference of each block, of the outputs, the gradients and the statistics.
+fn table(reference: &Reference, blocks: &[String], compared: &[Comparison]) -> std::io::Result<()> {
     let about = &reference.about;
     output::line(&format!(
         "{}, {} mode, {}, input {:?}, PyTorch {}",

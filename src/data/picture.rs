@@ -1,5 +1,6 @@
 //! From a picture file to square RGB pixels, and to a tensor of them.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,10 @@ use crate::{Error, Result};
 
 /// The endings of files that are taken for pictures.
 pub const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "webp", "pgm", "ppm"];
+
+/// Endings of picture files that cannot be read; a folder's are counted, not silently ignored.
+const UNSUPPORTED: [&str; 10] =
+    ["gif", "tif", "tiff", "heic", "heif", "avif", "jxl", "jfif", "jp2", "tga"];
 
 /// More pixels than any camera's picture has; a small file can claim to hold many more.
 const MOST_PIXELS: u64 = 200_000_000;
@@ -122,18 +127,48 @@ pub fn is_picture(path: &Path) -> bool {
 /// # Errors
 /// Where `path` does not exist or a folder cannot be read.
 pub fn walk(path: &Path) -> Result<Vec<PathBuf>> {
-    let (pictures, mut troubles) = walk_on(path);
-    if troubles.is_empty() { Ok(pictures) } else { Err(troubles.swap_remove(0)) }
+    let mut found = walk_on(path);
+    if found.troubles.is_empty() { Ok(found.pictures) } else { Err(found.troubles.swap_remove(0)) }
 }
 
-/// As [`walk`], but goes on behind what cannot be read: the pictures, and the troubles.
-pub fn walk_on(path: &Path) -> (Vec<PathBuf>, Vec<Error>) {
-    match std::fs::metadata(path) {
-        Err(source) => return (Vec::new(), vec![Error::io(path, source)]),
-        Ok(kind) if !kind.is_dir() => return (vec![path.to_path_buf()], Vec::new()),
-        Ok(_) => {}
+/// What [`walk_on`] finds.
+#[derive(Debug, Default)]
+pub struct Walk {
+    /// The pictures, sorted by path.
+    pub pictures: Vec<PathBuf>,
+    /// Files and folders that cannot be read.
+    pub troubles: Vec<Error>,
+    /// Number of files passed over by ending, in lower case: pictures of formats that are not
+    /// supported, and files without an ending (``).
+    pub passed_over: BTreeMap<String, usize>,
+}
+
+impl Walk {
+    /// What was passed over below `root`, in a sentence; none if there was nothing.
+    pub fn note(&self, root: &Path) -> Option<String> {
+        let kind = |(ending, count): (&String, &usize)| match ending.as_str() {
+            "" => format!("{count} without an ending"),
+            ending => format!("{count} .{ending}"),
+        };
+        let kinds: Vec<String> = self.passed_over.iter().map(kind).collect();
+        let formats = "only PNG, JPEG, BMP, WebP and PGM are read";
+        let (root, kinds) = (root.display(), (!kinds.is_empty()).then(|| kinds.join(", "))?);
+        Some(format!("{root}: files passed over: {kinds} ({formats})"))
     }
-    let (mut pictures, mut troubles) = (Vec::new(), Vec::new());
+}
+
+/// Like [`walk`], but goes on after what cannot be read.
+pub fn walk_on(path: &Path) -> Walk {
+    let mut found = Walk::default();
+    match std::fs::metadata(path) {
+        Err(source) => found.troubles.push(Error::io(path, source)),
+        Ok(kind) if !kind.is_dir() => found.pictures.push(path.to_path_buf()),
+        Ok(_) => walk_folder(path, &mut found),
+    }
+    found
+}
+
+fn walk_folder(path: &Path, found: &mut Walk) {
     let entries = WalkDir::new(path)
         .follow_links(true)
         .into_iter()
@@ -141,22 +176,28 @@ pub fn walk_on(path: &Path) -> (Vec<PathBuf>, Vec<Error>) {
     for entry in entries {
         match entry {
             Ok(entry) if entry.file_type().is_file() && is_picture(entry.path()) => {
-                pictures.push(entry.into_path());
+                found.pictures.push(entry.into_path());
+            }
+            Ok(entry) if entry.file_type().is_file() => {
+                let ending = entry.path().extension().unwrap_or_default();
+                let ending = ending.to_string_lossy().to_ascii_lowercase();
+                if ending.is_empty() || UNSUPPORTED.contains(&ending.as_str()) {
+                    *found.passed_over.entry(ending).or_default() += 1;
+                }
             }
             Ok(_) => {}
             Err(error) => match error.path() {
-                Some(broken) if is_picture(broken) => pictures.push(broken.to_path_buf()),
+                Some(broken) if is_picture(broken) => found.pictures.push(broken.to_path_buf()),
                 at => {
                     let at = at.unwrap_or(path).to_path_buf();
                     let source = error.into_io_error();
                     let looping = || std::io::Error::other("a link that leads back to itself");
-                    troubles.push(Error::io(at, source.unwrap_or_else(looping)));
+                    found.troubles.push(Error::io(at, source.unwrap_or_else(looping)));
                 }
             },
         }
     }
-    pictures.sort();
-    (pictures, troubles)
+    found.pictures.sort();
 }
 
 /// Whose picture it is: the first folder below `root` on the way to it, or, for a picture that lies
@@ -303,6 +344,13 @@ mod tests {
         let found = walk(folder.path()).unwrap();
         let wanted = ["a.webp", "b/10.jpeg", "b/2.PNG"].map(|name| folder.path().join(name));
         assert_eq!(found, wanted);
+        assert!(walk_on(folder.path()).note(folder.path()).is_none());
+        for name in ["b/1.GIF", "b/2.gif", "scan.tiff", "face", ".hidden/y.gif", ".DS_Store"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let note = walk_on(folder.path()).note(Path::new("faces")).unwrap();
+        let wanted = "faces: files passed over: 1 without an ending, 2 .gif, 1 .tiff (only PNG";
+        assert!(note.starts_with(wanted), "{note}");
         let file = folder.path().join("notes.txt");
         assert_eq!(walk(&file).unwrap(), [file]);
         assert!(walk(&folder.path().join("gone")).is_err());

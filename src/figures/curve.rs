@@ -12,25 +12,26 @@ const MARGIN: f64 = 24.0;
 const TITLE: f64 = 40.0;
 const SMALL: f64 = 12.0;
 /// Widest name in the legend.
-const LEGEND_NAME: f64 = 170.0;
+const LEGEND_NAME: f64 = 210.0;
 
 /// One line.
 #[derive(Debug, Clone)]
 pub struct Series {
     /// Its name in the legend.
     pub name: String,
-    /// (x, y) in drawing order; a point that is not finite breaks the line.
+    /// (x, y) in drawing order; a point that is not finite breaks the line. A single point is drawn
+    /// as a marker.
     pub points: Vec<(f64, f64)>,
 }
 
 /// What to draw.
 #[derive(Debug, Clone, Copy)]
 pub struct Curve<'a> {
-    /// The line above the chart.
+    /// The title.
     pub title: &'a str,
-    /// What x is.
+    /// Title of the x axis.
     pub x_label: &'a str,
-    /// What y is.
+    /// Title of the y axis.
     pub y_label: &'a str,
     /// The lines; a legend names them when there is more than one.
     pub series: &'a [Series],
@@ -38,8 +39,7 @@ pub struct Curve<'a> {
     pub x_range: Option<(f64, f64)>,
     /// Ends of the y axis; `None` to fit the points.
     pub y_range: Option<(f64, f64)>,
-    /// Draws the dashed line from the lower left to the upper right corner: in an ROC chart,
-    /// what guessing achieves.
+    /// Draws a dashed diagonal: in an ROC chart, chance level.
     pub diagonal: bool,
 }
 
@@ -113,7 +113,10 @@ fn draw(figure: &Curve<'_>, x: &Axis) -> RgbImage {
         draw_line(&mut canvas, series, (x, &y), (left, top, plot_height), colour(i));
         if legend > 0.0 {
             let (at, height) = (left + WIDTH + 18.0, top + 10.0 + i as f64 * 21.0);
-            canvas.line((at, height), (at + 18.0, height), 2.4, colour(i));
+            match series.points.len() {
+                1 => canvas.circle((at + 9.0, height), 5.0, colour(i)),
+                _ => canvas.line((at, height), (at + 18.0, height), 2.4, colour(i)),
+            }
             let name = shortened(&series.name, SMALL, LEGEND_NAME);
             Text::new(&name, SMALL, Colour::INK).draw(&mut canvas, at + 25.0, height);
         }
@@ -139,8 +142,12 @@ fn draw_line(
                 canvas.line(on_sheet(from), on_sheet(to), 2.0, colour);
             }
         }
-        // Round joints; with few points, dots that can be seen.
-        let radius = if series.points.len() <= 40 { 3.0 } else { 1.0 };
+        // A single point is a marker; few points are dots on the line, many are round joints.
+        let radius = match series.points.len() {
+            1 => 5.0,
+            0..=40 => 3.0,
+            _ => 1.0,
+        };
         for &(a, b) in places.iter().filter(|(a, b)| in_frame(*a) && in_frame(*b)) {
             canvas.circle(on_sheet((a, b)), radius, colour);
         }
@@ -333,11 +340,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_drawn_in_their_colours_and_nothing_is_fine() {
+    fn lines_and_markers_are_drawn_in_their_colours_and_nothing_is_fine() {
         let line = |name: &str, points: Vec<(f64, f64)>| Series { name: name.into(), points };
         let series = [
             line("up", vec![(0.0, 0.0), (1.0, 1.0)]),
             line("broken", vec![(0.0, 0.5), (f64::NAN, 0.5), (1.0, 0.5)]),
+            line("marker", vec![(0.5, 0.7)]),
         ];
         let mut figure = Curve {
             title: "roc",
@@ -356,6 +364,8 @@ mod tests {
         assert!(count(0) > 2000, "{}", count(0));
         // Two dots and the legend, no line between them.
         assert!((50..1000).contains(&count(1)), "{}", count(1));
+        // A marker of ten units across, twice: in the chart and in the legend.
+        assert!((400..800).contains(&count(2)), "{}", count(2));
         figure.series = &[];
         assert!(curve(&figure).width() > 500);
     }

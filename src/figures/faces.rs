@@ -1,4 +1,4 @@
-//! Boxes, landmarks and words drawn onto a photo.
+//! Draws boxes, landmarks and labels on a photo.
 
 use image::RgbImage;
 
@@ -12,23 +12,23 @@ pub struct Marked {
     pub bounds: [f64; 4],
     /// Points inside, (x, y).
     pub landmarks: Vec<[f64; 2]>,
-    /// Words beside the box; may be empty.
+    /// Label beside the box; may be empty.
     pub words: String,
-    /// Green; else red.
+    /// Green, otherwise red.
     pub is_known: bool,
 }
 
 const POINT: Colour = Colour(255, 64, 129);
-/// Frame and paper of known faces, and of others.
+/// Colours of the frame and of the label: of known faces, and of unknown ones.
 const KNOWN: (Colour, Colour) = (Colour(0, 204, 102), Colour(0, 102, 51));
 const UNKNOWN: (Colour, Colour) = (Colour(214, 84, 84), Colour(128, 48, 48));
 
 /// Left, top, right and bottom edge in units.
 type Area = [f64; 4];
 
-/// The photo with a frame, points and a label for every face; lines and letters grow with the photo
-/// and with the face, so that they are seen when the photo is shown small. Labels stay on the photo
-/// and keep off each other and off faces where there is room.
+/// The photo with a frame, landmarks and a label for every face; line width and font size grow with
+/// the photo and the face, so that they are visible when the photo is shown small. Labels stay on the
+/// photo and off each other and all faces; where there is no room, they get smaller.
 pub fn faces(photo: &RgbImage, faces: &[Marked]) -> RgbImage {
     let units = |value: f64| value / Canvas::DENSITY;
     let paper = [photo.width(), photo.height()].map(|side| units(f64::from(side)));
@@ -50,10 +50,17 @@ pub fn faces(photo: &RgbImage, faces: &[Marked]) -> RgbImage {
             continue;
         }
         let wide = area[2] - area[0];
-        let size = (side / 40.0).min((wide / 5.0).max(side / 90.0)).clamp(2.5, 60.0);
-        let words = shortened(&face.words, size, paper[0] - 0.6 * size);
-        let room = [width(&words, size) + 0.6 * size, 1.2 * size];
-        let [left, top] = place(room, area, &areas, &labels, paper);
+        let mut size = (side / 40.0).min((wide / 5.0).max(side / 90.0)).clamp(2.5, 60.0);
+        let (words, room, [left, top]) = loop {
+            let words = shortened(&face.words, size, paper[0] - 0.6 * size);
+            let room = [width(&words, size) + 0.6 * size, 1.2 * size];
+            let (cost, corner) = place(room, area, &areas, &labels, paper);
+            let smaller = 0.8 * size;
+            if cost == 0.0 || smaller < (side / 90.0).max(2.5) {
+                break (words, room, corner);
+            }
+            size = smaller;
+        };
         labels.push([left, top, left + room[0], top + room[1]]);
         let (_, ground) = if face.is_known { KNOWN } else { UNKNOWN };
         canvas.rectangle((left, top), (room[0], room[1]), ground);
@@ -63,33 +70,36 @@ pub fn faces(photo: &RgbImage, faces: &[Marked]) -> RgbImage {
     canvas.unscaled()
 }
 
-/// The upper left corner of a label of `room`: over its face, under it or in it, wherever it covers
-/// least of other labels and of faces, and always on the paper.
+/// The upper left corner of a label of `room` (width, height), with what it covers there: above its
+/// face, below, beside or inside it, wherever it covers least of other labels and of faces, and
+/// always on the paper.
 fn place(
     room: [f64; 2],
     face: &Area,
     faces: &[Area],
     labels: &[Area],
     paper: [f64; 2],
-) -> [f64; 2] {
+) -> (f64, [f64; 2]) {
     let [x1, y1, x2, y2] = *face;
     let [wide, tall] = room;
     let inside = |at: f64, room: f64, all: f64| at.min(all - room).max(0.0);
     let mut best = (f64::INFINITY, [0.0; 2]);
-    for top in [y1 - tall, y2, y1, y2 - tall] {
-        for left in [x1, x2 - wide, 0.5 * (x1 + x2 - wide)] {
-            let corner = [inside(left, wide, paper[0]), inside(top, tall, paper[1])];
-            let label = [corner[0], corner[1], corner[0] + wide, corner[1] + tall];
-            let covered =
-                |areas: &[Area]| areas.iter().map(|area| common(&label, area)).sum::<f64>();
-            // A label that cannot be read is worse than a face that is seen in part.
-            let cost = covered(faces) + 4.0 * covered(labels);
-            if cost < best.0 {
-                best = (cost, corner);
-            }
+    let lefts = [x1, x2 - wide, 0.5 * (x1 + x2 - wide)];
+    let tops = [y1, y2 - tall, 0.5 * (y1 + y2 - tall)];
+    let above_or_below = [y1 - tall, y2].into_iter().flat_map(|top| lefts.map(|left| [left, top]));
+    let beside = [x2, x1 - wide].into_iter().flat_map(|left| tops.map(|top| [left, top]));
+    let within = [y1, y2 - tall].into_iter().flat_map(|top| lefts.map(|left| [left, top]));
+    for [left, top] in above_or_below.chain(beside).chain(within) {
+        let corner = [inside(left, wide, paper[0]), inside(top, tall, paper[1])];
+        let label = [corner[0], corner[1], corner[0] + wide, corner[1] + tall];
+        let covered = |areas: &[Area]| areas.iter().map(|area| common(&label, area)).sum::<f64>();
+        // Covering a neighbour's face is worse than covering the own one, covering a label worst.
+        let cost = 2.0 * covered(faces) - common(&label, face) + 4.0 * covered(labels);
+        if cost < best.0 {
+            best = (cost, corner);
         }
     }
-    best.1
+    best
 }
 
 /// The area that two have in common.
@@ -144,6 +154,18 @@ mod tests {
     }
 
     #[test]
+    fn a_label_is_beside_its_face_rather_than_over_a_neighbours() {
+        // A face as high as the photo, with a neighbour to the left: only the right side is free.
+        let areas: [Area; 2] = [[50.0, 0.0, 90.0, 100.0], [0.0, 0.0, 48.0, 100.0]];
+        let (cost, corner) = place([50.0, 6.0], &areas[0], &areas, &[], [150.0, 100.0]);
+        assert_eq!((cost, corner[0]), (0.0, 90.0));
+        // No room at all: rather on the own face than on the neighbour's.
+        let areas: [Area; 2] = [[50.0, 0.0, 100.0, 100.0], [0.0, 0.0, 50.0, 100.0]];
+        let (_, corner) = place([40.0, 6.0], &areas[0], &areas, &[], [100.0, 100.0]);
+        assert!(corner[0] >= 50.0, "{corner:?}");
+    }
+
+    #[test]
     fn labels_stay_on_the_photo_and_off_each_other() {
         let photo = RgbImage::from_pixel(600, 400, Rgb([200; 3]));
         let paper = [150.0, 100.0];
@@ -155,9 +177,10 @@ mod tests {
             .collect();
         let mut labels: Vec<Area> = Vec::new();
         for area in &areas {
-            let [x, y] = place([50.0, 4.0], area, &areas, &labels, paper);
+            let (cost, [x, y]) = place([50.0, 4.0], area, &areas, &labels, paper);
             let label = [x, y, x + 50.0, y + 4.0];
             assert!(x >= 0.0 && y >= 0.0 && label[2] <= 150.0 && label[3] <= 100.0, "{label:?}");
+            assert_eq!(cost, 0.0);
             assert!(labels.iter().chain(&areas).all(|other| common(&label, other) == 0.0));
             labels.push(label);
         }

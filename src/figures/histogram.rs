@@ -1,18 +1,18 @@
-//! Two histograms over each other: the distances of same and of different pairs.
+//! Overlaid histograms: the distances of same and of different pairs.
 
 use image::RgbImage;
 
 use super::curve::{Curve, Series, curve};
 
-/// Bins between the least and the largest value.
+/// Bins between the smallest and the largest value.
 const BINS: usize = 50;
 
 /// What to draw.
 #[derive(Debug, Clone, Copy)]
 pub struct Histogram<'a> {
-    /// The line above the chart.
+    /// The title.
     pub title: &'a str,
-    /// What the values are.
+    /// Title of the x axis.
     pub x_label: &'a str,
     /// The kinds and their values; those that are not finite are left out.
     pub kinds: &'a [(&'a str, Vec<f64>)],
@@ -47,7 +47,7 @@ pub fn histogram(figure: &Histogram<'_>) -> RgbImage {
     curve(&Curve {
         title: figure.title,
         x_label: figure.x_label,
-        y_label: "percent of the kind",
+        y_label: "percent of the pairs",
         series: &series,
         x_range: None,
         y_range: None,

@@ -46,6 +46,19 @@ pub fn visage(folder: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+/// As [`visage`], with a standard output that nobody reads.
+pub fn unread(folder: &Path, arguments: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    std::process::Command::new(assert_cmd::cargo::cargo_bin("visage"))
+        .current_dir(folder)
+        .args(["--device", "cpu", "--threads", "1"])
+        .args(arguments)
+        .stdout(writer)
+        .output()
+        .unwrap()
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }

@@ -120,8 +120,9 @@ impl Peer {
         if name == "cold" {
             return self.cold(rounds);
         }
-        let asked = writeln!(self.questions, "{name} {rounds}");
-        asked.map_err(|source| Error::io(&self.python, source))?;
+        if writeln!(self.questions, "{name} {rounds}").is_err() {
+            return Err(self.ended()); // its end of the pipe is closed
+        }
         let answer = self.answer()?;
         answer.trim().parse().map_err(|_| self.ended())
     }

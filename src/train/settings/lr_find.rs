@@ -7,20 +7,21 @@ use super::TripletSettings;
 use crate::Result;
 use crate::train::lr_find::RangeTest;
 
-/// Everything `lr-find` can be told.
+/// All settings of `lr-find`.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Range test")]
 #[serde(rename_all = "kebab-case")]
 pub struct LrFindSettings {
-    /// The first learning rate
+    /// Lowest learning rate
     #[arg(long, value_name = "RATE", default_value_t = 1e-7)]
     pub from: f64,
-    /// The last one
+    /// Highest learning rate
     #[arg(long, value_name = "RATE", default_value_t = 1.0)]
     pub to: f64,
-    /// Optimiser steps from the one to the other
+    /// Number of optimizer steps
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub steps: usize,
-    /// The training that a rate is wanted for.
+    /// The training to find a learning rate for.
     #[command(flatten)]
     #[serde(flatten)]
     pub triplet: TripletSettings,

@@ -1,5 +1,5 @@
-//! The settings of a training run: one struct a command, which is at once its command-line flags,
-//! its `config.toml` and what a model file remembers. Defaults and help texts live here only.
+//! The settings of a training run: one struct per command, which is its command-line flags, its
+//! `config.toml` and part of its model files. Defaults and help texts live here only.
 
 mod classifier;
 mod lr_find;
@@ -26,7 +26,7 @@ pub use pairs::{PairLossKind, PairSettings};
 pub use triplet::TripletSettings;
 pub use tuning::TuningSettings;
 
-/// Reads `on` and `off` for switches that are on by default.
+/// Parser of `on` and `off`, for switches that are on by default.
 fn switch() -> impl TypedValueParser<Value = bool> {
     PossibleValuesParser::new(["on", "off", "true", "false"])
         .map(|text| text == "on" || text == "true")
@@ -56,86 +56,118 @@ fn seed() -> impl TypedValueParser<Value = u64> {
     value_parser!(u64).range(..=i64::MAX as u64)
 }
 
+/// The largest side of input pictures that is accepted, in pixels.
+pub const MAX_INPUT_SIZE: u32 = 4096;
+
+/// Parser of `--input-size`.
+pub fn input_size() -> impl TypedValueParser<Value = u32> {
+    value_parser!(u32).range(1..=i64::from(MAX_INPUT_SIZE))
+}
+
+/// Refuses an input size from a file that `--input-size` would refuse.
+fn check_input_size(side: Option<u32>) -> Result<()> {
+    let side = side.unwrap_or(1);
+    let range = format!("1 to {MAX_INPUT_SIZE} pixels");
+    demand((1..=MAX_INPUT_SIZE).contains(&side), "--input-size", side.into(), &range)
+}
+
+/// Parses `90`, `90%` or `0.5%` as a percentage. A bare number above 0 and up to 1 is ambiguous
+/// (90 % is often written 0.9) and refused.
+///
+/// # Errors
+/// Says how to write the value.
+pub fn percent(text: &str) -> Result<f64, String> {
+    let (number, is_marked) = match text.strip_suffix('%') {
+        Some(number) => (number.trim_end(), true),
+        None => (text, false),
+    };
+    let value: f64 = number.parse().map_err(|_| "expected a percentage such as 90".to_owned())?;
+    match value > 0.0 && value <= 1.0 && !is_marked {
+        true => Err(format!("ambiguous: write {text}% or {}", 100.0 * value)),
+        false => Ok(value),
+    }
+}
+
 /// What to train on.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Data")]
 #[serde(rename_all = "kebab-case")]
 pub struct DataSettings {
-    /// Folder with one sub-folder of pictures per identity [default: data/avengers where it
-    /// exists, else the ORL faces, fetched once]
+    /// Folder with one sub-folder of pictures per identity [default: data/avengers if present, else
+    /// the ORL faces, downloaded once]
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
-    /// Reuse a split file (CSV: path, identity, part) instead of drawing one
+    /// Use this split (CSV with columns path, identity, part) instead of a random one
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<PathBuf>,
-    /// Share of each identity's pictures held back for validation; near-duplicates stay together
+    /// Fraction of each identity's pictures used for validation; near-duplicates stay together
     #[arg(long, value_name = "SHARE", default_value_t = 0.25)]
     pub val_fraction: f64,
-    /// Make an unreadable picture an error instead of skipping it
+    /// Fail on unreadable pictures instead of skipping them
     #[arg(long)]
     pub strict: bool,
-    /// Memory for decoded pictures, in MB; those that do not fit are decoded again when needed
+    /// Memory limit for decoded pictures in MB; pictures beyond it are decoded again in each epoch
     #[arg(long, value_name = "MB", default_value_t = Fitting::MEMORY_MB)]
     #[serde(default = "picture_memory")]
     pub picture_memory: u64,
-    /// Decides the split, the batches, the augmentation and random weights
+    /// Random seed for the split, the batches, the augmentation and random weights
     #[arg(long, default_value_t = 0, value_parser = seed())]
     pub seed: u64,
 }
 
 impl DataSettings {
-    /// How pictures of side `side` are fitted and kept.
+    /// How pictures are resized to `side` pixels and kept in memory.
     pub fn fitting(&self, side: u32) -> Fitting {
         Fitting { side, memory: self.picture_memory.saturating_mul(1 << 20) }
     }
 }
 
-/// How long to train and with which optimiser.
+/// Optimizer and learning-rate schedule.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Schedule")]
 #[serde(rename_all = "kebab-case")]
 pub struct ScheduleSettings {
-    /// Update rule
-    #[arg(long, value_enum, default_value_t = OptimizerKind::Adam)]
+    /// Optimizer
+    #[arg(long, value_enum, default_value_t = OptimizerKind::Adam, help_heading = "Optimizer")]
     pub optimizer: OptimizerKind,
-    /// Pull of the weights towards zero [default: PyTorch's: 0, or 0.01 with adamw]
-    #[arg(long, value_name = "RATE")]
+    /// Weight decay [default: 0, or 0.01 with adamw, as in PyTorch]
+    #[arg(long, value_name = "RATE", help_heading = "Optimizer")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
-    /// What the learning rate does from step to step; cycles move beta1 (Adam) or the momentum the
-    /// other way
+    /// Learning-rate schedule; cyclical schedules cycle beta1 (Adam) or the momentum inversely
     #[arg(long, value_enum, default_value_t = ScheduleKind::WarmupCosine)]
     #[serde(default)]
     pub schedule: ScheduleKind,
-    /// Share of all steps over which the learning rate rises from zero (warmup-cosine, constant,
-    /// plateau)
+    /// Fraction of all steps for linear warm-up (warmup-cosine, constant, plateau)
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub warmup: f64,
-    /// Epochs of one triangle up and down (triangular, triangular2, exp-range)
+    /// Length of a cycle in epochs (triangular, triangular2, exp-range)
     #[arg(long, value_name = "EPOCHS", default_value_t = 4.0)]
     #[serde(default = "four")]
     pub cycle: f64,
-    /// Shorten longer gradients (the norm over all parameters) to this length
-    #[arg(long, value_name = "NORM")]
+    /// Clip the gradient norm over all parameters to this value
+    #[arg(long, value_name = "NORM", help_heading = "Optimizer")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_grad_norm: Option<f64>,
-    /// Stop after this many epochs without a better score (0: never)
+    /// Early stopping: stop after this many epochs without improvement (0: never)
     #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
     pub patience: usize,
 }
 
-/// What batch normalisation does while a pretrained trunk is fine-tuned.
+/// Mode of batch normalisation during training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BnMode {
-    /// Batch statistics, running statistics updated
+    /// Use batch statistics and update the running ones
     Train,
-    /// Running statistics, untouched
+    /// Use the running statistics and keep them as they are
     Eval,
 }
 
 impl ScheduleSettings {
-    /// The optimiser's configuration at learning rate `lr`.
+    /// The optimizer's configuration at learning rate `lr`.
     pub fn optimizer(&self, lr: f64) -> OptimizerConfig {
         let defaults = OptimizerConfig::new(self.optimizer);
         let weight_decay = self.weight_decay.unwrap_or(defaults.weight_decay);
@@ -185,7 +217,7 @@ fn not_negative(flag: &str, value: f64) -> Result<()> {
 }
 
 fn share(flag: &str, value: f64) -> Result<()> {
-    demand((0.0..1.0).contains(&value), flag, value, "a share from 0 up to, but not, 1")
+    demand((0.0..1.0).contains(&value), flag, value, "a fraction from 0 to below 1")
 }
 
 fn at_least(flag: &str, value: usize, least: usize) -> Result<()> {

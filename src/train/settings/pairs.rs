@@ -6,7 +6,8 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BnMode, DataSettings, ScheduleSettings, TuningSettings, at_least, not_negative, positive, share,
+    BnMode, DataSettings, ScheduleSettings, TuningSettings, at_least, check_input_size, input_size,
+    not_negative, positive, share,
 };
 use crate::models::{Architecture, HeadKind};
 use crate::{Error, Result};
@@ -24,37 +25,38 @@ pub enum PairLossKind {
     Bce,
 }
 
-/// Everything `train-pairs` can be told.
+/// All settings of `train-pairs`.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Loss")]
 #[serde(rename_all = "kebab-case")]
 pub struct PairSettings {
     /// What to train on: a folder of identities, or one with img_align_celeba and
-    /// identity_CelebA.txt. Nobody is in training and in validation.
+    /// identity_CelebA.txt. Training and validation have no person in common.
     #[command(flatten)]
     #[serde(flatten)]
     pub data: DataSettings,
-    /// Architecture of the trunk that both pictures go through
-    #[arg(long, value_enum, default_value_t = Architecture::DenseNet121)]
+    /// Architecture of the shared trunk
+    #[arg(long, value_enum, default_value_t = Architecture::DenseNet121, help_heading = "Model")]
     pub backbone: Architecture,
-    /// Weights of the trunk to start from: a known name, a file, or `none` for random ones
-    /// [default: the backbone's own]
-    #[arg(long, value_name = "NAME|FILE|none")]
+    /// Initial weights of the trunk: a known name, a file, or `none` for random weights [default:
+    /// the backbone's pretrained weights]
+    #[arg(long, value_name = "NAME|FILE|none", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
-    /// Trunk parameters below these key prefixes may be missing from the --weights file, or have
-    /// another shape there; they start at random
-    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',')]
+    /// Allow parameters with these key prefixes to be missing from the --weights file, or to have
+    /// another shape there; they are initialised at random
+    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', help_heading = "Model")]
     #[serde(default)]
     pub allow_missing: Vec<String>,
-    /// What compares the two pictures on top of the trunk
-    #[arg(long, value_enum, default_value_t = HeadKind::Projection)]
+    /// Head that compares the two embeddings
+    #[arg(long, value_enum, default_value_t = HeadKind::Projection, help_heading = "Model")]
     pub head: HeadKind,
-    /// Length of the vectors that are compared [default: the head's own]
-    #[arg(long, value_name = "D")]
+    /// Embedding dimension of the head [default: the head's]
+    #[arg(long, value_name = "D", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_dim: Option<i64>,
-    /// Side of the input pictures in pixels [default: the backbone's own]
-    #[arg(long, value_name = "PIXELS")]
+    /// Input size in pixels [default: the backbone's]
+    #[arg(long, value_name = "PIXELS", value_parser = input_size(), help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_size: Option<u32>,
     /// What is learnt from a pair [default: contrastive for heads with a distance, bce for heads
@@ -65,24 +67,25 @@ pub struct PairSettings {
     /// Distance to which the contrastive loss pushes different people apart
     #[arg(long, default_value_t = MARGIN, allow_negative_numbers = true)]
     pub margin: f64,
-    /// Pairs in an epoch, half of them of one person [default: one a picture]
-    #[arg(long, value_name = "N")]
+    /// Number of pairs per epoch, half of them of the same person [default: one per picture]
+    #[arg(long, value_name = "N", help_heading = "Sampling")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pairs: Option<usize>,
-    /// Different pairs are the nearest of the drawn one and so many others (0: as drawn)
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Hard negatives: for each different pair sample N more candidates and keep the nearest (0:
+    /// off)
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
     #[serde(default)]
     pub hard_negatives: usize,
-    /// Pairs in a batch
-    #[arg(long, default_value_t = 32)]
+    /// Batch size in pairs
+    #[arg(long, default_value_t = 32, help_heading = "Sampling")]
     pub batch_size: usize,
-    /// Passes over the pairs of an epoch
-    #[arg(long, default_value_t = 10)]
+    /// Number of epochs
+    #[arg(long, default_value_t = 10, help_heading = "Schedule")]
     pub epochs: usize,
-    /// Highest learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 1e-4)]
+    /// Peak learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 1e-4, help_heading = "Optimizer")]
     pub lr: f64,
-    /// How to get from step to step.
+    /// Optimizer and schedule.
     #[command(flatten)]
     #[serde(flatten)]
     pub schedule: ScheduleSettings,
@@ -90,8 +93,8 @@ pub struct PairSettings {
     #[command(flatten)]
     #[serde(flatten)]
     pub tuning: TuningSettings,
-    /// Run folder; an older run there is kept under another name
-    #[arg(long, value_name = "DIR", default_value = "runs/pairs")]
+    /// Run folder; an existing run there is renamed
+    #[arg(long, value_name = "DIR", default_value = "runs/pairs", help_heading = "Output")]
     pub out: PathBuf,
 }
 
@@ -107,10 +110,11 @@ impl PairSettings {
         at_least("--pairs", self.pairs.unwrap_or(1), 1)?;
         at_least("--batch-size", self.batch_size, 1)?;
         at_least("--epochs", self.epochs, 1)?;
+        check_input_size(self.input_size)?;
         self.tuning.check()?;
         if (self.loss() == PairLossKind::Bce) != self.head.gives_logit() {
             return Err(Error::Config(format!(
-                "--loss {}: --head {} answers with a {}; leave --loss out",
+                "--loss {}: --head {} returns a {}; leave --loss out",
                 self.loss()
                     .to_possible_value()
                     .map(|v| v.get_name().to_owned())

@@ -6,8 +6,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BnMode, DataSettings, ScheduleSettings, TuningSettings, at_least, choice, demand, positive,
-    share,
+    BnMode, DataSettings, ScheduleSettings, TuningSettings, at_least, check_input_size, choice,
+    demand, input_size, positive, share,
 };
 use crate::metric::losses::{Hinge, LossKind, LossOption, Reduction, TRIPLET};
 use crate::metric::miners::{BATCH_HARD, Miner};
@@ -30,8 +30,9 @@ fn triplet() -> LossKind {
     TRIPLET
 }
 
-/// Everything `train-triplet` can be told.
+/// All settings of `train-triplet`.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Loss")]
 #[serde(rename_all = "kebab-case")]
 pub struct TripletSettings {
     /// What to train on.
@@ -39,37 +40,38 @@ pub struct TripletSettings {
     #[serde(flatten)]
     pub data: DataSettings,
     /// Architecture of the trunk
-    #[arg(long, value_enum, default_value_t = Architecture::OpenFace)]
+    #[arg(long, value_enum, default_value_t = Architecture::OpenFace, help_heading = "Model")]
     pub backbone: Architecture,
-    /// Weights to start from: a known name, a file, or `none` for random ones [default: the
-    /// backbone's own]
-    #[arg(long, value_name = "NAME|FILE|none")]
+    /// Initial weights: a known name, a file, or `none` for random weights [default: the backbone's
+    /// pretrained weights]
+    #[arg(long, value_name = "NAME|FILE|none", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
-    /// Trunk parameters below these key prefixes may be missing from the --weights file, or have
-    /// another shape there; they start at random
-    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',')]
+    /// Allow parameters with these key prefixes to be missing from the --weights file, or to have
+    /// another shape there; they are initialised at random
+    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', help_heading = "Model")]
     #[serde(default)]
     pub allow_missing: Vec<String>,
-    /// Put a layer with D outputs on top of the trunk; it starts at random
-    #[arg(long, value_name = "D")]
+    /// Add a linear layer with D outputs on top of the trunk, initialised at random
+    #[arg(long, value_name = "D", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_dim: Option<i64>,
-    /// Side of the input pictures in pixels [default: the backbone's own]
-    #[arg(long, value_name = "PIXELS")]
+    /// Input size in pixels [default: the backbone's]
+    #[arg(long, value_name = "PIXELS", value_parser = input_size(), help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_size: Option<u32>,
-    /// Train a pair network on these triplets instead of mined ones: a folder of strips (three
-    /// pictures in a row: anchor, positive, negative), passport folders, or a list of files
-    #[arg(long, value_name = "FILE|DIR", conflicts_with_all = ["split", "data"])]
+    /// Train a pair network on these triplets instead of mined ones: a folder of strips (anchor,
+    /// positive and negative side by side), passport folders, or a list of files
+    #[arg(long, value_name = "FILE|DIR", conflicts_with_all = ["split", "data"],
+        help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub triplets: Option<PathBuf>,
-    /// With --triplets: what stands on the trunk [default: projection]
-    #[arg(long, value_enum, requires = "triplets")]
+    /// With --triplets: head on top of the trunk [default: projection]
+    #[arg(long, value_enum, requires = "triplets", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadKind>,
-    /// With --triplets: triplets in a batch
-    #[arg(long, value_name = "N", default_value_t = BATCH)]
+    /// With --triplets: batch size in triplets
+    #[arg(long, value_name = "N", default_value_t = BATCH, help_heading = "Sampling")]
     #[serde(default = "batch")]
     pub batch_size: usize,
     /// Loss function
@@ -94,39 +96,39 @@ pub struct TripletSettings {
     /// What the loss is averaged over
     #[arg(long, value_parser = choice::<Reduction>(), default_value_t = Reduction::Mean)]
     pub reduction: Reduction,
-    /// P: identities in a batch (lowered where the data has fewer)
-    #[arg(short = 'p', long, value_name = "P", default_value_t = IDENTITIES)]
+    /// P: identities per batch (reduced if the data has fewer)
+    #[arg(short = 'p', long, value_name = "P", default_value_t = IDENTITIES, help_heading = "Sampling")]
     pub identities_per_batch: usize,
-    /// K: pictures of each identity in a batch
-    #[arg(short = 'k', long, value_name = "K", default_value_t = PICTURES)]
+    /// K: pictures per identity in a batch
+    #[arg(short = 'k', long, value_name = "K", default_value_t = PICTURES, help_heading = "Sampling")]
     pub pictures_per_identity: usize,
-    /// Passes over the training pictures
-    #[arg(long, default_value_t = 30)]
+    /// Number of epochs
+    #[arg(long, default_value_t = 30, help_heading = "Schedule")]
     pub epochs: usize,
-    /// Highest learning rate [default: 6e-5, or 6e-3 with sgd]
-    #[arg(long, value_name = "RATE")]
+    /// Peak learning rate [default: 6e-5, or 6e-3 with sgd]
+    #[arg(long, value_name = "RATE", help_heading = "Optimizer")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
-    /// How to get from step to step.
+    /// Optimizer and schedule.
     #[command(flatten)]
     #[serde(flatten)]
     pub schedule: ScheduleSettings,
-    /// Share of the training that the kept model carries: start + SHARE (trained - start); less
-    /// than 1 tells strangers apart better [default: 0.75, or 1 with --weights none]
-    #[arg(long, value_name = "SHARE")]
+    /// Weight interpolation: save start + SHARE (trained - start); values below 1 generalise better
+    /// to unknown people [default: 0.75, or 1 with --weights none]
+    #[arg(long, value_name = "SHARE", help_heading = "Fine-tuning")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blend: Option<f64>,
-    /// Pass a batch through the trunk in pieces of so many pictures: less memory for one more
-    /// forward pass; triplets are mined in the whole batch all the same (0: in one piece)
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Pass a batch through the trunk in chunks of N pictures (gradient caching): less memory for
+    /// one more forward pass; triplets are still mined in the whole batch (0: off)
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
     #[serde(default)]
     pub micro_batch: usize,
     /// How the trunk is fine-tuned.
     #[command(flatten)]
     #[serde(flatten)]
     pub tuning: TuningSettings,
-    /// Run folder; an older run there is kept under another name
-    #[arg(long, value_name = "DIR", default_value = "runs/triplet")]
+    /// Run folder; an existing run there is renamed
+    #[arg(long, value_name = "DIR", default_value = "runs/triplet", help_heading = "Output")]
     pub out: PathBuf,
 }
 
@@ -147,20 +149,21 @@ impl TripletSettings {
         positive("--margin", self.margin.unwrap_or(1.0))?;
         if let Some(blend) = self.blend {
             let ok = blend > 0.0 && blend <= 1.0;
-            demand(ok, "--blend", blend, "a share above 0, at most 1")?;
+            demand(ok, "--blend", blend, "a fraction above 0, at most 1")?;
         }
         at_least("--identities-per-batch", self.identities_per_batch, 2)?;
         at_least("--pictures-per-identity", self.pictures_per_identity, 2)?;
         at_least("--epochs", self.epochs, 1)?;
         at_least("--batch-size", self.batch_size, 1)?;
+        check_input_size(self.input_size)?;
         self.check_unused()?;
         if self.triplets.is_some() && self.micro_batch > 0 {
             return Err(Error::Config(
-                "--micro-batch: not with --triplets; lower --batch-size".into(),
+                "--micro-batch: cannot be used with --triplets; lower --batch-size".into(),
             ));
         }
         if self.head.is_some_and(HeadKind::gives_logit) {
-            let text = "--head: triplets compare distances; take projection, euclidean or passport";
+            let text = "--head: triplets compare distances; use projection, euclidean or passport";
             return Err(Error::Config(text.into()));
         }
         self.tuning.check()?;
@@ -220,7 +223,7 @@ impl TripletSettings {
     pub fn check_pieces(&self) -> Result<()> {
         if self.micro_batch > 0 && self.tuning.bn == Some(BnMode::Train) {
             return Err(Error::Config(
-                "--micro-batch needs --bn eval: the statistics of a piece are not those of the \
+                "--micro-batch requires --bn eval: the statistics of a chunk are not those of the \
                  batch"
                     .into(),
             ));

@@ -1,4 +1,4 @@
-//! The settings of fine-tuning, whatever is learnt.
+//! The settings of fine-tuning, for every loss.
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -10,52 +10,56 @@ use crate::device::Precision;
 
 /// Which parts of a trunk train, how fast, and on which views of the pictures.
 #[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
+#[command(next_help_heading = "Fine-tuning")]
 #[serde(rename_all = "kebab-case")]
 pub struct TuningSettings {
-    /// Keep these blocks as they are (`visage models NAME` lists them; any key prefix will do, and `all`).
-    /// What frozen blocks make of a picture is computed once where no random change comes before it
-    /// (--crop off --jitter off)
+    /// Freeze these blocks: names from `visage models NAME`, key prefixes, or `all`. Their output is
+    /// computed once per picture and cached if there is no random augmentation (--crop off --jitter
+    /// off)
     #[arg(long, value_name = "BLOCK,...", value_delimiter = ',')]
     #[serde(default)]
     pub freeze: Vec<String>,
-    /// Start with the top stage of the trunk alone and let the next one below join after every so
-    /// many epochs (0: all train from the start)
+    /// Gradual unfreezing: train only the top stage at first, and unfreeze the next one below after
+    /// each N epochs (0: train all from the start)
     #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
     #[serde(default)]
     pub unfreeze_every: usize,
-    /// Learning rate of each stage of the trunk, as a share of that of the stage above it
+    /// Layer-wise learning-rate decay: factor from each stage of the trunk to the one below
     #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
     #[serde(default = "whole")]
     pub lr_decay_by_layer: f64,
-    /// Memory for the output of frozen blocks, in MB
+    /// Memory limit for the cached output of frozen blocks, in MB
     #[arg(long, value_name = "MB", default_value_t = 2048)]
     #[serde(default)]
     pub cache_memory: u64,
-    /// Disk in the run folder for what does not fit there, in MB
+    /// Disk limit for the cache beyond --cache-memory, in the run folder, in MB
     #[arg(long, value_name = "MB", default_value_t = 8192)]
     #[serde(default)]
     pub cache_disk: u64,
-    /// Batch normalisation while training [default: eval, or train with --weights none]
+    /// Mode of batch normalisation [default: eval, or train with --weights none]
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bn: Option<BnMode>,
-    /// What the trunk computes in while it trains; weights and their gradients, statistics, distances,
-    /// losses and all that is measured are float32 in any case
+    /// Precision of the trunk's forward and backward pass (autocast); weights, gradients,
+    /// statistics, distances, losses and evaluation stay float32
     #[arg(long, value_enum, default_value_t = Precision::Auto)]
     #[serde(default)]
     pub precision: Precision,
-    /// Mirror training pictures at random
-    #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set, value_parser = switch())]
+    /// Random horizontal flip
+    #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
+        value_parser = switch(), help_heading = "Augmentation")]
     pub flip: bool,
-    /// Shift, scale and turn training pictures a little at random
-    #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set, value_parser = switch())]
+    /// Random affine: small shifts, scales and rotations
+    #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
+        value_parser = switch(), help_heading = "Augmentation")]
     pub crop: bool,
-    /// Change brightness, contrast and colour of training pictures a little at random
-    #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set, value_parser = switch())]
+    /// Colour jitter: small random changes of brightness, contrast and colour
+    #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
+        value_parser = switch(), help_heading = "Augmentation")]
     pub jitter: bool,
 }
 
-/// What the flags are where none is given.
+/// The defaults of the flags.
 impl Default for TuningSettings {
     fn default() -> Self {
         Self {
@@ -82,6 +86,6 @@ impl TuningSettings {
     pub(super) fn check(&self) -> Result<()> {
         let decay = self.lr_decay_by_layer;
         let ok = decay > 0.0 && decay <= 1.0;
-        demand(ok, "--lr-decay-by-layer", decay, "a share above 0, at most 1")
+        demand(ok, "--lr-decay-by-layer", decay, "a fraction above 0, at most 1")
     }
 }

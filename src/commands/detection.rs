@@ -1,5 +1,5 @@
-//! Photos of any size through the face detector, with bounded memory: one thread decodes the next
-//! photos while the detector looks at the last ones.
+//! Photos of any size through the face detector with bounded memory: one thread decodes the next
+//! photos while the detector works on the last ones.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -9,48 +9,49 @@ use image::RgbImage;
 use rayon::prelude::*;
 
 use super::Context;
-use crate::cli::Search;
+use crate::cli::DetectorFlags;
 use crate::data::picture;
 use crate::detect::{Detector, Face, Options};
 use crate::train::progress::Progress;
 use crate::{Error, Result};
 
-/// Photos that are decoded together ...
+/// Maximum number of photos that are decoded together ...
 const BATCH: usize = 16;
-/// ... while they have no more pixels than this; a larger photo goes alone.
+/// ... and of their pixels; a larger photo is a batch of its own.
 pub const PIXELS: u64 = 16_000_000;
 
-/// What became of a photo: its pixels and faces, or why it has none.
+/// The pixels and faces of a photo, or why it could not be read.
 pub type Outcome = Result<(RgbImage, Vec<Face>)>;
 
-/// The detector that the flags describe.
+/// The detector with the options of the flags.
 ///
 /// # Errors
 /// As [`options`].
-pub fn detector(context: &Context, search: &Search) -> anyhow::Result<Detector> {
-    Ok(Detector::new(context.device()?, options(search)?)?)
+pub fn detector(context: &Context, flags: &DetectorFlags) -> anyhow::Result<Detector> {
+    Ok(Detector::new(context.device()?, options(flags)?)?)
 }
 
-/// How the flags want faces searched for.
+/// The options of the detector.
 ///
 /// # Errors
-/// `--threshold` with neither one nor three values, or values outside 0 to 1.
-pub fn options(search: &Search) -> Result<Options> {
+/// `--face-threshold` with neither one nor three values, or values outside 0 to 1.
+pub fn options(flags: &DetectorFlags) -> Result<Options> {
     let usual = Options::default().thresholds;
-    let thresholds = match search.threshold[..] {
+    let thresholds = match flags.face_threshold[..] {
         [last] => [usual[0], usual[1], last],
         [p, r, o] => [p, r, o],
         ref other => {
-            let text = format!("--threshold: one or three values, not {}", other.len());
+            let text =
+                format!("--face-threshold: expected one or three values, not {}", other.len());
             return Err(Error::Config(text));
         }
     };
-    let options = Options { min_face: search.min_face, thresholds, ..Options::default() };
+    let options = Options { min_face: flags.min_face, thresholds, ..Options::default() };
     options.validate()?;
     Ok(options)
 }
 
-/// Looks at `paths` in order; `each` receives a batch of photos with what became of them.
+/// Detects the faces on `paths` in order; `each` receives a batch of photos with their faces.
 ///
 /// # Errors
 /// What libtorch or `each` raises; a file that cannot be decoded is not an error here.
@@ -70,6 +71,11 @@ pub fn look(
     })
 }
 
+/// Rounds a coordinate to thousandths of a pixel, the precision of float32.
+pub fn short(pixels: f32) -> f64 {
+    (f64::from(pixels) * 1000.0).round() / 1000.0
+}
+
 /// Reads `paths` in order with `read`; `each` receives a batch while the next one is read.
 ///
 /// # Errors
@@ -81,7 +87,7 @@ pub fn stream<T: Send>(
     mut each: impl FnMut(&[PathBuf], Vec<Result<T>>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     std::thread::scope(|scope| {
-        // Nobody waits in the channel: one batch is looked at, one is decoded.
+        // No batch waits in the channel: one is being worked on, one is being decoded.
         let (sender, receiver) = sync_channel::<(&[PathBuf], Vec<Result<T>>)>(0);
         scope.spawn(move || {
             let mut rest = paths;
@@ -104,8 +110,8 @@ pub fn stream<T: Send>(
     })
 }
 
-/// Where drawings of `files` go in `folder`: the photos' places below their input, as PNG; a name
-/// that is taken gets a number.
+/// The files of the drawings of `files` in `folder`: the photos' paths below their input, as PNG; a
+/// name that is taken gets a number.
 pub fn drawn_names(folder: &Path, inputs: &[PathBuf], files: &[PathBuf]) -> Vec<PathBuf> {
     let mut taken = HashSet::new();
     let name = |file: &PathBuf| {
@@ -124,10 +130,10 @@ pub fn drawn_names(folder: &Path, inputs: &[PathBuf], files: &[PathBuf]) -> Vec<
     files.iter().map(name).collect()
 }
 
-/// Refuses to draw over the photos themselves.
+/// Checks that no drawing overwrites a photo.
 ///
 /// # Errors
-/// Names the first photo that a drawing would replace.
+/// Names the first photo that a drawing would overwrite.
 pub fn keep_photos(drawings: &[PathBuf], files: &[PathBuf]) -> Result<()> {
     let there = |path: &PathBuf| path.canonicalize().ok();
     let photos: HashSet<PathBuf> = files.iter().filter_map(there).collect();
@@ -135,7 +141,7 @@ pub fn keep_photos(drawings: &[PathBuf], files: &[PathBuf]) -> Result<()> {
         None => Ok(()),
         Some(path) => {
             let text = format!(
-                "--draw: the drawing would replace the photo {}; name another place",
+                "--draw: the drawing would overwrite the photo {}; give another path",
                 path.display()
             );
             Err(Error::Config(text))
@@ -143,7 +149,7 @@ pub fn keep_photos(drawings: &[PathBuf], files: &[PathBuf]) -> Result<()> {
     }
 }
 
-/// How many of the first photos make a batch; at least one.
+/// How many of the first photos form a batch; at least one.
 fn batch_of(paths: &[PathBuf]) -> usize {
     let mut pixels = 0;
     let fits = |path: &&PathBuf| {
@@ -153,7 +159,7 @@ fn batch_of(paths: &[PathBuf]) -> usize {
     paths.iter().take(BATCH).take_while(fits).count().max(1)
 }
 
-/// The pixels of a photo as its file claims; what cannot be read has none.
+/// The number of pixels in the header of a photo; 0 if it cannot be read.
 fn size(path: &Path) -> u64 {
     let reader = image::ImageReader::open(path).and_then(|file| file.with_guessed_format());
     let size = reader.ok().and_then(|reader| reader.into_dimensions().ok());

@@ -1,0 +1,260 @@
+//! How `--config` and `--recipe` fill in the flags that are not given.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::builder::{PossibleValuesParser, ValueParser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Cli, Command};
+use crate::train::recipes;
+use crate::train::settings::LrFindSettings;
+use crate::{Error, Result};
+
+/// A subcommand whose flags can also come from a file.
+#[derive(Debug, Clone, Args)]
+pub struct Configured<S: Args> {
+    /// Read settings from the config.toml of a run; flags override them
+    #[arg(long, value_name = "FILE", conflicts_with = "recipe", help_heading = "Settings")]
+    pub config: Option<PathBuf>,
+    /// Use the settings of a published system; flags override them
+    #[arg(long, value_name = "NAME", help_heading = "Settings",
+        value_parser = PossibleValuesParser::new(recipes::names()))]
+    pub recipe: Option<String>,
+    /// The settings.
+    #[command(flatten)]
+    pub settings: S,
+}
+
+/// Flags of `lr-find`.
+#[derive(Debug, Args)]
+#[command(mut_arg("out", |out| out.default_value("runs/lr-find").help(
+    "Folder for lr_find.csv, lr_find.png and TensorBoard's files, never taken from --config; an \
+     existing run there is renamed")))]
+#[command(after_help = "Give the flags of the training to come. --lr, --schedule, --epochs and \
+    similar flags have no effect here; with --unfreeze-every, all stages train from the start.")]
+pub struct LrFind {
+    /// What to train, and the range.
+    #[command(flatten)]
+    pub configured: Configured<LrFindSettings>,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// Parses the process's arguments and reads the `--config` file, if one is named.
+///
+/// Help, version and misuse end the process here, as clap does.
+///
+/// # Errors
+/// A config file that cannot be read, has an unknown key or an impossible value, or whose settings
+/// cannot be combined with each other or with the flags.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli> {
+    let matches = Cli::command().get_matches_from(arguments);
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Some((name, flags)) = matches.subcommand() {
+        match &mut cli.command {
+            Command::TrainTriplet(command) => command.fill(name, flags)?,
+            Command::TrainPairs(command) => command.fill(name, flags)?,
+            Command::TrainClassifier(command) => command.fill(name, flags)?,
+            Command::LrFind(command) => {
+                // The file's --out is the folder of the run that wrote it.
+                let out = command.configured.settings.triplet.out.clone();
+                command.configured.fill(name, flags)?;
+                command.configured.settings.triplet.out = out;
+            }
+            _ => {}
+        }
+    }
+    Ok(cli)
+}
+
+impl<S: Args + Clone + Serialize + DeserializeOwned> Configured<S> {
+    /// Replaces every setting that was not given as a flag by the config file's.
+    fn fill(&mut self, command: &str, flags: &ArgMatches) -> Result<()> {
+        let (path, file) = match (&self.config, &self.recipe) {
+            (Some(path), _) => {
+                let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+                let file: toml::Table = toml::from_str(&text)
+                    .map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
+                (path.clone(), file)
+            }
+            (None, Some(name)) => {
+                (PathBuf::from(recipes::file(name)), recipes::table(name, command)?)
+            }
+            (None, None) => return Ok(()),
+        };
+        let path = &path;
+        self.settings = overlay(&self.settings, file, flags, path, command)?;
+        Ok(())
+    }
+}
+
+fn overlay<S: Args + Serialize + DeserializeOwned>(
+    settings: &S,
+    file: toml::Table,
+    flags: &ArgMatches,
+    path: &Path,
+    command: &str,
+) -> Result<S> {
+    let fail = |reason: String| Error::Config(format!("{}: {reason}", path.display()));
+    let known: Vec<String> = S::augment_args(clap::Command::new("settings"))
+        .get_arguments()
+        .map(|argument| argument.get_id().as_str().replace('_', "-"))
+        .collect();
+    for key in file.keys().filter(|key| !known.contains(key)) {
+        let near = known
+            .iter()
+            .filter(|name| strsim::jaro_winkler(name, key) > 0.8)
+            .max_by(|a, b| strsim::jaro_winkler(a, key).total_cmp(&strsim::jaro_winkler(b, key)))
+            .map(|name| format!("; did you mean `{name}`?"));
+        let near = near.unwrap_or_default();
+        return Err(fail(format!("`{key}` is not a setting of {command}{near}")));
+    }
+    check_combination::<S>(&file, flags).map_err(fail)?;
+    let mut table = toml::Table::try_from(settings).map_err(|error| fail(error.to_string()))?;
+    table.extend(file.into_iter().filter(|(key, _)| !is_given(flags, &key.replace('-', "_"))));
+    table.try_into().map_err(|error| fail(error.to_string()))
+}
+
+fn is_given(flags: &ArgMatches, id: &str) -> bool {
+    flags.value_source(id) == Some(ValueSource::CommandLine)
+}
+
+/// Holds the file's settings and the flags together against what clap knows of flags that require
+/// or exclude each other. Values are checked elsewhere.
+fn check_combination<S: Args>(file: &toml::Table, flags: &ArgMatches) -> Result<(), String> {
+    let takes_value = |argument: &clap::Arg| !matches!(argument.get_action(), ArgAction::SetTrue);
+    let all = S::augment_args(clap::Command::new("settings"));
+    let mut line = vec![String::from("settings")];
+    for argument in all.get_arguments() {
+        let (id, Some(long)) = (argument.get_id().as_str(), argument.get_long()) else { continue };
+        let is_set = match file.get(&id.replace('_', "-")) {
+            Some(toml::Value::Boolean(value)) => *value || takes_value(argument),
+            Some(toml::Value::Array(values)) => !values.is_empty(),
+            value => value.is_some(),
+        };
+        match (is_set || is_given(flags, id), takes_value(argument)) {
+            (true, true) => line.push(format!("--{long}=x")),
+            (true, false) => line.push(format!("--{long}")),
+            (false, _) => {}
+        }
+    }
+    let any_value = |argument: clap::Arg| match takes_value(&argument) {
+        true => argument.value_parser(ValueParser::string()),
+        false => argument,
+    };
+    let Err(error) = all.mut_args(any_value).try_get_matches_from(line) else { return Ok(()) };
+    let text = error.to_string();
+    let text = text.split("\n\n").next().unwrap_or_default();
+    let text = text.trim_start_matches("error: ").replace("=x", "");
+    Err(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::settings::TripletSettings;
+
+    fn triplet(arguments: &[&str]) -> Result<TripletSettings> {
+        let all = ["visage", "train-triplet"].iter().chain(arguments).map(OsString::from);
+        match parse(all)?.command {
+            Command::TrainTriplet(command) => Ok(command.settings),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, "margin = 0.5\nepochs = 3\nflip = false\noptimizer = \"sgd\"\n")
+            .unwrap();
+        let path = path.to_str().unwrap();
+        let settings = triplet(&["--config", path, "--epochs", "7"]).unwrap();
+        assert_eq!((settings.margin, settings.epochs, settings.tuning.flip), (Some(0.5), 7, false));
+        assert_eq!(settings.pictures_per_identity, 4);
+        assert_eq!(settings.lr(), 6e-3);
+    }
+
+    #[test]
+    fn a_written_config_is_read_back_to_the_same_settings() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let settings =
+            triplet(&["--freeze", "layer1,layer2", "--weights", "none", "-p", "3"]).unwrap();
+        let text = crate::train::run_folder::config_text("train-triplet", &settings).unwrap();
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(triplet(&["--config", path.to_str().unwrap()]).unwrap(), settings);
+    }
+
+    #[test]
+    fn every_recipe_is_read_whole_and_flags_win_over_it() {
+        for (name, text) in recipes::ALL {
+            let commands: toml::Table = toml::from_str(text).unwrap();
+            for (command, recipe) in &commands {
+                let mut arguments = vec!["visage", command, "--recipe", name];
+                if recipe.get("head").is_some() && command == "train-triplet" {
+                    arguments.extend(["--triplets", "strips"]);
+                }
+                let arguments = arguments.into_iter().map(OsString::from);
+                let settings = match parse(arguments).unwrap().command {
+                    Command::TrainTriplet(command) => {
+                        command.settings.check().unwrap();
+                        toml::Table::try_from(command.settings)
+                    }
+                    Command::TrainPairs(command) => {
+                        command.settings.check().unwrap();
+                        toml::Table::try_from(command.settings)
+                    }
+                    Command::TrainClassifier(command) => toml::Table::try_from(command.settings),
+                    other => panic!("{other:?}"),
+                };
+                let settings = settings.unwrap();
+                for (key, value) in recipe.as_table().unwrap() {
+                    assert_eq!(settings.get(key), Some(value), "{name}, {command}: {key}");
+                }
+            }
+        }
+        let settings =
+            triplet(&["--recipe", "passport-vgg16", "--triplets", "strips", "--epochs", "2"]);
+        let settings = settings.unwrap();
+        assert_eq!((settings.epochs, settings.margin), (2, Some(0.3)));
+        let wrong = triplet(&["--recipe", "celeba-siamese-densenet"]).unwrap_err().to_string();
+        assert!(wrong.contains("`visage train-pairs`"), "{wrong}");
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_neighbour() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, "margn = 0.5\n").unwrap();
+        let error = triplet(&["--config", path.to_str().unwrap()]).unwrap_err().to_string();
+        assert!(error.contains("`margn`") && error.contains("`margin`"), "{error}");
+    }
+
+    #[test]
+    fn the_file_cannot_go_past_what_flags_require_and_exclude() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let with = |text: &str, flags: &[&str]| {
+            std::fs::write(&path, text).unwrap();
+            triplet(&[&["--config", path.to_str().unwrap()], flags].concat())
+        };
+        let wrong = with("head = \"projection\"\n", &[]).unwrap_err().to_string();
+        assert!(wrong.contains("config.toml") && wrong.contains("--triplets"), "{wrong}");
+        for (text, flags) in [
+            ("triplets = \"strips\"\ndata = \"faces\"\n", &[][..]),
+            ("triplets = \"strips\"\n", &["--data", "faces"]),
+            ("data = \"faces\"\n", &["--triplets", "strips"]),
+        ] {
+            let wrong = with(text, flags).unwrap_err().to_string();
+            assert!(wrong.contains("--data") && wrong.contains("--triplets"), "{wrong}");
+        }
+        let text = "head = \"projection\"\nstrict = false\nflip = false\nfreeze = []\n";
+        assert!(with(text, &["--triplets", "strips"]).is_ok());
+    }
+}

@@ -1,0 +1,219 @@
+//! Flags of the commands that use a trained model.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::detect::MinFace;
+use crate::device::Precision;
+use crate::models::Architecture;
+use crate::recognise::FaceSearch;
+use crate::train::settings::{input_size, percent};
+
+/// Flags of `classify`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct Classify {
+    /// Pictures, or folders of pictures
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub inputs: Vec<PathBuf>,
+    /// Model file [default: the newest runs/*/best.safetensors with a classifier]
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Minimum probability for a name, in percent (below it the face is UNKNOWN); write values up to
+    /// 1 with a percent sign, such as 0.5% [default: the model's threshold]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub unknown: Option<f64>,
+    /// When to run the face detector: auto uses a picture as it is if the face fills it as in the
+    /// model's training pictures, and crops the faces from all others
+    #[arg(
+        long,
+        value_enum,
+        value_name = "auto|always|never",
+        default_value = "auto",
+        help_heading = "Face detector"
+    )]
+    pub detect: FaceSearch,
+    /// The face detector.
+    #[command(flatten)]
+    pub detector: DetectorFlags,
+    /// Show the N most likely identities
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Output",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub top: u16,
+    /// Print one JSON object per picture, with all its faces
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Draw boxes, names and probabilities: a PNG for one picture, or a folder for several
+    #[arg(long, value_name = "PNG|DIR", help_heading = "Output")]
+    pub draw: Option<PathBuf>,
+}
+
+/// Flags of the face detector (MTCNN).
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Face detector")]
+pub struct DetectorFlags {
+    /// Minimum face size: the side of the box in pixels, or a share of the photo's shorter side
+    /// (10%); larger is faster
+    #[arg(long, value_name = "PIXELS|SHARE", default_value_t = MinFace::Pixels(20.0))]
+    pub min_face: MinFace,
+    /// Minimum face probability from 0 to 1: of O-Net, or of P-Net, R-Net and O-Net
+    #[arg(long, alias = "threshold", value_name = "P[,R,O]", value_delimiter = ',',
+        default_values_t = [0.6, 0.7, 0.7])]
+    pub face_threshold: Vec<f32>,
+}
+
+/// Flags of `detect`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct Detect {
+    /// Photos, or folders of photos
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub inputs: Vec<PathBuf>,
+    /// The face detector.
+    #[command(flatten)]
+    pub detector: DetectorFlags,
+    /// Print one JSON object per photo
+    #[arg(long)]
+    pub json: bool,
+    /// Write a CSV table with one row per face
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Write the photos with their faces marked to this folder (PNG)
+    #[arg(long, value_name = "DIR")]
+    pub draw: Option<PathBuf>,
+}
+
+/// Flags of `evaluate`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Data")]
+pub struct Evaluate {
+    /// Folder with one sub-folder of pictures per identity, or the root of the paths in --pairs
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Evaluate on a list of pairs: LFW's pairs.txt, or a table with columns a, b and same
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["strangers", "confusion", "unknown"])]
+    pub pairs: Option<PathBuf>,
+    /// Crop the central square of this size from each picture first (LFW: 156)
+    #[arg(long, alias = "center-crop", value_name = "PIXELS", requires = "pairs",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub centre_crop: Option<u32>,
+    /// Folder of unknown people: report how many are called UNKNOWN; the model's identities are
+    /// left out
+    #[arg(long, value_name = "DIR")]
+    pub strangers: Option<PathBuf>,
+    /// The model: one with a classifier, or with --pairs any trunk.
+    #[command(flatten)]
+    pub trunk: TrunkChoice,
+    /// Minimum probability for a name, in percent; write values up to 1 with a percent sign, such
+    /// as 0.5% [default: the model's threshold]
+    #[arg(long, value_name = "PERCENT", value_parser = percent, help_heading = "Model")]
+    pub unknown: Option<f64>,
+    /// Draw the confusion matrix (PNG)
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub confusion: Option<PathBuf>,
+    /// Draw the ROC curve of the pairs (PNG)
+    #[arg(long, value_name = "FILE", requires = "pairs", help_heading = "Output")]
+    pub roc: Option<PathBuf>,
+    /// Draw a histogram of the distances of same and different pairs (PNG)
+    #[arg(long, value_name = "FILE", requires = "pairs", help_heading = "Output")]
+    pub histogram: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// Flags of `verify`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Decision")]
+pub struct Verify {
+    /// First picture
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// Second picture
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+    /// Maximum distance for the same person; negative values make sense only for pair networks
+    /// with a logit head, whose distance is the negated logit [default: the model's threshold]
+    #[arg(long, value_name = "DISTANCE", allow_negative_numbers = true)]
+    pub threshold: Option<f64>,
+    /// Crop the central square of this size from both pictures first
+    #[arg(long, alias = "center-crop", value_name = "PIXELS", help_heading = "Data",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub centre_crop: Option<u32>,
+    /// The trunk.
+    #[command(flatten)]
+    pub trunk: TrunkChoice,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// Which trunk computes embeddings: a model's, or a bare backbone with weights.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct TrunkChoice {
+    /// Model file [default: the newest runs/*/best.safetensors]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["backbone", "weights"])]
+    pub model: Option<PathBuf>,
+    /// Use a bare backbone of this architecture instead of a model file
+    #[arg(long, value_enum)]
+    pub backbone: Option<Architecture>,
+    /// Weights of the backbone: a known name, a file, or `none` for random weights [default: the
+    /// backbone's pretrained weights]
+    #[arg(long, value_name = "NAME|FILE|none", requires = "backbone")]
+    pub weights: Option<String>,
+    /// Allow parameters with these key prefixes to be missing from the --weights file
+    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', requires = "backbone")]
+    pub allow_missing: Vec<String>,
+    /// Input size in pixels [default: the backbone's]
+    #[arg(long, value_name = "PIXELS", requires = "backbone", value_parser = input_size())]
+    pub input_size: Option<u32>,
+}
+
+impl TrunkChoice {
+    /// The same with the trunk that comes with Visage.
+    pub fn embedded(&self) -> Self {
+        Self { backbone: Some(Architecture::OpenFace), model: None, ..self.clone() }
+    }
+}
+
+/// Flags of `tsne`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "t-SNE")]
+pub struct Tsne {
+    /// Folder with one sub-folder of pictures per identity [default: as for train-triplet]
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    pub data: Option<PathBuf>,
+    /// The trunk.
+    #[command(flatten)]
+    pub trunk: TrunkChoice,
+    /// Perplexity: effective number of neighbours per point (reduced for small data sets)
+    #[arg(long, default_value_t = 20.0)]
+    pub perplexity: f64,
+    /// Number of gradient steps
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub iterations: usize,
+    /// The plot (PNG)
+    #[arg(long, value_name = "FILE", default_value = "tsne.png", help_heading = "Output")]
+    pub out: PathBuf,
+}
+
+/// Flags of `embed`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct Embed {
+    /// Pictures, or folders of pictures (the label of a picture is its folder's name)
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub inputs: Vec<PathBuf>,
+    /// The trunk.
+    #[command(flatten)]
+    pub trunk: TrunkChoice,
+    /// Precision of the trunk's forward pass: bf16 is faster on CPUs and GPUs that support it and
+    /// changes an embedding by about 0.01
+    #[arg(long, value_enum, default_value_t = Precision::F32, help_heading = "Model")]
+    pub precision: Precision,
+    /// Output file: .npy (with paths and labels in a .csv beside it), .csv or .safetensors
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}

@@ -1,0 +1,137 @@
+//! The command line: one file per group of subcommands; what each flag means is said there and in
+//! [`crate::train::settings`].
+
+mod config;
+mod data;
+mod inference;
+mod installation;
+mod weights;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+pub use config::{Configured, LrFind, parse};
+pub use data::{Audit, Fetch, Keep, Prepare, PrepareAction, PrepareFaces, PrepareStrips};
+pub use inference::{Classify, Detect, DetectorFlags, Embed, Evaluate, TrunkChoice, Tsne, Verify};
+pub use installation::{Bench, Doctor};
+pub use weights::{Export, Models, Weights, WeightsAction, WeightsVerify};
+
+use crate::device::DeviceChoice;
+use crate::train::settings::{ClassifierSettings, PairSettings, TripletSettings};
+
+/// Train a face recogniser on folders of pictures, and name the faces on new ones.
+#[derive(Debug, Parser)]
+#[command(
+    name = "visage",
+    version,
+    about,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_flag = true
+)]
+#[command(after_help = "Start with `visage doctor`, or:\n  visage train-triplet --data DIR\n  \
+    visage train-classifier --data DIR\n  visage classify face.png")]
+pub struct Cli {
+    /// The subcommand.
+    #[command(subcommand)]
+    pub command: Command,
+    /// The flags of every subcommand.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Flags of every subcommand.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Common {
+    /// Device to compute on: cpu, cuda, cuda:N or auto
+    #[arg(long, global = true, value_name = "DEVICE", default_value_t = DeviceChoice::Auto)]
+    pub device: DeviceChoice,
+    /// Number of CPU threads [default: one per core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Use deterministic CUDA kernels: the same seed gives the same weights, more slowly. Operators
+    /// without one are named in a warning. CPU runs are always repeatable
+    #[arg(long, global = true)]
+    pub deterministic: bool,
+    /// Print only results, warnings and errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Print help
+    #[arg(long, short, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fine-tune a trunk with triplet loss or another metric-learning loss
+    TrainTriplet(Box<Configured<TripletSettings>>),
+    /// Train a network to tell whether two pictures show the same person
+    TrainPairs(Box<Configured<PairSettings>>),
+    /// Train a linear classifier on the frozen trunk of a training run
+    TrainClassifier(Box<Configured<ClassifierSettings>>),
+    /// Run a learning-rate range test for train-triplet
+    LrFind(Box<LrFind>),
+    /// Name the faces on pictures
+    Classify(Classify),
+    /// Detect faces on photos: boxes, landmarks, probabilities
+    Detect(Detect),
+    /// Evaluate a model on a labelled folder and on unknown people, or on a list of pairs
+    Evaluate(Evaluate),
+    /// Tell whether two pictures show the same person: exit code 0 if so, 1 if not, 2 on an error
+    Verify(Verify),
+    /// Check a data set for broken files, duplicates, wrong labels and poor pictures
+    Audit(Box<Audit>),
+    /// Draw the embeddings of a folder as a t-SNE scatter plot
+    Tsne(Tsne),
+    /// Write the embeddings of pictures to a file
+    Embed(Embed),
+    /// Inspect, compare and convert weight files of PyTorch and others
+    Weights(Weights),
+    /// Export a model to TorchScript or ONNX
+    Export(Export),
+    /// List the architectures, or show one with its blocks and known weights
+    Models(Models),
+    /// Make training data from pictures
+    Prepare(Prepare),
+    /// Download a data set or weights by name, or unpack an archive of them
+    Fetch(Fetch),
+    /// Benchmark training and inference on this machine, optionally against PyTorch
+    Bench(Bench),
+    /// Check this installation
+    Doctor(Doctor),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_surface_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_a_heading_and_the_global_ones_come_last() {
+        fn walk(command: &mut clap::Command) {
+            let help = command.render_long_help().to_string();
+            let headings: Vec<&str> = help.lines().filter(|l| l.ends_with(':')).collect();
+            let headings: Vec<_> =
+                headings.into_iter().filter(|line| !line.starts_with(' ')).collect();
+            assert_eq!(
+                headings.last(),
+                Some(&"Global options:"),
+                "{}:\n{help}",
+                command.get_name()
+            );
+            let is_root = command.get_name() == "visage";
+            assert!(is_root || !headings.contains(&"Options:"), "{help}");
+            command.get_subcommands_mut().for_each(walk);
+        }
+        let mut root = Cli::command();
+        root.build();
+        walk(&mut root);
+    }
+}
