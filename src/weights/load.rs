@@ -8,7 +8,8 @@ use std::fmt;
 use tch::{Kind, Tensor};
 
 use super::rename::RULES;
-use super::{TensorFile, WeightFile};
+use super::file::WeightFile;
+use super::tensor_file::TensorFile;
 use crate::Result;
 use crate::models::Params;
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{TensorFile, WeightFile, load};
+use super::file::WeightFile;
+use super::load;
+use super::tensor_file::TensorFile;
 use crate::models::{Architecture, Backbone};
 use crate::{Error, Result};
 
@@ -241,7 +243,7 @@ fn checked(name: &str, entry: Option<(&str, &str)>) -> Result<&'static [u8]> {
     let Some((sha256, bytes)) = found else {
         return Err(Error::Config(format!("the weights {name} are not part of this program")));
     };
-    let sum: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = format!("{:x}", Sha256::digest(bytes));
     if sum != sha256 {
         return Err(Error::weights(name, "sha256 differs from pretrained/manifest.toml"));
     }

@@ -6,6 +6,7 @@
 mod checkpoint;
 pub mod dtype;
 mod file;
+mod index;
 pub mod load;
 pub mod manifest;
 mod npz;
@@ -20,7 +21,8 @@ pub mod verify;
 mod write_pth;
 mod zip;
 
-pub use file::{Format, WeightFile};
+pub use file::WeightFile;
+pub use index::Format;
 pub use load::LoadReport;
 pub use manifest::Source;
 pub use stored::Entry;
