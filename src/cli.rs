@@ -377,6 +377,9 @@ pub struct Embed {
     /// Where to write: .npy (with the paths and labels beside it as .csv), .csv or .safetensors
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Overwrite existing files
+    #[arg(long)]
+    pub force: bool,
     /// What the trunk computes in: bf16 is faster where the processor multiplies it, and moves an
     /// embedding by about 0.01
     #[arg(long, value_enum, default_value_t = Precision::F32)]
@@ -404,6 +407,9 @@ pub enum WeightsAction {
         /// The new file: .safetensors, or .pth or .pt for torch.load
         #[arg(value_name = "OUT")]
         output: PathBuf,
+        /// Overwrite an existing file
+        #[arg(long)]
+        force: bool,
     },
     /// Show a weight file's tensors: shape, dtype, size, and what the values look like
     Inspect {
@@ -470,6 +476,9 @@ pub struct Export {
     /// The new file: .pt or .torchscript for TorchScript, or .onnx
     #[arg(value_name = "OUT")]
     pub out: PathBuf,
+    /// Overwrite an existing file
+    #[arg(long)]
+    pub force: bool,
     /// What to write [default: what OUT's ending says]
     #[arg(long, value_enum)]
     pub format: Option<Format>,

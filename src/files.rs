@@ -29,8 +29,7 @@ pub fn write_atomically(
         // Temporary files are private by default; those that stay get the mode that the umask gives.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let mut temporary =
-        builder.tempfile_in(folder).map_err(|source| Error::io(folder, source))?;
+    let mut temporary = builder.tempfile_in(folder).map_err(|source| Error::io(folder, source))?;
     let mut buffer = BufWriter::new(temporary.as_file_mut());
     fill(&mut buffer).map_err(fail)?;
     buffer.flush().map_err(fail)?;

@@ -19,6 +19,7 @@ pub fn run(context: &Context, flags: &cli::Export) -> anyhow::Result<ExitCode> {
             .say
             .line("note: --batch is ONNX's; a TorchScript file takes any number of pictures");
     }
+    files::refuse_existing(&flags.out, flags.force)?;
     let model = load(context, flags)?;
     let bytes = match format {
         Format::TorchScript => model.to_torchscript()?,

@@ -23,14 +23,7 @@ mod zip;
 
 pub use file::WeightFile;
 pub use index::Format;
-pub use load::LoadReport;
+pub use load::{BESIDE_TRUNK, GALLERY, HEAD, LoadReport};
 pub use manifest::Source;
 pub use stored::Entry;
 pub use tensor_file::TensorFile;
-
-/// Prefix of a classifier head's keys in a model file (`classifier.weight`, `classifier.bias`).
-pub const HEAD: &str = "classifier.";
-/// Prefix of the training embeddings that a classifier's model file carries.
-pub const GALLERY: &str = "gallery.";
-/// Prefixes of all that a model file holds beside its trunk: a classifier's, and a pair network's head.
-pub const BESIDE_TRUNK: [&str; 3] = [HEAD, GALLERY, "head."];

@@ -76,7 +76,8 @@ impl Zip {
                 return fail(at, &format!("{name} claims {packed} bytes and the file ends before"));
             };
             if !deflated && length != packed {
-                let text = format!("{name} is stored, yet {packed} bytes are said to hold {length}");
+                let text =
+                    format!("{name} is stored, yet {packed} bytes are said to hold {length}");
                 return fail(at, &text);
             }
             let crc = Some(entry.crc32()).filter(|&crc| crc != 0);
