@@ -1,4 +1,8 @@
 //! NumPy's `.npz`: a zip of `.npy` members, as NumPy and tch write it.
+//!
+//! The header is read here and not by `npyz`, which writes Visage's own `.npy` files: the grammar of its
+//! parser tries what is in a bracket twice, so that a header of a few dozen nested brackets, which a
+//! hostile file may have, takes time without end.
 
 use std::cell::Cell;
 
