@@ -26,6 +26,18 @@ char *guarded(F &&body) {
     return message(error.what_without_backtrace());
   } catch (const std::exception &error) {
     return message(error.what());
+  } catch (...) {
+    return message("an unknown C++ exception");
+  }
+}
+
+// The answer to a question; no, where it cannot be asked of what was given.
+template <class F>
+bool asked(F &&body) noexcept {
+  try {
+    return body();
+  } catch (...) {
+    return false;
   }
 }
 

@@ -8,6 +8,8 @@
 
 #include <ATen/ATen.h>
 
+#include "guard.h"
+
 // A copy of the function for each generation of vector instructions, chosen when the program starts.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #if __GNUC__ >= 12
@@ -24,9 +26,11 @@ namespace visage {
 // Whether the kernels for such maps take the tensor: float32 or bfloat16 on the CPU, and not the plain
 // layout at the same time, which is the one that networks are recorded in, operator by operator.
 inline bool has_lanes(const at::Tensor &x) {
-  return x.device().is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
-         x.dim() == 4 && x.numel() > 0 && x.is_contiguous(at::MemoryFormat::ChannelsLast) &&
-         !x.is_contiguous();
+  return asked([&] {
+    return x.device().is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
+           x.dim() == 4 && x.numel() > 0 && x.is_contiguous(at::MemoryFormat::ChannelsLast) &&
+           !x.is_contiguous();
+  });
 }
 
 inline float to_float(float value) { return value; }

@@ -5,7 +5,7 @@
 //     W' = W gamma / sqrt(var + eps),   b' = (b - mean) gamma / sqrt(var + eps) + beta
 //
 // The folded weights remember which tensors they were made of, and in which version: whatever changes
-// one of those, an optimiser or a loader, has them made anew. (libtorch's batch normalisation counts no
+// one of those, an optimiser or a loader, has them folded again. (libtorch's batch normalisation counts no
 // version of the statistics that it writes, but the number of batches beside them has one.)
 
 #include <optional>
@@ -110,8 +110,10 @@ extern "C" {
 // bfloat16, nothing to be differentiated. The plain layout is left to libtorch's own operators.
 int visage_fuses(const at::Tensor *x) {
   auto known = [](at::ScalarType kind) { return kind == at::kFloat || kind == at::kBFloat16; };
-  return !at::GradMode::is_enabled() && x->device().is_cpu() && known(kind_of(*x)) && x->dim() == 4 &&
-         x->is_contiguous(at::MemoryFormat::ChannelsLast) && !x->is_contiguous() && x->numel() > 0;
+  return visage::asked([&] {
+    return !at::GradMode::is_enabled() && x->device().is_cpu() && known(kind_of(*x)) && x->dim() == 4 &&
+           x->is_contiguous(at::MemoryFormat::ChannelsLast) && !x->is_contiguous() && x->numel() > 0;
+  });
 }
 
 // `state` is null before the first call, and is freed with `visage_fused_free`. `parts`: weight, bias,

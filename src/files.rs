@@ -1,5 +1,5 @@
-//! Files that are either whole or not there: everything Visage writes goes to a temporary file
-//! beside its target, is flushed to the disk, and is then renamed over it.
+//! Atomic writes: everything Visage writes goes to a temporary file beside its target, is flushed to
+//! the disk, and is then renamed over it.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -21,15 +21,19 @@ pub fn write_atomically(
         _ => Path::new("."),
     };
     create_folder(folder)?;
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".visage-")
-        .tempfile_in(folder)
-        .map_err(|source| Error::io(folder, source))?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".visage-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Temporary files are private by default; those that stay get the mode that the umask gives.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut temporary = builder.tempfile_in(folder).map_err(|source| Error::io(folder, source))?;
     let mut buffer = BufWriter::new(temporary.as_file_mut());
     fill(&mut buffer).map_err(fail)?;
     buffer.flush().map_err(fail)?;
     drop(buffer);
-    readable_by_all(temporary.as_file()).map_err(fail)?;
     temporary.as_file().sync_all().map_err(fail)?;
     temporary.persist(path).map_err(|error| fail(error.error))?;
     Ok(())
@@ -43,16 +47,18 @@ pub fn create_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))
 }
 
-/// Temporary files are private by default; the files people keep follow the usual mode.
-#[cfg(unix)]
-fn readable_by_all(file: &File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn readable_by_all(_: &File) -> std::io::Result<()> {
-    Ok(())
+/// Refuses to overwrite a file, unless `force` allows it.
+///
+/// # Errors
+/// `path` exists already: names it and the flag.
+pub fn refuse_existing(path: &Path, force: bool) -> Result<()> {
+    match force || path.symlink_metadata().is_err() {
+        true => Ok(()),
+        false => Err(Error::Config(format!(
+            "{}: exists already; give --force to overwrite it, or choose another name",
+            path.display()
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -60,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_write_leaves_the_old_file_and_no_rubbish() {
+    fn a_failed_write_keeps_the_old_file_and_leaves_no_temporary_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kept.txt");
         write_atomically(&path, |out| out.write_all(b"old")).unwrap();

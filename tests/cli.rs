@@ -380,9 +380,19 @@ fn evaluate_reports_accuracy_unknowns_and_strangers() {
 #[test]
 fn embeddings_come_in_three_formats_with_paths_and_labels() {
     let folder = trained();
-    for out in ["e.npy", "e.csv", "e.safetensors"] {
-        run(folder, &["embed", "faces", "--backbone", "openface", "--out", out]);
+    let embed = |out: &'static str| ["embed", "faces", "--backbone", "openface", "--out", out];
+    for out in ["e.npy", "e.safetensors"] {
+        run(folder, &embed(out));
     }
+    // Nothing is overwritten unasked, nor is the table beside an .npy.
+    std::fs::write(folder.join("record.csv"), "of something else").unwrap();
+    for (out, existing) in [("e.csv", "e.csv"), ("record.npy", "record.csv")] {
+        let said = fail(folder, &embed(out));
+        assert!(said.contains(&format!("{existing}: exists already")), "{said}");
+        assert!(said.contains("--force"), "{said}");
+    }
+    assert!(!folder.join("record.npy").exists());
+    run(folder, &[&embed("e.csv")[..], &["--force"]].concat());
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     let bytes = read("e.npy");
     let array = npyz::NpyFile::new(&bytes[..]).unwrap();
@@ -390,7 +400,6 @@ fn embeddings_come_in_three_formats_with_paths_and_labels() {
     let values: Vec<f32> = array.into_vec().unwrap();
     let file = TensorFile::read(&folder.join("e.safetensors")).unwrap();
     assert_eq!(Vec::<f32>::try_from(file.tensors["embeddings"].flatten(0, -1)).unwrap(), values);
-    // Writing the .npy left a table of paths and labels beside it, which e.csv then replaced.
     let table = text(&read("e.csv"));
     let mut rows = csv::Reader::from_reader(table.as_bytes());
     for (index, row) in rows.records().enumerate() {
@@ -424,6 +433,8 @@ fn an_exported_classifier_gives_embeddings_and_calibrated_logits() {
     assert!(said.contains("embedding [N, 128], logits [N, 4]"), "{said}");
     let said = run(folder, &["export", model, "faces.bin", "--format", "onnx", "--batch", "2"]);
     assert!(said.contains("pictures [2, 3, 96, 96]"), "{said}");
+    let said = fail(folder, &["export", model, "faces.pt"]);
+    assert!(said.contains("faces.pt: exists already") && said.contains("--force"), "{said}");
     assert!(std::fs::read(folder.join("faces.bin")).unwrap().windows(6).any(|w| w == b"logits"));
 
     let recogniser = Recogniser::load(&folder.join(model), tch::Device::Cpu).unwrap();

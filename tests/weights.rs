@@ -424,9 +424,74 @@ fn convert_keeps_every_value_and_diff_says_so() {
         let (code, stdout, _) = visage(&["diff", new, "nested.pth"]);
         assert_eq!((code, stdout.as_str()), (Some(0), "7 tensors the same, none differ\n"));
     }
+    let new = out.path().join("new.pth");
+    let (code, _, stderr) = visage(&["convert", "nested.pth", new.to_str().unwrap()]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("new.pth: exists already") && stderr.contains("--force"), "{stderr}");
+    let (code, ..) = visage(&["convert", "nested.pth", new.to_str().unwrap(), "--force"]);
+    assert_eq!(code, Some(0));
     let (code, _, stderr) = visage(&["convert", "nested.pth", "x.onnx"]);
     assert_eq!(code, Some(2));
     assert!(stderr.starts_with("error: x.onnx: ") && stderr.contains(".safetensors"), "{stderr}");
+}
+
+#[cfg(unix)]
+#[test]
+fn written_files_have_the_mode_that_the_umask_gives() {
+    use std::os::unix::fs::PermissionsExt;
+    let out = tempfile::tempdir().unwrap();
+    for (umask, mode) in [("077", 0o600), ("027", 0o640), ("002", 0o664)] {
+        let new = out.path().join(format!("{umask}.pth"));
+        let script = format!("umask {umask} && exec \"$0\" weights convert nested.pth \"$1\"");
+        let binary = assert_cmd::cargo::cargo_bin("visage");
+        let mut shell = Command::new("sh");
+        let shell = shell.current_dir(folder()).arg("-c").arg(script).arg(binary).arg(&new);
+        assert!(shell.output().unwrap().status.success());
+        let found = std::fs::metadata(&new).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "umask {umask}: {found:o}");
+    }
+}
+
+#[test]
+fn inspect_shows_every_module_once_whatever_the_order_of_the_file() {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("x.safetensors");
+    let mut file = TensorFile::default();
+    // safetensors files hold the widest dtype first: all counters, then all weights.
+    for module in ["a.bn", "a.conv", "b.bn"] {
+        file.tensors.insert(format!("{module}.count"), Tensor::from(1i64));
+        file.tensors.insert(format!("{module}.weight"), Tensor::from(1f32));
+    }
+    file.write(&path).unwrap();
+    let (_, stdout, _) = visage(&["inspect", path.to_str().unwrap()]);
+    let names = stdout.lines().skip(1).map(|line| line.trim().split(' ').next().unwrap());
+    let names: Vec<_> = names.collect();
+    let leaves = ["count", "weight"];
+    let expected = [&["a", "bn"][..], &leaves, &["conv"], &leaves, &["b", "bn"], &leaves].concat();
+    assert_eq!(names, expected, "{stdout}");
+}
+
+#[test]
+fn an_archive_that_claims_absurdly_many_members_is_refused_at_once() {
+    let mut bytes = zip_of("x/data.pkl", b".");
+    let end = bytes.len() - 22;
+    let record = end as u64;
+    let mut wide = b"PK\x06\x06".to_vec();
+    wide.extend(44u64.to_le_bytes());
+    wide.extend([0; 12]);
+    for _ in 0..2 {
+        wide.extend((1u64 << 40).to_le_bytes()); // the number of entries, twice
+    }
+    wide.extend([0; 16]);
+    wide.extend(b"PK\x06\x07\0\0\0\0");
+    wide.extend(record.to_le_bytes());
+    wide.extend(1u32.to_le_bytes());
+    bytes.splice(end..end, wide);
+    let error = refusal(&bytes);
+    assert!(error.contains("claims 1099511627776 entries"), "{error}");
+    let at = bytes.len() - 22 - 12;
+    bytes[at..at + 8].fill(0);
+    assert!(refusal(&bytes).contains("no zip64 record"), "{}", refusal(&bytes));
 }
 
 #[test]

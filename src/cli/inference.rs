@@ -216,4 +216,7 @@ pub struct Embed {
     /// Output file: .npy (with paths and labels in a .csv beside it), .csv or .safetensors
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Overwrite existing files
+    #[arg(long)]
+    pub force: bool,
 }

@@ -28,6 +28,9 @@ pub enum WeightsAction {
         /// New file: .safetensors, or .pth or .pt for torch.load
         #[arg(value_name = "OUT")]
         output: PathBuf,
+        /// Overwrite an existing file
+        #[arg(long)]
+        force: bool,
     },
     /// Show the tensors of a weight file: shape, dtype, size, statistics of the values
     Inspect {
@@ -97,6 +100,9 @@ pub struct Export {
     /// New file: .pt or .torchscript for TorchScript, .onnx for ONNX
     #[arg(value_name = "OUT")]
     pub out: PathBuf,
+    /// Overwrite an existing file
+    #[arg(long)]
+    pub force: bool,
     /// File format [default: from the ending of OUT]
     #[arg(long, value_enum)]
     pub format: Option<Format>,

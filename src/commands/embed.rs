@@ -48,6 +48,11 @@ struct Table {
 
 pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
     let format = FileFormat::of(&flags.out)?;
+    files::refuse_existing(&flags.out, flags.force)?;
+    let table_of_paths = flags.out.with_extension("csv");
+    if matches!(format, FileFormat::Npy) {
+        files::refuse_existing(&table_of_paths, flags.force)?;
+    }
     let mut backbone = trunk::load(context, &flags.trunk)?.backbone;
     let half = flags.precision.set_up(backbone.device())?;
     backbone.set_compute(Compute::everywhere(half))?;
@@ -89,9 +94,7 @@ pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
     table.write(&flags.out, format)?;
     let rows = count(table.paths.len(), "embedding");
     let beside = match format {
-        FileFormat::Npy => {
-            format!(", paths and labels to {}", flags.out.with_extension("csv").display())
-        }
+        FileFormat::Npy => format!(", paths and labels to {}", table_of_paths.display()),
         _ => String::new(),
     };
     line(&format!("wrote {rows} of length {dim} to {}{beside}", flags.out.display()))?;

@@ -17,6 +17,7 @@ pub fn run(context: &Context, flags: &cli::Export) -> anyhow::Result<ExitCode> {
     if format == Format::TorchScript && flags.batch != Batch::Dynamic {
         context.say.line("note: --batch is for ONNX only; a TorchScript file takes any batch size");
     }
+    files::refuse_existing(&flags.out, flags.force)?;
     let model = load(context, flags)?;
     let bytes = match format {
         Format::TorchScript => model.to_torchscript()?,

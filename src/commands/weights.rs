@@ -1,5 +1,6 @@
 //! `visage weights`: inspects, compares and converts weight files, one tensor in memory at a time.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,19 +9,25 @@ use serde_json::{Value, json};
 
 use super::{Context, output, weights_verify};
 use crate::cli::WeightsAction;
+use crate::files;
 use crate::weights::stats::{self, Stats};
 use crate::weights::{Entry, TensorFile, WeightFile, dtype};
 
 pub fn run(context: &Context, action: &WeightsAction) -> anyhow::Result<ExitCode> {
     match action {
-        WeightsAction::Convert { input, output } => convert(context, input, output),
+        WeightsAction::Convert { input, output, force } => convert(context, input, output, *force),
         WeightsAction::Inspect { file, json } => inspect(&WeightFile::open(file)?, *json),
         WeightsAction::Diff { a, b, json } => diff(a, b, *json),
         WeightsAction::Verify(flags) => weights_verify::run(context, flags),
     }
 }
 
-fn convert(context: &Context, input: &Path, output: &Path) -> anyhow::Result<ExitCode> {
+fn convert(
+    context: &Context,
+    input: &Path,
+    output: &Path,
+    force: bool,
+) -> anyhow::Result<ExitCode> {
     let ending = output.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let write = match ending.to_ascii_lowercase().as_str() {
         "safetensors" => TensorFile::write,
@@ -30,6 +37,7 @@ fn convert(context: &Context, input: &Path, output: &Path) -> anyhow::Result<Exi
             output.display()
         ),
     };
+    files::refuse_existing(output, force)?;
     let file = WeightFile::open(input)?;
     for note in file.notes() {
         context.say.line(&format!("{}: {note}", input.display()));
@@ -80,7 +88,7 @@ fn inspect(file: &WeightFile, json: bool) -> anyhow::Result<ExitCode> {
         output::line(&format!("  metadata: {key}"))?;
     }
     let mut open: Vec<&str> = Vec::new(); // the modules the line before was in
-    for entry in entries {
+    for entry in as_tree(entries) {
         let mut path: Vec<&str> = entry.name.split('.').collect();
         let leaf = path.pop().unwrap_or_default();
         let shared = open.iter().zip(&path).take_while(|(a, b)| a == b).count();
@@ -94,6 +102,26 @@ fn inspect(file: &WeightFile, json: bool) -> anyhow::Result<ExitCode> {
         open = path;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The tensors so that every module comes once: modules in the order in which their first tensors are in
+/// the file, which may hold them dtype by dtype.
+fn as_tree(entries: &[Entry]) -> Vec<&Entry> {
+    let prefixes = |name: &str| -> Vec<String> {
+        let ends = name.match_indices('.').map(|(at, _)| at).chain([name.len()]);
+        ends.map(|end| name[..end].to_owned()).collect()
+    };
+    let mut first: HashMap<String, usize> = HashMap::new();
+    for (index, entry) in entries.iter().enumerate() {
+        for prefix in prefixes(&entry.name) {
+            first.entry(prefix).or_insert(index);
+        }
+    }
+    let mut tree: Vec<&Entry> = entries.iter().collect();
+    tree.sort_by_cached_key(|entry| -> Vec<usize> {
+        prefixes(&entry.name).iter().filter_map(|prefix| first.get(prefix).copied()).collect()
+    });
+    tree
 }
 
 fn describe(stats: &Stats) -> String {

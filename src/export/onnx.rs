@@ -3,10 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use prost::Message;
 use tch::{Device, Kind, Tensor};
 
 use super::graph::Graph;
-use super::onnx_file::{Initializer, Model, Port, Side, Values};
+use super::onnx_file::{
+    Dimension, GraphProto, IR_VERSION, ModelProto, OPSET, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, ValueInfoProto,
+};
 use super::onnx_ops::Builder;
 use super::{Export, INPUT};
 use crate::{Error, Result};
@@ -14,7 +18,7 @@ use crate::{Error, Result};
 /// The key of the file's metadata under which the JSON lies.
 pub const METADATA: &str = "visage";
 
-/// The number of pictures that an ONNX file takes at once.
+/// The batch size of an ONNX file's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batch {
     /// Any number.
@@ -45,10 +49,10 @@ impl FromStr for Batch {
 }
 
 impl Batch {
-    fn side(self) -> Side {
+    fn dimension(self) -> Dimension {
         match self {
-            Self::Dynamic => Side::Named("batch"),
-            Self::Fixed(count) => Side::Fixed(count.into()),
+            Self::Dynamic => Dimension::named("batch"),
+            Self::Fixed(count) => Dimension::fixed(count.into()),
         }
     }
 }
@@ -72,32 +76,39 @@ impl Export {
         for node in &graph.nodes {
             builder.add(node)?;
         }
-        let mut initializers = builder.constants;
+        let mut initializer = builder.constants;
         for key in builder.tensors {
             let tensor = trace.tensor(&key)?;
-            let (shape, values) = (tensor.size(), Values::Floats(floats(&tensor)?));
-            initializers.push(Initializer { name: key, shape, values });
+            initializer.push(TensorProto::floats(key, tensor.size(), &floats(&tensor)?));
         }
-        let [channels, height, width] = self.picture().map(Side::Fixed);
-        let file = Model {
-            name: self.backbone.architecture.name(),
-            description: format!(
-                "Faces to embeddings of length one. {INPUT}: float32 RGB in [0, 1], [N, 3, {side}, \
-                 {side}]; the normalisation is inside.",
-                side = self.backbone.input.size
-            ),
-            operations: builder.operations,
-            initializers,
-            input: Port { name: INPUT, shape: vec![batch.side(), channels, height, width] },
-            outputs: outputs
-                .into_iter()
-                .map(|(name, n)| Port { name, shape: vec![batch.side(), Side::Fixed(n)] })
-                .collect(),
-            metadata: vec![(METADATA, self.metadata().to_string())],
+        let first = || batch.dimension();
+        let [channels, height, width] = self.picture().map(Dimension::fixed);
+        let outputs = outputs.into_iter();
+        let output = outputs
+            .map(|(name, n)| ValueInfoProto::float(name, vec![first(), Dimension::fixed(n)]));
+        let graph = GraphProto {
+            node: builder.operations,
+            name: self.backbone.architecture.name().into(),
+            initializer,
+            input: vec![ValueInfoProto::float(INPUT, vec![first(), channels, height, width])],
+            output: output.collect(),
         };
-        let bytes = file.into_bytes();
-        match i32::try_from(bytes.len()) {
-            Ok(_) => Ok(bytes),
+        let side = self.backbone.input.size;
+        let (key, value) = (METADATA.into(), self.metadata().to_string());
+        let model = ModelProto {
+            ir_version: IR_VERSION,
+            producer_name: "visage".into(),
+            producer_version: env!("CARGO_PKG_VERSION").into(),
+            doc_string: format!(
+                "Faces to embeddings of length one. {INPUT}: float32 RGB in [0, 1], [N, 3, {side}, \
+                 {side}]; the normalisation is inside."
+            ),
+            graph: Some(graph),
+            opset_import: vec![OperatorSetIdProto { domain: Some("".into()), version: OPSET }],
+            metadata_props: vec![StringStringEntryProto { key, value }],
+        };
+        match i32::try_from(model.encoded_len()) {
+            Ok(_) => Ok(model.encode_to_vec()),
             Err(_) => {
                 let text = "the model is larger than the 2 GiB that an ONNX file can hold; export \
                             TorchScript instead";

@@ -1,234 +1,202 @@
-//! The ONNX file format: a handful of protobuf messages (onnx.proto, IR version 8), as bytes.
-//!
-//! Only what a network of floats needs is here. Field numbers are those of `onnx.proto`.
+//! The ONNX file format: the messages of `onnx.proto` (IR version 8) that a network of floats needs,
+//! with the names and numbers of the fields there. They are written out here, since generating them
+//! would take a protobuf compiler at build time.
 
-/// A protobuf message in the making.
-#[derive(Debug, Default)]
-pub struct Message(Vec<u8>);
-
-impl Message {
-    /// The finished bytes.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.0
-    }
-
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-    }
-
-    /// An integer field; negative ones take ten bytes, as protobuf's `int64` does.
-    pub fn int(mut self, field: u64, value: i64) -> Self {
-        self.varint(field << 3);
-        self.varint(value as u64);
-        self
-    }
-
-    /// A float32 field.
-    pub fn float(mut self, field: u64, value: f32) -> Self {
-        self.varint(field << 3 | 5);
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    /// A field of bytes, or of text.
-    pub fn bytes(mut self, field: u64, value: impl AsRef<[u8]>) -> Self {
-        self.varint(field << 3 | 2);
-        self.varint(value.as_ref().len() as u64);
-        self.0.extend(value.as_ref());
-        self
-    }
-
-    /// A message inside this one.
-    pub fn message(self, field: u64, value: Self) -> Self {
-        self.bytes(field, value.0)
-    }
-
-    /// One field for each item, in their order.
-    pub fn each<T>(
-        self,
-        items: impl IntoIterator<Item = T>,
-        add: impl Fn(Self, T) -> Self,
-    ) -> Self {
-        items.into_iter().fold(self, add)
-    }
-}
-
-/// The values of a tensor that is part of the file.
-#[derive(Debug)]
-pub enum Values {
-    /// float32.
-    Floats(Vec<f32>),
-    /// int64.
-    Ints(Vec<i64>),
-}
-
-/// A tensor that is part of the file.
-#[derive(Debug)]
-pub struct Initializer {
-    /// The state-dict key, or a name of ours for a constant.
-    pub name: String,
-    /// Its shape; empty for a scalar.
-    pub shape: Vec<i64>,
-    /// Row-major.
-    pub values: Values,
-}
-
-/// An attribute's value.
-#[derive(Debug)]
-pub enum Attribute {
-    /// A number or a switch.
-    Int(i64),
-    /// A list of them.
-    Ints(Vec<i64>),
-    /// A number.
-    Float(f64),
-}
-
-/// One operation.
-#[derive(Debug)]
-pub struct Operation {
-    /// ONNX's name for it: `Conv`.
-    pub kind: &'static str,
-    /// Names of values and initialisers.
-    pub inputs: Vec<String>,
-    /// The name of the value it makes.
-    pub output: String,
-    /// By name.
-    pub attributes: Vec<(&'static str, Attribute)>,
-}
-
-/// One side of a tensor.
-#[derive(Debug, Clone)]
-pub enum Side {
-    /// So many.
-    Fixed(i64),
-    /// Any number, under this name.
-    Named(&'static str),
-}
-
-/// A float32 tensor that goes in or comes out.
-#[derive(Debug)]
-pub struct Port {
-    /// Its name.
-    pub name: &'static str,
-    /// Its shape.
-    pub shape: Vec<Side>,
-}
-
-impl Initializer {
-    fn message(self) -> Message {
-        let (kind, bytes): (i64, Vec<u8>) = match self.values {
-            Values::Floats(values) => (1, values.into_iter().flat_map(f32::to_le_bytes).collect()),
-            Values::Ints(values) => (7, values.into_iter().flat_map(i64::to_le_bytes).collect()),
-        };
-        Message::default()
-            .each(self.shape, |tensor, side| tensor.int(1, side))
-            .int(2, kind)
-            .bytes(8, self.name)
-            .bytes(9, bytes)
-    }
-}
-
-impl Attribute {
-    fn message(self, name: &str) -> Message {
-        let start = Message::default().bytes(1, name);
-        match self {
-            Self::Float(value) => start.float(2, value as f32).int(20, 1),
-            Self::Int(value) => start.int(3, value).int(20, 2),
-            Self::Ints(values) => start.each(values, |out, value| out.int(8, value)).int(20, 7),
-        }
-    }
-}
-
-impl Operation {
-    fn message(self) -> Message {
-        Message::default()
-            .each(self.inputs, |node, name| node.bytes(1, name))
-            .bytes(2, &self.output)
-            .bytes(3, &self.output)
-            .bytes(4, self.kind)
-            .each(self.attributes, |node, (name, value)| node.message(5, value.message(name)))
-    }
-}
-
-impl Port {
-    fn message(self) -> Message {
-        let side = |side| match side {
-            Side::Fixed(count) => Message::default().int(1, count),
-            Side::Named(name) => Message::default().bytes(2, name),
-        };
-        let shape = Message::default().each(self.shape, |out, one| out.message(1, side(one)));
-        let tensor = Message::default().int(1, 1).message(2, shape);
-        Message::default().bytes(1, self.name).message(2, Message::default().message(1, tensor))
-    }
-}
-
-/// A graph with all that surrounds it.
-#[derive(Debug)]
-pub struct Model {
-    /// The graph's name.
-    pub name: &'static str,
-    /// What goes in and comes out, in words.
-    pub description: String,
-    /// Operations, each behind those it needs.
-    pub operations: Vec<Operation>,
-    /// Tensors.
-    pub initializers: Vec<Initializer>,
-    /// What goes in.
-    pub input: Port,
-    /// What comes out.
-    pub outputs: Vec<Port>,
-    /// Free text by key.
-    pub metadata: Vec<(&'static str, String)>,
-}
+use prost::Message;
 
 /// The version of the operator set; 18 is the first where all reductions take their axes alike.
 pub const OPSET: i64 = 18;
-const IR_VERSION: i64 = 8;
+/// The version of the format.
+pub const IR_VERSION: i64 = 8;
 
-impl Model {
-    /// The file.
-    pub fn into_bytes(self) -> Vec<u8> {
-        let graph = Message::default()
-            .each(self.operations, |graph, one| graph.message(1, one.message()))
-            .bytes(2, self.name)
-            .each(self.initializers, |graph, one| graph.message(5, one.message()))
-            .message(11, self.input.message())
-            .each(self.outputs, |graph, port| graph.message(12, port.message()));
-        Message::default()
-            .int(1, IR_VERSION)
-            .bytes(2, "visage")
-            .bytes(3, env!("CARGO_PKG_VERSION"))
-            .bytes(6, self.description)
-            .message(7, graph)
-            .message(8, Message::default().bytes(1, "").int(2, OPSET))
-            .each(self.metadata, |model, (key, value)| {
-                model.message(14, Message::default().bytes(1, key).bytes(2, value))
-            })
-            .into_bytes()
+/// A graph with all that surrounds it.
+#[derive(Clone, PartialEq, Message)]
+pub struct ModelProto {
+    #[prost(int64, tag = "1")]
+    pub ir_version: i64,
+    #[prost(string, tag = "2")]
+    pub producer_name: String,
+    #[prost(string, tag = "3")]
+    pub producer_version: String,
+    #[prost(string, tag = "6")]
+    pub doc_string: String,
+    #[prost(message, optional, tag = "7")]
+    pub graph: Option<GraphProto>,
+    #[prost(message, repeated, tag = "8")]
+    pub opset_import: Vec<OperatorSetIdProto>,
+    #[prost(message, repeated, tag = "14")]
+    pub metadata_props: Vec<StringStringEntryProto>,
+}
+
+/// A set of operators; the domain of ONNX's own is empty.
+#[derive(Clone, PartialEq, Message)]
+pub struct OperatorSetIdProto {
+    #[prost(string, optional, tag = "1")]
+    pub domain: Option<String>,
+    #[prost(int64, tag = "2")]
+    pub version: i64,
+}
+
+/// Free text by key.
+#[derive(Clone, PartialEq, Message)]
+pub struct StringStringEntryProto {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+/// Operations, each behind those whose outputs it takes, and tensors.
+#[derive(Clone, PartialEq, Message)]
+pub struct GraphProto {
+    #[prost(message, repeated, tag = "1")]
+    pub node: Vec<NodeProto>,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(message, repeated, tag = "5")]
+    pub initializer: Vec<TensorProto>,
+    #[prost(message, repeated, tag = "11")]
+    pub input: Vec<ValueInfoProto>,
+    #[prost(message, repeated, tag = "12")]
+    pub output: Vec<ValueInfoProto>,
+}
+
+/// One operation; inputs and outputs are names of values and initializers.
+#[derive(Clone, PartialEq, Message)]
+pub struct NodeProto {
+    #[prost(string, repeated, tag = "1")]
+    pub input: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub output: Vec<String>,
+    #[prost(string, tag = "3")]
+    pub name: String,
+    #[prost(string, tag = "4")]
+    pub op_type: String,
+    #[prost(message, repeated, tag = "5")]
+    pub attribute: Vec<AttributeProto>,
+}
+
+/// A setting of an operation; `kind` says which of the values it is.
+#[derive(Clone, PartialEq, Message)]
+pub struct AttributeProto {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(float, optional, tag = "2")]
+    pub f: Option<f32>,
+    #[prost(int64, optional, tag = "3")]
+    pub i: Option<i64>,
+    #[prost(int64, repeated, packed = "false", tag = "8")]
+    pub ints: Vec<i64>,
+    #[prost(int32, tag = "20")]
+    pub kind: i32,
+}
+
+/// A tensor that is part of the file, row-major and little-endian.
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorProto {
+    #[prost(int64, repeated, packed = "false", tag = "1")]
+    pub dims: Vec<i64>,
+    #[prost(int32, tag = "2")]
+    pub data_type: i32,
+    #[prost(string, tag = "8")]
+    pub name: String,
+    #[prost(bytes = "vec", tag = "9")]
+    pub raw_data: Vec<u8>,
+}
+
+/// The name, dtype and shape of an input or output.
+#[derive(Clone, PartialEq, Message)]
+pub struct ValueInfoProto {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub r#type: Option<TypeProto>,
+}
+
+/// The type of a value: here always a tensor.
+#[derive(Clone, PartialEq, Message)]
+pub struct TypeProto {
+    #[prost(message, optional, tag = "1")]
+    pub tensor_type: Option<TensorTypeProto>,
+}
+
+/// Dtype and shape.
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorTypeProto {
+    #[prost(int32, tag = "1")]
+    pub elem_type: i32,
+    #[prost(message, optional, tag = "2")]
+    pub shape: Option<TensorShapeProto>,
+}
+
+/// A shape.
+#[derive(Clone, PartialEq, Message)]
+pub struct TensorShapeProto {
+    #[prost(message, repeated, tag = "1")]
+    pub dim: Vec<Dimension>,
+}
+
+/// One dimension: a size, or a name for any size.
+#[derive(Clone, PartialEq, Message)]
+pub struct Dimension {
+    #[prost(int64, optional, tag = "1")]
+    pub dim_value: Option<i64>,
+    #[prost(string, optional, tag = "2")]
+    pub dim_param: Option<String>,
+}
+
+/// ONNX's numbers of the dtypes.
+const FLOAT: i32 = 1;
+const INT64: i32 = 7;
+
+impl AttributeProto {
+    /// A float.
+    pub fn float(name: &str, value: f64) -> Self {
+        Self { name: name.into(), f: Some(value as f32), kind: 1, ..Self::default() }
+    }
+
+    /// An integer or a switch.
+    pub fn int(name: &str, value: i64) -> Self {
+        Self { name: name.into(), i: Some(value), kind: 2, ..Self::default() }
+    }
+
+    /// A list of integers.
+    pub fn ints(name: &str, values: &[i64]) -> Self {
+        Self { name: name.into(), ints: values.to_vec(), kind: 7, ..Self::default() }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl TensorProto {
+    /// A float32 tensor; a scalar has no dimensions.
+    pub fn floats(name: String, dims: Vec<i64>, values: &[f32]) -> Self {
+        let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { dims, data_type: FLOAT, name, raw_data }
+    }
 
-    /// The examples of protobuf's documentation of its encoding.
-    #[test]
-    fn fields_are_encoded_as_the_format_says() {
-        assert_eq!(Message::default().int(1, 150).into_bytes(), [0x08, 0x96, 0x01]);
-        let text = Message::default().bytes(2, "testing").into_bytes();
-        assert_eq!(text, [&[0x12, 0x07][..], b"testing"].concat());
-        let inner = Message::default().int(1, 150);
-        let outer = Message::default().message(3, inner).into_bytes();
-        assert_eq!(outer, [0x1a, 0x03, 0x08, 0x96, 0x01]);
-        let negative = Message::default().int(1, -2).into_bytes();
-        assert_eq!(negative[..2], [0x08, 0xfe]);
-        assert_eq!(negative.len(), 11);
-        assert_eq!(Message::default().float(2, 1.0).into_bytes(), [0x15, 0, 0, 0x80, 0x3f]);
+    /// An int64 vector.
+    pub fn ints(name: String, values: &[i64]) -> Self {
+        let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { dims: vec![values.len() as i64], data_type: INT64, name, raw_data }
+    }
+}
+
+impl ValueInfoProto {
+    /// A float32 tensor that goes in or comes out.
+    pub fn float(name: &str, dim: Vec<Dimension>) -> Self {
+        let shape = Some(TensorShapeProto { dim });
+        let tensor_type = Some(TensorTypeProto { elem_type: FLOAT, shape });
+        Self { name: name.into(), r#type: Some(TypeProto { tensor_type }) }
+    }
+}
+
+impl Dimension {
+    /// This size.
+    pub fn fixed(size: i64) -> Self {
+        Self { dim_value: Some(size), dim_param: None }
+    }
+
+    /// Any size, under this name.
+    pub fn named(name: &str) -> Self {
+        Self { dim_value: None, dim_param: Some(name.into()) }
     }
 }

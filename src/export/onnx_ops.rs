@@ -5,16 +5,16 @@
 use std::collections::HashMap;
 
 use super::graph::{Argument, Node};
-use super::onnx_file::{Attribute, Initializer, Operation, Values};
+use super::onnx_file::{AttributeProto, NodeProto, TensorProto};
 use crate::{Error, Result};
 
 /// A graph in the making.
 #[derive(Debug, Default)]
 pub struct Builder {
     /// Done so far.
-    pub operations: Vec<Operation>,
+    pub operations: Vec<NodeProto>,
     /// Constants that the operations take, beside the model's tensors.
-    pub constants: Vec<Initializer>,
+    pub constants: Vec<TensorProto>,
     /// Keys of the model's tensors that are used, each once.
     pub tensors: Vec<String>,
     names: HashMap<u64, String>,
@@ -31,9 +31,6 @@ impl Builder {
     /// # Errors
     /// It has no counterpart.
     pub fn add(&mut self, node: &Node) -> Result<()> {
-        let ints = |values: &[i64]| Attribute::Ints(values.to_vec());
-        // ONNX pads each side, first all beginnings and then all ends.
-        let both_sides = |[height, width]: [i64; 2]| ints(&[height, width, height, width]);
         match node.kind.as_str() {
             "aten::conv2d" | "aten::_convolution" => {
                 let general = node.kind == "aten::_convolution";
@@ -41,25 +38,25 @@ impl Builder {
                     node.demand(6, 0)?; // not transposed
                 }
                 let attributes = vec![
-                    ("strides", ints(&node.pair(3)?)),
-                    ("pads", both_sides(node.pair(4)?)),
-                    ("dilations", ints(&node.pair(5)?)),
-                    ("group", Attribute::Int(node.int(if general { 8 } else { 6 })?)),
+                    AttributeProto::ints("strides", &node.pair(3)?),
+                    pads(node.pair(4)?),
+                    AttributeProto::ints("dilations", &node.pair(5)?),
+                    AttributeProto::int("group", node.int(if general { 8 } else { 6 })?),
                 ];
                 self.operation(node, "Conv", 0..3, attributes)
             }
             "aten::batch_norm" => {
                 node.demand(5, 0)?; // not training
-                let epsilon = Attribute::Float(node.float(7)?);
-                self.operation(node, "BatchNormalization", 0..5, vec![("epsilon", epsilon)])
+                let epsilon = AttributeProto::float("epsilon", node.float(7)?);
+                self.operation(node, "BatchNormalization", 0..5, vec![epsilon])
             }
             "aten::linear" => {
-                self.operation(node, "Gemm", 0..3, vec![("transB", Attribute::Int(1))])
+                self.operation(node, "Gemm", 0..3, vec![AttributeProto::int("transB", 1)])
             }
             "aten::max_pool2d" => {
                 node.demand(5, 0)?; // no ceil_mode
                 let mut attributes = window(node)?;
-                attributes.push(("dilations", ints(&node.pair(4)?)));
+                attributes.push(AttributeProto::ints("dilations", &node.pair(4)?));
                 self.operation(node, "MaxPool", 0..1, attributes)
             }
             "aten::avg_pool2d" => {
@@ -68,7 +65,7 @@ impl Builder {
                     return Err(node.unsupported(6)); // no other divisor
                 }
                 let mut attributes = window(node)?;
-                attributes.push(("count_include_pad", Attribute::Int(node.int(5)?)));
+                attributes.push(AttributeProto::int("count_include_pad", node.int(5)?));
                 self.operation(node, "AveragePool", 0..1, attributes)
             }
             "aten::adaptive_avg_pool2d" => match node.pair(1)? {
@@ -77,15 +74,14 @@ impl Builder {
             },
             "aten::flatten" => {
                 node.demand(2, -1)?;
-                let axis = Attribute::Int(node.int(1)?);
                 node.demand(1, 1)?; // ONNX's Flatten makes two dimensions of any number
-                self.operation(node, "Flatten", 0..1, vec![("axis", axis)])
+                self.operation(node, "Flatten", 0..1, vec![AttributeProto::int("axis", 1)])
             }
             "aten::cat" => {
                 let Argument::List(parts) = node.at(0) else { return Err(node.unsupported(0)) };
                 let parts = parts.iter().map(|part| self.tensor(node, 0, part));
                 let parts = parts.collect::<Result<_>>()?;
-                self.push(node, "Concat", parts, vec![("axis", Attribute::Int(node.int(1)?))])
+                self.push(node, "Concat", parts, vec![AttributeProto::int("axis", node.int(1)?)])
             }
             "aten::relu" => self.operation(node, "Relu", 0..1, vec![]),
             "aten::sqrt" => self.operation(node, "Sqrt", 0..1, vec![]),
@@ -137,7 +133,7 @@ impl Builder {
         node: &Node,
         kind: &'static str,
         taken: std::ops::Range<usize>,
-        attributes: Vec<(&'static str, Attribute)>,
+        attributes: Vec<AttributeProto>,
     ) -> Result<()> {
         let mut inputs = Vec::new();
         for index in taken {
@@ -153,7 +149,7 @@ impl Builder {
     /// A reduction over the dimensions of argument `dims`; the next says whether they stay as 1.
     fn reduction(&mut self, node: &Node, kind: &'static str, dims: usize) -> Result<()> {
         let inputs = vec![self.tensor(node, 0, node.at(0))?, self.integers(&node.ints(dims)?)];
-        self.push(node, kind, inputs, vec![("keepdims", Attribute::Int(node.int(dims + 1)?))])
+        self.push(node, kind, inputs, vec![AttributeProto::int("keepdims", node.int(dims + 1)?)])
     }
 
     fn push(
@@ -161,7 +157,7 @@ impl Builder {
         node: &Node,
         kind: &'static str,
         inputs: Vec<String>,
-        attributes: Vec<(&'static str, Attribute)>,
+        attributes: Vec<AttributeProto>,
     ) -> Result<()> {
         let [value] = node.outputs[..] else {
             let text = format!("{} makes {} values, not one", node.kind, node.outputs.len());
@@ -169,7 +165,13 @@ impl Builder {
         };
         let number = self.operations.len();
         let output = self.names.entry(value).or_insert_with(|| format!("{kind}_{number}")).clone();
-        self.operations.push(Operation { kind, inputs, output, attributes });
+        self.operations.push(NodeProto {
+            input: inputs,
+            name: output.clone(),
+            output: vec![output],
+            op_type: kind.into(),
+            attribute: attributes,
+        });
         Ok(())
     }
 
@@ -203,31 +205,35 @@ impl Builder {
     }
 
     fn scalar(&mut self, value: f64) -> String {
-        let values = Values::Floats(vec![value as f32]);
-        self.constant(format!("scalar({value})"), Vec::new(), values)
+        let name = format!("scalar({value})");
+        self.constant(TensorProto::floats(name, Vec::new(), &[value as f32]))
     }
 
     fn integers(&mut self, list: &[i64]) -> String {
-        let shape = vec![list.len() as i64];
-        self.constant(format!("integers({list:?})"), shape, Values::Ints(list.to_vec()))
+        self.constant(TensorProto::ints(format!("integers({list:?})"), list))
     }
 
     /// A constant, once for all that take it.
-    fn constant(&mut self, name: String, shape: Vec<i64>, values: Values) -> String {
+    fn constant(&mut self, tensor: TensorProto) -> String {
+        let name = tensor.name.clone();
         if !self.constants.iter().any(|constant| constant.name == name) {
-            self.constants.push(Initializer { name: name.clone(), shape, values });
+            self.constants.push(tensor);
         }
         name
     }
 }
 
+/// Padding of each side: ONNX wants first all beginnings and then all ends.
+fn pads([height, width]: [i64; 2]) -> AttributeProto {
+    AttributeProto::ints("pads", &[height, width, height, width])
+}
+
 /// Kernel, stride and padding of a pooling operation.
-fn window(node: &Node) -> Result<Vec<(&'static str, Attribute)>> {
-    let [height, width] = node.pair(3)?;
+fn window(node: &Node) -> Result<Vec<AttributeProto>> {
     Ok(vec![
-        ("kernel_shape", Attribute::Ints(node.pair(1)?.to_vec())),
-        ("strides", Attribute::Ints(node.pair(2)?.to_vec())),
-        ("pads", Attribute::Ints(vec![height, width, height, width])),
+        AttributeProto::ints("kernel_shape", &node.pair(1)?),
+        AttributeProto::ints("strides", &node.pair(2)?),
+        pads(node.pair(3)?),
     ])
 }
 
@@ -268,7 +274,7 @@ mod tests {
     fn padding_begins_with_the_last_dimension() {
         let builder = add(r#"{"kind":"aten::constant_pad_nd","inputs":[{"value":0},
             {"list":[{"int":1},{"int":2},{"int":3},{"int":4}]},{"int":0}],"outputs":[1]}"#);
-        let inputs = &builder.unwrap().operations[0].inputs;
+        let inputs = &builder.unwrap().operations[0].input;
         assert_eq!(inputs[1..], ["integers([1, 3, 2, 4])", "scalar(0)", "integers([-1, -2])"]);
     }
 
@@ -285,7 +291,7 @@ mod tests {
             );
             builder.add(&serde_json::from_str(&node).unwrap()).unwrap();
         }
-        assert_eq!(builder.operations[1].inputs, ["x", "scalar(0.5)"]);
+        assert_eq!(builder.operations[1].input, ["x", "scalar(0.5)"]);
         assert_eq!(builder.constants.len(), 1);
     }
 }

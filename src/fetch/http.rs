@@ -53,6 +53,19 @@ pub struct Failure {
     pub text: String,
 }
 
+impl Failure {
+    /// What the user can do about it.
+    pub(super) fn advice(&self) -> String {
+        match self.status {
+            Some(401 | 403) => "the server asks for an account".into(),
+            Some(404 | 410) => "the file has moved or is gone".into(),
+            Some(429) => "too many requests: wait a while, then fetch again".into(),
+            Some(500..=599) => "the server has an error: try again later".into(),
+            _ => "check the network and fetch again".into(),
+        }
+    }
+}
+
 /// Told the bytes that are there and, where the server says so, the bytes there will be.
 pub type Progress<'a> = &'a dyn Fn(u64, Option<u64>);
 

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::http::Failure;
+use super::http::{Failure, is_loopback};
 use crate::{Error, Result};
 
 /// Where the service is.
@@ -119,7 +119,7 @@ fn refuse_readable(_: &Path, _: &std::fs::File) -> Result<()> {
 /// # Errors
 /// A service without encryption, unless it is this machine: the key would be sent in the clear.
 pub fn address(service: &str, name: &str) -> Result<String> {
-    let here = super::http::is_loopback(service);
+    let here = is_loopback(service);
     if service.starts_with("https://") || (here && service.starts_with("http://")) {
         return Ok(format!("{}/datasets/download/{name}", service.trim_end_matches('/')));
     }
@@ -137,7 +137,7 @@ pub(super) fn advice(failure: &Failure, name: &str) -> String {
              then fetch again (or the key is an old one: {HOW})"
         ),
         Some(404) => format!("https://www.kaggle.com/datasets/{name} has moved or is gone"),
-        _ => super::advice(failure),
+        _ => failure.advice(),
     }
 }
 

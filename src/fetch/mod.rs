@@ -23,7 +23,7 @@ pub use http::Patience;
 use crate::data::orl;
 use crate::files::create_folder;
 use crate::{Error, Result};
-use http::{Failure, download};
+use http::download;
 use kaggle::Credentials;
 use unpack::{Limits, kind, unpack};
 
@@ -236,7 +236,7 @@ impl Work {
             |failure| {
                 let advice = match origin {
                     Origin::Kaggle(name) => kaggle::advice(&failure, name),
-                    _ => advice(&failure),
+                    _ => failure.advice(),
                 };
                 format!("{} {}; {advice}", failure.host, failure.text)
             },
@@ -273,7 +273,7 @@ fn check(item: &Item, file: &Path, downloaded: bool) -> Result<(String, bool)> {
     let fail = |source| Error::io(file, source);
     let mut hasher = Sha256::new();
     std::io::copy(&mut File::open(file).map_err(fail)?, &mut hasher).map_err(fail)?;
-    let sum: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = format!("{:x}", hasher.finalize());
     match &item.sha256 {
         Some(wanted) if !sum.starts_with(wanted.as_str()) => {
             let what = if downloaded { "what arrived".into() } else { file.display().to_string() };
@@ -285,16 +285,5 @@ fn check(item: &Item, file: &Path, downloaded: bool) -> Result<(String, bool)> {
             )))
         }
         known => Ok((sum, known.is_some())),
-    }
-}
-
-/// What its user can do about a failed download.
-fn advice(failure: &Failure) -> String {
-    match failure.status {
-        Some(401 | 403) => "the server lets nobody in without an account".into(),
-        Some(404 | 410) => "the file has moved or is gone".into(),
-        Some(429) => "too many requests: wait a while, then fetch again".into(),
-        Some(500..=599) => "the server is in trouble: try again later".into(),
-        _ => "check the network and fetch again".into(),
     }
 }

@@ -116,3 +116,36 @@ impl Drop for FusedConv {
         unsafe { visage_fused_free(self.state) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::native::{channels_last, local_response_norm, max_pool};
+
+    /// libtorch throws where such tensors are asked for their device or layout.
+    #[test]
+    fn tensors_without_a_layout_are_left_to_libtorch() {
+        let map = Tensor::ones([1, 2, 4, 4], (Kind::Float, Device::Cpu));
+        let sparse = map.to_sparse_sparse_dim(4);
+        let weight = Tensor::ones([2, 2, 1, 1], (Kind::Float, Device::Cpu));
+        let parts = FusedParts {
+            weight: &weight,
+            bias: None,
+            affine: None,
+            statistics: None,
+            eps: 0.0,
+            stride: 1,
+            padding: [0; 2],
+        };
+        let mut fused = FusedConv::default();
+        for xs in [Tensor::new(), sparse] {
+            assert!(max_pool(&xs, 2, 2, 0, false).unwrap().is_none());
+            assert!(local_response_norm(&xs, 2, 1e-4, 0.75).unwrap().is_none());
+            assert!(tch::no_grad(|| fused.run(&xs, parts)).unwrap().is_none());
+        }
+        let map = channels_last(&map).unwrap();
+        assert!(tch::no_grad(|| fused.run(&map, parts)).unwrap().is_some());
+    }
+}

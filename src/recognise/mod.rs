@@ -9,7 +9,7 @@ pub mod recogniser;
 
 pub use comparison::Comparison;
 pub use embedder::Embedder;
-pub use model_file::{Calibration, DataCard, GalleryFace, ModelCard, ModelKind, Unknown};
-pub use pair_model::{PairCard, PairModel};
+pub use model_file::{Calibration, DataCard, GalleryFace, ModelCard, ModelKind, PairCard, Unknown};
+pub use pair_model::PairModel;
 pub use photo::{FaceSearch, Part, View, Viewer};
 pub use recogniser::{Answer, Classifier, Gallery, Head, Recogniser};

@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
-use super::pair_model::PairCard;
 use crate::detect::Framing;
 use crate::eval::unknown::Logistic;
-use crate::models::{Architecture, Backbone, BuildOptions, InputSpec};
+use crate::models::{Architecture, Backbone, BuildOptions, HeadKind, InputSpec};
 use crate::weights::TensorFile;
 use crate::{Error, Result};
 
@@ -80,6 +79,19 @@ impl Unknown {
             Self::KnownBelow(threshold) | Self::ProbabilityBelow(threshold) => threshold,
         }
     }
+}
+
+/// What a model card says about a pair network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairCard {
+    /// The head on the trunk.
+    pub head: HeadKind,
+    /// Two pictures nearer than this show the same person, chosen on validation pairs; none where
+    /// there were none to choose on.
+    pub threshold: Option<f64>,
+    /// P(the same person | distance), same and different being as likely; fitted on validation pairs.
+    #[serde(default, rename = "same_curve")]
+    pub probability: Option<Logistic>,
 }
 
 /// Everything about a model that is not a tensor.

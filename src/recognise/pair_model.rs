@@ -2,27 +2,12 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::model_file::{ModelCard, ModelKind};
-use crate::eval::unknown::Logistic;
-use crate::models::{Compute, HEAD_PREFIX, HeadKind, Mode, PairNet};
+use super::model_file::{ModelCard, ModelKind, PairCard};
+use crate::models::{Compute, HEAD_PREFIX, Mode, PairNet};
 use crate::weights::{self, TensorFile};
 use crate::{Error, Result};
-
-/// What a model card says about a pair network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PairCard {
-    /// The head on the trunk.
-    pub head: HeadKind,
-    /// Two pictures nearer than this show the same person, chosen on validation pairs; none where
-    /// there were none to choose on.
-    pub threshold: Option<f64>,
-    /// P(the same person | distance), same and different being as likely; fitted on validation pairs.
-    #[serde(default, rename = "same_curve")]
-    pub probability: Option<Logistic>,
-}
 
 /// A loaded pair network.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::cell::OnceCell;
 use image::RgbImage;
 use tch::Device;
 
-use super::ModelCard;
+use super::model_file::ModelCard;
 use crate::Result;
 use crate::data::picture;
 use crate::detect::framing::cover;

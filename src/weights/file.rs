@@ -3,66 +3,17 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::SafeTensors;
 use tch::Tensor;
 
+use super::index::{Format, Index};
 use super::stored::{Bytes, Data, Entry, Layout, Storage};
 use super::zip::Zip;
 use super::{checkpoint, dtype, npz, torch_save};
 use crate::native::FileMap;
 use crate::{Error, Result};
-
-/// What a file was found to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// safetensors.
-    Safetensors,
-    /// The zip of `torch.save`, PyTorch 1.6 and later.
-    TorchZip,
-    /// The pickle stream of `torch.save` before PyTorch 1.6.
-    TorchLegacy,
-    /// A TorchScript archive, which tch's `.ot` is, too.
-    TorchScript,
-    /// NumPy's `.npz`.
-    Npz,
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Safetensors => "safetensors",
-            Self::TorchZip => "PyTorch zip",
-            Self::TorchLegacy => "PyTorch before 1.6",
-            Self::TorchScript => "TorchScript",
-            Self::Npz => "NumPy npz",
-        })
-    }
-}
-
-/// What a format's reader finds.
-#[derive(Debug)]
-pub(super) struct Index {
-    pub format: Format,
-    pub entries: Vec<Entry>,
-    pub storages: Vec<Storage>,
-    pub metadata: BTreeMap<String, String>,
-    pub notes: Vec<String>,
-}
-
-impl Index {
-    pub fn new(format: Format) -> Self {
-        Self {
-            format,
-            entries: Vec::new(),
-            storages: Vec::new(),
-            metadata: BTreeMap::new(),
-            notes: Vec::new(),
-        }
-    }
-}
 
 /// A weight file whose values are still on the disk.
 ///

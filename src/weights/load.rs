@@ -7,12 +7,24 @@ use std::fmt;
 
 use tch::{Kind, Tensor};
 
+use super::file::WeightFile;
 use super::rename::RULES;
-use super::{TensorFile, WeightFile};
+use super::tensor_file::TensorFile;
 use crate::Result;
-use crate::models::Params;
+use crate::models::{Architecture, Params};
 
-/// What a load did, and what kept it from doing.
+/// Prefix of a classifier head's keys in a model file (`classifier.weight`, `classifier.bias`).
+pub const HEAD: &str = "classifier.";
+/// Prefix of the training embeddings that a classifier's model file carries.
+pub const GALLERY: &str = "gallery.";
+/// Prefixes of the keys that a model file holds beside its trunk's: a classifier's, and a pair network's
+/// head.
+pub const BESIDE_TRUNK: [&str; 3] = [HEAD, GALLERY, "head."];
+
+/// Keys of each kind that a report shows; its fields have all of them.
+const EXAMPLES: usize = 3;
+
+/// What a load did, or why it changed nothing.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct LoadReport {
     /// Tensors found and copied.
@@ -58,13 +70,18 @@ impl fmt::Display for LoadReport {
             ("not used by the net", &self.unused),
         ] {
             if !names.is_empty() {
-                write!(f, "\n  {} {what}: {}", names.len(), names.join(", "))?;
+                let shown = names.iter().take(EXAMPLES).map(String::as_str).collect::<Vec<_>>();
+                let more = if names.len() > EXAMPLES { ", ..." } else { "" };
+                write!(f, "\n  {} {what}: {}{more}", names.len(), shown.join(", "))?;
             }
         }
-        for (name, file, net) in &self.wrong_shape {
+        for (name, file, net) in self.wrong_shape.iter().take(EXAMPLES) {
             write!(f, "\n  {name} has shape {file:?} in the file, {net:?} in the net")?;
         }
-        Ok(())
+        match self.wrong_shape.len() {
+            0..=EXAMPLES => Ok(()),
+            all => write!(f, "\n  {} more have another shape", all - EXAMPLES),
+        }
     }
 }
 
@@ -76,6 +93,23 @@ pub struct Options<'a> {
     /// Prefixes, on whole path components, of keys in the net that the file may lack or have in
     /// another shape (`--allow-missing classifier`); the net keeps what it has there.
     pub allow_missing: &'a [String],
+}
+
+/// The architecture whose trunk has as many trainable values as these tensors (key, number of values),
+/// without running statistics and without a classifier of its own: no two have equally many.
+pub fn looks_like<'t>(tensors: impl Iterator<Item = (&'t str, usize)>) -> Option<Architecture> {
+    let statistics = ["running_mean", "running_var", "num_batches_tracked"];
+    let trainable: Vec<_> = tensors
+        .filter(|(key, _)| !statistics.iter().any(|end| key.ends_with(end)))
+        .filter(|(key, _)| !key.starts_with(GALLERY))
+        .collect();
+    Architecture::ALL.into_iter().find(|architecture| {
+        let info = architecture.info();
+        let heads = BESIDE_TRUNK.iter().chain(info.classifier);
+        let is_head = |key: &str| heads.clone().any(|head| key.starts_with(head));
+        let trunk = trainable.iter().filter(|(key, _)| !is_head(key));
+        trunk.map(|(_, count)| count).sum::<usize>() == info.parameters
+    })
 }
 
 impl Options<'_> {
@@ -234,6 +268,19 @@ mod tests {
         let weight = params.iter().next().unwrap();
         assert_eq!(weight.tensor.kind(), Kind::Float);
         assert_eq!(f64::try_from(weight.tensor.sum(Kind::Float)).unwrap(), 10.0);
+    }
+
+    #[test]
+    fn a_report_shows_three_keys_of_each_kind() {
+        let keys = |count: usize| (0..count).map(|index| format!("key{index}")).collect();
+        let wrong_shape = (0..5).map(|index| (format!("w{index}"), vec![1], vec![2])).collect();
+        let report =
+            LoadReport { missing: keys(3), unused: keys(4), wrong_shape, ..Default::default() };
+        let text = report.to_string();
+        assert!(text.contains("3 missing from the file: key0, key1, key2\n"), "{text}");
+        assert!(text.contains("4 not used by the net: key0, key1, key2, ...\n"), "{text}");
+        assert!(text.contains("w2 has") && !text.contains("w3"), "{text}");
+        assert!(text.ends_with("2 more have another shape"), "{text}");
     }
 
     #[test]

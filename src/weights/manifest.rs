@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{TensorFile, WeightFile, load};
-use crate::models::{Architecture, Backbone};
+use super::file::WeightFile;
+use super::load;
+use super::tensor_file::TensorFile;
+use crate::models::{Architecture, Backbone, KnownWeights};
 use crate::{Error, Result};
 
 /// One entry of the manifest.
@@ -125,10 +127,13 @@ pub enum Source {
 }
 
 impl Source {
-    /// Reads `--weights NAME|FILE|none`; without the flag, the architecture's default entry.
+    /// Reads `--weights NAME|FILE|none`; without the flag, the architecture's default entry. NAME is one
+    /// of the manifest's, or what `visage fetch` calls published weights, or their file name, where they
+    /// have been fetched.
     ///
     /// # Errors
-    /// Neither a known name nor an existing file: names the value, the known names, and a near miss.
+    /// Neither a known name nor an existing file: names the value, the known names, and a near miss, or
+    /// how to get the file.
     pub fn resolve(flag: Option<&str>, architecture: Architecture) -> Result<Self> {
         let entries = entries()?;
         let Some(value) = flag else {
@@ -145,7 +150,26 @@ impl Source {
         if path.is_file() {
             return Ok(Self::File(path.to_owned()));
         }
-        let names: Vec<_> = entries.iter().map(|e| e.name.as_str()).chain(["none"]).collect();
+        if let Some(entry) = entries.iter().find(|entry| entry.file == value) {
+            return Ok(Self::Named(entry.name.clone()));
+        }
+        let downloads = downloads()?;
+        if let Some(download) = downloads.iter().find(|one| one.name == value || one.file == value)
+        {
+            return download.source(value);
+        }
+        if let Some(known) = published(value) {
+            return Err(Error::Config(format!(
+                "--weights {value}: is not here; {} publishes it: download it and give its path",
+                known.source
+            )));
+        }
+        let names: Vec<_> = entries
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .chain(downloads.iter().map(|download| download.name.as_str()))
+            .chain(["none"])
+            .collect();
         let near = names
             .iter()
             .filter(|name| strsim::jaro_winkler(name, value) > 0.8)
@@ -170,8 +194,8 @@ impl Source {
     /// Loads the weights into `backbone`, strictly; returns the report for the log.
     ///
     /// # Errors
-    /// An unreadable file, or one that does not fit: every missing, unused and wrongly shaped
-    /// tensor is listed, and the backbone is unchanged.
+    /// An unreadable file, or one that does not fit: the numbers of missing, unused and wrongly shaped
+    /// tensors with examples; the backbone is unchanged.
     pub fn load_into(&self, backbone: &Backbone) -> Result<Option<load::LoadReport>> {
         self.load_with(backbone, &[])
     }
@@ -194,8 +218,48 @@ impl Source {
         let extras = extras(backbone);
         let options = load::Options { extras: &extras, allow_missing };
         let report = load::load_file(&backbone.params, &file, &options)?;
-        strict(backbone, file.path(), report).map(Some)
+        let tensors = file.entries().iter().map(|entry| (entry.name.as_str(), entry.count()));
+        strict(backbone, file.path(), report, tensors).map(Some)
     }
+}
+
+/// Published weights that `visage fetch` downloads, as far as `--weights` needs to know them.
+#[derive(Deserialize)]
+struct Download {
+    name: String,
+    file: String,
+    folder: String,
+}
+
+impl Download {
+    /// The file, where it has been fetched; `value` is what `--weights` was given.
+    fn source(&self, value: &str) -> Result<Source> {
+        let path = Path::new(&self.folder).join(&self.file);
+        if path.is_file() {
+            return Ok(Source::File(path));
+        }
+        Err(Error::Config(format!(
+            "--weights {value}: has not been downloaded; `visage fetch {}` writes {}",
+            self.name,
+            path.display()
+        )))
+    }
+}
+
+fn downloads() -> Result<Vec<Download>> {
+    #[derive(Deserialize)]
+    struct Downloads {
+        file: Vec<Download>,
+    }
+    let parsed: Downloads = toml::from_str(include_str!("../../pretrained/downloads.toml"))
+        .map_err(|error| Error::Config(format!("pretrained/downloads.toml: {error}")))?;
+    Ok(parsed.file)
+}
+
+/// The weights that `visage models` lists under this file name.
+fn published(file: &str) -> Option<&'static KnownWeights> {
+    let known = Architecture::ALL.into_iter().flat_map(|one| one.info().weights);
+    known.into_iter().find(|known| known.file == file)
 }
 
 /// Loads the trunk's tensors of `file` into `backbone`; a head or gallery beside them is passed over.
@@ -204,23 +268,37 @@ impl Source {
 /// As [`Source::load_into`].
 pub fn load_trunk(backbone: &Backbone, path: &Path, file: &TensorFile) -> Result<load::LoadReport> {
     let report = load::load(&backbone.params, file, &extras(backbone));
-    strict(backbone, path, report)
+    let tensors = file.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.numel()));
+    strict(backbone, path, report, tensors)
 }
 
 /// The keys beside the trunk's that a file may hold: the head and gallery of our model files, and the
 /// architecture's own classifier in the files of torchvision and facenet-pytorch.
 fn extras(backbone: &Backbone) -> Vec<&'static str> {
     let classifier = backbone.architecture.info().classifier;
-    super::BESIDE_TRUNK.into_iter().chain(classifier.iter().copied()).collect()
+    load::BESIDE_TRUNK.into_iter().chain(classifier.iter().copied()).collect()
 }
 
-/// A report that something does not fit is an error here.
-fn strict(backbone: &Backbone, path: &Path, report: load::LoadReport) -> Result<load::LoadReport> {
+/// A report that something does not fit is an error here, with a guess from the file's `tensors` (key,
+/// number of values) at what would.
+fn strict<'t>(
+    backbone: &Backbone,
+    path: &Path,
+    report: load::LoadReport,
+    tensors: impl Iterator<Item = (&'t str, usize)>,
+) -> Result<load::LoadReport> {
     if report.is_strict() {
         return Ok(report);
     }
-    let architecture = backbone.architecture.name();
-    Err(Error::weights(path, format!("does not fit the trunk {architecture}: {report}")))
+    let architecture = backbone.architecture;
+    let other = load::looks_like(tensors).filter(|&found| found != architecture);
+    let hint = other.map(|found| format!("\n  this looks like {}", found.name()));
+    let text = format!(
+        "does not fit the trunk {}: {report}{}",
+        architecture.name(),
+        hint.unwrap_or_default()
+    );
+    Err(Error::weights(path, text))
 }
 
 /// The embedded bytes of a manifest entry, checked against its sum.
@@ -241,7 +319,7 @@ fn checked(name: &str, entry: Option<(&str, &str)>) -> Result<&'static [u8]> {
     let Some((sha256, bytes)) = found else {
         return Err(Error::Config(format!("the weights {name} are not part of this program")));
     };
-    let sum: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = format!("{:x}", Sha256::digest(bytes));
     if sum != sha256 {
         return Err(Error::weights(name, "sha256 differs from pretrained/manifest.toml"));
     }
@@ -272,5 +350,36 @@ mod tests {
         let error =
             Source::resolve(Some("openface-nn4-distiled"), openface).unwrap_err().to_string();
         assert!(error.contains("Did you mean openface-nn4-distilled?"), "{error}");
+    }
+    #[test]
+    fn the_file_names_of_models_lead_to_fetch_or_to_their_publisher() {
+        let said =
+            |value| Source::resolve(Some(value), Architecture::Vgg16).unwrap_err().to_string();
+        for value in ["vgg16-397923af.pth", "vgg16-imagenet"] {
+            let error = said(value);
+            assert!(error.contains("`visage fetch vgg16-imagenet`"), "{error}");
+            assert!(error.contains("pretrained/vgg16-397923af.pth"), "{error}");
+        }
+        for known in Architecture::ALL.into_iter().flat_map(|one| one.info().weights) {
+            match Source::resolve(Some(known.file), Architecture::OpenFace) {
+                Ok(found) => assert_ne!(found, Source::Random),
+                Err(error) => assert!(!error.to_string().contains("neither"), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn weights_of_another_architecture_are_recognised() {
+        for (of, into) in [
+            (Architecture::OpenFace, Architecture::FaceNet),
+            (Architecture::FaceNet, Architecture::OpenFace),
+        ] {
+            let tensors = Backbone::new(of, Device::Cpu).params.snapshot().into_iter().collect();
+            let file = TensorFile { tensors, ..TensorFile::default() };
+            let backbone = Backbone::new(into, Device::Cpu);
+            let error = load_trunk(&backbone, Path::new("x.pth"), &file).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("this looks like {}", of.name())), "{error}");
+            assert!(error.len() < 1500, "{} bytes", error.len());
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod checkpoint;
 pub mod dtype;
 mod file;
+mod index;
 pub mod load;
 pub mod manifest;
 mod npz;
@@ -20,15 +21,9 @@ pub mod verify;
 mod write_pth;
 mod zip;
 
-pub use file::{Format, WeightFile};
-pub use load::LoadReport;
+pub use file::WeightFile;
+pub use index::Format;
+pub use load::{BESIDE_TRUNK, GALLERY, HEAD, LoadReport};
 pub use manifest::Source;
 pub use stored::Entry;
 pub use tensor_file::TensorFile;
-
-/// Prefix of a classifier head's keys in a model file (`classifier.weight`, `classifier.bias`).
-pub const HEAD: &str = "classifier.";
-/// Prefix of the training embeddings that a classifier's model file carries.
-pub const GALLERY: &str = "gallery.";
-/// Prefixes of all that a model file holds beside its trunk: a classifier's, and a pair network's head.
-pub const BESIDE_TRUNK: [&str; 3] = [HEAD, GALLERY, "head."];

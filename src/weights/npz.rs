@@ -1,12 +1,15 @@
 //! NumPy's `.npz`: a zip of `.npy` members, as NumPy and tch write it.
+//!
+//! The header is read here and not by `npyz`, which writes Visage's own `.npy` files: the grammar of its
+//! parser tries what is in a bracket twice, so that a header of a few dozen nested brackets, which a
+//! hostile file may have, takes time without end.
 
 use std::cell::Cell;
 
 use super::dtype;
-use super::file::{Format, Index};
+use super::index::{Format, Index};
 use super::stored::{Data, Entry, Layout, Storage};
-use super::torch_save::{data_of, inflation_budget};
-use super::zip::Zip;
+use super::zip::{Zip, inflation_budget};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
 /// Ours are under 200 bytes; NumPy itself refuses to evaluate more than this.
@@ -21,7 +24,7 @@ pub(super) fn read(bytes: &[u8], zip: &Zip) -> Result<Index, String> {
             index.notes.push(format!("{} is no array and was ignored", member.name));
             continue;
         };
-        let data = data_of(bytes, member, &mut budget)?;
+        let data = member.data(bytes, &mut budget)?;
         let array = match &data {
             Data::File(range) => bytes.get(range.clone()).unwrap_or_default(),
             Data::Inflated(data) => data,

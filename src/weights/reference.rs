@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::WeightFile;
+use super::file::WeightFile;
 use crate::models::Architecture;
 use crate::{Error, Result};
 

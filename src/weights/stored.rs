@@ -246,6 +246,14 @@ impl Entry {
     }
 }
 
+/// A copy of a tensor's bytes, row by row.
+pub(super) fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, tch::TchError> {
+    let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+    let mut data = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
+    tensor.f_copy_data_u8(&mut data, tensor.numel())?;
+    Ok(data)
+}
+
 /// A tensor of raw bytes; any byte but zero is a true boolean.
 fn elements(bytes: &[u8], count: i64, kind: Kind) -> Result<Tensor, tch::TchError> {
     match kind {

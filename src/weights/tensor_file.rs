@@ -9,9 +9,11 @@ use std::io::Write;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use super::{WeightFile, dtype, write_pth};
+use super::file::WeightFile;
+use super::stored::bytes_of;
+use super::{dtype, write_pth};
 use crate::{Error, Result, files};
 
 /// Named tensors and metadata, as read from a weight file.
@@ -122,9 +124,9 @@ impl TensorFile {
     /// gives a dict of these tensors. The metadata go into a record that PyTorch passes over.
     ///
     /// # Errors
-    /// As [`TensorFile::write`], and for more than the 4 GB that this zip can hold.
+    /// As [`TensorFile::write`].
     pub fn write_pth(&self, path: &Path) -> Result<()> {
-        write_pth::write(self, path)
+        write_pth::write(path, &self.tensors, &self.metadata)
     }
 
     /// The metadata value of `key`.
@@ -133,20 +135,14 @@ impl TensorFile {
     }
 }
 
-/// A copy of a tensor's bytes, row by row.
-pub(super) fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
-    let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
-    let mut data = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-    tensor.f_copy_data_u8(&mut data, tensor.numel())?;
-    Ok(data)
-}
-
 fn dtype_of(kind: Kind) -> Option<Dtype> {
     dtype::find(|row| row.kind == kind).map(|row| row.safetensors)
 }
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     fn sample() -> TensorFile {

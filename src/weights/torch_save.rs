@@ -5,33 +5,19 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 use super::checkpoint;
-use super::file::{Format, Index};
+use super::index::{Format, Index};
 use super::pickle::{self, Pickle, Value};
 use super::stored::{Data, Entry, Layout, Storage};
-use super::zip::{Member, Zip};
+use super::zip::{Member, Zip, inflation_budget};
 
 /// A record of Visage's own in the zip: the metadata that safetensors keeps in its header.
 pub(super) const METADATA: &str = "visage.json";
 
-/// What inflated members may add up to: far more than weights, which hardly pack, ever need.
-pub(super) fn inflation_budget(file: usize) -> usize {
-    file.saturating_mul(20).saturating_add(64 << 20)
-}
-
 const BIG_ENDIAN: &str = "was written on a big-endian machine, which Visage cannot read; load it there and save it as safetensors";
-
-/// A member's bytes: where they lie, or inflated.
-pub(super) fn data_of(bytes: &[u8], member: &Member, budget: &mut usize) -> Result<Data, String> {
-    if member.deflated {
-        member.inflate(bytes, budget).map(Data::Inflated)
-    } else {
-        Ok(Data::File(member.range.clone()))
-    }
-}
 
 /// A small member, whole.
 fn small(bytes: &[u8], member: &Member, budget: &mut usize) -> Result<Vec<u8>, String> {
-    match data_of(bytes, member, budget)? {
+    match member.data(bytes, budget)? {
         Data::Inflated(data) => Ok(data),
         Data::File(range) => {
             let data = bytes.get(range).unwrap_or_default();
@@ -76,7 +62,7 @@ pub(super) fn read_zip(bytes: &[u8], zip: &Zip, prefix: &str) -> Result<Index, S
         }
         let name = format!("{prefix}data/{key}");
         let member = zip.get(&name).ok_or_else(|| format!("{name} is not in the file"))?;
-        let data = data_of(bytes, member, &mut budget)?;
+        let data = member.data(bytes, &mut budget)?;
         let crc = Cell::new(member.crc.filter(|_| !member.deflated));
         index.storages.push(Storage { name, data, crc });
         known.insert(key, index.storages.len() - 1);

@@ -1,17 +1,22 @@
 //! The table of contents of a zip file, read so that stored members can be used where they lie.
 //!
-//! Only what PyTorch and NumPy write is followed: one disk, stored or deflated, zip64. Every number
-//! of the file is held against the bytes that are there before it is used.
+//! The crate `zip` reads the table. Members are inflated here, because the crate's reader trusts the
+//! length that a zip bomb claims; and the number of entries is compared with the file beforehand, since
+//! the crate reserves memory for as many as a file claims.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{Cursor, Read};
 use std::ops::Range;
+
+use zip::{CompressionMethod, ZipArchive};
+
+use super::stored::Data;
 
 /// One file in the archive.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub name: String,
-    /// Where its bytes lie in the archive, packed or not.
+    /// Where its bytes lie in the archive, compressed or not.
     pub range: Range<usize>,
     /// Inflated length, as claimed.
     pub length: u64,
@@ -27,44 +32,59 @@ pub(super) struct Zip {
     by_name: HashMap<String, usize>,
 }
 
-const END: &[u8] = b"PK\x05\x06";
-const END_LENGTH: usize = 22;
-const ENTRY: &[u8] = b"PK\x01\x02";
-const LOCAL: &[u8] = b"PK\x03\x04";
 const DAMAGED: &str = "the zip archive is damaged or not whole";
+/// Entries in one archive; a checkpoint has a few thousand.
+const MOST_MEMBERS: u64 = 1_000_000;
 
 fn fail<T>(at: usize, what: &str) -> Result<T, String> {
     Err(format!("{DAMAGED}: at byte {at}: {what}"))
 }
 
-/// An unsigned little-endian number of `width` bytes at `at`.
-fn number(bytes: &[u8], at: usize, width: usize) -> Result<u64, String> {
-    let field = at.checked_add(width).and_then(|end| bytes.get(at..end));
-    match field {
-        Some(field) => Ok(field.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte))),
-        None => fail(at, "the file ends inside a field"),
-    }
-}
-
-fn index(at: usize, value: u64) -> Result<usize, String> {
-    usize::try_from(value).or_else(|_| fail(at, "an offset beyond all memory"))
+/// What inflated members may add up to: far more than weights, which hardly compress, ever need.
+pub(super) fn inflation_budget(file: usize) -> usize {
+    file.saturating_mul(20).saturating_add(64 << 20)
 }
 
 impl Zip {
     /// Reads the table of contents.
     ///
     /// # Errors
-    /// The offset of what is wrong, and what.
+    /// What is wrong, and in which member.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
-        let (count, mut at) = table_of_contents(bytes)?;
+        check_claims(bytes)?;
+        let damaged = |error: zip::result::ZipError| format!("{DAMAGED}: {error}");
+        let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(damaged)?;
         let mut zip = Self { members: Vec::new(), by_name: HashMap::new() };
-        for _ in 0..count {
-            let (member, next) = entry(bytes, at)?;
-            if zip.by_name.insert(member.name.clone(), zip.members.len()).is_some() {
-                return fail(at, &format!("a second member named {}", member.name));
+        for index in 0..archive.len() {
+            // Not `by_index`, which panics where an entry has the extra field of AES without being
+            // encrypted.
+            let entry = archive.by_index_raw(index).map_err(damaged)?;
+            let at = usize::try_from(entry.central_header_start()).unwrap_or(usize::MAX);
+            let name = entry.name().to_owned();
+            if bytes.get(at.saturating_add(8)).is_none_or(|flags| flags & 1 != 0) {
+                return fail(at, &format!("{name} is encrypted"));
             }
-            zip.members.push(member);
-            at = next;
+            let deflated = match entry.compression() {
+                CompressionMethod::Stored => false,
+                CompressionMethod::Deflated => true,
+                other => return fail(at, &format!("{name} is compressed by {other}, not deflate")),
+            };
+            let from = usize::try_from(entry.data_start()).unwrap_or(usize::MAX);
+            let (length, packed) = (entry.size(), entry.compressed_size());
+            let to = usize::try_from(packed).ok().and_then(|packed| from.checked_add(packed));
+            let Some(to) = to.filter(|&to| to <= bytes.len()) else {
+                return fail(at, &format!("{name} claims {packed} bytes and the file ends before"));
+            };
+            if !deflated && length != packed {
+                let text =
+                    format!("{name} is stored, yet {packed} bytes are said to hold {length}");
+                return fail(at, &text);
+            }
+            let crc = Some(entry.crc32()).filter(|&crc| crc != 0);
+            if zip.by_name.insert(name.clone(), zip.members.len()).is_some() {
+                return fail(at, &format!("a second member named {name}"));
+            }
+            zip.members.push(Member { name, range: from..to, length, deflated, crc });
         }
         Ok(zip)
     }
@@ -74,108 +94,55 @@ impl Zip {
     }
 }
 
-/// The number of entries and the offset of the first.
-fn table_of_contents(bytes: &[u8]) -> Result<(u64, usize), String> {
+/// Refuses an archive of 64-bit numbers (zip64) whose last record is not where it is said to be, for
+/// which the crate would search the whole file, or that claims too many entries.
+fn check_claims(bytes: &[u8]) -> Result<(), String> {
+    const END_LENGTH: usize = 22;
+    let number = |at: usize| {
+        let field = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>());
+        field.map_or(u64::MAX, |field| u64::from_le_bytes(*field))
+    };
     // The end record is last, but for a comment of at most 65,535 bytes.
     let earliest = bytes.len().saturating_sub(END_LENGTH + 65_535);
-    let tail = &bytes[earliest..];
-    let found = tail.windows(END.len()).rposition(|window| window == END);
-    let Some(end) = found.map(|at| at + earliest) else {
+    let tail = &bytes[earliest..bytes.len().saturating_sub(END_LENGTH - 4)];
+    let Some(end) = tail.windows(4).rposition(|window| window == b"PK\x05\x06") else {
         return fail(bytes.len(), "no table of contents before the end");
     };
-    if end + END_LENGTH + number(bytes, end + 20, 2)? as usize > bytes.len() {
-        return fail(end, "the file ends inside its last record");
-    }
-    let (count, at) = (number(bytes, end + 10, 2)?, number(bytes, end + 16, 4)?);
-    if count != 0xffff && at != 0xffff_ffff {
-        return Ok((count, index(end, at)?));
-    }
-    // zip64: a locator before the end record points to the wider one.
-    let Some(locator) = end.checked_sub(20).filter(|&at| bytes[at..].starts_with(b"PK\x06\x07"))
-    else {
-        return Ok((count, index(end, at)?));
+    // As the crate does: from the comment's length, whatever lies behind the comment.
+    let comment = number(earliest + end + 14) >> 48;
+    let locator = bytes.len().checked_sub(20 + END_LENGTH + comment as usize);
+    let Some(locator) = locator.filter(|&at| bytes[at..].starts_with(b"PK\x06\x07")) else {
+        return Ok(());
     };
-    let wide = index(locator, number(bytes, locator + 8, 8)?)?;
-    if !bytes.get(wide..).is_some_and(|rest| rest.starts_with(b"PK\x06\x06")) {
+    let record = usize::try_from(number(locator + 8)).unwrap_or(usize::MAX);
+    if !bytes.get(record..).is_some_and(|rest| rest.starts_with(b"PK\x06\x06")) {
         return fail(locator, "no zip64 record where this says");
     }
-    let at = wide.saturating_add(48);
-    Ok((number(bytes, at - 16, 8)?, index(at, number(bytes, at, 8)?)?))
-}
-
-/// Reads one entry and returns the offset of the next.
-fn entry(bytes: &[u8], at: usize) -> Result<(Member, usize), String> {
-    if !bytes.get(at..).is_some_and(|rest| rest.starts_with(ENTRY)) {
-        return fail(at, "no entry of the table of contents here");
+    let count = number(record.saturating_add(32));
+    if count > MOST_MEMBERS {
+        return fail(record, &format!("claims {count} entries"));
     }
-    let flags = number(bytes, at + 8, 2)?;
-    let method = number(bytes, at + 10, 2)?;
-    let crc = number(bytes, at + 16, 4)? as u32;
-    let [mut packed, mut length, mut local] =
-        [number(bytes, at + 20, 4)?, number(bytes, at + 24, 4)?, number(bytes, at + 42, 4)?];
-    let [name, extra, comment] = [28, 30, 32].map(|field| number(bytes, at + field, 2));
-    let (name, extra, comment) = (name? as usize, extra? as usize, comment? as usize);
-    let extra_at = at + 46 + name;
-    let next = extra_at + extra + comment;
-    if next > bytes.len() {
-        return fail(at, "the file ends inside an entry");
-    }
-    let name = String::from_utf8_lossy(&bytes[at + 46..extra_at]).into_owned();
-    let wide = wide_numbers(&bytes[extra_at..extra_at + extra]);
-    let mut wide = wide.iter();
-    for field in [&mut length, &mut packed, &mut local] {
-        if *field == 0xffff_ffff {
-            *field = *wide.next().unwrap_or(field);
-        }
-    }
-    if flags & 1 != 0 {
-        return fail(at, &format!("{name} is encrypted"));
-    }
-    let deflated = match method {
-        0 => false,
-        8 => true,
-        other => return fail(at, &format!("{name} is packed with method {other}, not deflate")),
-    };
-    let start = index(at, local)?;
-    if !bytes.get(start..).is_some_and(|rest| rest.starts_with(LOCAL)) {
-        return fail(start, &format!("no header of {name} here"));
-    }
-    let skipped =
-        30 + number(bytes, start + 26, 2)? as usize + number(bytes, start + 28, 2)? as usize;
-    let from = start + skipped;
-    let to = index(at, packed)?.checked_add(from).filter(|&to| to <= bytes.len());
-    let Some(to) = to else {
-        return fail(start, &format!("{name} claims {packed} bytes and the file ends before"));
-    };
-    if !deflated && length != packed {
-        return fail(
-            at,
-            &format!("{name} is stored, yet {packed} bytes are said to hold {length}"),
-        );
-    }
-    let crc = Some(crc).filter(|&crc| crc != 0);
-    Ok((Member { name, range: from..to, length, deflated, crc }, next))
-}
-
-/// The 64-bit numbers of the zip64 extra field.
-fn wide_numbers(mut extra: &[u8]) -> Vec<u64> {
-    while let (Ok(id), Ok(length)) = (number(extra, 0, 2), number(extra, 2, 2)) {
-        let length = length as usize;
-        let Some(field) = extra.get(4..4 + length) else { break };
-        if id == 1 {
-            return field.as_chunks::<8>().0.iter().map(|&wide| u64::from_le_bytes(wide)).collect();
-        }
-        extra = &extra[4 + length..];
-    }
-    Vec::new()
+    Ok(())
 }
 
 impl Member {
+    /// The bytes: where they lie, or inflated.
+    ///
+    /// # Errors
+    /// As [`Member::inflate`].
+    pub fn data(&self, bytes: &[u8], budget: &mut usize) -> Result<Data, String> {
+        if self.deflated {
+            self.inflate(bytes, budget).map(Data::Inflated)
+        } else {
+            Ok(Data::File(self.range.clone()))
+        }
+    }
+
     /// Inflates a deflated member. `budget` is what all members of a file may still grow to.
     ///
     /// # Errors
     /// Damaged data, another length than claimed, or more than the budget: a zip bomb.
-    pub fn inflate(&self, bytes: &[u8], budget: &mut usize) -> Result<Vec<u8>, String> {
+    fn inflate(&self, bytes: &[u8], budget: &mut usize) -> Result<Vec<u8>, String> {
         let packed = bytes.get(self.range.clone()).unwrap_or_default();
         if self.length > *budget as u64 {
             return Err(format!(

@@ -2,33 +2,8 @@
 
 use tch::Kind;
 
-use super::{Heap, Id, StorageRef, TensorRef, Value, push};
+use super::value::{Global, Heap, Id, StorageRef, TensorRef, Value, push};
 use crate::weights::dtype;
-
-/// What a name stands for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::weights) enum Global<'a> {
-    /// Makes an empty dict.
-    Dict,
-    /// Returns its one argument: `torch.Size`, TorchScript's typed lists.
-    Same,
-    /// Makes a value that no tensor depends on.
-    Inert,
-    /// `_rebuild_tensor(storage, offset, size, stride)` and its later versions, which add arguments.
-    Tensor,
-    /// As `Tensor`, with the dtype as seventh argument over an untyped storage.
-    TypedTensor,
-    /// Returns its first argument: a parameter is its tensor.
-    Parameter,
-    /// `_rebuild_from_type_v2(function, type, arguments, state)`.
-    FromType,
-    /// A storage class; untyped ones hold bytes.
-    Storage(Option<Kind>),
-    /// `torch.float32` and the like.
-    Dtype(Kind),
-    /// A class of a TorchScript archive's own code, known by its name only.
-    Class(&'a str),
-}
 
 /// Module, name, meaning.
 const ALLOWED: &[(&str, &str, Global<'static>)] = &[

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::globals::{self, Global};
-use super::{Heap, Value};
+use super::globals;
+use super::value::{Global, Heap, Value};
 
 /// No tensor file comes near; a pickle that goes on is an attack or damaged.
 const MOST_INSTRUCTIONS: usize = 2_000_000;
