@@ -42,5 +42,6 @@ pub mod recognise;
 pub mod train;
 pub mod verdict;
 pub mod weights;
+pub mod words;
 
 pub use error::{Error, Result};

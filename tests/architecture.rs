@@ -2,11 +2,12 @@
 //! `src/lib.rs`; this test reads the `crate::` paths of every file and holds them against it.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Rooms by step; a room may import rooms of lower steps and itself.
 const STEPS: [&[&str]; 8] = [
-    &["error", "verdict"],
+    &["error", "verdict", "words"],
     &["files", "native"],
     &["device", "data", "models", "metric"],
     &["weights", "eval", "figures", "fetch"],
@@ -97,4 +98,106 @@ fn rooms_import_one_way() {
 fn lists_and_nested_lists_are_read() {
     let text = "use crate::{Error, a::{b, c}, d}; crate::e::f(); pub(in crate::g) x";
     assert_eq!(imports(text), ["Error", "a", "d", "e", "g"]);
+}
+
+/// A module's name, such as `train/fit` for src/train/fit.rs and `train` for src/train/mod.rs.
+fn module(place: &Path) -> String {
+    let name = place.with_extension("").to_string_lossy().replace('\\', "/");
+    name.strip_suffix("/mod").unwrap_or(&name).to_owned()
+}
+
+/// Every path of a `use` tree: `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
+fn paths_of(tree: &str) -> Vec<String> {
+    let tree = tree.trim();
+    let Some((before, list)) = tree.split_once('{') else {
+        return vec![tree.split(" as ").next().unwrap_or_default().trim().to_owned()];
+    };
+    let list = list.trim_end().strip_suffix('}').unwrap_or(list);
+    let (mut depth, mut parts) = (0, vec![String::new()]);
+    for c in list.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        parts.last_mut().unwrap().push(c);
+    }
+    let parts = parts.iter().filter(|part| !part.trim().is_empty());
+    parts.flat_map(|part| paths_of(&format!("{before}{}", part.trim()))).collect()
+}
+
+/// The modules that a file imports from; what its tests import does not count.
+fn dependencies(name: &str, text: &str, modules: &BTreeSet<String>) -> BTreeSet<String> {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let mut found = BTreeSet::new();
+    for statement in text.split("use ").skip(1).filter_map(|rest| rest.split(';').next()) {
+        for path in paths_of(&statement.replace('\n', " ")) {
+            let mut base: Vec<&str> = name.split('/').collect();
+            let mut parts: Vec<&str> = path.split("::").map(str::trim).collect();
+            match parts.first() {
+                Some(&"crate") => base.clear(),
+                Some(&"super") => {}
+                _ => continue,
+            }
+            while parts.first() == Some(&"super") {
+                base.pop();
+                parts.remove(0);
+            }
+            parts.retain(|part| *part != "crate");
+            // The longest part of the path that is a file.
+            let target = (0..=parts.len()).rev().find_map(|length| {
+                let name = [&base[..], &parts[..length]].concat().join("/");
+                modules.contains(&name).then_some(name)
+            });
+            found.extend(target.filter(|target| target != name));
+        }
+    }
+    found
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&source, &mut files);
+    let place = |file: &PathBuf| module(file.strip_prefix(&source).unwrap());
+    let modules: BTreeSet<String> = files.iter().map(place).collect();
+    let mut imports: BTreeMap<String, BTreeSet<String>> = files
+        .iter()
+        .map(|file| {
+            let text = std::fs::read_to_string(file).unwrap();
+            (place(file), dependencies(&place(file), &text, &modules))
+        })
+        .collect();
+    assert!(imports["train/fit"].contains("train/step"), "imports are not read");
+    // What imports nothing that is left cannot be part of a circle.
+    loop {
+        let left: BTreeSet<String> = imports.keys().cloned().collect();
+        let before = imports.len();
+        imports.retain(|_, targets| targets.iter().any(|target| left.contains(target)));
+        if imports.len() == before {
+            break;
+        }
+    }
+    let left: BTreeSet<&String> = imports.keys().collect();
+    let rows: Vec<String> = imports
+        .iter()
+        .map(|(name, targets)| {
+            let targets: Vec<_> = targets.iter().filter(|target| left.contains(target)).collect();
+            format!("{name} -> {targets:?}")
+        })
+        .collect();
+    assert!(rows.is_empty(), "circles, and what imports them:\n{}", rows.join("\n"));
+}
+
+#[test]
+fn use_trees_are_taken_apart() {
+    assert_eq!(paths_of("a::{b, c::{d, e as f}}"), ["a::b", "a::c::d", "a::c::e"]);
+    let modules = ["a", "a/b", "a/c", "d"].map(String::from).into();
+    let text = "use super::c::X;\nuse crate::{d::Y, E};\n#[cfg(test)]\nmod tests {\n use crate::a;";
+    assert_eq!(dependencies("a/b", text, &modules), ["a/c", "d"].map(String::from).into());
 }

@@ -19,6 +19,9 @@ use visage::cli::{self, Command};
 use visage::data::store::{PictureStore, scaled};
 use visage::data::{FaceFolder, feed::Feed};
 use visage::device::DeviceChoice;
+use visage::metric::losses::{Hinge, LossKind, LossOptions, LossShape, Reduction};
+use visage::metric::miners::{Miner, Triplets, Tuples};
+use visage::metric::{DistanceKind, Named};
 use visage::models::{Architecture, Backbone, Compute, Mode};
 use visage::native::Half;
 use visage::native::cuda::{self, Upload};
@@ -30,6 +33,7 @@ use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates}
 use visage::train::settings::TripletSettings;
 use visage::train::step::{Forward, Stepper};
 use visage::train::triplet::{Parts, TripletTask};
+use visage::weights::Source;
 
 /// Batch statistics, and nothing random.
 const BATCH_STATISTICS: Mode = Mode { dropout: false, batch_statistics: true };
@@ -181,6 +185,90 @@ fn every_backbone_computes_what_the_cpu_does_in_float64() {
             let found = embed(Compute::fast(None));
             cuda::allow_tf32(false).unwrap();
             note("TensorFloat-32, forward", largest(&found, &wanted), 0.01);
+        }
+    }
+    assert_all(&outcomes);
+}
+
+/// The embedded weights give the embeddings that tests/golden/openface.py wrote with PyTorch.
+#[test]
+fn the_embedded_trunk_gives_the_golden_embeddings() {
+    let golden: serde_json::Value =
+        serde_json::from_str(include_str!("golden/openface.json")).unwrap();
+    let mut trunk = Backbone::new(Architecture::OpenFace, device());
+    Source::resolve(None, Architecture::OpenFace).unwrap().load_into(&trunk).unwrap();
+    trunk.set_compute(Compute::fast(None)).unwrap();
+    let axis = |count: i64, shape: [i64; 4]| {
+        Tensor::arange(count, (Kind::Double, Device::Cpu)).view(shape)
+    };
+    let mut outcomes = Vec::new();
+    for case in golden["cases"].as_array().unwrap() {
+        if case["train"].as_bool().unwrap() {
+            continue;
+        }
+        let count = case["batch"].as_i64().unwrap();
+        let n = axis(count, [count, 1, 1, 1]);
+        let rows = axis(96, [1, 1, 96, 1]) * 0.1 * (&n + 1.0);
+        let wave = rows + axis(96, [1, 1, 1, 96]) * 0.07 + axis(3, [1, 3, 1, 1]) + n * 2.0;
+        let xs = (wave.sin() * 0.5 + 0.5).to_kind(Kind::Float).to_device(device());
+        let found = tch::no_grad(|| trunk.embed(&xs, Mode::EVAL));
+        let wanted: Vec<f64> = serde_json::from_value(case["embedding"].clone()).unwrap();
+        let wanted = Tensor::from_slice(&wanted).view([count, 128]);
+        let name = format!("openface: golden embeddings of {count}");
+        outcomes.push((name.clone(), check(&name, largest(&found, &wanted), 1e-4)));
+    }
+    assert_eq!(outcomes.len(), 2);
+    assert_all(&outcomes);
+}
+
+/// Every miner chooses the same triplets, and every loss has the value and the gradient, that the CPU
+/// computes.
+#[test]
+fn losses_and_miners_agree_with_the_cpu() {
+    let device = device();
+    let raw = (Tensor::arange(24 * 16, (Kind::Float, Device::Cpu)) * 1.7).sin().view([24, 16]);
+    let start = &raw / raw.square().sum_dim_intlist([1i64].as_slice(), true, None).sqrt();
+    // On the host, as training has them.
+    let labels = Tensor::arange(24, (Kind::Int64, Device::Cpu)).remainder(5);
+    let mut outcomes = Vec::new();
+    for miner in Miner::ALL {
+        let mine = |device| {
+            let x = start.to_device(device);
+            miner.mine_embeddings(&x, &labels, DistanceKind::Squared, 0.2, 7, None)
+        };
+        let places = |tuples: Tuples| match tuples {
+            Tuples::All => Vec::new(),
+            Tuples::Triplets(Triplets { anchor, positive, negative }) => {
+                let column = |x: &Tensor| Vec::<i64>::try_from(&x.to_device(Device::Cpu)).unwrap();
+                [&anchor, &positive, &negative].map(column).concat()
+            }
+        };
+        let (found, wanted) = (places(mine(device)), places(mine(Device::Cpu)));
+        let wrong = found.iter().zip(&wanted).filter(|(a, b)| a != b).count()
+            + found.len().abs_diff(wanted.len());
+        let name = format!("miner {miner}: other triplets of {}", wanted.len() / 3);
+        outcomes.push((name.clone(), check(&name, wrong as f64, 0.0)));
+        for kind in LossKind::ALL {
+            let one = |device| {
+                tch::manual_seed(4);
+                let x = start.to_device(device).set_requires_grad(true);
+                let options = LossOptions {
+                    margin: None,
+                    distance: DistanceKind::Squared,
+                    hinge: Hinge::Hard,
+                    reduction: Reduction::Mean,
+                };
+                let loss = (kind.build)(&options, &LossShape { classes: 5, dim: 16, device });
+                let tuples = mine(device);
+                let output = loss.forward(&x, &labels, &tuples);
+                output.loss.backward();
+                (output.loss.double_value(&[]), x.grad().to_device(Device::Cpu))
+            };
+            let ((value, slope), (wanted, exact)) = (one(device), one(Device::Cpu));
+            let name = format!("loss {kind} with {miner}");
+            let apart = ((value - wanted).abs() / wanted.abs().max(1.0))
+                .max(largest(&slope, &exact) / exact.abs().max().double_value(&[]).max(1e-3));
+            outcomes.push((name.clone(), check(&name, apart, 1e-3)));
         }
     }
     assert_all(&outcomes);

@@ -7,11 +7,11 @@ use tch::Device;
 
 use super::output;
 use crate::cli;
-use crate::data::folder::grouped;
 use crate::models::input::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::models::{
     Architecture, ArchitectureInfo, Backbone, InputSizes, InputSpec, KnownWeights,
 };
+use crate::words::grouped;
 
 pub fn run(flags: &cli::Models) -> anyhow::Result<ExitCode> {
     match (flags.name, flags.json) {

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(super) use crate::data::folder::{count, identities};
+pub(super) use crate::words::{count, identities};
 use crate::{Error, Result};
 
 /// The reader of standard output is gone (`| head`), as opposed to the other end of any other pipe.

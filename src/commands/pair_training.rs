@@ -10,9 +10,10 @@ use super::training::{place, settle};
 use super::trunk::load_into;
 use crate::models::{Architecture, HEAD_PREFIX, HeadKind, PairNet};
 use crate::recognise::{DataCard, ModelCard, ModelKind, PairCard};
-use crate::train::fit::{Outcome, Plan, Task, fit};
+use crate::train::fit::{Plan, Task, fit};
 use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
+use crate::train::outcome::{Outcome, Scores};
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::TuningSettings;
 use crate::weights::Source;
@@ -110,7 +111,7 @@ fn summary(outcome: &Outcome) -> std::io::Result<()> {
     line(&format!("{:<22}{:>12}{:>12}", "validation pairs", "untouched", "best"))?;
     let labels = [("verification", "verification"), ("auc", "AUC"), ("f1", "F1")];
     for (name, label) in labels {
-        let of = |scores: &crate::train::fit::Scores| {
+        let of = |scores: &Scores| {
             scores.values.iter().find(|(other, _)| *other == name).map(|(_, value)| percent(*value))
         };
         if let (Some(before), Some(after)) = (of(&outcome.untouched), of(&outcome.best)) {

@@ -14,11 +14,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::disjoint::disjoint;
-use super::folder::{count, identities};
 use super::picture::{hidden, is_picture};
 use super::split::Part;
 use super::store::Fitting;
 use super::{Face, FaceFolder, Progress};
+use crate::words::{count, identities};
 use crate::{Error, Result};
 
 /// The folder of aligned pictures.

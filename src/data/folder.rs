@@ -10,10 +10,8 @@ use sha2::{Digest, Sha256};
 use super::near_duplicates::Look;
 use super::picture::{decode_bytes, fit, hidden, is_picture, read, walk};
 use super::store::{Fitting, Panel, PictureStore};
+use crate::words::{count, enumerate, identities};
 use crate::{Error, Result};
-
-/// How many names a sentence lists before it says how many more there are.
-const LISTED: usize = 5;
 
 /// Told how many of how many pictures are done; called from several threads.
 pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
@@ -326,32 +324,6 @@ fn has_folders(path: &Path) -> bool {
     std::fs::read_dir(path).is_ok_and(|entries| {
         entries.flatten().any(|entry| entry.path().is_dir() && !hidden(&entry.file_name()))
     })
-}
-
-/// `3 pictures`, `1 picture`.
-pub(crate) fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-/// A number with commas: `3,733,968`.
-pub(crate) fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
-    groups.join(",")
-}
-
-/// `3 identities`, `1 identity`.
-pub(crate) fn identities(number: usize) -> String {
-    if number == 1 { "1 identity".into() } else { format!("{number} identities") }
-}
-
-/// The first few names, and how many there are besides.
-pub(super) fn enumerate(names: &[&str]) -> String {
-    let first = names.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(LISTED) {
-        0 => first,
-        more => format!("{first} and {more} more"),
-    }
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::folder::count;
 use crate::verdict::Verdict;
+use crate::words::count;
 use crate::{Error, Result};
 
 /// The endings tried for `NAME/NAME_0001`, in order.

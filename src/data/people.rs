@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-use super::folder::{count, enumerate};
 use super::picture::{owner, walk};
 use super::random::{Purpose, generator};
+use crate::words::{count, enumerate};
 use crate::{Error, Result};
 
 /// What a passport picture's name holds.

@@ -3,8 +3,8 @@
 use rand::seq::SliceRandom;
 
 use super::FaceFolder;
-use super::folder::{enumerate, identities};
 use super::random::{Purpose, generator};
+use crate::words::{enumerate, identities};
 use crate::{Error, Result};
 
 /// Training never gets fewer pictures of an identity than a positive pair needs.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::folder::{count, enumerate};
 use super::{FaceFolder, Part, Split};
 use crate::files::write_atomically;
+use crate::words::{count, enumerate};
 use crate::{Error, Result};
 
 const HEADER: [&str; 3] = ["path", "identity", "part"];

@@ -8,10 +8,10 @@ use image::RgbImage;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::folder::grouped;
 use super::picture::{decode, fit};
-use super::triplets::cut_file;
+use super::strips::cut_file;
 use crate::native::cuda::Upload;
+use crate::words::grouped;
 use crate::{Error, Result};
 
 /// How pictures are fitted, and how much of them is kept.

@@ -10,8 +10,9 @@ use rayon::prelude::*;
 use super::folder::Progress;
 use super::people::{Drawn, People};
 use super::picture::{decode, walk};
+use super::strips::cut_file;
 use super::strips::{Format, is_blank, join};
-use super::triplets::{STRIPS, TRIPLETS, TripletSet, cut_file};
+use super::triplets::{STRIPS, TRIPLETS, TripletSet};
 use crate::files::{create_folder, write_atomically};
 use crate::{Error, Result};
 

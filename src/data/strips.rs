@@ -1,10 +1,12 @@
 //! Strips: three pictures in one row of one file; anchor (passport), positive, negative.
 
+use std::path::Path;
+
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder, RgbImage, imageops};
 
-use super::picture::fit;
+use super::picture::{decode, fit};
 
 /// The pictures in a strip: anchor, positive, negative.
 pub const PANELS: u32 = 3;
@@ -93,6 +95,12 @@ pub fn is_blank(picture: &RgbImage) -> bool {
         let (low, high) = (values().min().unwrap_or(0), values().max().unwrap_or(0));
         high - low <= BLANK
     })
+}
+
+/// A strip file's three pictures.
+pub(super) fn cut_file(file: &Path) -> crate::Result<[RgbImage; 3]> {
+    let fail = |reason| crate::Error::Picture { path: file.to_path_buf(), reason };
+    cut(&decode(file)?).map_err(|reason| fail(format!("no strip of three pictures: {reason}")))
 }
 
 #[cfg(test)]

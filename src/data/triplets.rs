@@ -15,11 +15,11 @@ use rayon::prelude::*;
 use super::disjoint::disjoint;
 use super::near_duplicates::{Look, groups};
 use super::people::{Drawn, People};
-use super::picture::{decode, fit, walk};
+use super::picture::{fit, walk};
 use super::random::{Purpose, generator};
 use super::split::Part;
 use super::store::{Fitting, PictureStore};
-use super::strips::cut;
+use super::strips::cut_file;
 use crate::{Error, Result};
 
 pub use super::store::Panel;
@@ -227,12 +227,6 @@ impl TripletSet {
     }
 }
 
-/// A strip file's three pictures.
-pub(super) fn cut_file(file: &Path) -> Result<[RgbImage; 3]> {
-    let fail = |reason| Error::Picture { path: file.to_path_buf(), reason };
-    cut(&decode(file)?).map_err(|reason| fail(format!("no strip of three pictures: {reason}")))
-}
-
 fn thirds(file: &Path) -> [Panel; 3] {
     [0, 1, 2].map(|third| Panel { file: file.to_path_buf(), third: Some(third) })
 }
@@ -420,7 +414,7 @@ mod tests {
         assert_eq!((pictures.len() <= 18, triplets.len()), (true, 24));
         for (numbers, triplet) in triplets.iter().zip(&set.triplets) {
             for (number, panel) in numbers.iter().zip(&triplet.panels) {
-                let wanted = fit(&decode(&panel.file).unwrap(), 24);
+                let wanted = fit(&super::super::picture::decode(&panel.file).unwrap(), 24);
                 assert_eq!(*pictures.get(*number).unwrap(), wanted);
             }
         }

@@ -8,8 +8,9 @@ use rand::{SeedableRng, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
 
 use super::calibrate::{Known, calibrate};
-use super::fit::{Scores, Task};
+use super::fit::Task;
 use super::log::RunLog;
+use super::outcome::Scores;
 use super::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT, same_curve};
 use super::step::Forward;
 use crate::eval::calibration::{expected_calibration_error, negative_log_likelihood};

@@ -1,10 +1,10 @@
 //! The training loop: one for every kind of training.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::log::RunLog;
 use super::optim::Optimizer;
+use super::outcome::{Outcome, Scores};
 use super::progress::Reporter;
 use super::run_folder::RunFolder;
 use super::schedule::{Better, Cycle, Plateau, PlateauConfig, Schedule, ScheduleKind};
@@ -14,42 +14,6 @@ use crate::{Error, Result};
 /// The share of an epoch's steps that went into waiting for pictures; the one figure that is not the
 /// same in each run of a seed.
 pub const DATA_WAIT: &str = "data_wait";
-
-/// The validation figures of one epoch.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Scores {
-    /// Named figures, in the order of the table's columns.
-    pub values: Vec<(&'static str, f64)>,
-    /// What "better" means: compared in order, larger is better. Empty where there is nothing to
-    /// measure on: then the newest model is the best.
-    pub rank: Vec<f64>,
-    /// The figures for the progress line.
-    pub headline: String,
-}
-
-impl Scores {
-    /// The model makes numbers that are not finite: worse than anything.
-    pub fn diverged() -> Self {
-        let headline = "the embeddings are not finite".into();
-        Self { values: Vec::new(), rank: vec![f64::NAN], headline }
-    }
-
-    fn has_diverged(&self) -> bool {
-        self.rank.iter().any(|figure| figure.is_nan())
-    }
-
-    /// There was nothing to measure on.
-    pub fn is_unmeasured(&self) -> bool {
-        self.rank.is_empty()
-    }
-
-    fn beats(&self, other: &Self) -> bool {
-        if self.is_unmeasured() {
-            return true;
-        }
-        self.rank.partial_cmp(&other.rank) == Some(std::cmp::Ordering::Greater)
-    }
-}
 
 /// A kind of training: what a batch, a loss and a score are.
 pub trait Task {
@@ -113,23 +77,6 @@ pub struct Plan {
     pub keep_last: bool,
     /// Prints the line of every n-th epoch, and of the last one.
     pub report_every: usize,
-}
-
-/// What came of a run.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// The scores of the untouched start.
-    pub untouched: Scores,
-    /// The best scores and their epoch; 0 when no epoch beat the start.
-    pub best: Scores,
-    /// The epoch of the best scores.
-    pub best_epoch: usize,
-    /// Epochs trained.
-    pub epochs: usize,
-    /// The best model's file.
-    pub model: PathBuf,
-    /// Mean loss (none for the untouched start) and scores of each epoch, from epoch 0 on.
-    pub history: Vec<(Option<f64>, Scores)>,
 }
 
 /// Trains `task`, keeping the best and the last model in `run`.

@@ -11,6 +11,7 @@ pub mod lr_find;
 pub mod map_cache;
 pub mod objective;
 pub mod optim;
+pub mod outcome;
 pub mod progress;
 pub mod recipes;
 pub mod run_folder;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::fit::Outcome;
+use super::outcome::{Outcome, Scores};
 use crate::recognise::model_file;
 use crate::{Error, Result, files};
 
@@ -81,7 +81,7 @@ impl RunFolder {
     /// # Errors
     /// The file cannot be written.
     pub fn finish(&self, outcome: &Outcome) -> Result<()> {
-        let figures = |scores: &super::fit::Scores| -> serde_json::Map<_, _> {
+        let figures = |scores: &Scores| -> serde_json::Map<_, _> {
             let pairs = scores.values.iter();
             pairs.map(|(name, value)| ((*name).to_owned(), serde_json::json!(value))).collect()
         };

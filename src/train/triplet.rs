@@ -7,11 +7,12 @@ use std::time::Duration;
 use tch::{Kind, Tensor};
 
 use super::blend::Blend;
-use super::fit::{Scores, Task};
+use super::fit::Task;
 use super::front::{Front, pieces};
 use super::hardest;
 use super::log::RunLog;
 use super::objective::Objective;
+use super::outcome::Scores;
 use super::scoring::{Labelled, log_distances, score};
 use super::settings::{BnMode, TripletSettings};
 use super::step::Forward;

@@ -8,9 +8,10 @@ use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
 
-use super::fit::{Scores, Task};
+use super::fit::Task;
 use super::front::Front;
 use super::log::RunLog;
+use super::outcome::Scores;
 use super::scoring::{log_distances, same_curve};
 use super::step::Forward;
 use super::triplet::mix;
