@@ -282,7 +282,8 @@ fn pictures_of_other_formats_are_counted() {
     for name in ["b.GIF", "c.tiff", "d", "notes.txt"] {
         std::fs::write(folder.path().join("in").join(name), "x").unwrap();
     }
-    let output = visage(folder.path(), &["embed", "in", "--backbone", "openface", "--out", "e.csv"]);
+    let output =
+        visage(folder.path(), &["embed", "in", "--backbone", "openface", "--out", "e.csv"]);
     let said = text(&output.stderr);
     let wanted = "note: in: files passed over: 1 without an ending, 1 .gif, 1 .tiff";
     assert!(output.status.success() && said.contains(wanted), "{said}");

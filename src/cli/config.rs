@@ -219,7 +219,8 @@ mod tests {
                 }
             }
         }
-        let settings = triplet(&["--recipe", "passport-vgg16", "--triplets", "strips", "--epochs", "2"]);
+        let settings =
+            triplet(&["--recipe", "passport-vgg16", "--triplets", "strips", "--epochs", "2"]);
         let settings = settings.unwrap();
         assert_eq!((settings.epochs, settings.margin), (2, Some(0.3)));
         let wrong = triplet(&["--recipe", "celeba-siamese-densenet"]).unwrap_err().to_string();

@@ -81,8 +81,10 @@ fn check(flags: &cli::Audit) -> Result<()> {
         }
     }
     if flags.min_light > 127.0 {
-        let text =
-            format!("--min-light {}: must be at most 127; above it every picture is too dark", flags.min_light);
+        let text = format!(
+            "--min-light {}: must be at most 127; above it every picture is too dark",
+            flags.min_light
+        );
         return Err(Error::Config(text));
     }
     Ok(())

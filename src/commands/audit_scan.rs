@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use image::{RgbImage, imageops};
 use rayon::prelude::*;
 
-use super::output::count;
 use super::detection;
+use super::output::count;
 use crate::audit::{Facts, Picture};
 use crate::data::picture;
 use crate::data::split_file::read_parts;
@@ -133,7 +133,10 @@ pub fn list(root: &Path, split: Option<&Path>) -> Result<Files> {
         let gone = count(parts.len(), "picture");
         let new = count(pictures.len() - known.min(pictures.len()), "picture");
         if !parts.is_empty() || known < pictures.len() {
-            notes.push(format!("{}: {gone} of it missing from the folder, {new} not in it", file.display()));
+            notes.push(format!(
+                "{}: {gone} of it missing from the folder, {new} not in it",
+                file.display()
+            ));
         }
     }
     Ok(Files { paths, pictures, identities: names, unreadable, notes })

@@ -44,7 +44,9 @@ pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode>
         for (path, outcome) in paths.iter().zip(decoded) {
             let seen = outcome.and_then(|picture| {
                 let size = picture.dimensions();
-                let view = views.next().ok_or_else(|| Error::Data("the detector returned too few pictures".into()))?;
+                let view = views
+                    .next()
+                    .ok_or_else(|| Error::Data("the detector returned too few pictures".into()))?;
                 faces += view.parts.len();
                 let picture = job.drawings.is_some().then_some(picture);
                 pixels += picture.as_ref().map_or(0, |_| u64::from(size.0) * u64::from(size.1));

@@ -41,7 +41,8 @@ pub fn options(flags: &DetectorFlags) -> Result<Options> {
         [last] => [usual[0], usual[1], last],
         [p, r, o] => [p, r, o],
         ref other => {
-            let text = format!("--face-threshold: expected one or three values, not {}", other.len());
+            let text =
+                format!("--face-threshold: expected one or three values, not {}", other.len());
             return Err(Error::Config(text));
         }
     };

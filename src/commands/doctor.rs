@@ -153,10 +153,9 @@ fn device(context: &Context) -> Check {
 fn weights() -> Check {
     let architecture = Architecture::OpenFace;
     match Source::resolve(None, architecture) {
-        Ok(source) => Check::ok(
-            "default weights",
-            format!("{}: {}", architecture.name(), source.describe()),
-        ),
+        Ok(source) => {
+            Check::ok("default weights", format!("{}: {}", architecture.name(), source.describe()))
+        }
         Err(error) => Check::missing("default weights", error.to_string(), "reinstall"),
     }
 }

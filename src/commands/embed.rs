@@ -66,7 +66,8 @@ pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
             Ok(row) => {
                 if row.iter().any(|value| !value.is_finite()) {
                     let path = path.display();
-                    let text = format!("{path}: the embedding is not finite: the weights may be broken");
+                    let text =
+                        format!("{path}: the embedding is not finite: the weights may be broken");
                     return Err(Error::Data(text).into());
                 }
                 table.paths.push(path.to_string_lossy().into_owned());

@@ -15,9 +15,7 @@ use crate::{Result, files};
 pub fn run(context: &Context, flags: &cli::Export) -> anyhow::Result<ExitCode> {
     let format = flags.format.map_or_else(|| Format::of(&flags.out), Ok)?;
     if format == Format::TorchScript && flags.batch != Batch::Dynamic {
-        context
-            .say
-            .line("note: --batch is for ONNX only; a TorchScript file takes any batch size");
+        context.say.line("note: --batch is for ONNX only; a TorchScript file takes any batch size");
     }
     let model = load(context, flags)?;
     let bytes = match format {

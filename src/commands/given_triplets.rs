@@ -54,9 +54,7 @@ pub fn run(
         validation.len()
     ));
     if train.is_empty() {
-        return Err(
-            Error::Data(format!("{}: no triplets left to train on", path.display())).into()
-        );
+        return Err(Error::Data(format!("{}: no triplets left to train on", path.display())).into());
     }
     // Both parts in one list: the validation triplets follow the training ones.
     let mut all = train.clone();

@@ -24,9 +24,7 @@ pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
     }
     let say = &context.say;
     if std::mem::take(&mut settings.triplet.tuning.unfreeze_every) > 0 {
-        say.line(
-            "note: --unfreeze-every is ignored here: all stages train from the start",
-        );
+        say.line("note: --unfreeze-every is ignored here: all stages train from the start");
     }
     let (setup, mut optimizer) = train_triplet::prepare(context, &mut settings.triplet)?;
     let scale_loss = setup.backbone.compute().scales_loss();
@@ -35,8 +33,7 @@ pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
     let run = context.run_folder(&settings.triplet.out, "lr-find", &settings)?;
     let sweep = lr_find(&mut task, &mut optimizer, &test, say)?;
     if sweep.points.is_empty() {
-        let text =
-            "the loss is not finite before the first step; use other --weights";
+        let text = "the loss is not finite before the first step; use other --weights";
         return Err(Error::Config(text.into()).into());
     }
 

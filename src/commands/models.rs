@@ -77,7 +77,9 @@ fn table() -> std::io::Result<()> {
         }
     }
     columns(&rows, &[1, 2, 5])?;
-    output::line("\n`visage models NAME` shows one architecture with its blocks, input sizes, licences and paper.")
+    output::line(
+        "\n`visage models NAME` shows one architecture with its blocks, input sizes, licences and paper.",
+    )
 }
 
 /// Everything about one architecture.

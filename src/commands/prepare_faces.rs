@@ -8,8 +8,8 @@ use image::RgbImage;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::output::count;
 use super::detection::{self, Outcome};
+use super::output::count;
 use super::{Context, output};
 use crate::cli::{Keep, PrepareFaces};
 use crate::data::picture;

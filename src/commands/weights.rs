@@ -148,8 +148,7 @@ fn diff(a: &Path, b: &Path, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         let different =
             if found.is_empty() { "none differ".into() } else { format!("{} differ", found.len()) };
-        let mut lines =
-            found.iter().map(|Difference { name, text, .. }| format!("{name}: {text}"));
+        let mut lines = found.iter().map(|Difference { name, text, .. }| format!("{name}: {text}"));
         lines.try_for_each(|text| output::line(&text)).and_then(|()| {
             output::line(&format!("{} the same, {different}", output::count(same, "tensor")))
         })

@@ -128,11 +128,7 @@ pub fn is_picture(path: &Path) -> bool {
 /// Where `path` does not exist or a folder cannot be read.
 pub fn walk(path: &Path) -> Result<Vec<PathBuf>> {
     let mut found = walk_on(path);
-    if found.troubles.is_empty() {
-        Ok(found.pictures)
-    } else {
-        Err(found.troubles.swap_remove(0))
-    }
+    if found.troubles.is_empty() { Ok(found.pictures) } else { Err(found.troubles.swap_remove(0)) }
 }
 
 /// What [`walk_on`] finds.

@@ -6,8 +6,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DataSettings, ScheduleSettings, at_least, check_input_size, input_size, percent, percentage, share,
-    switch,
+    DataSettings, ScheduleSettings, at_least, check_input_size, input_size, percent, percentage,
+    share, switch,
 };
 use crate::Result;
 use crate::models::Architecture;
