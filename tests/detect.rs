@@ -236,7 +236,7 @@ fn prepare_faces_makes_a_tree_of_crops_and_goes_on_where_it_stopped() {
     let said = run(root, &command);
     let wanted = "6 photos: 2 ok, 1 several faces, 1 no face, 0 too small, 1 blurred, 1 unreadable; 3 crops in out";
     assert_eq!(said.lines().next(), Some(wanted), "{said}");
-    assert_eq!(said.lines().nth(1), Some("to be looked at: out-quarantine"));
+    assert_eq!(said.lines().nth(1), Some("for review: out-quarantine"));
     for crop in ["ada/a.png", "ada/a-2.png", "bob/b.png"] {
         assert_eq!(picture::decode(&root.join("out").join(crop)).unwrap().dimensions(), (96, 96));
     }

@@ -105,7 +105,7 @@ fn overlay<S: Args + Serialize + DeserializeOwned>(
         .get_arguments()
         .map(|argument| argument.get_id().as_str().replace('_', "-"))
         .collect();
-    for key in file.keys().filter(|key| !known.contains(key)) {
+    if let Some(key) = file.keys().find(|key| !known.contains(key)) {
         let near = known
             .iter()
             .filter(|name| strsim::jaro_winkler(name, key) > 0.8)

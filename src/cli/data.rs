@@ -24,7 +24,7 @@ use crate::detect::Template;
 )]
 pub struct Audit {
     /// Folder with one sub-folder of pictures per identity, or a folder of pictures
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", help_heading = "Arguments")]
     pub data: PathBuf,
     /// The split.csv of a training run: find photos that are in both parts
     #[arg(long, value_name = "FILE", help_heading = "Data")]
@@ -123,10 +123,10 @@ pub enum Keep {
 )]
 pub struct PrepareFaces {
     /// Folder of photos, with or without sub-folders
-    #[arg(value_name = "IN")]
+    #[arg(value_name = "IN", help_heading = "Arguments")]
     pub input: PathBuf,
     /// Folder for the crops (PNG): a new one, or one to resume
-    #[arg(value_name = "OUT")]
+    #[arg(value_name = "OUT", help_heading = "Arguments")]
     pub output: PathBuf,
     /// Which faces of a photo to keep
     #[arg(long, value_enum, default_value = "largest")]
@@ -158,10 +158,10 @@ pub struct PrepareFaces {
 pub struct PrepareStrips {
     /// Passport folders (trainset/*/user/*, with one picture named *script* in each), or a folder
     /// with one sub-folder of pictures per identity; with --cut a folder of strips
-    #[arg(value_name = "IN")]
+    #[arg(value_name = "IN", help_heading = "Arguments")]
     pub input: PathBuf,
     /// New folder for the output; must not exist
-    #[arg(value_name = "OUT")]
+    #[arg(value_name = "OUT", help_heading = "Arguments")]
     pub output: PathBuf,
     /// Cut the strips in IN into triplets
     #[arg(long)]
@@ -194,7 +194,7 @@ pub struct PrepareStrips {
 #[command(next_help_heading = "Fetch options")]
 pub struct Fetch {
     /// Name of the data set or weights; --list shows all
-    #[arg(value_name = "NAME", required_unless_present = "list")]
+    #[arg(value_name = "NAME", required_unless_present = "list", help_heading = "Arguments")]
     pub name: Option<String>,
     /// List what can be fetched, with source and terms of use
     #[arg(long, conflicts_with_all = ["name", "from", "to"])]

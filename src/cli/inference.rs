@@ -15,7 +15,7 @@ use crate::train::settings::{input_size, percent};
 #[command(next_help_heading = "Model")]
 pub struct Classify {
     /// Pictures, or folders of pictures
-    #[arg(required = true, value_name = "FILE|DIR")]
+    #[arg(required = true, value_name = "FILE|DIR", help_heading = "Arguments")]
     pub inputs: Vec<PathBuf>,
     /// Model file [default: the newest runs/*/best.safetensors with a classifier]
     #[arg(long, value_name = "FILE")]
@@ -68,7 +68,7 @@ pub struct DetectorFlags {
 #[command(next_help_heading = "Output")]
 pub struct Detect {
     /// Photos, or folders of photos
-    #[arg(required = true, value_name = "FILE|DIR")]
+    #[arg(required = true, value_name = "FILE|DIR", help_heading = "Arguments")]
     pub inputs: Vec<PathBuf>,
     /// The face detector.
     #[command(flatten)]
@@ -128,10 +128,10 @@ pub struct Evaluate {
 #[command(next_help_heading = "Decision")]
 pub struct Verify {
     /// First picture
-    #[arg(value_name = "A")]
+    #[arg(value_name = "A", help_heading = "Arguments")]
     pub a: PathBuf,
     /// Second picture
-    #[arg(value_name = "B")]
+    #[arg(value_name = "B", help_heading = "Arguments")]
     pub b: PathBuf,
     /// Maximum distance for the same person; negative values make sense only for pair networks
     /// with a logit head, whose distance is the negated logit [default: the model's threshold]
@@ -204,7 +204,7 @@ pub struct Tsne {
 #[command(next_help_heading = "Output")]
 pub struct Embed {
     /// Pictures, or folders of pictures (the label of a picture is its folder's name)
-    #[arg(required = true, value_name = "FILE|DIR")]
+    #[arg(required = true, value_name = "FILE|DIR", help_heading = "Arguments")]
     pub inputs: Vec<PathBuf>,
     /// The trunk.
     #[command(flatten)]

@@ -23,7 +23,6 @@ use crate::train::settings::{ClassifierSettings, PairSettings, TripletSettings};
 #[command(
     name = "visage",
     version,
-    about,
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_flag = true
@@ -117,9 +116,8 @@ mod tests {
     fn every_flag_has_a_heading_and_the_global_ones_come_last() {
         fn walk(command: &mut clap::Command) {
             let help = command.render_long_help().to_string();
-            let headings: Vec<&str> = help.lines().filter(|l| l.ends_with(':')).collect();
-            let headings: Vec<_> =
-                headings.into_iter().filter(|line| !line.starts_with(' ')).collect();
+            let is_heading = |line: &&str| line.ends_with(':') && !line.contains(['<', '`', ',']);
+            let headings: Vec<_> = help.lines().filter(is_heading).collect();
             assert_eq!(
                 headings.last(),
                 Some(&"Global options:"),
@@ -128,6 +126,10 @@ mod tests {
             );
             let is_root = command.get_name() == "visage";
             assert!(is_root || !headings.contains(&"Options:"), "{help}");
+            for argument in command.get_positionals() {
+                let heading = argument.get_help_heading().unwrap_or("Arguments");
+                assert_eq!(heading, "Arguments", "{}", command.get_name());
+            }
             command.get_subcommands_mut().for_each(walk);
         }
         let mut root = Cli::command();

@@ -62,7 +62,7 @@ pub enum WeightsAction {
 #[command(next_help_heading = "Comparison")]
 pub struct WeightsVerify {
     /// Weight file of any format, or a model file
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", help_heading = "Arguments")]
     pub model: PathBuf,
     /// Reference outputs of PyTorch, written by tests/parity/reference.py
     #[arg(long, value_name = "FILE")]
@@ -95,10 +95,10 @@ pub struct WeightsVerify {
 )]
 pub struct Export {
     /// A model file; or, with --backbone, a weight file, a known name, or `none`
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", help_heading = "Arguments")]
     pub model: PathBuf,
     /// New file: .pt or .torchscript for TorchScript, .onnx for ONNX
-    #[arg(value_name = "OUT")]
+    #[arg(value_name = "OUT", help_heading = "Arguments")]
     pub out: PathBuf,
     /// Overwrite an existing file
     #[arg(long)]
@@ -118,7 +118,12 @@ pub struct Export {
 #[derive(Debug, Args)]
 pub struct Models {
     /// Show this architecture in full
-    #[arg(value_enum, value_name = "NAME", hide_possible_values = true)]
+    #[arg(
+        value_enum,
+        value_name = "NAME",
+        hide_possible_values = true,
+        help_heading = "Arguments"
+    )]
     pub name: Option<Architecture>,
     /// Print JSON: one object, or a list of all
     #[arg(long, help_heading = "Output")]
