@@ -111,7 +111,7 @@ fn pairs_and_triplets_go_down_with_a_cycling_momentum() {
                 .map(|by| (x.roll(by, 0), PairLabels::of_identities(people, &people.roll(by, 0))));
             let same = contrastive.forward(x, &of_same.0, &of_same.1).loss;
             let mut output = contrastive.forward(x, &of_other.0, &of_other.1);
-            output.loss = output.loss + same;
+            output.loss += same;
             output
         },
     );

@@ -202,7 +202,11 @@ mod tests {
                 }
                 let arguments = arguments.into_iter().map(OsString::from);
                 let settings = match parse(arguments).unwrap().command {
-                    Command::TrainTriplet(command) => {
+                    Command::TrainTriplet(mut command) => {
+                        if recipe.as_table().is_some_and(|recipe| recipe.contains_key("head")) {
+                            // A pair network: the folder of triplets is the user's.
+                            command.settings.triplets = Some("strips".into());
+                        }
                         command.settings.check().unwrap();
                         toml::Table::try_from(command.settings)
                     }

@@ -151,9 +151,8 @@ fn embeddings_and_labels() {
 fn heads() {
     let golden = Golden::read("metric_losses");
     let labels = golden.labels();
-    let heads: [(&str, fn(Tensor) -> MarginSoftmaxLoss); 2] =
-        [("arcface", arcface), ("cosface", cosface)];
-    for (name, build) in heads {
+    let heads = [arcface, cosface] as [fn(Tensor) -> MarginSoftmaxLoss; 2];
+    for (name, build) in ["arcface", "cosface"].into_iter().zip(heads) {
         for scale in [8.0, 64.0] {
             golden.check(&format!("{name} {scale}"), &|x, weight| {
                 let mut head = build(weight.shallow_clone());
