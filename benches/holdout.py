@@ -1,4 +1,4 @@
-"""The figures of the README on pictures nothing was chosen on.
+"""The figures of docs/evaluation.md on pictures nothing was chosen on.
 
     python3 benches/holdout.py FACES STRANGERS WORK [train-triplet flags]
 
