@@ -29,7 +29,7 @@ LEAN   := torch==$(TORCH) nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.8
 FULL   := $(FOLDER)/.installed-$(TORCH)-cuda
 STAMP  := $(if $(or $(CUDA),$(wildcard $(FULL))),$(FULL),$(FOLDER)/.installed-$(TORCH))
 PIP    := -m pip install --quiet --disable-pip-version-check
-VISAGE := cargo run --quiet --release --
+VISAGE := cargo run --quiet --release $(WHERE) --
 
 export LIBTORCH ?= $(CURDIR)/$(FOLDER)/torch
 
