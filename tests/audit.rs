@@ -189,7 +189,7 @@ fn misuse_is_explained() {
         (vec![".", "--split", "split.csv"], "split.csv: names none of the pictures"),
         (vec![".", "--split", "none.csv"], "none.csv"),
         (vec![".", "--margin", "0"], "--margin 0: must be a number above 0"),
-        (vec![".", "--max-aspect", "0.5"], "--max-aspect 0.5: must be a number from 1 on"),
+        (vec![".", "--max-aspect", "0.5"], "--max-aspect 0.5: must be a number of at least 1"),
         (vec![".", "--top", "few"], "expected a number or `all`"),
     ] {
         let errors = fail(root, &[&["audit"], &arguments[..]].concat());

@@ -153,7 +153,7 @@ fn what_does_not_fit_together_is_said_before_any_work() {
     people(&folder.path().join("people"));
     for (flags, part) in [
         (vec!["--head", "concat", "--loss", "contrastive"], "returns a logit"),
-        (vec!["--loss", "bce"], "answers with a distance"),
+        (vec!["--loss", "bce"], "returns a distance"),
         (vec!["--margin", "-1"], "--margin -1"),
         (vec!["--head", "concat", "--margin", "2"], "no effect with --loss bce"),
         (vec!["--head", "conv"], "needs a map of 4x4"),

@@ -115,6 +115,9 @@ mod tests {
     #[test]
     fn every_flag_has_a_heading_and_the_global_ones_come_last() {
         fn walk(command: &mut clap::Command) {
+            if command.get_name() == "help" {
+                return; // clap's own, which takes no flags
+            }
             let help = command.render_long_help().to_string();
             let is_heading = |line: &&str| line.ends_with(':') && !line.contains(['<', '`', ',']);
             let headings: Vec<_> = help.lines().filter(is_heading).collect();
