@@ -28,19 +28,12 @@ std::map<std::string, Entry> table;
 // Operators that run on this thread now, the innermost last, each with the time of those inside it.
 thread_local std::vector<double> inside;
 
-// Inside a fused optimiser, whose kernels on the CPU and on CUDA are made of other operators: those
-// are its own business, not calls of the program's.
-thread_local bool in_fused = false;
-
 struct Call : at::ObserverContext {
   Clock::time_point start;
-  bool is_fused = false;
 };
 
-std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction &function) {
-  if (in_fused) return nullptr;
+std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction &) {
   auto call = std::make_unique<Call>();
-  call->is_fused = in_fused = std::strncmp(function.name(), "aten::_fused_", 13) == 0;
   inside.push_back(0);
   call->start = Clock::now();
   return call;
@@ -48,9 +41,7 @@ std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction &function) {
 
 void leave(const at::RecordFunction &function, at::ObserverContext *context) {
   if (context == nullptr || inside.empty()) return;
-  auto *call = static_cast<Call *>(context);
-  if (call->is_fused) in_fused = false;
-  double all = std::chrono::duration<double>(Clock::now() - call->start).count();
+  double all = std::chrono::duration<double>(Clock::now() - static_cast<Call *>(context)->start).count();
   double own = all - inside.back();
   inside.pop_back();
   if (!inside.empty()) inside.back() += all;
@@ -60,9 +51,53 @@ void leave(const at::RecordFunction &function, at::ObserverContext *context) {
   entry.seconds += own;
 }
 
+// Operators that make the host wait for a device when their input is there: they bring a number, or
+// the size of a result, to the host.
+constexpr const char *kWaiting[] = {"aten::_local_scalar_dense", "aten::nonzero",
+                                    "aten::masked_select",       "aten::equal",
+                                    "aten::_unique2",            "aten::repeat_interleave"};
+
+thread_local int64_t waits = 0;
+// A fused optimiser's kernel for the CPU reads numbers that the one for CUDA does not.
+thread_local int fused = 0;
+
+struct Fused : at::ObserverContext {};
+
+std::unique_ptr<at::ObserverContext> enter_counting(const at::RecordFunction &function) {
+  if (std::strncmp(function.name(), "aten::_fused_", 13) == 0) {
+    ++fused;
+    return std::make_unique<Fused>();
+  }
+  for (const char *name : kWaiting)
+    if (fused == 0 && std::strcmp(function.name(), name) == 0) ++waits;
+  return nullptr;
+}
+
+void leave_counting(const at::RecordFunction &, at::ObserverContext *context) {
+  if (context != nullptr) --fused;
+}
+
 } // namespace
 
 extern "C" {
+
+// Starts to count on this thread the operators that would wait for an accelerator.
+char *visage_count_operators_start(uint64_t *handle) {
+  return visage::guarded([&] {
+    waits = 0;
+    fused = 0;
+    at::RecordFunctionCallback callback(enter_counting, leave_counting);
+    callback.scopes({at::RecordScope::FUNCTION});
+    *handle = at::addThreadLocalCallback(callback);
+  });
+}
+
+char *visage_count_operators_stop(uint64_t handle, int64_t *count) {
+  return visage::guarded([&] {
+    at::removeCallback(handle);
+    *count = waits;
+  });
+}
 
 // Starts to measure on every thread; the handle is for `visage_profile_stop`.
 char *visage_profile_start(uint64_t *handle) {

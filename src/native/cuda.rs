@@ -22,6 +22,8 @@ unsafe extern "C" {
     fn visage_allow_tf32(on: c_int) -> Message;
     fn visage_benchmark_cudnn(on: c_int) -> Message;
     fn visage_deterministic(on: c_int) -> Message;
+    fn visage_count_operators_start(handle: *mut u64) -> Message;
+    fn visage_count_operators_stop(handle: u64, count: *mut i64) -> Message;
     fn visage_count_waits_start() -> c_int;
     fn visage_count_waits_stop() -> i64;
 }
@@ -146,28 +148,21 @@ pub fn use_deterministic_algorithms() -> Result<()> {
     finish(unsafe { visage_deterministic(1) })
 }
 
-/// Operators that make the host wait for a device when their input is there: they bring a number, or
-/// the size of a result, to the host.
-const WAITING: [&str; 6] = [
-    "aten::_local_scalar_dense",
-    "aten::nonzero",
-    "aten::masked_select",
-    "aten::equal",
-    "aten::_unique2",
-    "aten::repeat_interleave",
-];
-
 /// How often the host waits for the device while `body` runs. On CUDA libtorch's own count
-/// (`torch.cuda.set_sync_debug_mode`); elsewhere the calls of operators that would wait on an
-/// accelerator, in which copies to and from the host are not seen.
+/// (`torch.cuda.set_sync_debug_mode`); elsewhere the operators of this thread that would wait for an
+/// accelerator, among which copies to and from it are not seen.
 ///
 /// # Errors
 /// What libtorch reports, or `body` raises.
 pub fn count_waits(device: Device, body: impl FnOnce() -> Result<()>) -> Result<u64> {
     if !device.is_cuda() {
-        let rows = super::profile::profile(body)?;
-        let waits = rows.iter().filter(|row| WAITING.contains(&row.name.as_str()));
-        return Ok(waits.map(|row| row.calls).sum());
+        let (mut handle, mut count) = (0, 0);
+        // SAFETY: writes one number.
+        finish(unsafe { visage_count_operators_start(&mut handle) })?;
+        let outcome = body();
+        // SAFETY: the handle of the count that runs on this thread, used once; writes one number.
+        finish(unsafe { visage_count_operators_stop(handle, &mut count) })?;
+        return outcome.map(|()| count.max(0) as u64);
     }
     // SAFETY: sets switches of libtorch; the handler is a static object.
     if unsafe { visage_count_waits_start() } == 0 {
