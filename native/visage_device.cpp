@@ -102,12 +102,12 @@ char *visage_upload_finish(const at::Tensor *copied, c10::Event *event) {
   });
 }
 
-// TensorFloat-32 in convolutions and matrix products of float32.
+// TensorFloat-32 in convolutions of float32; never in matrix products, which distances are made of.
 char *visage_allow_tf32(int on) {
   return guarded([&] {
     auto &context = at::globalContext();
     context.setAllowTF32CuDNN(on != 0);
-    context.setAllowTF32CuBLAS(on != 0);
+    context.setAllowTF32CuBLAS(false);
   });
 }
 

@@ -95,7 +95,7 @@ pub enum Precision {
     Auto,
     /// float32 throughout
     F32,
-    /// float32 whose convolutions and products round their inputs to TensorFloat-32 on GPUs that have it
+    /// float32 whose convolutions round their inputs to TensorFloat-32 on GPUs that have it
     Tf32,
     /// bfloat16: the range of float32 with 8 bits of precision
     Bf16,

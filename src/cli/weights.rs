@@ -29,7 +29,7 @@ pub enum WeightsAction {
         #[arg(value_name = "OUT")]
         output: PathBuf,
         /// Overwrite an existing file
-        #[arg(long)]
+        #[arg(long, help_heading = "Output")]
         force: bool,
     },
     /// Show the tensors of a weight file: shape, dtype, size, statistics of the values

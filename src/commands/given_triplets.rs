@@ -30,7 +30,7 @@ pub fn run(
 ) -> anyhow::Result<ExitCode> {
     let say = &context.say;
     let seed = settings.data.seed;
-    tch::manual_seed(seed as i64);
+    context.seed(seed)?;
     let head = *settings.head.get_or_insert(HeadKind::Projection);
     let choice = NetChoice {
         architecture: settings.backbone,

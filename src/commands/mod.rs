@@ -77,6 +77,14 @@ impl Context {
         self.common.device.resolve()
     }
 
+    /// Seeds libtorch's generators and gives the device. In this order: libtorch looks for CUDA when it
+    /// is first seeded and remembers the answer, so that its CUDA library has to be there by then.
+    fn seed(&self, seed: u64) -> Result<Device> {
+        let device = self.device()?;
+        tch::manual_seed(seed as i64);
+        Ok(device)
+    }
+
     /// Creates the folder of a run; reports the new name of an existing run there.
     fn run_folder<S: serde::Serialize>(
         &self,

@@ -20,7 +20,7 @@ const QUESTIONS: usize = 2000;
 pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<ExitCode> {
     settings.check()?;
     let say = &context.say;
-    tch::manual_seed(settings.data.seed as i64);
+    context.seed(settings.data.seed)?;
     let choice = NetChoice {
         architecture: settings.backbone,
         head: settings.head,

@@ -44,8 +44,7 @@ pub(super) fn prepare(
 ) -> anyhow::Result<(Setup, Optimizer)> {
     settings.check()?;
     let say = &context.say;
-    let device = context.device()?;
-    tch::manual_seed(settings.data.seed as i64);
+    let device = context.seed(settings.data.seed)?;
 
     let bare = Bare {
         architecture: settings.backbone,

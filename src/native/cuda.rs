@@ -111,8 +111,9 @@ impl Drop for Upload {
     }
 }
 
-/// Lets convolutions and matrix products of float32 round their inputs to TensorFloat-32 (10 bits of
-/// precision) on GPUs that have it, or takes that back. The CPU computes in float32 all the same.
+/// Lets convolutions of float32 round their inputs to TensorFloat-32 (10 bits of precision) on GPUs that
+/// have it, or takes that back. Matrix products, and so distances and losses, stay float32, and so does
+/// all that the CPU computes.
 ///
 /// # Errors
 /// What libtorch reports.
@@ -175,10 +176,18 @@ pub fn count_waits(device: Device, body: impl FnOnce() -> Result<()>) -> Result<
 }
 
 /// Whether a message of libtorch's says that there was not enough memory, on a GPU or on the host.
+/// cuDNN says so in its own way: it finds no algorithm whose workspace fits.
 pub fn is_out_of_memory(message: &str) -> bool {
-    ["out of memory", "can't allocate memory", "not enough memory"]
-        .iter()
-        .any(|words| message.contains(words))
+    const WORDS: [&str; 7] = [
+        "out of memory",
+        "can't allocate memory",
+        "not enough memory",
+        "std::bad_alloc",
+        "ALLOC_FAILED",
+        "ALLOCATION_FAILED",
+        "unable to find an engine to execute this computation",
+    ];
+    WORDS.iter().any(|words| message.contains(words))
 }
 
 /// Loads libtorch's CUDA half, so that `tch::Cuda` and CUDA tensors work.
