@@ -9,10 +9,6 @@
 
 #include <c10/util/Exception.h>
 
-// libtorch 2.11 has a function that 2.13 has not, and code made for 2.11 holds its address: weak, so that
-// a program that meets another version still starts and says so (visage_version.cpp).
-#pragma weak _ZN5torch8autograd10deleteNodeEPNS0_4NodeE
-
 namespace visage {
 
 inline char *message(const char *text) {
