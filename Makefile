@@ -90,9 +90,9 @@ demo: build
 test: libtorch tools $(TREE)
 	cargo test --release $(WHERE)
 
-# The quick tests on every libtorch that Visage can be built against.
+# The quick tests on every libtorch that Visage can be built against, each in a folder of its own.
 torch-versions:
-	for version in $(VERSIONS); do $(MAKE) TORCH=$$version test-quick || exit 1; done
+	for version in $(VERSIONS); do env -u LIBTORCH $(MAKE) TORCH=$$version test-quick || exit 1; done
 
 test-quick: libtorch $(TREE)
 	cargo test --release $(WHERE) --lib --test cuda --test models --test openface --test cli

@@ -3,6 +3,11 @@
 
 #pragma once
 
+// libtorch 2.11 has a function that 2.13 does not, and code compiled for 2.11 takes its address. Weak, so
+// that a program that meets another version still starts and says so (visage_version.cpp). It counts
+// only ahead of the declaration: files that define functions with a gradient include this one first.
+#pragma weak _ZN5torch8autograd10deleteNodeEPNS0_4NodeE
+
 #include <cstdlib>
 #include <cstring>
 #include <exception>

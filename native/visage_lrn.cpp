@@ -5,6 +5,8 @@
 //     y_i = x_i p_i,   p_i = t_i^-beta,   t_i = 1 + alpha sum_{|j-i| <= reach} x_j^2
 //     dx_i = g_i p_i - 2 alpha beta x_i sum_{|j-i| <= reach} g_j x_j p_j / t_j
 
+#include "guard.h"
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -15,7 +17,6 @@
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "guard.h"
 #include "lanes.h"
 
 namespace {

@@ -2,6 +2,8 @@
 // of every maximum as a 64-bit number, whether it is needed or not; here it is the number of the place
 // in the window, 8 bits, and only kept for a backward pass.
 
+#include "guard.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -12,7 +14,6 @@
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "guard.h"
 #include "lanes.h"
 
 namespace {
