@@ -26,7 +26,7 @@ use visage::metric::losses::TripletMarginLoss;
 use visage::metric::miners::BATCH_HARD;
 use visage::models::{Architecture, Backbone, Mode};
 use visage::recognise::{Classifier, Gallery, GalleryFace, Head, recogniser};
-use visage::train::calibrate::{Known, calibrate};
+use visage::train::calibrate::{OpenSetCalibration, calibrate};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
 use visage::train::scoring::{Labelled, score};
 use visage::train::step::Stepper;
@@ -107,7 +107,7 @@ fn main() -> anyhow::Result<()> {
     // The distance to the nearest training face tells a known face from a stranger's; the softmax,
     // with its temperature fitted on validation, tells the known faces apart.
     let nobody = train_part.embeddings.subset(&[]);
-    let known = Known::fit(&train_part, &validation_part, None, &nobody);
+    let known = OpenSetCalibration::fit(&train_part, &validation_part, None, &nobody);
     let calibration = calibrate(&head, &validation_part, &known)?;
     let face = |&i: &usize| GalleryFace {
         path: folder.pictures[i].path.to_string_lossy().into_owned(),

@@ -31,7 +31,7 @@ use visage::models::{Architecture, HeadKind, Mode, PairNet};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
 use visage::train::schedule::{Cycle, CycleShape, Schedule};
 use visage::train::step::Stepper;
-use visage::train::tuples::ask;
+use visage::train::tuples::pair_distances;
 use visage::weights::Source;
 
 /// The top of the first triangle; the bottom is a quarter of it.
@@ -59,8 +59,8 @@ fn main() -> anyhow::Result<()> {
 
     // ## 2. People to train on, others to measure on, and pairs drawn anew each epoch
     let people = shared::people(&arguments, net.backbone.input.size)?;
-    let mut front = shared::front(&net, &people.faces, true, out)?;
-    let untouched = ask(&net, &mut front, &people.questions)?;
+    let mut prefix = shared::prefix(&net, &people.faces, true, out)?;
+    let untouched = pair_distances(&net, &mut prefix, &people.eval_pairs)?;
     println!("untouched: {}", shared::headline(&shared::score(&untouched)?));
     let sampler = PairSampler::new(&people.labels, &people.train, shared::SEED)?;
     let steps_per_epoch = sampler.epoch(1).len().div_ceil(batch_size);
@@ -82,8 +82,8 @@ fn main() -> anyhow::Result<()> {
     for epoch in 1..=epochs {
         for batch in sampler.epoch(epoch).chunks(batch_size) {
             let step = losses.len() as u64;
-            let (pictures, labels) = shared::lesson(batch);
-            let (stage, maps) = front.views(&pictures, step)?;
+            let (pictures, labels) = shared::tuple_source(batch);
+            let (stage, maps) = prefix.views(&pictures, step)?;
             let vectors = net.vectors(stage, &maps, trunk_mode, Mode::TRAIN)?;
             let halves = vectors.chunk(2, 0);
             let output = loss.forward(&halves[0], &halves[1], &labels);
@@ -93,7 +93,7 @@ fn main() -> anyhow::Result<()> {
             lrs.push(rates.lr);
             betas.extend(rates.momentum);
         }
-        let answers = ask(&net, &mut front, &people.questions)?;
+        let answers = pair_distances(&net, &mut prefix, &people.eval_pairs)?;
         let headline = shared::headline(&shared::score(&answers)?);
         let own = &losses[losses.len() - steps_per_epoch..];
         let mean = own.iter().sum::<f64>() / own.len() as f64;

@@ -31,7 +31,7 @@ use visage::models::{Architecture, HeadKind, Mode, PairNet};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind};
 use visage::train::schedule::Schedule;
 use visage::train::step::Stepper;
-use visage::train::tuples::ask;
+use visage::train::tuples::pair_distances;
 use visage::weights::Source;
 
 /// The highest learning rate.
@@ -59,8 +59,8 @@ fn main() -> anyhow::Result<()> {
     // ## 2. People, not pictures, are split
     // A fifth of the people is held back: what counts is faces of people never seen before.
     let people = shared::people(&arguments, net.backbone.input.size)?;
-    let mut front = shared::front(&net, &people.faces, true, out)?;
-    let untouched = ask(&net, &mut front, &people.questions)?;
+    let mut prefix = shared::prefix(&net, &people.faces, true, out)?;
+    let untouched = pair_distances(&net, &mut prefix, &people.eval_pairs)?;
     println!("untouched: {}", shared::headline(&shared::score(&untouched)?));
 
     // ## 3. Pairs
@@ -85,15 +85,15 @@ fn main() -> anyhow::Result<()> {
         for batch in sampler.epoch(epoch).chunks(batch_size) {
             // All first pictures, then all second ones, in one pass. Mirror images are more
             // pictures of the same people.
-            let (pictures, labels) = shared::lesson(batch);
-            let (stage, maps) = front.views(&pictures, done)?;
+            let (pictures, labels) = shared::tuple_source(batch);
+            let (stage, maps) = prefix.views(&pictures, done)?;
             let vectors = net.vectors(stage, &maps, trunk_mode, Mode::TRAIN)?;
             let halves = vectors.chunk(2, 0);
             let output = loss.forward(&halves[0], &halves[1], &labels);
             sum += stepper.step(schedule.rates(done, LR), || Ok(output.loss.into()))?.loss();
             done += 1;
         }
-        let answers = ask(&net, &mut front, &people.questions)?;
+        let answers = pair_distances(&net, &mut prefix, &people.eval_pairs)?;
         let headline = shared::headline(&shared::score(&answers)?);
         println!("epoch {epoch}: loss {:.4}, {headline}", sum / steps_per_epoch as f64);
     }
@@ -102,7 +102,7 @@ fn main() -> anyhow::Result<()> {
     // The ROC shows every threshold at once; the histograms show why one is better than another.
     // The library's `TupleTask` keeps the best epoch and writes model files that `visage verify`
     // reads.
-    let answers = ask(&net, &mut front, &people.questions)?;
+    let answers = pair_distances(&net, &mut prefix, &people.eval_pairs)?;
     let scores = shared::score(&answers)?;
     shared::draw_answers(&answers, &scores, out)?;
     println!("two pictures nearer than {:.2} show one person", scores.threshold);

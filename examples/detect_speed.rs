@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use image::RgbImage;
 use visage::data::picture;
-use visage::detect::{Detector, Options};
+use visage::detect::{DetectOptions, Detector};
 
 /// Photos that are looked at together.
 const BATCH: usize = 16;
@@ -21,7 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let min_face = arguments.next().ok_or("name the smallest face, then photos")?.parse()?;
     let photos = arguments.map(|path| picture::decode(Path::new(&path)));
     let photos: Vec<RgbImage> = photos.collect::<visage::Result<_>>()?;
-    let detector = Detector::new(tch::Device::Cpu, Options { min_face, ..Options::default() })?;
+    let detector =
+        Detector::new(tch::Device::Cpu, DetectOptions { min_face, ..DetectOptions::default() })?;
     let photos: Vec<&RgbImage> = photos.iter().collect();
     detector.detect(&photos[..photos.len().min(1)])?;
     let start = Instant::now();

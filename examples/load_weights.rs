@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
     let backbone = Backbone::build(architecture, Device::Cpu, &options)?;
     let built = start.elapsed();
     let file = WeightFile::open(Path::new(&path))?;
-    let report = load::load_file(&backbone.params, &file, &load::Options::default())?;
+    let report = load::load_file(&backbone.params, &file, &load::LoadOptions::default())?;
     let loaded = start.elapsed() - built;
     if !report.is_strict() {
         bail!("{path} does not fit {name}: {report}");

@@ -29,9 +29,9 @@ use visage::eval::folds::f1_at;
 use visage::metric::losses::PairBceLoss;
 use visage::models::{Architecture, HeadKind, Mode, PairNet};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
-use visage::train::stages::settle_statistics;
+use visage::train::stages::estimate_bn_statistics;
 use visage::train::step::Stepper;
-use visage::train::tuples::ask;
+use visage::train::tuples::pair_distances;
 use visage::weights::Source;
 
 /// Constant, with a momentum of 0.9.
@@ -58,11 +58,11 @@ fn main() -> anyhow::Result<()> {
     // the original: the map of a picture is computed once, and what an epoch costs is the head.
     let people = shared::people(&arguments, net.backbone.input.size)?;
     if source == Source::Random {
-        settle_statistics(&mut net.backbone, &people.faces, &people.train)?;
+        estimate_bn_statistics(&mut net.backbone, &people.faces, &people.train)?;
     }
     net.backbone.params.freeze_all();
-    let mut front = shared::front(&net, &people.faces, false, out)?;
-    let untouched = ask(&net, &mut front, &people.questions)?;
+    let mut prefix = shared::prefix(&net, &people.faces, false, out)?;
+    let untouched = pair_distances(&net, &mut prefix, &people.eval_pairs)?;
     println!("untouched: {}", shared::headline(&shared::score(&untouched)?));
     let sampler = PairSampler::new(&people.labels, &people.train, shared::SEED)?;
 
@@ -77,15 +77,15 @@ fn main() -> anyhow::Result<()> {
     for epoch in 1..=epochs {
         let before = losses.len();
         for batch in sampler.epoch(epoch).chunks(batch_size) {
-            let (pictures, labels) = shared::lesson(batch);
-            let (stage, maps) = front.plain(&pictures)?;
+            let (pictures, labels) = shared::tuple_source(batch);
+            let (stage, maps) = prefix.plain(&pictures)?;
             let vectors = net.vectors(stage, &maps, Mode::EVAL, Mode::TRAIN)?;
             let halves = vectors.chunk(2, 0);
             let logits = net.join(&halves[0], &halves[1], Mode::TRAIN);
             let output = loss.forward(&logits.context("this head gives no logit")?, &labels);
             losses.push(stepper.step(StepRates::lr(LR), || Ok(output.loss.into()))?.loss());
         }
-        let answers = ask(&net, &mut front, &people.questions)?;
+        let answers = pair_distances(&net, &mut prefix, &people.eval_pairs)?;
         let headline = shared::headline(&shared::score(&answers)?);
         let own = &losses[before..];
         let mean = own.iter().sum::<f64>() / own.len() as f64;
@@ -95,7 +95,7 @@ fn main() -> anyhow::Result<()> {
     // ## 4. F1 on people never seen
     // Two pictures are further apart the lower their logit, which is averaged over both orders of
     // the two. One person where the network itself says so: a logit above 0.
-    let answers = ask(&net, &mut front, &people.questions)?;
+    let answers = pair_distances(&net, &mut prefix, &people.eval_pairs)?;
     let scores = shared::score(&answers)?;
     shared::draw_steps(&losses, "binary cross-entropy", out, "loss.png")?;
     shared::draw_answers(&answers, &scores, out)?;

@@ -30,14 +30,14 @@ use rand::{SeedableRng, rngs::StdRng};
 use visage::data::TripletSet;
 use visage::data::people::People;
 use visage::data::strip_folder::{self, BuildOptions};
-use visage::data::strips::Format;
+use visage::data::strips::StripFormat;
 use visage::data::triplets::STRIPS;
 use visage::device::DeviceChoice;
 use visage::metric::losses::TripletMarginLoss;
 use visage::models::{Architecture, HeadKind, Mode, PairNet};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
 use visage::train::step::Stepper;
-use visage::train::tuples::{Question, ask};
+use visage::train::tuples::{EvalPair, pair_distances};
 use visage::weights::Source;
 
 /// Constant, with a momentum of 0.9.
@@ -71,7 +71,7 @@ fn main() -> anyhow::Result<()> {
         true => data,
         false => {
             let (size, seed) = (net.backbone.input.size, shared::SEED);
-            let (limit, format) = (arguments.limit, Format::Jpeg(95));
+            let (limit, format) = (arguments.limit, StripFormat::Jpeg(95));
             let options = BuildOptions { size, per_person: None, limit, seed, format };
             let strips = built.path().join("strips");
             strip_folder::build(People::scan(&data)?, &data, &strips, &options, &|_, _| {})?;
@@ -88,10 +88,10 @@ fn main() -> anyhow::Result<()> {
     all.triplets.extend(unseen.triplets.iter().cloned());
     let (faces, triplets) = all.pictures(net.backbone.input.size, &|| {})?;
     let (own, held_back) = triplets.split_at(train.len());
-    let questions: Vec<Question> =
+    let eval_pairs: Vec<EvalPair> =
         held_back.iter().flat_map(|&[a, p, n]| [(a, p, true), (a, n, false)]).collect();
-    let mut front = shared::front(&net, &faces, false, out)?;
-    let untouched = ask(&net, &mut front, &questions)?;
+    let mut prefix = shared::prefix(&net, &faces, false, out)?;
+    let untouched = pair_distances(&net, &mut prefix, &eval_pairs)?;
     println!("untouched: {}", shared::headline(&shared::score(&untouched)?));
 
     // ## 4. The published loss
@@ -110,7 +110,7 @@ fn main() -> anyhow::Result<()> {
             // Anchors, positives, negatives: three blocks of rows in one pass.
             let pictures: Vec<usize> =
                 (0..3).flat_map(|at| batch.iter().map(move |triplet| triplet[at])).collect();
-            let (stage, maps) = front.plain(&pictures)?;
+            let (stage, maps) = prefix.plain(&pictures)?;
             let vectors = net.vectors(stage, &maps, Mode::EVAL, Mode::TRAIN)?;
             let blocks = vectors.chunk(3, 0);
             let output = loss.forward_rows(&blocks[0], &blocks[1], &blocks[2]);
@@ -122,7 +122,7 @@ fn main() -> anyhow::Result<()> {
 
     // ## 5. People never seen
     // The loss alone says little: it also falls when only the people trained on are told apart.
-    let answers = ask(&net, &mut front, &questions)?;
+    let answers = pair_distances(&net, &mut prefix, &eval_pairs)?;
     let scores = shared::score(&answers)?;
     shared::draw_steps(&losses, "triplet loss", out, "loss.png")?;
     shared::draw_answers(&answers, &scores, out)?;

@@ -27,7 +27,7 @@ use visage::native::Half;
 use visage::native::cuda::{self, Upload};
 use visage::recognise::{ModelCard, ModelKind};
 use visage::train::fit::Task;
-use visage::train::map_cache::{Limits, MapCache};
+use visage::train::map_cache::{CacheLimits, MapCache};
 use visage::train::objective::Objective;
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
 use visage::train::settings::TripletSettings;
@@ -397,7 +397,7 @@ fn frozen_maps_are_cached() {
     trunk.params.freeze(&["features.0".into(), "features.3".into()]).unwrap();
     let mut outcomes = Vec::new();
     for (memory, disk, what) in [(64 << 20, 0, "in memory"), (0, 64 << 20, "on disk")] {
-        let limits = Limits { memory, disk, folder: root.path().to_owned() };
+        let limits = CacheLimits { memory, disk, folder: root.path().to_owned() };
         let mut cache = MapCache::new(&trunk, &store, false, limits);
         let note = cache.refresh().unwrap().unwrap();
         assert!(note.contains(if device.is_cuda() && memory > 0 { "GPU's memory" } else { what }));

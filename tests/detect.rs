@@ -11,7 +11,7 @@ use serde_json::Value;
 use tch::Device;
 use visage::data::picture;
 use visage::detect::align::face_with_margin;
-use visage::detect::{Crop, Detector, Face, MinFace, Options, Template};
+use visage::detect::{Crop, DetectOptions, Detector, Face, MinFace, Template};
 
 const SCENES: [&str; 4] = ["one", "row", "edge", "none"];
 
@@ -31,7 +31,7 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 
-fn detector(options: Options) -> Detector {
+fn detector(options: DetectOptions) -> Detector {
     Detector::new(Device::Cpu, options).unwrap()
 }
 
@@ -56,7 +56,7 @@ fn agree(name: &str, faces: &[Face]) {
 
 #[test]
 fn drawn_scenes_are_seen_as_facenet_pytorch_sees_them() {
-    let detector = detector(Options::default());
+    let detector = detector(DetectOptions::default());
     let scenes = SCENES.map(scene);
     // Sizes differ, one has no face: together, and each alone.
     let together = detector.detect(&scenes.each_ref()).unwrap();
@@ -68,7 +68,7 @@ fn drawn_scenes_are_seen_as_facenet_pytorch_sees_them() {
 
 #[test]
 fn no_picture_and_pictures_without_room_for_a_face_are_no_trouble() {
-    let detector = detector(Options::default());
+    let detector = detector(DetectOptions::default());
     assert!(detector.detect(&[]).unwrap().is_empty());
     let tiny =
         [RgbImage::new(1, 1), RgbImage::new(0, 0), RgbImage::new(3000, 5), RgbImage::new(20, 20)];
@@ -85,7 +85,7 @@ fn a_large_picture_is_cut_into_strips_without_a_trace() {
     for top in places {
         imageops::replace(&mut large, &row, 400, top);
     }
-    let faces = detector(Options::default()).detect(&[&large]).unwrap().remove(0);
+    let faces = detector(DetectOptions::default()).detect(&[&large]).unwrap().remove(0);
     let golden = golden();
     for top in places {
         for wanted in golden["row"]["faces"].as_array().unwrap() {
@@ -104,10 +104,10 @@ fn a_large_picture_is_cut_into_strips_without_a_trace() {
 #[test]
 fn small_faces_are_not_looked_for_when_told_so() {
     let row = scene("row");
-    let options = Options { min_face: MinFace::Share(0.5), ..Options::default() };
+    let options = DetectOptions { min_face: MinFace::Share(0.5), ..DetectOptions::default() };
     let faces = detector(options).detect(&[&row]).unwrap().remove(0);
     assert!((1..4).contains(&faces.len()), "{faces:?}");
-    let strict = Options { thresholds: [0.6, 0.7, 0.9999], ..Options::default() };
+    let strict = DetectOptions { thresholds: [0.6, 0.7, 0.9999], ..DetectOptions::default() };
     assert!(detector(strict).detect(&[&row]).unwrap()[0].is_empty());
 }
 
@@ -131,7 +131,7 @@ fn crops_with_margin_are_facenet_pytorchs_to_the_bit() {
 
 #[test]
 fn aligned_crops_hold_the_face_where_the_template_wants_it() {
-    let detector = detector(Options::default());
+    let detector = detector(DetectOptions::default());
     for template in [Template::Openface, Template::Celeba] {
         for (name, which) in [("one", 0), ("row", 0), ("row", 1)] {
             let photo = scene(name);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use visage::fetch::http::{Failure, download};
-use visage::fetch::{Item, Options, Origin, Patience, Shape, fetch};
+use visage::fetch::{FetchOptions, Item, Origin, Patience, Shape, fetch};
 
 /// The request line and the headers, names in lower case.
 #[derive(Debug, Clone)]
@@ -117,7 +117,7 @@ const INSTANT: Patience = Patience {
     attempts: 3,
     pause: Duration::ZERO,
     wait: Duration::from_secs(5),
-    silence: Duration::from_secs(5),
+    idle: Duration::from_secs(5),
 };
 
 /// Downloads `url` into `folder`; the outcome and what is in the part file.
@@ -236,7 +236,7 @@ fn a_silent_server_is_given_up() {
         Reply(bytes, Duration::from_secs(3))
     });
     let folder = tempfile::tempdir().unwrap();
-    let patience = Patience { attempts: 1, silence: Duration::from_millis(300), ..INSTANT };
+    let patience = Patience { attempts: 1, idle: Duration::from_millis(300), ..INSTANT };
     let started = Instant::now();
     let part = folder.path().join("part");
     let failure = download(&server.url, None, &part, patience, &|_, _| {}).unwrap_err();
@@ -331,7 +331,7 @@ fn single(urls: &[String], sha256: Option<&str>) -> Item {
 }
 
 fn fetch_to(item: &Item, to: &Path) -> visage::Result<visage::fetch::Fetched> {
-    let options = Options {
+    let options = FetchOptions {
         to,
         from: &[],
         kaggle: "https://127.0.0.1:1",

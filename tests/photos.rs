@@ -11,7 +11,7 @@ use image::{RgbImage, imageops};
 use serde_json::Value;
 use tch::Device;
 use visage::data::picture;
-use visage::detect::{Detector, Face, Framing, Options};
+use visage::detect::{DetectOptions, Detector, Face, Framing};
 use visage::recognise::ModelCard;
 use visage::recognise::model_file::CARD;
 use visage::weights::TensorFile;
@@ -55,7 +55,7 @@ fn trained() -> &'static Path {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("photos");
         let _ = std::fs::remove_dir_all(&folder);
         let row = picture::decode(&scene("row")).unwrap();
-        let detector = Detector::new(Device::Cpu, Options::default()).unwrap();
+        let detector = Detector::new(Device::Cpu, DetectOptions::default()).unwrap();
         let mut faces = detector.detect(&[&row]).unwrap().remove(0);
         faces.sort_by(|a, b| a.bounds[0].total_cmp(&b.bounds[0]));
         assert_eq!(faces.len(), ROW.len());

@@ -14,7 +14,7 @@ use python::python;
 use serde::Deserialize;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
-use visage::weights::{Format, TensorFile, WeightFile, dtype};
+use visage::weights::{TensorFile, WeightFile, WeightFormat, dtype};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -93,11 +93,11 @@ fn values_are_copied_straight_into_a_net_s_tensors() {
 fn formats_and_what_was_unwrapped_are_told() {
     let open = |name: &str| WeightFile::open(&folder().join(name)).unwrap();
     for (name, format) in [
-        ("dtypes_zip.pth", Format::TorchZip),
-        ("dtypes_legacy.pth", Format::TorchLegacy),
-        ("script.pt", Format::TorchScript),
-        ("dtypes.safetensors", Format::Safetensors),
-        ("stored.npz", Format::Npz),
+        ("dtypes_zip.pth", WeightFormat::TorchZip),
+        ("dtypes_legacy.pth", WeightFormat::TorchLegacy),
+        ("script.pt", WeightFormat::TorchScript),
+        ("dtypes.safetensors", WeightFormat::Safetensors),
+        ("stored.npz", WeightFormat::Npz),
     ] {
         assert_eq!(open(name).format(), format, "{name}");
         assert_eq!(open(name).notes(), [""; 0], "{name}");

@@ -29,7 +29,7 @@ fn load_into_a_new_net(path: &Path) {
         }
     });
     let file = WeightFile::open(path).unwrap();
-    let report = load::load_file(&params, &file, &load::Options::default()).unwrap();
+    let report = load::load_file(&params, &file, &load::LoadOptions::default()).unwrap();
     assert_eq!((report.matched, report.is_strict()), (TENSORS, true), "{report}");
     for (index, param) in params.iter().enumerate() {
         assert_eq!(param.tensor.mean(Kind::Float).double_value(&[]), index as f64);

@@ -13,15 +13,15 @@ use visage::eval::verification::Pairs;
 use visage::figures::{self, Curve, Histogram, Series};
 use visage::metric::PairLabels;
 use visage::models::PairNet;
-use visage::train::front::Front;
+use visage::train::frozen_prefix::FrozenPrefix;
 use visage::train::settings::TuningSettings;
-use visage::train::tuples::Question;
+use visage::train::tuples::EvalPair;
 use visage::verdict::Verdict;
 
 /// Decides everything that is drawn.
 pub const SEED: u64 = 0;
 /// The most questions asked of people the training has not seen.
-const QUESTIONS: usize = 2000;
+const MAX_EVAL_PAIRS: usize = 2000;
 /// Pictures in one pass without a gradient.
 const PIECE: usize = 32;
 
@@ -74,7 +74,7 @@ pub struct People {
     /// Those to train on.
     pub train: Vec<usize>,
     /// Pairs of those held back, half of them of one person.
-    pub questions: Vec<Question>,
+    pub eval_pairs: Vec<EvalPair>,
 }
 
 /// Reads CelebA, or a folder of identities; a fifth of the people is held back, or CelebA's official
@@ -108,29 +108,29 @@ pub fn people(arguments: &Arguments, side: u32) -> anyhow::Result<People> {
         unseen.len()
     );
     let sampler = PairSampler::new(&labels, &unseen, SEED)?;
-    let asked = sampler.pairs(QUESTIONS.min(4 * unseen.len()))?.epoch(0);
-    let questions = asked.iter().map(|pair| (pair.a, pair.b, pair.label.is_same())).collect();
-    Ok(People { faces: folder.fitted, labels, train, questions })
+    let asked = sampler.pairs(MAX_EVAL_PAIRS.min(4 * unseen.len()))?.epoch(0);
+    let eval_pairs = asked.iter().map(|pair| (pair.a, pair.b, pair.label.is_same())).collect();
+    Ok(People { faces: folder.fitted, labels, train, eval_pairs })
 }
 
 /// What stands in front of the first stage that trains: pictures, mirrored at random or not, through
 /// the frozen stages, whose output is computed once and kept, in `folder` where it is much.
-pub fn front<'a>(
+pub fn prefix<'a>(
     net: &'a PairNet,
     faces: &'a PictureStore,
     flip: bool,
     folder: &Path,
-) -> anyhow::Result<Front<'a>> {
+) -> anyhow::Result<FrozenPrefix<'a>> {
     visage::files::create_folder(folder)?;
     let settings = TuningSettings { flip, crop: false, jitter: false, ..TuningSettings::default() };
-    let mut front = Front::new(&net.backbone, faces, &settings, PIECE, folder);
-    front.begin(1)?.iter().for_each(|note| println!("{note}"));
-    Ok(front)
+    let mut prefix = FrozenPrefix::new(&net.backbone, faces, &settings, PIECE, folder);
+    prefix.begin(1)?.iter().for_each(|note| println!("{note}"));
+    Ok(prefix)
 }
 
 /// The pictures of a batch of pairs, all first ones and then all second ones, and what is known of
 /// the pairs.
-pub fn lesson(batch: &[Pair]) -> (Vec<usize>, PairLabels) {
+pub fn tuple_source(batch: &[Pair]) -> (Vec<usize>, PairLabels) {
     let (first, second) = (batch.iter().map(|pair| pair.a), batch.iter().map(|pair| pair.b));
     let labels: Vec<Verdict> = batch.iter().map(|pair| pair.label).collect();
     (first.chain(second).collect(), PairLabels::new(&labels))

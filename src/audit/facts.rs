@@ -3,7 +3,7 @@
 use image::{RgbImage, imageops};
 use sha2::{Digest, Sha256};
 
-use crate::data::near_duplicates::Look;
+use crate::data::near_duplicates::PerceptualHash;
 use crate::data::picture::fit;
 use crate::detect::sharpness;
 
@@ -30,7 +30,7 @@ pub struct Facts {
     /// The [`sharpness`] at 96 x 96 pixels.
     pub sharpness: f64,
     /// What it looks like, for finding its copies.
-    pub look: Look,
+    pub look: PerceptualHash,
     /// How many faces of like size there are; none where nobody looked.
     pub faces: Option<usize>,
 }
@@ -56,7 +56,7 @@ impl Facts {
             contrast: variance.sqrt(),
             colour: pixels.iter().map(spread).sum::<f64>() / count,
             sharpness: sharpness(&small),
-            look: Look::of(picture),
+            look: PerceptualHash::of(picture),
             faces: None,
         }
     }

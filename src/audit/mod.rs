@@ -23,7 +23,7 @@ mod thumbnail;
 
 pub use facts::Facts;
 pub use finding::{Finding, Kind, Severity};
-pub use quality::Limits;
+pub use quality::QualityLimits;
 pub use report::Report;
 
 use crate::data::Part;

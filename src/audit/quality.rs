@@ -4,7 +4,7 @@ use super::{Facts, Finding, Kind, Picture};
 
 /// From where on a picture is remarkable.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
+pub struct QualityLimits {
     /// The shorter side of what the network sees in pixels, at least.
     pub side: u32,
     /// The variance of the Laplacian at 96 x 96 pixels, at least.
@@ -27,7 +27,7 @@ pub fn findings(
     pictures: &[Picture],
     facts: &[Facts],
     identities: &[String],
-    limits: &Limits,
+    limits: &QualityLimits,
 ) -> Vec<Finding> {
     let grey = facts.iter().filter(|facts| facts.colour < GREY).count();
     let coloured = 2 * grey <= facts.len();
@@ -40,7 +40,7 @@ pub fn findings(
     pictures.iter().zip(facts).flat_map(one).collect()
 }
 
-fn judge(facts: &Facts, limits: &Limits, coloured: bool) -> Vec<Finding> {
+fn judge(facts: &Facts, limits: &QualityLimits, coloured: bool) -> Vec<Finding> {
     let (width, height) = facts.size;
     let (short, long) = (width.min(height), width.max(height));
     let seen = facts.seen.0.min(facts.seen.1);
@@ -83,8 +83,8 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { side: 60, sharpness: 50.0, darkness: 30.0, contrast: 10.0, aspect: 2.0 };
+    const LIMITS: QualityLimits =
+        QualityLimits { side: 60, sharpness: 50.0, darkness: 30.0, contrast: 10.0, aspect: 2.0 };
 
     /// A coloured board of squares, `low` to `high`.
     fn board(width: u32, height: u32, low: u8, high: u8, square: u32) -> RgbImage {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::export::{Batch, Format};
+use crate::export::{Batch, ExportFormat};
 use crate::models::Architecture;
 
 /// Flags of `weights`.
@@ -105,7 +105,7 @@ pub struct Export {
     pub force: bool,
     /// File format [default: from the ending of OUT]
     #[arg(long, value_enum)]
-    pub format: Option<Format>,
+    pub format: Option<ExportFormat>,
     /// Architecture, if MODEL holds bare weights
     #[arg(long, value_enum, hide_possible_values = true)]
     pub backbone: Option<Architecture>,

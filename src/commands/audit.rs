@@ -6,10 +6,12 @@ use super::audit_scan::{self, Scan, Scanner};
 use super::output::{self, count, identities, line};
 use super::{Context, trunk};
 use crate::audit::balance::{self, Sizes};
-use crate::audit::{Finding, Limits, Report, Severity, duplicates, html, mislabels, quality};
+use crate::audit::{
+    Finding, QualityLimits, Report, Severity, duplicates, html, mislabels, quality,
+};
 use crate::cli;
 use crate::data::near_duplicates;
-use crate::detect::{Detector, MinFace, Options};
+use crate::detect::{DetectOptions, Detector, MinFace};
 use crate::train::progress::Reporter;
 use crate::{Error, Result};
 
@@ -29,12 +31,12 @@ pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
         false => flags.trunk.clone(),
     };
     let trunk = trunk::load(context, &choice)?.backbone;
-    let options = Options { min_face: MIN_FACE, ..Options::default() };
+    let options = DetectOptions { min_face: MIN_FACE, ..DetectOptions::default() };
     let detector = match flags.no_detect {
         true => None,
         false => Some(Detector::new(context.device()?, options)?),
     };
-    let limits = Limits {
+    let limits = QualityLimits {
         side: flags.min_side.unwrap_or(trunk.input.size),
         sharpness: flags.min_sharpness,
         darkness: flags.min_light,
@@ -91,7 +93,12 @@ fn check(flags: &cli::Audit) -> Result<()> {
 }
 
 /// All findings of a scan.
-fn judge(flags: &cli::Audit, limits: &Limits, scan: &Scan, say: &Reporter) -> Result<Report> {
+fn judge(
+    flags: &cli::Audit,
+    limits: &QualityLimits,
+    scan: &Scan,
+    say: &Reporter,
+) -> Result<Report> {
     let (pictures, facts, names) = (&scan.pictures, &scan.facts, &scan.identities);
     let total = pictures.len() as u64;
     let mut findings: Vec<Finding> = scan

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::Context;
 use crate::cli::DetectorFlags;
 use crate::data::picture;
-use crate::detect::{Detector, Face, Options};
+use crate::detect::{DetectOptions, Detector, Face};
 use crate::train::progress::Progress;
 use crate::{Error, Result};
 
@@ -35,8 +35,8 @@ pub fn detector(context: &Context, flags: &DetectorFlags) -> anyhow::Result<Dete
 ///
 /// # Errors
 /// `--face-threshold` with neither one nor three values, or values outside 0 to 1.
-pub fn options(flags: &DetectorFlags) -> Result<Options> {
-    let usual = Options::default().thresholds;
+pub fn options(flags: &DetectorFlags) -> Result<DetectOptions> {
+    let usual = DetectOptions::default().thresholds;
     let thresholds = match flags.face_threshold[..] {
         [last] => [usual[0], usual[1], last],
         [p, r, o] => [p, r, o],
@@ -46,7 +46,8 @@ pub fn options(flags: &DetectorFlags) -> Result<Options> {
             return Err(Error::Config(text));
         }
     };
-    let options = Options { min_face: flags.min_face, thresholds, ..Options::default() };
+    let options =
+        DetectOptions { min_face: flags.min_face, thresholds, ..DetectOptions::default() };
     options.validate()?;
     Ok(options)
 }

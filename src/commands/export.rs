@@ -8,25 +8,25 @@ use tch::Device;
 use super::trunk::{Bare, Built};
 use super::{Context, output};
 use crate::cli;
-use crate::export::{Batch, Export, Format, INPUT};
+use crate::export::{Batch, Export, ExportFormat, INPUT};
 use crate::recognise::Recogniser;
 use crate::{Result, files};
 
 pub fn run(context: &Context, flags: &cli::Export) -> anyhow::Result<ExitCode> {
-    let format = flags.format.map_or_else(|| Format::of(&flags.out), Ok)?;
-    if format == Format::TorchScript && flags.batch != Batch::Dynamic {
+    let format = flags.format.map_or_else(|| ExportFormat::of(&flags.out), Ok)?;
+    if format == ExportFormat::TorchScript && flags.batch != Batch::Dynamic {
         context.say.line("note: --batch is for ONNX only; a TorchScript file takes any batch size");
     }
     files::refuse_existing(&flags.out, flags.force)?;
     let model = load(context, flags)?;
     let bytes = match format {
-        Format::TorchScript => model.to_torchscript()?,
-        Format::Onnx => model.to_onnx(flags.batch)?,
+        ExportFormat::TorchScript => model.to_torchscript()?,
+        ExportFormat::Onnx => model.to_onnx(flags.batch)?,
     };
     files::write_atomically(&flags.out, |out| out.write_all(&bytes))?;
     let [channels, height, width] = model.picture();
     let batch = match (format, flags.batch) {
-        (Format::Onnx, Batch::Fixed(count)) => count.to_string(),
+        (ExportFormat::Onnx, Batch::Fixed(count)) => count.to_string(),
         _ => "N".into(),
     };
     let outputs = model.outputs();

@@ -11,7 +11,7 @@ use super::Context;
 use super::output::{self, count};
 use crate::cli::Fetch;
 use crate::fetch::catalogue::{self, Item, Origin};
-use crate::fetch::{self, Options, Patience, kaggle};
+use crate::fetch::{self, FetchOptions, Patience, kaggle};
 use crate::files::write_atomically;
 use crate::weights::manifest;
 use crate::{Error, Result};
@@ -36,7 +36,7 @@ pub fn run(context: &Context, flags: &Fetch) -> anyhow::Result<ExitCode> {
     let bar = OnceCell::new();
     let shown = std::cell::Cell::new(0);
     let service = std::env::var(kaggle::SERVICE_VARIABLE);
-    let options = Options {
+    let options = FetchOptions {
         to: &to,
         from: &flags.from,
         kaggle: service.as_deref().unwrap_or(kaggle::SERVICE),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::dataset::Dataset;
 use super::{Context, detection, output};
-use crate::detect::{Detector, Framing, MinFace, Options};
+use crate::detect::{DetectOptions, Detector, Framing, MinFace};
 
 /// Maximum number of training pictures to measure.
 const SAMPLE: usize = 200;
@@ -20,7 +20,7 @@ pub fn measure(context: &Context, data: &Dataset) -> anyhow::Result<Framing> {
     let sample: Vec<PathBuf> = spread(data.parts.train.len(), SAMPLE)
         .map(|index| data.folder.pictures[data.parts.train[index]].path.clone())
         .collect();
-    let options = Options { min_face: MinFace::Share(MIN_FACE), ..Options::default() };
+    let options = DetectOptions { min_face: MinFace::Share(MIN_FACE), ..DetectOptions::default() };
     let detector = Detector::new(context.device()?, options)?;
     let bar = context.say.progress("framing", sample.len() as u64, "pictures");
     let mut seen = Vec::new();

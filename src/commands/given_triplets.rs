@@ -7,17 +7,17 @@ use super::Context;
 use super::dataset::PICTURE_MEMORY;
 use super::output::count;
 use super::pair_training::{NetChoice, Trainable, build, card, learn};
-use super::training::{plan, settle_random};
+use super::training::{plan, warm_up_batchnorm};
 use crate::data::people::{Layout, People};
 use crate::data::triplets::TripletSet;
 use crate::metric::losses::TripletMarginLoss;
 use crate::models::HeadKind;
 use crate::recognise::DataCard;
-use crate::train::front::Front;
+use crate::train::frozen_prefix::FrozenPrefix;
 use crate::train::optim::Optimizer;
 use crate::train::settings::{BnMode, TripletSettings};
 use crate::train::stages::scale_layers;
-use crate::train::tuples::{Course, Lesson, Question, TupleTask};
+use crate::train::tuples::{EvalPair, TupleConfig, TupleSource, TupleTask};
 use crate::{Error, Result};
 
 /// The default margin, that of the published passport system.
@@ -65,7 +65,7 @@ pub fn run(
     bar.finish();
     faces.note(PICTURE_MEMORY).iter().for_each(|note| say.line(&format!("note: {note}")));
     let (own, held_back) = numbers.split_at(train.len());
-    let questions: Vec<Question> =
+    let eval_pairs: Vec<EvalPair> =
         held_back.iter().flat_map(|&[a, p, n]| [(a, p, true), (a, n, false)]).collect();
     let loss = TripletMarginLoss {
         distance: settings.distance,
@@ -73,7 +73,7 @@ pub fn run(
         margin: *settings.margin.get_or_insert(MARGIN),
         reduction: settings.reduction,
     };
-    let lesson = Lesson::Triplets { triplets: own.to_vec(), loss, seed };
+    let tuple_source = TupleSource::Triplets { triplets: own.to_vec(), loss, seed };
     let data = DataCard {
         path: path.to_string_lossy().into_owned(),
         fingerprint: String::new(),
@@ -81,18 +81,19 @@ pub fn run(
         validation: validation.len(),
     };
     let card = card(&net, &source, data, seed, super::settings_json(&settings)?);
-    let course = Course {
+    let config = TupleConfig {
         labels: &[],
-        questions,
+        eval_pairs,
         card: &card,
         batch_statistics: settings.tuning.bn == Some(BnMode::Train),
         batch: settings.batch_size,
         seed,
     };
     let seen: Vec<usize> = own.iter().flatten().copied().collect();
-    settle_random(&mut net.backbone, &source, &settings.tuning, &faces, &seen)?;
-    let front = Front::new(&net.backbone, &faces, &settings.tuning, usize::MAX, &settings.out);
-    let mut task = TupleTask::new(&net, front, lesson, course);
+    warm_up_batchnorm(&mut net.backbone, &source, &settings.tuning, &faces, &seen)?;
+    let prefix =
+        FrozenPrefix::new(&net.backbone, &faces, &settings.tuning, usize::MAX, &settings.out);
+    let mut task = TupleTask::new(&net, prefix, tuple_source, config);
     let lr = settings.lr();
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), params)?;
     scale_layers(&mut optimizer, &net.backbone, settings.tuning.lr_decay_by_layer);

@@ -6,14 +6,14 @@ use tch::Tensor;
 
 use super::Context;
 use super::output::{line, percent};
-use super::training::{place, settle};
+use super::training::{device_summary, resolve_auto};
 use super::trunk::load_into;
 use crate::models::{Architecture, HEAD_PREFIX, HeadKind, PairNet};
 use crate::recognise::{DataCard, ModelCard, ModelKind, PairCard};
-use crate::train::fit::{Plan, Task, fit};
+use crate::train::fit::{FitConfig, Task, fit};
+use crate::train::fit_result::{FitResult, Scores};
 use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
-use crate::train::outcome::{Outcome, Scores};
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::TuningSettings;
 use crate::weights::Source;
@@ -50,8 +50,8 @@ pub fn build(
     let NetChoice { architecture, head, embedding_dim, input_size, .. } = *choice;
     let mut net = PairNet::build(architecture, head, embedding_dim, input_size, device)?;
     let (source, text) = load_into(&net.backbone, choice.weights, choice.allow_missing)?;
-    settle(context, tuning, &source, &mut net.backbone)?;
-    context.say.line(&format!("trunk: {text}, {}", place(device, tuning)));
+    resolve_auto(context, tuning, &source, &mut net.backbone)?;
+    context.say.line(&format!("trunk: {text}, {}", device_summary(device, tuning)));
     context.say.line(&describe_head(&net));
     net.backbone.params.freeze(&tuning.freeze)?;
     let params = net.trainable();
@@ -66,7 +66,7 @@ pub fn learn(
     context: &Context,
     task: &mut dyn Task,
     optimizer: &mut Optimizer,
-    plan: &Plan,
+    plan: &FitConfig,
     run: &RunFolder,
 ) -> anyhow::Result<ExitCode> {
     let say = &context.say;
@@ -107,7 +107,7 @@ pub fn card(
     }
 }
 
-fn summary(outcome: &Outcome) -> std::io::Result<()> {
+fn summary(outcome: &FitResult) -> std::io::Result<()> {
     line(&format!("{:<22}{:>12}{:>12}", "validation pairs", "untouched", "best"))?;
     let labels = [("verification", "verification"), ("auc", "AUC"), ("f1", "F1")];
     for (name, label) in labels {

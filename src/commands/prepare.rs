@@ -9,7 +9,7 @@ use crate::cli::{PrepareAction, PrepareStrips};
 use crate::data::people::{Layout, People};
 use crate::data::picture;
 use crate::data::strip_folder::{BuildOptions, QUARANTINE, Summary, build, cut_folder};
-use crate::data::strips::Format;
+use crate::data::strips::StripFormat;
 
 /// Number of quarantined files to list.
 const SHOWN: usize = 5;
@@ -66,8 +66,8 @@ fn limit(flags: &PrepareStrips) -> Option<usize> {
     flags.limit.map(|limit| limit as usize)
 }
 
-fn format(flags: &PrepareStrips) -> Format {
-    flags.jpeg.map_or(Format::Png, Format::Jpeg)
+fn format(flags: &PrepareStrips) -> StripFormat {
+    flags.jpeg.map_or(StripFormat::Png, StripFormat::Jpeg)
 }
 
 /// Prints the counts, and which files were quarantined.

@@ -13,7 +13,7 @@ use super::output::count;
 use super::{Context, output};
 use crate::cli::{Keep, PrepareFaces};
 use crate::data::picture;
-use crate::detect::ledger::{Fate, Ledger, Row};
+use crate::detect::crop_record::{CropRecord, FaceOutcome, Row};
 use crate::detect::{Crop, Face, Template, sharpness};
 use crate::figures::save_png;
 use crate::{Error, Result, files};
@@ -30,13 +30,13 @@ pub fn run(context: &Context, flags: &PrepareFaces) -> anyhow::Result<ExitCode> 
         return Err(Error::Data(format!("{}: contains no pictures", flags.input.display())).into());
     }
     job.claim_output()?;
-    let mut ledger = Ledger::open(&flags.output.join(TABLE), |rows| job.is_whole(rows))?;
+    let mut record = CropRecord::open(&flags.output.join(TABLE), |rows| job.is_whole(rows))?;
     let (known, open): (Vec<_>, Vec<_>) =
-        photos.into_iter().partition(|photo| ledger.knows(&job.name(photo)));
+        photos.into_iter().partition(|photo| record.knows(&job.name(photo)));
     if !known.is_empty() {
         context.say.line(&format!("{} already done", count(known.len(), "photo")));
     }
-    let crops = ledger.photos().flatten().filter_map(|row| row.crop.clone());
+    let crops = record.photos().flatten().filter_map(|row| row.crop.clone());
     let mut taken: HashSet<String> = crops.collect();
     let bar = context.say.progress("faces", open.len() as u64, "photos");
     detection::look(&detector, &open, Some(&bar), |paths, outcomes| {
@@ -61,11 +61,11 @@ pub fn run(context: &Context, flags: &PrepareFaces) -> anyhow::Result<ExitCode> 
         for rows in rows.chunk_by(|a, b| a.file == b.file) {
             job.quarantine(rows)?;
         }
-        Ok(ledger.add(rows)?)
+        Ok(record.add(rows)?)
     })?;
     bar.finish();
-    ledger.finish()?;
-    summary(flags, &job, &ledger)?;
+    record.finish()?;
+    summary(flags, &job, &record)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -184,7 +184,7 @@ impl<'a> Job<'a> {
         rows.len() == wanted
             && rows.iter().all(|row| {
                 let crop = row.crop.as_ref();
-                row.outcome != Fate::Unreadable
+                row.outcome != FaceOutcome::Unreadable
                     && crop.is_none_or(|crop| self.flags.output.join(crop).is_file())
             })
     }
@@ -192,7 +192,7 @@ impl<'a> Job<'a> {
     /// Crops the faces of a photo and decides on its outcome.
     fn judge(&self, path: &Path, outcome: Outcome) -> Photo {
         let file = self.name(path);
-        let row = |outcome: Fate, faces: usize, face: Option<&Face>| {
+        let row = |outcome: FaceOutcome, faces: usize, face: Option<&Face>| {
             let edge = |k: usize| face.map(|face| face.bounds[k]);
             Row {
                 file: file.clone(),
@@ -211,7 +211,7 @@ impl<'a> Job<'a> {
         let (picture, faces) = match outcome {
             Ok(found) => found,
             Err(error) => {
-                let rows = vec![(row(Fate::Unreadable, 0, None), None)];
+                let rows = vec![(row(FaceOutcome::Unreadable, 0, None), None)];
                 return Photo { rows, trouble: Some(error.to_string()) };
             }
         };
@@ -220,10 +220,10 @@ impl<'a> Job<'a> {
             f64::from(width.min(height)) >= self.flags.min_size
         };
         let fitting: Vec<&Face> = faces.iter().filter(large).collect();
-        let cut = |face: &Face, fate: Fate| {
-            let mut row = row(fate, faces.len(), Some(face));
+        let cut = |face: &Face, outcome: FaceOutcome| {
+            let mut row = row(outcome, faces.len(), Some(face));
             let Some(crop) = self.crop.cut(&picture, face) else {
-                row.outcome = Fate::NoFace;
+                row.outcome = FaceOutcome::NoFace;
                 return (row, None);
             };
             let sharp = sharpness(&crop);
@@ -231,24 +231,27 @@ impl<'a> Job<'a> {
             let outside = self.crop.outside(picture.dimensions(), face);
             row.outside = Some((outside * 1000.0).round() / 1000.0);
             if sharp < self.flags.min_sharpness {
-                row.outcome = Fate::Blurred;
+                row.outcome = FaceOutcome::Blurred;
                 return (row, None);
             }
             (row, Some(crop))
         };
         let rows = match (self.flags.keep, fitting.len()) {
-            (_, 0) if faces.is_empty() => vec![(row(Fate::NoFace, 0, None), None)],
+            (_, 0) if faces.is_empty() => vec![(row(FaceOutcome::NoFace, 0, None), None)],
             (Keep::All, _) => faces
                 .iter()
                 .map(|face| match large(&face) {
-                    true => cut(face, Fate::Ok),
-                    false => (row(Fate::TooSmall, faces.len(), Some(face)), None),
+                    true => cut(face, FaceOutcome::Ok),
+                    false => (row(FaceOutcome::TooSmall, faces.len(), Some(face)), None),
                 })
                 .collect(),
-            (_, 0) => vec![(row(Fate::TooSmall, faces.len(), faces.first()), None)],
+            (_, 0) => vec![(row(FaceOutcome::TooSmall, faces.len(), faces.first()), None)],
             (keep, several) => {
-                let fate = if several > 1 { Fate::SeveralFaces } else { Fate::Ok };
-                chosen(keep, &fitting, &picture).map(|face| cut(face, fate)).into_iter().collect()
+                let outcome = if several > 1 { FaceOutcome::SeveralFaces } else { FaceOutcome::Ok };
+                chosen(keep, &fitting, &picture)
+                    .map(|face| cut(face, outcome))
+                    .into_iter()
+                    .collect()
             }
         };
         Photo { rows, trouble: None }
@@ -256,13 +259,13 @@ impl<'a> Job<'a> {
 
     /// Links a photo that needs review from the quarantine, and no other.
     fn quarantine(&self, rows: &[Row]) -> Result<()> {
-        let (Some(first), fate) = (rows.first(), overall(rows)) else { return Ok(()) };
-        for (other, name) in Fate::ALL {
+        let (Some(first), outcome) = (rows.first(), overall(rows)) else { return Ok(()) };
+        for (other, name) in FaceOutcome::ALL {
             let link = self.quarantine.join(name.replace(' ', "-")).join(&first.file);
             if link.is_symlink() {
                 std::fs::remove_file(&link).map_err(|source| Error::io(&link, source))?;
             }
-            if other == fate && fate != Fate::Ok {
+            if other == outcome && outcome != FaceOutcome::Ok {
                 let photo = self.flags.input.join(&first.file);
                 let photo = std::path::absolute(&photo).unwrap_or(photo);
                 files::create_folder(link.parent().unwrap_or(&self.quarantine))?;
@@ -284,10 +287,10 @@ fn make_link(photo: &Path, link: &Path) -> std::io::Result<()> {
 }
 
 /// The outcome of a photo as a whole: ok if one of its faces is, else that of its first face.
-fn overall(rows: &[Row]) -> Fate {
-    let fates = || rows.iter().map(|row| row.outcome);
-    let kept = fates().find(|fate| *fate == Fate::Ok);
-    kept.or_else(|| fates().next()).unwrap_or(Fate::NoFace)
+fn overall(rows: &[Row]) -> FaceOutcome {
+    let outcomes = || rows.iter().map(|row| row.outcome);
+    let kept = outcomes().find(|outcome| *outcome == FaceOutcome::Ok);
+    kept.or_else(|| outcomes().next()).unwrap_or(FaceOutcome::NoFace)
 }
 
 /// The face to keep of several, which are sorted from large to small.
@@ -324,20 +327,22 @@ fn resolved(path: &Path) -> PathBuf {
     }
 }
 
-fn summary(flags: &PrepareFaces, job: &Job, ledger: &Ledger) -> anyhow::Result<()> {
-    let fates: Vec<Fate> = ledger.photos().map(overall).collect();
-    let crops = ledger.photos().flatten().filter(|row| row.crop.is_some()).count();
-    let many = |fate: Fate| fates.iter().filter(|other| **other == fate).count();
-    let parts: Vec<String> =
-        Fate::ALL.iter().map(|&(fate, name)| format!("{} {name}", many(fate))).collect();
+fn summary(flags: &PrepareFaces, job: &Job, record: &CropRecord) -> anyhow::Result<()> {
+    let outcomes: Vec<FaceOutcome> = record.photos().map(overall).collect();
+    let crops = record.photos().flatten().filter(|row| row.crop.is_some()).count();
+    let many = |outcome: FaceOutcome| outcomes.iter().filter(|other| **other == outcome).count();
+    let parts: Vec<String> = FaceOutcome::ALL
+        .iter()
+        .map(|&(outcome, name)| format!("{} {name}", many(outcome)))
+        .collect();
     output::line(&format!(
         "{}: {}; {} in {}",
-        count(fates.len(), "photo"),
+        count(outcomes.len(), "photo"),
         parts.join(", "),
         count(crops, "crop"),
         flags.output.display()
     ))?;
-    let rows = || ledger.photos().flatten().filter(|row| row.crop.is_some());
+    let rows = || record.photos().flatten().filter(|row| row.crop.is_some());
     let beyond = rows().filter(|row| row.outside.is_some_and(|share| share > BEYOND)).count();
     if beyond > 0 {
         output::line(&format!(
@@ -347,7 +352,7 @@ fn summary(flags: &PrepareFaces, job: &Job, ledger: &Ledger) -> anyhow::Result<(
             100.0 * BEYOND
         ))?;
     }
-    if many(Fate::Ok) < fates.len() {
+    if many(FaceOutcome::Ok) < outcomes.len() {
         output::line(&format!("for review: {}", job.quarantine.display()))?;
     }
     Ok(())

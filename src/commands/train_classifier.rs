@@ -15,12 +15,12 @@ use crate::eval::Embeddings;
 use crate::models::{Architecture, Backbone};
 use crate::recognise::recogniser::{BATCH, embed_unit};
 use crate::recognise::{GalleryFace, ModelCard, ModelKind, Recogniser, model_file};
-use crate::train::calibrate::Known;
+use crate::train::calibrate::OpenSetCalibration;
 use crate::train::classifier::{ClassifierTask, Features};
-use crate::train::fit::{Plan, fit};
+use crate::train::fit::{FitConfig, fit};
+use crate::train::fit_result::FitResult;
 use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
-use crate::train::outcome::Outcome;
 use crate::train::progress::Reporter;
 use crate::train::scoring::Labelled;
 use crate::train::settings::ClassifierSettings;
@@ -41,7 +41,8 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
         }
         None => None,
     };
-    let known = Known::fit(&parts.train, &parts.validation, strangers.as_ref(), &parts.lone);
+    let known =
+        OpenSetCalibration::fit(&parts.train, &parts.validation, strangers.as_ref(), &parts.lone);
     let faces: Vec<GalleryFace> = data
         .parts
         .train
@@ -78,7 +79,7 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
     let mut optimizer = Optimizer::new(config, task.params.trainable())?;
     // A few seconds of work: report every tenth epoch, and write the last model once, at the end.
     let plan = settings.schedule.plan(settings.epochs, settings.lr);
-    let plan = Plan { keep_last: false, report_every: 10, ..plan };
+    let plan = FitConfig { keep_last: false, report_every: 10, ..plan };
     let mut log = RunLog::create(run.path());
     let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;
     for warning in log.take_warnings() {
@@ -244,7 +245,7 @@ fn features(
     Ok(PartFeatures { train, mirrored, validation, lone })
 }
 
-fn summary(outcome: &Outcome, data: &Dataset) -> std::io::Result<()> {
+fn summary(outcome: &FitResult, data: &Dataset) -> std::io::Result<()> {
     let figure = |name: &str| outcome.best.values.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
     if let (Some(accuracy), Some(knn)) = (figure("accuracy"), figure("knn_gallery")) {
         line(&format!(

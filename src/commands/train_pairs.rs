@@ -3,19 +3,19 @@
 use std::process::ExitCode;
 
 use super::pair_training::{NetChoice, Trainable, build, card, learn};
-use super::training::{plan, settle_random};
+use super::training::{plan, warm_up_batchnorm};
 use super::{Context, dataset};
 use crate::Result;
 use crate::data::pairs::PairSampler;
 use crate::metric::losses::{ContrastiveLoss, PairBceLoss};
-use crate::train::front::Front;
+use crate::train::frozen_prefix::FrozenPrefix;
 use crate::train::optim::Optimizer;
 use crate::train::settings::{PairLossKind, PairSettings};
 use crate::train::stages::scale_layers;
-use crate::train::tuples::{Course, Lesson, PairLoss, Question, TupleTask};
+use crate::train::tuples::{EvalPair, PairLoss, TupleConfig, TupleSource, TupleTask};
 
 /// Maximum number of validation pairs: enough for two digits, and fast.
-const QUESTIONS: usize = 2000;
+const MAX_EVAL_PAIRS: usize = 2000;
 
 pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<ExitCode> {
     settings.check()?;
@@ -46,19 +46,21 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
         PairLossKind::Bce => PairLoss::Bce(PairBceLoss::default()),
     };
     let pictures = data.parts.train.clone();
-    let lesson = Lesson::Pairs { sampler, pictures, hard: settings.hard_negatives, loss };
+    let tuple_source =
+        TupleSource::Pairs { sampler, pictures, hard: settings.hard_negatives, loss };
     let card = card(&net, &source, data.card.clone(), seed, super::settings_json(&settings)?);
-    let course = Course {
+    let config = TupleConfig {
         labels: &data.parts.labels,
-        questions: questions(&data.parts.labels, &data.parts.validation, seed)?,
+        eval_pairs: eval_pairs(&data.parts.labels, &data.parts.validation, seed)?,
         card: &card,
         batch_statistics: settings.batch_statistics(),
         batch: settings.batch_size,
         seed,
     };
-    settle_random(&mut net.backbone, &source, &settings.tuning, faces, &data.parts.train)?;
-    let front = Front::new(&net.backbone, faces, &settings.tuning, usize::MAX, &settings.out);
-    let mut task = TupleTask::new(&net, front, lesson, course);
+    warm_up_batchnorm(&mut net.backbone, &source, &settings.tuning, faces, &data.parts.train)?;
+    let prefix =
+        FrozenPrefix::new(&net.backbone, faces, &settings.tuning, usize::MAX, &settings.out);
+    let mut task = TupleTask::new(&net, prefix, tuple_source, config);
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(settings.lr), params)?;
     scale_layers(&mut optimizer, &net.backbone, settings.tuning.lr_decay_by_layer);
 
@@ -69,8 +71,8 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
 }
 
 /// Pairs of validation pictures, half of them of the same person; none if there are too few.
-fn questions(labels: &[usize], pictures: &[usize], seed: u64) -> Result<Vec<Question>> {
+fn eval_pairs(labels: &[usize], pictures: &[usize], seed: u64) -> Result<Vec<EvalPair>> {
     let Ok(sampler) = PairSampler::new(labels, pictures, seed) else { return Ok(Vec::new()) };
-    let pairs = sampler.pairs(QUESTIONS.min(4 * pictures.len()))?.epoch(0);
+    let pairs = sampler.pairs(MAX_EVAL_PAIRS.min(4 * pictures.len()))?.epoch(0);
     Ok(pairs.iter().map(|pair| (pair.a, pair.b, pair.label.is_same())).collect())
 }

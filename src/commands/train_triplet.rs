@@ -8,7 +8,7 @@ use image::RgbImage;
 
 use super::given_triplets;
 use super::output::{count, line, percent, quoted};
-use super::training::{place, plan, settle, settle_random};
+use super::training::{device_summary, plan, resolve_auto, warm_up_batchnorm};
 use super::trunk::{Bare, Built};
 use super::{Context, dataset};
 use crate::figures::{self, Curve, Series};
@@ -16,11 +16,11 @@ use crate::models::Backbone;
 use crate::recognise::recogniser::embed_stored;
 use crate::recognise::{ModelCard, ModelKind, Recogniser};
 use crate::train::fit::fit;
+use crate::train::fit_result::FitResult;
 use crate::train::log::RunLog;
 use crate::train::log::projector::{Projector, Sprite};
 use crate::train::objective::Objective;
 use crate::train::optim::Optimizer;
-use crate::train::outcome::Outcome;
 use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::scoring::{SAME_BIAS, SAME_WEIGHT};
 use crate::train::settings::TripletSettings;
@@ -54,8 +54,8 @@ pub(super) fn prepare(
         input_size: settings.input_size,
     };
     let Built { mut backbone, source, line: trunk } = bare.build(device)?;
-    settle(context, &mut settings.tuning, &source, &mut backbone)?;
-    say.line(&format!("trunk: {trunk}, {}", place(device, &settings.tuning)));
+    resolve_auto(context, &mut settings.tuning, &source, &mut backbone)?;
+    say.line(&format!("trunk: {trunk}, {}", device_summary(device, &settings.tuning)));
     settings.blend.get_or_insert(if source == Source::Random { 1.0 } else { 0.75 });
     settings.check_pieces()?;
     backbone.params.freeze(&settings.tuning.freeze)?;
@@ -70,7 +70,7 @@ pub(super) fn prepare(
     };
     let data = dataset::open(&settings.data, inherited, backbone.input.size, say)?;
     let faces = &data.folder.fitted;
-    settle_random(&mut backbone, &source, &settings.tuning, faces, &data.parts.train)?;
+    warm_up_batchnorm(&mut backbone, &source, &settings.tuning, faces, &data.parts.train)?;
     let card = card(settings, &backbone, &source, &data)?;
     let lr = settings.lr();
     let classes = data.folder.identities.len();
@@ -136,7 +136,7 @@ fn card(
 /// The best model's embeddings, with thumbnails and labels, for TensorBoard's projector.
 fn write_projector(
     context: &Context,
-    outcome: &Outcome,
+    outcome: &FitResult,
     data: &dataset::Dataset,
     log: &mut RunLog,
 ) -> Result<()> {
@@ -170,7 +170,7 @@ fn markdown(text: &str) -> String {
 }
 
 /// Training loss and validation metrics over the epochs.
-fn learning_curves(outcome: &Outcome) -> RgbImage {
+fn learning_curves(outcome: &FitResult) -> RgbImage {
     let epochs = || (0..).map(|epoch| epoch as f64);
     let figure = |name: &'static str| {
         let points = epochs().zip(&outcome.history).filter_map(|(epoch, (_, scores))| {
@@ -194,7 +194,7 @@ fn learning_curves(outcome: &Outcome) -> RgbImage {
     })
 }
 
-fn summary(outcome: &Outcome, run: &RunFolder, data: &dataset::Dataset) -> std::io::Result<()> {
+fn summary(outcome: &FitResult, run: &RunFolder, data: &dataset::Dataset) -> std::io::Result<()> {
     line(&format!("{:<22}{:>12}{:>12}", "validation", "untouched", "best"))?;
     for (name, before) in &outcome.untouched.values {
         let after = outcome.best.values.iter().find(|(other, _)| other == name);

@@ -8,13 +8,13 @@ use crate::data::store::PictureStore;
 use crate::device;
 use crate::models::{Backbone, Compute, Stage};
 use crate::native::{Half, cuda};
-use crate::train::fit::Plan;
+use crate::train::fit::FitConfig;
 use crate::train::settings::{BnMode, ScheduleSettings, TuningSettings};
-use crate::train::stages::settle_statistics;
+use crate::train::stages::estimate_bn_statistics;
 use crate::weights::Source;
 
 /// Resolves automatic settings; config.toml gets the resolved values.
-pub fn settle(
+pub fn resolve_auto(
     context: &Context,
     tuning: &mut TuningSettings,
     source: &Source,
@@ -36,7 +36,7 @@ pub fn settle(
 
 /// Batch normalisation in eval mode needs running statistics, which random weights do not have:
 /// computes them on some pictures.
-pub fn settle_random(
+pub fn warm_up_batchnorm(
     backbone: &mut Backbone,
     source: &Source,
     tuning: &TuningSettings,
@@ -47,17 +47,17 @@ pub fn settle_random(
         || tuning.unfreeze_every > 0
         || backbone.stages().iter().any(Stage::is_frozen);
     match *source == Source::Random && rests {
-        true => settle_statistics(backbone, faces, pictures),
+        true => estimate_bn_statistics(backbone, faces, pictures),
         false => Ok(()),
     }
 }
 
 /// The device and the precision of a run.
-pub fn place(device: Device, tuning: &TuningSettings) -> String {
+pub fn device_summary(device: Device, tuning: &TuningSettings) -> String {
     format!("on {} in {}", device::name(device), tuning.precision.name())
 }
 
 /// The loop's plan, with loss scaling if the trunk computes in float16.
-pub fn plan(schedule: &ScheduleSettings, epochs: usize, lr: f64, backbone: &Backbone) -> Plan {
-    Plan { scale_loss: backbone.compute().scales_loss(), ..schedule.plan(epochs, lr) }
+pub fn plan(schedule: &ScheduleSettings, epochs: usize, lr: f64, backbone: &Backbone) -> FitConfig {
+    FitConfig { scale_loss: backbone.compute().scales_loss(), ..schedule.plan(epochs, lr) }
 }

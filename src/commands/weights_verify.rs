@@ -44,7 +44,7 @@ pub fn run(context: &Context, flags: &WeightsVerify) -> anyhow::Result<ExitCode>
     let published = backbone.architecture.info().classifier;
     let published = if reference.about.classes.is_none() { published } else { &[] };
     let extras: Vec<&str> = own.iter().chain(published).copied().collect();
-    let options = load::Options { extras: &extras, allow_missing: &flags.allow_missing };
+    let options = load::LoadOptions { extras: &extras, allow_missing: &flags.allow_missing };
     let keys = load::load_file(&backbone.params, &file, &options)?;
     if !keys.is_strict() {
         return keys_differ(flags, &reference, &keys);

@@ -7,7 +7,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::near_duplicates::Look;
+use super::near_duplicates::PerceptualHash;
 use super::picture::{decode_bytes, fit, hidden, is_picture, read, walk};
 use super::store::{Fitting, Panel, PictureStore};
 use crate::words::{count, enumerate, identities};
@@ -40,7 +40,7 @@ pub struct FaceFolder {
     /// Each picture [`fit`] to one size.
     pub fitted: PictureStore,
     /// What each picture looks like, for finding [near duplicates](super::near_duplicates).
-    pub looks: Vec<Look>,
+    pub looks: Vec<PerceptualHash>,
     /// The SHA-256 of each file.
     pub digests: Vec<[u8; 32]>,
     /// The pictures that could not be decoded, and why.
@@ -53,7 +53,7 @@ pub struct FaceFolder {
 struct Loaded {
     /// Where it is kept.
     fitted: Option<RgbImage>,
-    look: Look,
+    look: PerceptualHash,
     digest: [u8; 32],
 }
 
@@ -315,7 +315,7 @@ fn load(path: &Path, side: Option<u32>) -> Result<Loaded> {
     let picture = decode_bytes(path, &content)?;
     Ok(Loaded {
         fitted: side.map(|side| fit(&picture, side)),
-        look: Look::of(&picture),
+        look: PerceptualHash::of(&picture),
         digest: Sha256::digest(&content).into(),
     })
 }

@@ -43,7 +43,7 @@ type Hash = [u64; 5];
 
 /// What a picture looks like to this module: 36 kB of hashes and grey thumbnails.
 #[derive(Debug, Clone)]
-pub struct Look {
+pub struct PerceptualHash {
     middle: Hash,
     mirrored: Hash,
     crops: Vec<(Hash, Square)>,
@@ -51,7 +51,7 @@ pub struct Look {
     mirrored_thumbnail: Vec<f32>,
 }
 
-impl Look {
+impl PerceptualHash {
     /// Takes the hashes of a picture of any size.
     pub fn of(picture: &RgbImage) -> Self {
         let grey = imageops::grayscale(&fit(picture, SIDE as u32));
@@ -105,13 +105,16 @@ impl Look {
 /// group's first picture.
 ///
 /// Compares all pairs: under a second for 200 pictures, about ten for 5,000.
-pub fn groups(looks: &[Look]) -> Vec<usize> {
+pub fn groups(looks: &[PerceptualHash]) -> Vec<usize> {
     join(looks.len(), &pairs(looks, &|| ()))
 }
 
 /// All pairs of pictures that are the same photo, the smaller index first, in order; `step` is
 /// called once a picture, from several threads.
-pub fn pairs<L: Borrow<Look> + Sync>(looks: &[L], step: &(dyn Fn() + Sync)) -> Vec<(usize, usize)> {
+pub fn pairs<L: Borrow<PerceptualHash> + Sync>(
+    looks: &[L],
+    step: &(dyn Fn() + Sync),
+) -> Vec<(usize, usize)> {
     (0..looks.len())
         .into_par_iter()
         .flat_map_iter(|a| {
@@ -241,7 +244,7 @@ mod tests {
     use super::*;
 
     fn same(a: &RgbImage, b: &RgbImage) -> bool {
-        let (a, b) = (Look::of(a), Look::of(b));
+        let (a, b) = (PerceptualHash::of(a), PerceptualHash::of(b));
         assert_eq!(a.same_photo(&b), b.same_photo(&a), "not symmetric");
         a.same_photo(&b)
     }
@@ -286,7 +289,8 @@ mod tests {
 
     #[test]
     fn different_photos_are_not() {
-        let looks: Vec<Look> = (0..24).map(|seed| Look::of(&scene(seed))).collect();
+        let looks: Vec<PerceptualHash> =
+            (0..24).map(|seed| PerceptualHash::of(&scene(seed))).collect();
         assert_eq!(groups(&looks), (0..24).collect::<Vec<_>>());
     }
 
@@ -309,8 +313,8 @@ mod tests {
     fn real_faces_fall_into_the_groups_an_eye_sees() {
         let Some(root) = shared("avengers") else { return };
         let paths = walk(&root).unwrap();
-        let looks: Vec<Look> =
-            paths.par_iter().map(|path| Look::of(&decode(path).unwrap())).collect();
+        let looks: Vec<PerceptualHash> =
+            paths.par_iter().map(|path| PerceptualHash::of(&decode(path).unwrap())).collect();
         let groups = groups(&looks);
         let owner = |picture: usize| paths[picture].parent();
         let mut sizes = vec![0; paths.len()];

@@ -11,7 +11,7 @@ use super::folder::Progress;
 use super::people::{Drawn, People};
 use super::picture::{decode, walk};
 use super::strips::cut_file;
-use super::strips::{Format, is_blank, join};
+use super::strips::{StripFormat, is_blank, join};
 use super::triplets::{STRIPS, TRIPLETS, TripletSet};
 use crate::files::{create_folder, write_atomically};
 use crate::{Error, Result};
@@ -33,7 +33,7 @@ pub struct BuildOptions {
     /// What decides which pictures meet.
     pub seed: u64,
     /// How the strips are stored.
-    pub format: Format,
+    pub format: StripFormat,
 }
 
 /// How the triplets of cut strips are laid out.
@@ -172,7 +172,7 @@ pub fn cut_folder(
     input: &Path,
     out: &Path,
     layout: CutLayout,
-    format: Format,
+    format: StripFormat,
     limit: Option<usize>,
     progress: Progress,
 ) -> Result<Summary> {
@@ -291,7 +291,7 @@ impl Stage {
         Ok(Self { work, folder })
     }
 
-    fn write_picture(&self, name: &Path, picture: &RgbImage, format: Format) -> Result<()> {
+    fn write_picture(&self, name: &Path, picture: &RgbImage, format: StripFormat) -> Result<()> {
         let path = self.folder.join(name);
         let bytes = format
             .encode(picture)
@@ -304,7 +304,7 @@ impl Stage {
         name: &str,
         panels: &[RgbImage; 3],
         layout: CutLayout,
-        format: Format,
+        format: StripFormat,
     ) -> Result<[String; 3]> {
         if layout == CutLayout::Folders {
             create_folder(&self.folder.join(name))?;
@@ -360,7 +360,7 @@ mod tests {
     const QUIET: Progress = &|_, _| {};
 
     fn options() -> BuildOptions {
-        BuildOptions { size: 24, per_person: None, limit: None, seed: 1, format: Format::Png }
+        BuildOptions { size: 24, per_person: None, limit: None, seed: 1, format: StripFormat::Png }
     }
 
     fn build_in(root: &Path, out: &Path, options: &BuildOptions) -> Result<Summary> {
@@ -382,7 +382,7 @@ mod tests {
         let opened = TripletSet::open(&strips).unwrap();
         assert_eq!((opened.len(), Some(opened.people.len())), (6, built.people));
         for layout in [CutLayout::Folders, CutLayout::Files] {
-            let cut = cut_folder(&strips, &cuts, layout, Format::Png, None, QUIET).unwrap();
+            let cut = cut_folder(&strips, &cuts, layout, StripFormat::Png, None, QUIET).unwrap();
             assert_eq!((cut.done, cut.people, cut.quarantined.len()), (6, built.people, 0));
             let again = TripletSet::open(&cuts).unwrap();
             assert_eq!((again.len(), &again.people), (6, &opened.people));
@@ -419,7 +419,7 @@ mod tests {
         assert!(error.to_string().contains("exists already"), "{error}");
         let strips = work.path().join("one");
         let two = work.path().join("two");
-        let cut = cut_folder(&strips, &two, CutLayout::Files, Format::Png, None, QUIET);
+        let cut = cut_folder(&strips, &two, CutLayout::Files, StripFormat::Png, None, QUIET);
         assert!(cut.unwrap_err().to_string().contains("exists already"));
     }
 
@@ -455,7 +455,8 @@ mod tests {
         RgbImage::new(96, 32).save(root.path().join("blank.png")).unwrap();
         std::fs::write(root.path().join("broken.jpg"), "no").unwrap();
         let out = work.path().join("cut");
-        let cut = cut_folder(root.path(), &out, CutLayout::Folders, Format::Jpeg(95), None, QUIET);
+        let cut =
+            cut_folder(root.path(), &out, CutLayout::Folders, StripFormat::Jpeg(95), None, QUIET);
         let cut = cut.unwrap();
         assert_eq!((cut.done, cut.people, cut.quarantined.len()), (2, None, 5));
         assert!(out.join("fine_png/anchor.jpg").is_file());
@@ -466,7 +467,8 @@ mod tests {
         }
         let empty = tempfile::tempdir().unwrap();
         let none = work.path().join("none");
-        let error = cut_folder(empty.path(), &none, CutLayout::Files, Format::Png, None, QUIET);
+        let error =
+            cut_folder(empty.path(), &none, CutLayout::Files, StripFormat::Png, None, QUIET);
         assert!(error.unwrap_err().to_string().contains("it has no picture"));
     }
 
@@ -475,7 +477,8 @@ mod tests {
         let (root, work) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         face_folder(root.path(), &[("ann", 3), ("bob", 2)]);
         let with = |name: &str, per_person, limit| {
-            let options = BuildOptions { per_person, limit, format: Format::Jpeg(80), ..options() };
+            let options =
+                BuildOptions { per_person, limit, format: StripFormat::Jpeg(80), ..options() };
             build_in(root.path(), &work.path().join(name), &options).unwrap().done
         };
         assert_eq!(with("five", Some(5), None), 10);

@@ -17,14 +17,14 @@ const BLANK: u8 = 4;
 
 /// How strips and pictures are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum StripFormat {
     /// Without loss.
     Png,
     /// With this quality, 1 to 100.
     Jpeg(u8),
 }
 
-impl Format {
+impl StripFormat {
     /// The ending of a file's name.
     pub fn ending(self) -> &'static str {
         match self {
@@ -121,11 +121,11 @@ mod tests {
         let strip = join([&pictures[0], &pictures[1], &pictures[2]], 40);
         assert_eq!(strip.dimensions(), (120, 40));
         assert_eq!(cut(&strip).unwrap(), pictures);
-        let png = decode_bytes("x".as_ref(), &Format::Png.encode(&strip).unwrap()).unwrap();
+        let png = decode_bytes("x".as_ref(), &StripFormat::Png.encode(&strip).unwrap()).unwrap();
         assert_eq!(png, strip);
-        let bytes = Format::Jpeg(90).encode(&strip).unwrap();
+        let bytes = StripFormat::Jpeg(90).encode(&strip).unwrap();
         assert_eq!(&bytes[..2], [0xff, 0xd8]);
-        assert!(bytes.len() < Format::Jpeg(100).encode(&strip).unwrap().len());
+        assert!(bytes.len() < StripFormat::Jpeg(100).encode(&strip).unwrap().len());
         assert!(cut(&decode_bytes("x".as_ref(), &bytes).unwrap()).is_ok());
     }
 

@@ -13,7 +13,7 @@ use rand::RngExt;
 use rayon::prelude::*;
 
 use super::disjoint::disjoint;
-use super::near_duplicates::{Look, groups};
+use super::near_duplicates::{PerceptualHash, groups};
 use super::people::{Drawn, People};
 use super::picture::{fit, walk};
 use super::random::{Purpose, generator};
@@ -91,9 +91,9 @@ impl TripletSet {
                 folder.display()
             )));
         }
-        let looks: Vec<Result<Look>> =
-            files.par_iter().map(|file| Ok(Look::of(&cut_file(file)?[0]))).collect();
-        let looks: Vec<Look> = looks.into_iter().collect::<Result<_>>()?;
+        let looks: Vec<Result<PerceptualHash>> =
+            files.par_iter().map(|file| Ok(PerceptualHash::of(&cut_file(file)?[0]))).collect();
+        let looks: Vec<PerceptualHash> = looks.into_iter().collect::<Result<_>>()?;
         let owners = groups(&looks);
         let people = owners.iter().max().map_or(0, |last| last + 1);
         let people = (0..people).map(|number| format!("#{number}")).collect();
@@ -297,7 +297,7 @@ fn read_rows(content: &[u8], folder: &Path) -> Result<TripletSet, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::strips::{Format, join};
+    use super::super::strips::{StripFormat, join};
     use super::super::testing::{face_folder, part};
     use super::*;
 
@@ -307,7 +307,7 @@ mod tests {
 
     fn write_strip(path: &Path, seeds: [u64; 3]) {
         let [a, b, c] = seeds.map(scene);
-        std::fs::write(path, Format::Png.encode(&join([&a, &b, &c], 32)).unwrap()).unwrap();
+        std::fs::write(path, StripFormat::Png.encode(&join([&a, &b, &c], 32)).unwrap()).unwrap();
     }
 
     /// Six people, two triplets each, whose negatives are of the next person.

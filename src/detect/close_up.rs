@@ -4,7 +4,7 @@
 use image::RgbImage;
 use tch::Device;
 
-use super::{Detector, Face, MinFace, Options, Similarity};
+use super::{DetectOptions, Detector, Face, MinFace, Similarity};
 use crate::Result;
 
 /// A picture's shorter side is brought down to so many pixels at most: large faces alone are wanted.
@@ -27,7 +27,10 @@ impl CloseUp {
     /// As [`Detector::new`].
     pub fn new(device: Device) -> Result<Self> {
         let (min_face, thresholds) = (MinFace::Share(MIN_FACE), THRESHOLDS);
-        Ok(Self(Detector::new(device, Options { min_face, thresholds, ..Options::default() })?))
+        Ok(Self(Detector::new(
+            device,
+            DetectOptions { min_face, thresholds, ..DetectOptions::default() },
+        )?))
     }
 
     /// The large faces of every picture, the largest first, in its own pixels.

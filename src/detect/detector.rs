@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::boxes::{Candidate, Overlap, Region, region, square, suppress};
 use super::nets::{Nets, ONet, PNet, RNet};
-use super::options::Options;
+use super::options::DetectOptions;
 use super::pyramid::{Level, Strip, batches, levels};
 use super::resample::area;
 use crate::Result;
@@ -62,7 +62,7 @@ pub fn rivals(faces: &[Face]) -> usize {
 pub struct Detector {
     nets: Nets,
     device: Device,
-    options: Options,
+    options: DetectOptions,
 }
 
 impl Detector {
@@ -70,7 +70,7 @@ impl Detector {
     ///
     /// # Errors
     /// Impossible options; a program built with other weights, which a test excludes.
-    pub fn new(device: Device, options: Options) -> Result<Self> {
+    pub fn new(device: Device, options: DetectOptions) -> Result<Self> {
         options.validate()?;
         let nets = Nets::load(device, manifest::tool("mtcnn")?)?;
         Ok(Self { nets, device, options })

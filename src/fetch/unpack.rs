@@ -12,14 +12,14 @@ use crate::{Error, Result};
 
 /// What an archive may unpack to.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct UnpackLimits {
     /// Bytes of all files together.
     pub bytes: u64,
     /// Files and folders.
     pub entries: usize,
 }
 
-impl Limits {
+impl UnpackLimits {
     /// For an archive of this many bytes: pictures hardly shrink in an archive, and what grows
     /// two-hundredfold is meant to fill the disk.
     pub fn of_archive(bytes: u64) -> Self {
@@ -66,7 +66,7 @@ pub fn kind(path: &Path) -> Result<Option<Kind>> {
 /// The archive is damaged, encrypted, no archive, or over the limits; an entry leads out of the
 /// folder, is a link or device, or comes twice. What was unpacked until then stays in `into`:
 /// unpack into a temporary folder.
-pub fn unpack(archive: &Path, into: &Path, limits: Limits) -> Result<usize> {
+pub fn unpack(archive: &Path, into: &Path, limits: UnpackLimits) -> Result<usize> {
     let file = File::open(archive).map_err(|source| Error::io(archive, source))?;
     let refuse =
         |what: String| Error::Data(format!("{}: {what}; nothing was unpacked", archive.display()));
@@ -87,7 +87,7 @@ pub fn unpack(archive: &Path, into: &Path, limits: Limits) -> Result<usize> {
 /// Where the entries go, and how much has gone there.
 struct Target<'a> {
     into: &'a Path,
-    limits: Limits,
+    limits: UnpackLimits,
     files: usize,
     entries: usize,
     bytes: u64,
@@ -227,9 +227,9 @@ pub(super) mod tests {
         encoder.finish().unwrap()
     }
 
-    const WIDE: Limits = Limits { bytes: 1 << 20, entries: 100 };
+    const WIDE: UnpackLimits = UnpackLimits { bytes: 1 << 20, entries: 100 };
 
-    fn refused(content: &[u8], limits: Limits, part: &str) {
+    fn refused(content: &[u8], limits: UnpackLimits, part: &str) {
         let root = tempfile::tempdir().unwrap();
         let archive = root.path().join("archive");
         std::fs::write(&archive, content).unwrap();
@@ -297,10 +297,10 @@ pub(super) mod tests {
         let zeros = vec![0; 100_000];
         let bomb = zip_bytes(&[("a", &zeros), ("b", &zeros)]);
         assert!(bomb.len() < 2_000);
-        refused(&bomb, Limits { bytes: 150_000, entries: 9 }, "unpacks to more than");
-        refused(&bomb, Limits { bytes: 1 << 20, entries: 1 }, "more than 1 entries");
-        let most = Limits::of_archive(1000);
-        assert!(most.bytes < 100 << 20 && Limits::of_archive(u64::MAX).bytes <= 256 << 30);
+        refused(&bomb, UnpackLimits { bytes: 150_000, entries: 9 }, "unpacks to more than");
+        refused(&bomb, UnpackLimits { bytes: 1 << 20, entries: 1 }, "more than 1 entries");
+        let most = UnpackLimits::of_archive(1000);
+        assert!(most.bytes < 100 << 20 && UnpackLimits::of_archive(u64::MAX).bytes <= 256 << 30);
     }
 
     #[test]

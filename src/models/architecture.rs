@@ -254,10 +254,10 @@ impl Architecture {
     /// Builds the network with random weights; its classifier only where `classes` is given.
     pub(super) fn trunk(self, at: &Scope, device: Device, classes: Option<i64>) -> Box<dyn Trunk> {
         let vgg = |depths, batch_norm| -> Box<dyn Trunk> {
-            Box::new(vgg::Vgg::new(at, vgg::Plan { depths, batch_norm }, classes))
+            Box::new(vgg::Vgg::new(at, vgg::VggConfig { depths, batch_norm }, classes))
         };
         let densenet = |stem, growth, depths| -> Box<dyn Trunk> {
-            let plan = densenet::Plan { stem, growth, depths };
+            let plan = densenet::DenseNetConfig { stem, growth, depths };
             Box::new(densenet::DenseNet::new(at, plan, classes))
         };
         match self {

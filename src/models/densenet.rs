@@ -18,7 +18,7 @@ const BOTTLENECK: i64 = 4;
 
 /// What tells the variants apart.
 #[derive(Debug, Clone, Copy)]
-pub struct Plan {
+pub struct DenseNetConfig {
     /// Channels behind the first convolution.
     pub stem: i64,
     /// Channels that each layer adds.
@@ -108,7 +108,7 @@ pub struct DenseNet {
 impl DenseNet {
     /// Registers all layers under `root`, with torchvision's initialisation; the classifier only
     /// where `classes` is given.
-    pub fn new(root: &Scope, plan: Plan, classes: Option<i64>) -> Self {
+    pub fn new(root: &Scope, plan: DenseNetConfig, classes: Option<i64>) -> Self {
         let at = root.sub("features");
         let conv0 = conv(&at, "conv0", ConvSpec::new(3, plan.stem, 7).stride(2).same());
         let stem = ConvNormRelu::of(conv0, Some(BatchNorm::new(&at.sub("norm0"), plan.stem)));

@@ -20,7 +20,7 @@ pub const EMBEDDING: i64 = 128;
 const FEATURES: i64 = 736;
 
 /// One inception block, as a row of a table.
-struct Plan {
+struct InceptionConfig {
     name: &'static str,
     inputs: i64,
     /// Branches 1x1 → kxk: (kernel, reduced channels, output channels).
@@ -52,20 +52,20 @@ impl Pool {
 }
 
 #[rustfmt::skip]
-const BLOCKS: [Plan; 7] = [
-    Plan { name: "layer14", inputs: 192, towers: &[(3, 96, 128), (5, 16, 32)], stride: 1,
+const BLOCKS: [InceptionConfig; 7] = [
+    InceptionConfig { name: "layer14", inputs: 192, towers: &[(3, 96, 128), (5, 16, 32)], stride: 1,
            pool: Pool::Max, pool_project: Some(32), project: Some(64) },
-    Plan { name: "layer15", inputs: 256, towers: &[(3, 96, 128), (5, 32, 64)], stride: 1,
+    InceptionConfig { name: "layer15", inputs: 256, towers: &[(3, 96, 128), (5, 32, 64)], stride: 1,
            pool: Pool::L2, pool_project: Some(64), project: Some(64) },
-    Plan { name: "layer16", inputs: 320, towers: &[(3, 128, 256), (5, 32, 64)], stride: 2,
+    InceptionConfig { name: "layer16", inputs: 320, towers: &[(3, 128, 256), (5, 32, 64)], stride: 2,
            pool: Pool::Max, pool_project: None, project: None },
-    Plan { name: "layer17", inputs: 640, towers: &[(3, 96, 192), (5, 32, 64)], stride: 1,
+    InceptionConfig { name: "layer17", inputs: 640, towers: &[(3, 96, 192), (5, 32, 64)], stride: 1,
            pool: Pool::L2, pool_project: Some(128), project: Some(256) },
-    Plan { name: "layer18", inputs: 640, towers: &[(3, 160, 256), (5, 64, 128)], stride: 2,
+    InceptionConfig { name: "layer18", inputs: 640, towers: &[(3, 160, 256), (5, 64, 128)], stride: 2,
            pool: Pool::Max, pool_project: None, project: None },
-    Plan { name: "layer19", inputs: 1024, towers: &[(3, 96, 384)], stride: 1,
+    InceptionConfig { name: "layer19", inputs: 1024, towers: &[(3, 96, 384)], stride: 1,
            pool: Pool::L2, pool_project: Some(96), project: Some(256) },
-    Plan { name: "layer21", inputs: 736, towers: &[(3, 96, 384)], stride: 1,
+    InceptionConfig { name: "layer21", inputs: 736, towers: &[(3, 96, 384)], stride: 1,
            pool: Pool::Max, pool_project: Some(96), project: Some(256) },
 ];
 
@@ -85,7 +85,7 @@ struct Inception {
 }
 
 impl Inception {
-    fn new(root: &Scope, plan: &Plan) -> Self {
+    fn new(root: &Scope, plan: &InceptionConfig) -> Self {
         let list = root.sub(plan.name).sub("seq_list");
         // `first` is the number in the port's layer names: 1_conv 2_bn 3_relu 4_conv 5_bn 6_relu.
         let block = |at: &Scope, first: i64, inputs, outputs, kernel, stride| {

@@ -26,7 +26,7 @@ const HIDDEN: i64 = 4096;
 
 /// How many convolutions each of the five stages has; a max pool follows each stage.
 #[derive(Debug, Clone, Copy)]
-pub struct Plan {
+pub struct VggConfig {
     /// Convolutions in the stages of 64, 128, 256, 512 and 512 channels.
     pub depths: [usize; 5],
     /// Batch normalisation behind each convolution.
@@ -55,7 +55,7 @@ pub struct Vgg {
 impl Vgg {
     /// Registers all layers under `root`, with torchvision's initialisation; the classifier only
     /// where `classes` is given.
-    pub fn new(root: &Scope, plan: Plan, classes: Option<i64>) -> Self {
+    pub fn new(root: &Scope, plan: VggConfig, classes: Option<i64>) -> Self {
         Self {
             features: features(&root.sub("features"), plan),
             classifier: classes.map(|classes| {
@@ -73,7 +73,7 @@ impl Vgg {
     }
 }
 
-fn features(at: &Scope, plan: Plan) -> Vec<Unit> {
+fn features(at: &Scope, plan: VggConfig) -> Vec<Unit> {
     let mut units = Vec::new();
     // torchvision's numbers: convolution, normalisation where there is one, ReLU; and pools.
     let (mut number, mut inputs) = (0, 3);

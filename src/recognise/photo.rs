@@ -10,7 +10,7 @@ use super::model_file::ModelCard;
 use crate::Result;
 use crate::data::picture;
 use crate::detect::framing::cover;
-use crate::detect::{CloseUp, Crop, Detector, Face, Framing, Options, Template, rivals};
+use crate::detect::{CloseUp, Crop, DetectOptions, Detector, Face, Framing, Template, rivals};
 use crate::models::Architecture;
 
 /// When pictures are searched for faces.
@@ -73,7 +73,7 @@ impl Viewer {
     pub fn new(
         card: &ModelCard,
         when: FaceSearch,
-        options: Options,
+        options: DetectOptions,
         device: Device,
     ) -> Result<Self> {
         let side = card.input.size;

@@ -24,14 +24,14 @@ pub const MOST_REJECTED: f64 = 0.08;
 /// What the distances to the gallery say about known faces and strangers. The trunk is frozen, so
 /// this is worked out once, before the head is trained.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct OpenSetCalibration {
     /// P(known | distance to the nearest training face).
     pub curve: Logistic,
     /// The P(known) below which a face is UNKNOWN.
     pub threshold: f64,
 }
 
-impl Known {
+impl OpenSetCalibration {
     /// Fits the curve and chooses the threshold.
     ///
     /// With `strangers` the threshold separates them best from the validation faces. The stand-ins
@@ -93,7 +93,11 @@ fn each_left_out(train: &Labelled, validation: &Labelled) -> Vec<f64> {
 ///
 /// # Errors
 /// The features are not of the head's length.
-pub fn calibrate(head: &Head, validation: &Labelled, known: &Known) -> Result<Calibration> {
+pub fn calibrate(
+    head: &Head,
+    validation: &Labelled,
+    known: &OpenSetCalibration,
+) -> Result<Calibration> {
     let logits = head.logits(&validation.embeddings)?;
     let classes = logits.first().map_or(0, Vec::len);
     let smoothing = laplace_smoothing(validation.labels.len());
@@ -123,7 +127,7 @@ mod tests {
     fn near_faces_are_known_and_far_ones_are_not() {
         let train = on_a_line(&[(0.0, 0), (1.0, 0), (10.0, 1), (11.0, 1)]);
         let validation = on_a_line(&[(0.4, 0), (1.3, 0), (10.5, 1), (11.2, 1)]);
-        let known = Known::fit(&train, &validation, None, &nobody().embeddings);
+        let known = OpenSetCalibration::fit(&train, &validation, None, &nobody().embeddings);
         assert!(known.curve.probability(0.3) > 0.9 && known.curve.probability(9.0) < 0.1);
         // All four validation faces are named: 8 % of four is none.
         assert!(known.curve.probability(0.5) >= known.threshold);
@@ -135,7 +139,8 @@ mod tests {
         let train = on_a_line(&[(0.0, 0), (10.0, 1)]);
         let validation = on_a_line(&[(0.5, 0), (10.5, 1)]);
         let strangers = on_a_line(&[(2.5, 0), (7.5, 0)]).embeddings;
-        let known = Known::fit(&train, &validation, Some(&strangers), &nobody().embeddings);
+        let known =
+            OpenSetCalibration::fit(&train, &validation, Some(&strangers), &nobody().embeddings);
         assert!(known.curve.probability(1.0) >= known.threshold);
         assert!(known.curve.probability(2.4) < known.threshold);
     }
@@ -143,7 +148,7 @@ mod tests {
     #[test]
     fn without_validation_the_training_faces_stand_in() {
         let train = on_a_line(&[(0.0, 0), (1.0, 0), (10.0, 1), (11.0, 1)]);
-        let known = Known::fit(&train, &nobody(), None, &nobody().embeddings);
+        let known = OpenSetCalibration::fit(&train, &nobody(), None, &nobody().embeddings);
         assert!(known.curve.probability(0.5) > 0.5 && known.curve.probability(9.0) < 0.5);
     }
 }

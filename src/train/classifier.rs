@@ -7,10 +7,10 @@ use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
 
-use super::calibrate::{Known, calibrate};
+use super::calibrate::{OpenSetCalibration, calibrate};
 use super::fit::Task;
+use super::fit_result::Scores;
 use super::log::RunLog;
-use super::outcome::Scores;
 use super::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT, same_curve};
 use super::step::Forward;
 use crate::eval::calibration::{expected_calibration_error, negative_log_likelihood};
@@ -35,7 +35,7 @@ pub struct Features<'a> {
     /// The files behind the training features.
     pub faces: &'a [GalleryFace],
     /// What is known of the distances of known faces and strangers.
-    pub known: &'a Known,
+    pub known: &'a OpenSetCalibration,
 }
 
 /// The training of one linear head.

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::fit_result::{FitResult, Scores};
 use super::log::RunLog;
 use super::optim::Optimizer;
-use super::outcome::{Outcome, Scores};
 use super::progress::Reporter;
 use super::run_folder::RunFolder;
 use super::schedule::{Better, Cycle, Plateau, PlateauConfig, Schedule, ScheduleKind};
@@ -56,7 +56,7 @@ pub trait Task {
 
 /// How long, how fast, how patient.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct FitConfig {
     /// The most epochs.
     pub epochs: usize,
     /// The highest learning rate.
@@ -89,11 +89,11 @@ pub struct Plan {
 pub fn fit(
     task: &mut dyn Task,
     optimizer: &mut Optimizer,
-    plan: &Plan,
+    plan: &FitConfig,
     run: &RunFolder,
     log: &mut RunLog,
     say: &Reporter,
-) -> Result<Outcome> {
+) -> Result<FitResult> {
     let untouched = task.validate(0, log)?;
     if untouched.has_diverged() {
         return Err(Error::Config(
@@ -203,10 +203,10 @@ pub fn fit(
     {
         save_last(task, *epoch, scores);
     }
-    Ok(Outcome { untouched, best, best_epoch, epochs: trained, model: run.best(), history })
+    Ok(FitResult { untouched, best, best_epoch, epochs: trained, model: run.best(), history })
 }
 
-impl Plan {
+impl FitConfig {
     fn schedule(&self, steps_per_epoch: usize) -> Schedule {
         let total_steps = (steps_per_epoch * self.epochs) as u64;
         let warmup_steps = (self.warmup * total_steps as f64).round() as u64;

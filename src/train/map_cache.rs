@@ -18,7 +18,7 @@ use crate::{Error, Result};
 
 /// How much may be kept where.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct CacheLimits {
     /// Bytes of memory.
     pub memory: u64,
     /// Bytes of disk.
@@ -37,7 +37,7 @@ pub struct MapCache<'a> {
     faces: &'a PictureStore,
     /// Mirror images are asked for, too.
     mirrors: bool,
-    limits: Limits,
+    limits: CacheLimits,
     /// Stages below the maps; 0 where nothing is cached.
     end: usize,
     /// The shape of one picture's map.
@@ -61,7 +61,7 @@ impl<'a> MapCache<'a> {
         backbone: &'a Backbone,
         faces: &'a PictureStore,
         mirrors: bool,
-        limits: Limits,
+        limits: CacheLimits,
     ) -> Self {
         let (end, shape, filled) = (0, Vec::new(), Vec::new());
         let (store, waited) = (Store::Nothing, Duration::ZERO);
@@ -258,7 +258,7 @@ mod tests {
         for (memory, disk, word) in
             [(1 << 20, 0, "in memory"), (0, 1 << 20, "on disk"), (0, 0, "anew")]
         {
-            let limits = Limits { memory, disk, folder: root.path().to_owned() };
+            let limits = CacheLimits { memory, disk, folder: root.path().to_owned() };
             let mut cache = MapCache::new(&trunk, &faces, true, limits);
             assert!(cache.refresh().unwrap().unwrap().contains(word));
             assert_eq!(cache.refresh().unwrap().is_none(), word != "anew");
@@ -288,7 +288,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let faces = faces(root.path());
         let trunk = Backbone::new(Architecture::Vgg11, Device::Cpu);
-        let limits = Limits { memory: 1 << 20, disk: 0, folder: root.path().to_owned() };
+        let limits = CacheLimits { memory: 1 << 20, disk: 0, folder: root.path().to_owned() };
         let mut cache = MapCache::new(&trunk, &faces, false, limits);
         assert_eq!((cache.refresh().unwrap(), cache.end()), (None, 0));
         trunk.params.freeze(&["features.0".into()]).unwrap();

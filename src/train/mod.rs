@@ -1,17 +1,16 @@
 //! Training: the loop, optimisers, schedules, checkpoints and logs.
 
-pub mod blend;
 pub mod calibrate;
 pub mod classifier;
 pub mod fit;
-pub mod front;
+pub mod fit_result;
+pub mod frozen_prefix;
 pub mod hardest;
 pub mod log;
 pub mod lr_find;
 pub mod map_cache;
 pub mod objective;
 pub mod optim;
-pub mod outcome;
 pub mod progress;
 pub mod recipes;
 pub mod run_folder;
@@ -23,3 +22,4 @@ pub mod stages;
 pub mod step;
 pub mod triplet;
 pub mod tuples;
+pub mod weight_interpolation;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// The shortest time between two plain lines about the same work.
-const SILENCE: Duration = Duration::from_secs(10);
+const PRINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often a live bar is redrawn while nothing advances, so that its clock goes on.
 const TICK: Duration = Duration::from_millis(500);
@@ -31,8 +31,8 @@ pub struct Reporter {
     /// The live bars; none where stderr is not a terminal.
     bars: Option<MultiProgress>,
     /// Whether anything but warnings is said.
-    talks: bool,
-    silence: Duration,
+    is_verbose: bool,
+    interval: Duration,
 }
 
 impl Reporter {
@@ -43,18 +43,18 @@ impl Reporter {
         let live = !quiet && !dumb && std::io::stderr().is_terminal();
         let bars = live.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
         let out = Arc::new(Mutex::new(std::io::stderr()));
-        Self { out, bars, talks: !quiet, silence: SILENCE }
+        Self { out, bars, is_verbose: !quiet, interval: PRINT_INTERVAL }
     }
 
     /// Says nothing at all, not even warnings.
     pub fn hidden() -> Self {
         let out = Arc::new(Mutex::new(std::io::sink()));
-        Self { out, bars: None, talks: false, silence: SILENCE }
+        Self { out, bars: None, is_verbose: false, interval: PRINT_INTERVAL }
     }
 
     /// A status line, above any live bar.
     pub fn line(&self, text: &str) {
-        if self.talks {
+        if self.is_verbose {
             self.print(text);
         }
     }
@@ -86,7 +86,7 @@ impl Reporter {
             bar.enable_steady_tick(TICK);
             bar
         });
-        let work = Work { title: title.to_owned(), unit: unit.to_owned(), total };
+        let work = Job { title: title.to_owned(), unit: unit.to_owned(), total };
         let started = Instant::now();
         Progress {
             reporter: self.clone(),
@@ -95,7 +95,7 @@ impl Reporter {
             done: AtomicU64::new(0),
             message: Mutex::new(String::new()),
             started,
-            spoken: Mutex::new(started),
+            printed: Mutex::new(started),
             finished: AtomicBool::new(false),
         }
     }
@@ -119,12 +119,12 @@ impl Reporter {
 pub struct Progress {
     reporter: Reporter,
     bar: Option<ProgressBar>,
-    work: Work,
+    work: Job,
     done: AtomicU64,
     message: Mutex<String>,
     started: Instant,
     /// When the last plain line was printed.
-    spoken: Mutex<Instant>,
+    printed: Mutex<Instant>,
     finished: AtomicBool,
 }
 
@@ -134,11 +134,11 @@ impl Progress {
         let done = self.done.fetch_add(steps, Ordering::Relaxed) + steps;
         if let Some(bar) = &self.bar {
             bar.inc(steps);
-        } else if self.reporter.talks {
+        } else if self.reporter.is_verbose {
             // A thread that finds another one speaking has nothing to add.
-            let Ok(mut spoken) = self.spoken.try_lock() else { return };
-            if spoken.elapsed() >= self.reporter.silence {
-                *spoken = Instant::now();
+            let Ok(mut printed) = self.printed.try_lock() else { return };
+            if printed.elapsed() >= self.reporter.interval {
+                *printed = Instant::now();
                 let message = self.message.lock().unwrap_or_else(PoisonError::into_inner);
                 let line = self.work.under_way(done, self.started.elapsed(), &message);
                 self.reporter.print(&line);
@@ -150,7 +150,7 @@ impl Progress {
     pub fn set_message(&self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_owned());
-        } else if self.reporter.talks {
+        } else if self.reporter.is_verbose {
             text.clone_into(&mut self.message.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
@@ -185,13 +185,13 @@ impl Drop for Progress {
 }
 
 /// What is being done, as its plain lines tell it.
-struct Work {
+struct Job {
     title: String,
     unit: String,
     total: u64,
 }
 
-impl Work {
+impl Job {
     /// `embedding: 120/500 faces, 34.1 faces/s, 11 s left, loss 0.3`
     fn under_way(&self, done: u64, elapsed: Duration, message: &str) -> String {
         let Self { title, unit, total } = self;
@@ -202,7 +202,7 @@ impl Work {
         };
         if *total > done && rate > 0.0 {
             let left = Duration::try_from_secs_f64((total - done) as f64 / rate);
-            line.push_str(&format!(", {} left", spoken(left.unwrap_or(Duration::MAX))));
+            line.push_str(&format!(", {} left", printed(left.unwrap_or(Duration::MAX))));
         }
         if !message.is_empty() {
             line.push_str(", ");
@@ -216,7 +216,7 @@ impl Work {
         let Self { title, unit, .. } = self;
         let time = match elapsed.as_secs() {
             0..60 => format!("{:.1} s", elapsed.as_secs_f64()),
-            _ => spoken(elapsed),
+            _ => printed(elapsed),
         };
         format!("{title}: {done} {unit} in {time} ({:.1} {unit}/s)", rate(done, elapsed))
     }
@@ -231,7 +231,7 @@ fn rate(done: u64, elapsed: Duration) -> f64 {
 }
 
 /// A duration in its two largest units: `11 s`, `2 min 05 s`, `3 h 20 min`.
-fn spoken(duration: Duration) -> String {
+fn printed(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -255,7 +255,7 @@ fn style(total: u64, unit: &str) -> ProgressStyle {
         })
         .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
             // Before the first step there is no rate to judge from.
-            let left = if state.pos() == 0 { "? s".to_owned() } else { spoken(state.eta()) };
+            let left = if state.pos() == 0 { "? s".to_owned() } else { printed(state.eta()) };
             let _ = out.write_str(&left);
         })
 }
@@ -274,8 +274,8 @@ mod tests {
             String::from_utf8(bytes.clone()).unwrap().lines().map(str::to_owned).collect()
         }
 
-        fn reporter(&self, talks: bool, silence: Duration) -> Reporter {
-            Reporter { out: Arc::new(Mutex::new(self.clone())), bars: None, talks, silence }
+        fn reporter(&self, is_verbose: bool, interval: Duration) -> Reporter {
+            Reporter { out: Arc::new(Mutex::new(self.clone())), bars: None, is_verbose, interval }
         }
     }
 
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn plain_work_speaks_at_intervals_and_at_its_end() {
         let page = Page::default();
-        let silent = page.reporter(true, SILENCE).progress("embedding", 3, "faces");
+        let silent = page.reporter(true, PRINT_INTERVAL).progress("embedding", 3, "faces");
         (0..3).for_each(|_| silent.inc(1));
         assert_eq!(page.lines(), Vec::<String>::new());
         silent.finish();
@@ -335,7 +335,7 @@ mod tests {
             }
         }
         let out = Arc::new(Mutex::new(Closed));
-        let reporter = Reporter { out, bars: None, talks: true, silence: Duration::ZERO };
+        let reporter = Reporter { out, bars: None, is_verbose: true, interval: Duration::ZERO };
         reporter.line("nobody hears");
         let progress = reporter.progress("embedding", 1, "faces");
         progress.inc(1);
@@ -359,17 +359,17 @@ mod tests {
 
     #[test]
     fn lines_tell_rate_and_time_left() {
-        let work = Work { title: "embedding".into(), unit: "faces".into(), total: 500 };
+        let work = Job { title: "embedding".into(), unit: "faces".into(), total: 500 };
         let line = work.under_way(120, Duration::from_secs(4), "");
         assert_eq!(line, "embedding: 120/500 faces, 30.0 faces/s, 12 s left");
         assert_eq!(work.under_way(0, Duration::ZERO, ""), "embedding: 0/500 faces, 0.0 faces/s");
         let line = work.over(500, Duration::from_millis(12_500));
         assert_eq!(line, "embedding: 500 faces in 12.5 s (40.0 faces/s)");
-        let unknown = Work { total: 0, ..work };
+        let unknown = Job { total: 0, ..work };
         let line = unknown.under_way(7, Duration::from_secs(2), "chris");
         assert_eq!(line, "embedding: 7 faces, 3.5 faces/s, chris");
-        assert_eq!(spoken(Duration::from_secs(125)), "2 min 05 s");
-        assert_eq!(spoken(Duration::from_secs(12_000)), "3 h 20 min");
+        assert_eq!(printed(Duration::from_secs(125)), "2 min 05 s");
+        assert_eq!(printed(Duration::from_secs(12_000)), "3 h 20 min");
     }
 
     #[test]
@@ -378,7 +378,7 @@ mod tests {
             let target = ProgressDrawTarget::hidden();
             let bars = Some(MultiProgress::with_draw_target(target));
             let page = Page::default();
-            let mut reporter = page.reporter(true, SILENCE);
+            let mut reporter = page.reporter(true, PRINT_INTERVAL);
             reporter.bars = bars;
             let progress = reporter.progress("a {title}", total, "faces");
             progress.inc(2);

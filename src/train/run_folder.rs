@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::outcome::{Outcome, Scores};
+use super::fit_result::{FitResult, Scores};
 use crate::recognise::model_file;
 use crate::{Error, Result, files};
 
@@ -80,7 +80,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn finish(&self, outcome: &Outcome) -> Result<()> {
+    pub fn finish(&self, outcome: &FitResult) -> Result<()> {
         let figures = |scores: &Scores| -> serde_json::Map<_, _> {
             let pairs = scores.values.iter();
             pairs.map(|(name, value)| ((*name).to_owned(), serde_json::json!(value))).collect()

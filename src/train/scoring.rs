@@ -1,7 +1,7 @@
 //! How good embeddings are: the figures shown after each epoch and by `visage evaluate`.
 
+use super::fit_result::Scores;
 use super::log::RunLog;
-use super::outcome::Scores;
 use crate::eval::roc::roc_auc;
 use crate::eval::unknown::Logistic;
 use crate::eval::verification::{Pairs, accuracy_at, best_threshold};

@@ -35,7 +35,7 @@ pub fn scale_layers(optimizer: &mut Optimizer, backbone: &Backbone, decay: f64) 
 ///
 /// # Errors
 /// What libtorch raises.
-pub fn settle_statistics(
+pub fn estimate_bn_statistics(
     backbone: &mut Backbone,
     faces: &PictureStore,
     pictures: &[usize],
@@ -53,18 +53,18 @@ fn look(backbone: &Backbone, faces: &PictureStore, pictures: &[usize]) -> Result
     let parameters = backbone.params.iter().filter(|param| param.is_parameter);
     let frozen: Vec<&Tensor> =
         parameters.map(|param| &param.tensor).filter(|tensor| !tensor.requires_grad()).collect();
-    let thaw = |thawed: bool| {
+    let unfreezing = |thawed: bool| {
         for tensor in &frozen {
             let _ = tensor.set_requires_grad(thawed);
         }
     };
-    thaw(true);
+    unfreezing(true);
     let looked = pictures.chunks(SETTLE.0).cycle().take(SETTLE.1).try_for_each(|batch| {
         let pictures = faces.batch(batch, backbone.device())?;
         let _ = tch::no_grad(|| backbone.map_from(0, &pictures, Mode::TRAIN));
         Ok(())
     });
-    thaw(false);
+    unfreezing(false);
     looked
 }
 
@@ -74,14 +74,14 @@ const SETTLE: (usize, usize) = (16, 40);
 /// Gradual unfreezing: at first the top stage trains alone, and after every so many epochs the next
 /// one below joins (Howard and Ruder, 2018).
 #[derive(Debug)]
-pub struct Thaw {
+pub struct GradualUnfreezing {
     /// The stages that train in the end, from the top down: name, and parameters.
     stages: Vec<(String, Vec<Tensor>)>,
     every: usize,
     active: usize,
 }
 
-impl Thaw {
+impl GradualUnfreezing {
     /// For the stages that train as things are; what is frozen now stays so. With `every` 0 nothing
     /// is ever changed.
     pub fn new(backbone: &Backbone, every: usize) -> Self {
@@ -165,7 +165,7 @@ mod tests {
             (at_rest.abs().max().double_value(&[]), mean.tensor.abs().max().double_value(&[]))
         };
         let (before, untouched) = apart(&trunk);
-        settle_statistics(&mut trunk, &faces, &all).unwrap();
+        estimate_bn_statistics(&mut trunk, &faces, &all).unwrap();
         let (after, settled) = apart(&trunk);
         assert!(untouched == 0.0 && settled > 0.0, "{untouched} {settled}");
         assert!(after.is_finite() && after < 20.0, "{before} before, {after} after");
@@ -180,18 +180,18 @@ mod tests {
             trunk.params.trainable().iter().filter(|(name, _)| name.starts_with(prefix)).count()
         };
         let (all, last) = (training(""), training("features.denseblock4"));
-        let mut thaw = Thaw::new(&trunk, 2);
-        let said: Vec<_> = (1..=12).map(|epoch| thaw.at(epoch)).collect();
+        let mut unfreezing = GradualUnfreezing::new(&trunk, 2);
+        let said: Vec<_> = (1..=12).map(|epoch| unfreezing.at(epoch)).collect();
         assert_eq!(said.iter().flatten().count(), 5, "{said:?}");
         assert!(said[2].as_ref().unwrap().contains("features.denseblock4"), "{said:?}");
         assert_eq!(training(""), all);
 
-        let mut thaw = Thaw::new(&trunk, 1);
-        assert!(thaw.at(1).unwrap().contains("1 of 5"));
+        let mut unfreezing = GradualUnfreezing::new(&trunk, 1);
+        assert!(unfreezing.at(1).unwrap().contains("1 of 5"));
         assert_eq!((training(""), training("embedding")), (2, 2));
-        assert!(thaw.at(2).is_some());
+        assert!(unfreezing.at(2).is_some());
         assert_eq!(training("features.denseblock4"), last);
         assert_eq!(training("features.denseblock3"), 0);
-        assert_eq!(Thaw::new(&trunk, 0).at(1), None);
+        assert_eq!(GradualUnfreezing::new(&trunk, 0).at(1), None);
     }
 }

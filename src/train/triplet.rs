@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use tch::{Kind, Tensor};
 
-use super::blend::Blend;
 use super::fit::Task;
-use super::front::{Front, pieces};
+use super::fit_result::Scores;
+use super::frozen_prefix::{FrozenPrefix, pieces};
 use super::hardest;
 use super::log::RunLog;
 use super::objective::Objective;
-use super::outcome::Scores;
 use super::scoring::{Labelled, log_distances, score};
 use super::settings::{BnMode, TripletSettings};
 use super::step::Forward;
+use super::weight_interpolation::WeightInterpolation;
 use crate::Result;
 use crate::data::folder::FaceFolder;
 use crate::data::sampler::PkSampler;
@@ -43,9 +43,9 @@ pub struct TripletTask<'a> {
     card: &'a ModelCard,
     sampler: PkSampler,
     objective: &'a Objective,
-    front: Front<'a>,
+    prefix: FrozenPrefix<'a>,
     mode: Mode,
-    blend: Blend,
+    blend: WeightInterpolation,
     /// Pictures in one pass through the trunk.
     piece: usize,
     seed: u64,
@@ -75,7 +75,7 @@ impl<'a> TripletTask<'a> {
             settings.data.seed,
         )?;
         let piece = if settings.micro_batch == 0 { usize::MAX } else { settings.micro_batch };
-        let blend = Blend::new(&backbone.params, settings.blend.unwrap_or(1.0));
+        let blend = WeightInterpolation::new(&backbone.params, settings.blend.unwrap_or(1.0));
         let mut task = Self {
             backbone,
             folder,
@@ -83,7 +83,13 @@ impl<'a> TripletTask<'a> {
             card,
             sampler,
             objective,
-            front: Front::new(backbone, &folder.fitted, &settings.tuning, piece, &settings.out),
+            prefix: FrozenPrefix::new(
+                backbone,
+                &folder.fitted,
+                &settings.tuning,
+                piece,
+                &settings.out,
+            ),
             mode: Mode {
                 dropout: true,
                 batch_statistics: settings.tuning.bn == Some(BnMode::Train),
@@ -99,12 +105,12 @@ impl<'a> TripletTask<'a> {
 
     /// Every picture's embedding, row by row.
     fn embeddings(&mut self) -> Result<Vec<f32>> {
-        let Self { backbone, folder, front, blend, .. } = self;
+        let Self { backbone, folder, prefix, blend, .. } = self;
         let all = folder.fitted.all();
         blend.with(|| {
             let mut values = Vec::new();
             for batch in all.chunks(recogniser::BATCH) {
-                let (first, maps) = front.plain(batch)?;
+                let (first, maps) = prefix.plain(batch)?;
                 values.extend(recogniser::embed_maps(backbone, first, &maps)?);
             }
             Ok(values)
@@ -114,16 +120,16 @@ impl<'a> TripletTask<'a> {
 
 impl Task for TripletTask<'_> {
     fn batches(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>> {
-        self.notes.extend(self.front.begin(epoch)?);
+        self.notes.extend(self.prefix.begin(epoch)?);
         let batches = self.sampler.epoch(epoch);
         let pictures = |batch: Vec<usize>| batch.into_iter().map(|i| self.parts.train[i]).collect();
         let batches: Vec<_> = batches.into_iter().map(pictures).collect();
-        self.front.foresee(&batches);
+        self.prefix.prefetch(&batches);
         Ok(batches)
     }
 
     fn take_wait(&mut self) -> Option<Duration> {
-        Some(self.front.take_wait())
+        Some(self.prefix.take_wait())
     }
 
     fn take_notes(&mut self) -> Vec<String> {
@@ -136,7 +142,7 @@ impl Task for TripletTask<'_> {
     /// contrastive learning batch size under memory limited setup", 2021).
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
         let seed = mix(self.seed, epoch as u64, index as u64);
-        let (first, maps) = self.front.views(batch, seed)?;
+        let (first, maps) = self.prefix.views(batch, seed)?;
         let labels: Vec<i64> = batch.iter().map(|&i| self.parts.labels[i] as i64).collect();
         // On the host, where they are needed first: nothing waits for the device to learn them.
         let labels = Tensor::from_slice(&labels);
@@ -167,7 +173,7 @@ impl Task for TripletTask<'_> {
     }
 
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
-        self.notes.extend(self.front.begin(epoch.max(1))?);
+        self.notes.extend(self.prefix.begin(epoch.max(1))?);
         let values = self.embeddings()?;
         if values.iter().any(|value| !value.is_finite()) {
             return Ok(Scores::diverged());

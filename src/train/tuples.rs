@@ -9,9 +9,9 @@ use rand::{SeedableRng, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
 
 use super::fit::Task;
-use super::front::Front;
+use super::fit_result::Scores;
+use super::frozen_prefix::FrozenPrefix;
 use super::log::RunLog;
-use super::outcome::Scores;
 use super::scoring::{log_distances, same_curve};
 use super::step::Forward;
 use super::triplet::mix;
@@ -27,11 +27,11 @@ use crate::native::cuda;
 use crate::recognise::{ModelCard, PairCard, pair_model, recogniser};
 
 /// Two pictures to validate on, and whether they show one person.
-pub type Question = (usize, usize, bool);
+pub type EvalPair = (usize, usize, bool);
 
 /// What a batch is made of and what it is worth.
 #[derive(Debug)]
-pub enum Lesson {
+pub enum TupleSource {
     /// Pairs drawn anew each epoch from the training pictures.
     Pairs {
         /// Draws them.
@@ -67,10 +67,10 @@ pub enum PairLoss {
 #[derive(Debug)]
 pub struct TupleTask<'a> {
     net: &'a PairNet,
-    front: Front<'a>,
-    lesson: Lesson,
+    prefix: FrozenPrefix<'a>,
+    tuple_source: TupleSource,
     labels: &'a [usize],
-    questions: Vec<Question>,
+    eval_pairs: Vec<EvalPair>,
     card: &'a ModelCard,
     mode: Mode,
     batch: usize,
@@ -82,11 +82,11 @@ pub struct TupleTask<'a> {
 
 /// The settings of a [`TupleTask`] that are plain values.
 #[derive(Debug)]
-pub struct Course<'a> {
+pub struct TupleConfig<'a> {
     /// Every picture's identity; only pairs ask for it.
     pub labels: &'a [usize],
     /// The validation pairs.
-    pub questions: Vec<Question>,
+    pub eval_pairs: Vec<EvalPair>,
     /// What model files say about the run.
     pub card: &'a ModelCard,
     /// The trunk's batch normalisation uses the statistics of the batch.
@@ -99,20 +99,25 @@ pub struct Course<'a> {
 
 impl<'a> TupleTask<'a> {
     /// Prepares the task.
-    pub fn new(net: &'a PairNet, front: Front<'a>, lesson: Lesson, course: Course<'a>) -> Self {
-        let Course { labels, questions, card, batch_statistics, batch, seed } = course;
+    pub fn new(
+        net: &'a PairNet,
+        prefix: FrozenPrefix<'a>,
+        tuple_source: TupleSource,
+        config: TupleConfig<'a>,
+    ) -> Self {
+        let TupleConfig { labels, eval_pairs, card, batch_statistics, batch, seed } = config;
         let pair = PairCard { head: net.kind(), threshold: None, probability: None };
         let mode = Mode { dropout: true, batch_statistics };
         let notes = Vec::new();
-        Self { net, front, lesson, labels, questions, card, mode, batch, seed, pair, notes }
+        Self { net, prefix, tuple_source, labels, eval_pairs, card, mode, batch, seed, pair, notes }
     }
 
     /// The pairs of an epoch with hard negatives: near in the vectors of now.
     fn hard_pairs(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>> {
-        let Lesson::Pairs { pictures, .. } = &self.lesson else { return Ok(Vec::new()) };
+        let TupleSource::Pairs { pictures, .. } = &self.tuple_source else { return Ok(Vec::new()) };
         let pictures = pictures.clone();
         let vectors =
-            vectors(self.net, &mut self.front, &pictures)?.to_device(Device::Cpu).contiguous();
+            vectors(self.net, &mut self.prefix, &pictures)?.to_device(Device::Cpu).contiguous();
         let dim = vectors.size().last().map_or(0, |&dim| dim as usize);
         let values: Vec<f32> = Vec::try_from(vectors.flatten(0, -1))?;
         let place: HashMap<usize, usize> = pictures.iter().copied().zip(0..).collect();
@@ -123,7 +128,9 @@ impl<'a> TupleTask<'a> {
         let apart = |a: usize, b: usize| {
             row(a).iter().zip(row(b)).map(|(x, y)| (x - y) * (x - y)).sum::<f32>()
         };
-        let Lesson::Pairs { sampler, hard, .. } = &self.lesson else { return Ok(Vec::new()) };
+        let TupleSource::Pairs { sampler, hard, .. } = &self.tuple_source else {
+            return Ok(Vec::new());
+        };
         let pairs = sampler.epoch_hard(epoch, *hard, apart);
         Ok(pairs.iter().map(|pair| vec![pair.a, pair.b]).collect())
     }
@@ -131,13 +138,13 @@ impl<'a> TupleTask<'a> {
 
 impl Task for TupleTask<'_> {
     fn batches(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>> {
-        self.notes.extend(self.front.begin(epoch)?);
-        let tuples: Vec<Vec<usize>> = match &self.lesson {
-            Lesson::Pairs { hard: 1.., .. } => self.hard_pairs(epoch)?,
-            Lesson::Pairs { sampler, .. } => {
+        self.notes.extend(self.prefix.begin(epoch)?);
+        let tuples: Vec<Vec<usize>> = match &self.tuple_source {
+            TupleSource::Pairs { hard: 1.., .. } => self.hard_pairs(epoch)?,
+            TupleSource::Pairs { sampler, .. } => {
                 sampler.epoch(epoch).iter().map(|pair| vec![pair.a, pair.b]).collect()
             }
-            Lesson::Triplets { triplets, seed, .. } => {
+            TupleSource::Triplets { triplets, seed, .. } => {
                 let mut order = triplets.clone();
                 order.shuffle(&mut StdRng::seed_from_u64(mix(*seed, epoch as u64, 0)));
                 order.iter().map(|triplet| triplet.to_vec()).collect()
@@ -145,12 +152,12 @@ impl Task for TupleTask<'_> {
         };
         let batches: Vec<_> =
             tuples.chunks(self.batch.max(1)).map(|tuples| tuples.concat()).collect();
-        self.front.foresee(&batches);
+        self.prefix.prefetch(&batches);
         Ok(batches)
     }
 
     fn take_wait(&mut self) -> Option<Duration> {
-        Some(self.front.take_wait())
+        Some(self.prefix.take_wait())
     }
 
     fn take_notes(&mut self) -> Vec<String> {
@@ -159,9 +166,9 @@ impl Task for TupleTask<'_> {
 
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
         let seed = mix(self.seed, epoch as u64, index as u64);
-        let (first, maps) = self.front.views(batch, seed)?;
+        let (first, maps) = self.prefix.views(batch, seed)?;
         let vectors = self.net.vectors(first, &maps, self.mode, Mode::TRAIN)?;
-        let arity = if matches!(self.lesson, Lesson::Pairs { .. }) { 2 } else { 3 };
+        let arity = if matches!(self.tuple_source, TupleSource::Pairs { .. }) { 2 } else { 3 };
         let tuples = (batch.len() / arity) as i64;
         let columns = vectors.view([tuples, arity as i64, vectors.size()[1]]);
         let column = |at: i64| columns.select(1, at);
@@ -169,8 +176,8 @@ impl Task for TupleTask<'_> {
         let apart = |a: &Tensor, b: &Tensor| {
             (a - b).square().sum_dim_intlist(1, false, Kind::Float).detach().sqrt()
         };
-        let (output, measures) = match &self.lesson {
-            Lesson::Pairs { loss, .. } => {
+        let (output, measures) = match &self.tuple_source {
+            TupleSource::Pairs { loss, .. } => {
                 let identity = |at: usize| -> Vec<i64> {
                     batch.iter().skip(at).step_by(2).map(|&i| self.labels[i] as i64).collect()
                 };
@@ -200,7 +207,7 @@ impl Task for TupleTask<'_> {
                     }
                 }
             }
-            Lesson::Triplets { loss, .. } => {
+            TupleSource::Triplets { loss, .. } => {
                 let n = column(2);
                 let (near, far) = (apart(&a, &b), apart(&a, &n));
                 let output = loss.forward_rows(&a, &b, &n);
@@ -217,11 +224,11 @@ impl Task for TupleTask<'_> {
     }
 
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
-        self.notes.extend(self.front.begin(epoch.max(1))?);
-        if self.questions.is_empty() {
+        self.notes.extend(self.prefix.begin(epoch.max(1))?);
+        if self.eval_pairs.is_empty() {
             return Ok(Scores { headline: "no validation pairs".into(), ..Scores::default() });
         }
-        let pairs = ask(self.net, &mut self.front, &self.questions)?;
+        let pairs = pair_distances(self.net, &mut self.prefix, &self.eval_pairs)?;
         if pairs.distance.iter().any(|value| !value.is_finite()) {
             return Ok(Scores::diverged());
         }
@@ -260,26 +267,30 @@ impl Task for TupleTask<'_> {
 ///
 /// # Errors
 /// What libtorch raises, or the disk.
-pub fn ask(net: &PairNet, front: &mut Front, questions: &[Question]) -> Result<Pairs> {
-    let mut asked: Vec<usize> = questions.iter().flat_map(|&(a, b, _)| [a, b]).collect();
+pub fn pair_distances(
+    net: &PairNet,
+    prefix: &mut FrozenPrefix,
+    eval_pairs: &[EvalPair],
+) -> Result<Pairs> {
+    let mut asked: Vec<usize> = eval_pairs.iter().flat_map(|&(a, b, _)| [a, b]).collect();
     asked.sort_unstable();
     asked.dedup();
-    let vectors = vectors(net, front, &asked)?;
-    let rows = |picture: fn(&Question) -> usize| {
-        let place = |question| asked.binary_search(&picture(question)).unwrap_or_default() as i64;
-        let places: Vec<i64> = questions.iter().map(place).collect();
+    let vectors = vectors(net, prefix, &asked)?;
+    let rows = |picture: fn(&EvalPair) -> usize| {
+        let place = |pair| asked.binary_search(&picture(pair)).unwrap_or_default() as i64;
+        let places: Vec<i64> = eval_pairs.iter().map(place).collect();
         vectors.index_select(0, &Tensor::from_slice(&places).to_device(vectors.device()))
     };
     let distance = pair_model::distances(net, &rows(|asked| asked.0), &rows(|asked| asked.1))?;
-    let same = questions.iter().map(|&(_, _, same)| same).collect();
+    let same = eval_pairs.iter().map(|&(_, _, same)| same).collect();
     Ok(Pairs { distance, same })
 }
 
 /// The vectors of some pictures as they are, `[N, D]`.
-fn vectors(net: &PairNet, front: &mut Front, pictures: &[usize]) -> Result<Tensor> {
+fn vectors(net: &PairNet, prefix: &mut FrozenPrefix, pictures: &[usize]) -> Result<Tensor> {
     let mut parts = Vec::new();
     for batch in pictures.chunks(recogniser::BATCH) {
-        let (first, maps) = front.plain(batch)?;
+        let (first, maps) = prefix.plain(batch)?;
         parts.push(tch::no_grad(|| net.vectors(first, &maps, Mode::EVAL, Mode::EVAL))?);
     }
     Ok(Tensor::f_cat(&parts, 0)?)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::SafeTensors;
 use tch::Tensor;
 
-use super::index::{Format, Index};
+use super::index::{Index, WeightFormat};
 use super::stored::{Bytes, Data, Entry, Layout, Storage};
 use super::zip::Zip;
 use super::{checkpoint, dtype, npz, torch_save};
@@ -90,7 +90,7 @@ impl<'a> WeightFile<'a> {
     }
 
     /// What the content was found to be.
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> WeightFormat {
         self.index.format
     }
 
@@ -191,7 +191,7 @@ fn safetensors(bytes: &[u8]) -> Result<Index, String> {
         format!("not a whole safetensors file ({error}), nor one of PyTorch or NumPy")
     })?;
     let start = length + 8;
-    let mut index = Index::new(Format::Safetensors);
+    let mut index = Index::new(WeightFormat::Safetensors);
     for name in header.offset_keys() {
         let Some(info) = header.info(&name) else { continue };
         let row = dtype::find(|row| row.safetensors == info.dtype);

@@ -7,7 +7,7 @@ use super::stored::{Entry, Storage};
 
 /// The format of a weight file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum WeightFormat {
     /// safetensors.
     Safetensors,
     /// The zip of `torch.save`, PyTorch 1.6 and later.
@@ -20,7 +20,7 @@ pub enum Format {
     Npz,
 }
 
-impl fmt::Display for Format {
+impl fmt::Display for WeightFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Safetensors => "safetensors",
@@ -35,7 +35,7 @@ impl fmt::Display for Format {
 /// What a format's reader found: tensors, the storages they look at, and metadata.
 #[derive(Debug)]
 pub(super) struct Index {
-    pub format: Format,
+    pub format: WeightFormat,
     pub entries: Vec<Entry>,
     pub storages: Vec<Storage>,
     pub metadata: BTreeMap<String, String>,
@@ -43,7 +43,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub fn new(format: Format) -> Self {
+    pub fn new(format: WeightFormat) -> Self {
         Self {
             format,
             entries: Vec::new(),

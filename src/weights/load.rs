@@ -87,7 +87,7 @@ impl fmt::Display for LoadReport {
 
 /// What a load may pass over. Prefixes are the beginnings of keys: `classifier`, `gallery.`.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Options<'a> {
+pub struct LoadOptions<'a> {
     /// Prefixes of keys in the file that are not the net's business (a head beside the trunk).
     pub extras: &'a [&'a str],
     /// Prefixes, on whole path components, of keys in the net that the file may lack or have in
@@ -112,7 +112,7 @@ pub fn looks_like<'t>(tensors: impl Iterator<Item = (&'t str, usize)>) -> Option
     })
 }
 
-impl Options<'_> {
+impl LoadOptions<'_> {
     fn allows(&self, key: &str) -> bool {
         self.allow_missing.iter().any(|prefix| {
             let prefix = prefix.trim_end_matches('.');
@@ -135,7 +135,7 @@ pub fn load(params: &Params, file: &TensorFile, extras: &[&str]) -> LoadReport {
         kind: tensor.kind(),
     };
     let files = file.tensors.iter().map(of_file);
-    let (report, copies) = plan(params, files, &Options { extras, allow_missing: &[] });
+    let (report, copies) = plan(params, files, &LoadOptions { extras, allow_missing: &[] });
     if report.is_strict() {
         tch::no_grad(|| {
             for (to, from) in copies {
@@ -154,7 +154,7 @@ pub fn load(params: &Params, file: &TensorFile, extras: &[&str]) -> LoadReport {
 /// # Errors
 /// The bytes of a tensor fail their checksum; nothing is changed then. What does not fit is no
 /// error: the report says it, and nothing is changed either.
-pub fn load_file(params: &Params, file: &WeightFile, options: &Options) -> Result<LoadReport> {
+pub fn load_file(params: &Params, file: &WeightFile, options: &LoadOptions) -> Result<LoadReport> {
     let entries = file.entries().iter();
     let found = entries.map(|entry| Found {
         name: entry.name.clone(),
@@ -185,7 +185,7 @@ struct Found {
 fn plan<'p>(
     params: &'p Params,
     found: impl Iterator<Item = Found>,
-    options: &Options,
+    options: &LoadOptions,
 ) -> (LoadReport, Vec<(&'p Tensor, String)>) {
     let mut report = LoadReport::default();
     let known: HashSet<&str> = params.iter().map(|param| param.name.as_str()).collect();
@@ -313,7 +313,7 @@ mod tests {
         let file = WeightFile::open(&path).unwrap();
         let with = |allow: &[&str]| {
             let allow: Vec<String> = allow.iter().map(|&prefix| prefix.into()).collect();
-            let options = Options { extras: &["head."], allow_missing: &allow };
+            let options = LoadOptions { extras: &["head."], allow_missing: &allow };
             load_file(&params, &file, &options).unwrap()
         };
         let allowed = with(&["a"]);

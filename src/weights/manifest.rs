@@ -216,7 +216,7 @@ impl Source {
             Self::File(path) => WeightFile::open(path)?,
         };
         let extras = extras(backbone);
-        let options = load::Options { extras: &extras, allow_missing };
+        let options = load::LoadOptions { extras: &extras, allow_missing };
         let report = load::load_file(&backbone.params, &file, &options)?;
         let tensors = file.entries().iter().map(|entry| (entry.name.as_str(), entry.count()));
         strict(backbone, file.path(), report, tensors).map(Some)

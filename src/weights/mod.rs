@@ -22,7 +22,7 @@ mod write_pth;
 mod zip;
 
 pub use file::WeightFile;
-pub use index::Format;
+pub use index::WeightFormat;
 pub use load::{BESIDE_TRUNK, GALLERY, HEAD, LoadReport};
 pub use manifest::Source;
 pub use stored::Entry;

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 
 use super::dtype;
-use super::index::{Format, Index};
+use super::index::{Index, WeightFormat};
 use super::stored::{Data, Entry, Layout, Storage};
 use super::zip::{Zip, inflation_budget};
 
@@ -18,7 +18,7 @@ const LONGEST_HEADER: usize = 10_000;
 /// Reads the index of an `.npz`.
 pub(super) fn read(bytes: &[u8], zip: &Zip) -> Result<Index, String> {
     let mut budget = inflation_budget(bytes.len());
-    let mut index = Index::new(Format::Npz);
+    let mut index = Index::new(WeightFormat::Npz);
     for member in &zip.members {
         let Some(name) = member.name.strip_suffix(".npy") else {
             index.notes.push(format!("{} is no array and was ignored", member.name));

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 use super::checkpoint;
-use super::index::{Format, Index};
+use super::index::{Index, WeightFormat};
 use super::pickle::{self, Pickle, Value};
 use super::stored::{Data, Entry, Layout, Storage};
 use super::zip::{Member, Zip, inflation_budget};
@@ -54,7 +54,8 @@ pub(super) fn read_zip(bytes: &[u8], zip: &Zip, prefix: &str) -> Result<Index, S
             false => format!("{name}, byte {}: {reason}", member_of_pickle.range.start + at),
         }
     })?;
-    let mut index = Index::new(if torchscript { Format::TorchScript } else { Format::TorchZip });
+    let mut index =
+        Index::new(if torchscript { WeightFormat::TorchScript } else { WeightFormat::TorchZip });
     let mut known: HashMap<&str, usize> = HashMap::new();
     name_tensors(&pickle, &mut index, |index, key| {
         if let Some(&storage) = known.get(key) {
@@ -115,7 +116,7 @@ pub(super) fn read_legacy(bytes: &[u8]) -> Result<Index, String> {
         let size = storage.kind.map_or(1, |kind| kind.elt_size_in_bytes());
         size_of.insert(storage.key, size);
     }
-    let mut index = Index::new(Format::TorchLegacy);
+    let mut index = Index::new(WeightFormat::TorchLegacy);
     let mut places: HashMap<&str, usize> = HashMap::new();
     for &key in keys.heap.items(keys.value).unwrap_or_default() {
         let Value::Text(key) = key else { return Err("a storage's key is no text".into()) };

@@ -15,7 +15,7 @@ use crate::metric::losses::{Loss, TripletMarginLoss};
 use crate::metric::{BatchStats, miners::BATCH_HARD, normalise};
 use crate::models::{Architecture, Backbone, Compute, Mode};
 use crate::recognise::{ModelCard, ModelKind, recogniser};
-use crate::train::calibrate::Known;
+use crate::train::calibrate::OpenSetCalibration;
 use crate::train::classifier::{ClassifierTask, Features};
 use crate::train::fit::Task;
 use crate::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
@@ -326,7 +326,8 @@ fn classifier(setting: &Setting) -> Result<Measure<'_>> {
             Labelled { embeddings: Embeddings::new(count, dim, values)?, labels: labels.clone() };
         let validation =
             Labelled { embeddings: Embeddings::new(0, dim, Vec::new())?, labels: Vec::new() };
-        let known = Known { curve: Logistic { weight: 0.0, bias: 0.0 }, threshold: 0.0 };
+        let known =
+            OpenSetCalibration { curve: Logistic { weight: 0.0, bias: 0.0 }, threshold: 0.0 };
         let from = Features {
             trunk: &trunk,
             train: &train,

@@ -4,9 +4,9 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::*;
+use crate::train::fit_result::Scores;
 use crate::train::log::RunLog;
 use crate::train::optim::{OptimizerConfig, OptimizerKind};
-use crate::train::outcome::Scores;
 use crate::train::step::Forward;
 
 /// `0.5 sum(curvature w^2)`, plus what the step number adds.

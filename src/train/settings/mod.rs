@@ -13,7 +13,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum, value_parser};
 use serde::{Deserialize, Serialize};
 
-use super::fit::Plan;
+use super::fit::FitConfig;
 use super::optim::{OptimizerConfig, OptimizerKind};
 use super::schedule::ScheduleKind;
 use crate::data::store::Fitting;
@@ -175,9 +175,9 @@ impl ScheduleSettings {
     }
 
     /// The loop's plan for `epochs` at learning rate `lr`.
-    pub fn plan(&self, epochs: usize, lr: f64) -> Plan {
+    pub fn plan(&self, epochs: usize, lr: f64) -> FitConfig {
         let (warmup, patience) = (self.warmup, self.patience);
-        Plan {
+        FitConfig {
             epochs,
             lr,
             warmup,

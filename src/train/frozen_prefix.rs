@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tch::Tensor;
 
-use super::map_cache::{Limits, MapCache};
+use super::map_cache::{CacheLimits, MapCache};
 use super::settings::TuningSettings;
-use super::stages::Thaw;
+use super::stages::GradualUnfreezing;
 use crate::Result;
 use crate::data::augment::Augment;
 use crate::data::feed::Feed;
@@ -17,11 +17,11 @@ use crate::models::{Backbone, Mode};
 
 /// What stands in front of the first stage that trains.
 #[derive(Debug)]
-pub struct Front<'a> {
+pub struct FrozenPrefix<'a> {
     backbone: &'a Backbone,
     faces: &'a PictureStore,
     augment: Augment,
-    thaw: Thaw,
+    unfreezing: GradualUnfreezing,
     maps: MapCache<'a>,
     /// Decodes ahead, where pictures are needed in every epoch.
     feed: Option<Feed>,
@@ -30,7 +30,7 @@ pub struct Front<'a> {
     piece: usize,
 }
 
-impl<'a> Front<'a> {
+impl<'a> FrozenPrefix<'a> {
     /// For a trunk whose trainable parameters are those that train in the end; with
     /// `unfreeze_every` most of them are frozen here, until their epoch comes. `out` is the run's
     /// folder, where maps that do not fit in memory go.
@@ -42,16 +42,16 @@ impl<'a> Front<'a> {
         out: &Path,
     ) -> Self {
         let augment = settings.augment();
-        let limits = Limits {
+        let limits = CacheLimits {
             memory: settings.cache_memory << 20,
             disk: settings.cache_disk << 20,
             folder: out.to_owned(),
         };
         let mirrors = augment.flip && augment.mirrored(0, 0).is_some();
-        let thaw = Thaw::new(backbone, settings.unfreeze_every);
+        let unfreezing = GradualUnfreezing::new(backbone, settings.unfreeze_every);
         let maps = MapCache::new(backbone, faces, mirrors, limits);
         let (feed, waited) = (None, Duration::ZERO);
-        Self { backbone, faces, augment, thaw, maps, feed, waited, piece }
+        Self { backbone, faces, augment, unfreezing, maps, feed, waited, piece }
     }
 
     /// Freezes and unfreezes for `epoch`, counted from 1; sentences worth telling.
@@ -59,14 +59,14 @@ impl<'a> Front<'a> {
     /// # Errors
     /// What libtorch raises, or the disk.
     pub fn begin(&mut self, epoch: usize) -> Result<Vec<String>> {
-        let mut notes: Vec<String> = self.thaw.at(epoch).into_iter().collect();
+        let mut notes: Vec<String> = self.unfreezing.at(epoch).into_iter().collect();
         notes.extend(self.maps.refresh()?);
         Ok(notes)
     }
 
     /// Decodes the pictures of `batches` ahead of [`views`](Self::views) of them, in this order.
     /// Not where the frozen stages' output is kept: then most pictures are never needed again.
-    pub fn foresee(&mut self, batches: &[Vec<usize>]) {
+    pub fn prefetch(&mut self, batches: &[Vec<usize>]) {
         self.feed = None;
         if self.maps.end() == 0 || self.augment.mirrored(0, 0).is_none() {
             self.feed = Some(Feed::start(self.faces, batches.to_vec(), self.backbone.device()));

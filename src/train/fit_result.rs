@@ -42,7 +42,7 @@ impl Scores {
 
 /// What came of a run.
 #[derive(Debug, Clone)]
-pub struct Outcome {
+pub struct FitResult {
     /// The scores of the untouched start.
     pub untouched: Scores,
     /// The best scores and their epoch; 0 when no epoch beat the start.

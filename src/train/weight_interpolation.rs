@@ -11,13 +11,13 @@ use crate::models::Params;
 
 /// Swaps a network's weights for the blended ones and back.
 #[derive(Debug)]
-pub struct Blend {
+pub struct WeightInterpolation {
     share: f64,
     /// (the network's tensor, a copy of its start); empty when there is nothing to blend.
     starts: Vec<(Tensor, Tensor)>,
 }
 
-impl Blend {
+impl WeightInterpolation {
     /// Remembers the network as it is now as the start. A `share` of 1 is the trained network
     /// itself and costs nothing.
     pub fn new(params: &Params, share: f64) -> Self {
@@ -61,7 +61,7 @@ mod tests {
             let _ = root.parameter("w", Tensor::from_slice(&[0f32, 10.0]));
         });
         let weight = &params.iter().next().unwrap().tensor;
-        let blend = Blend::new(&params, 0.75);
+        let blend = WeightInterpolation::new(&params, 0.75);
         no_grad(|| weight.shallow_clone().copy_(&Tensor::from_slice(&[4f32, 2.0])));
         let inside = blend.with(|| Vec::<f32>::try_from(weight.detach().copy()).unwrap());
         assert_eq!(inside, [3.0, 4.0]);

@@ -15,7 +15,7 @@ use crate::{Error, Result, files};
 
 /// What became of a photo, or of one of its faces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Fate {
+pub enum FaceOutcome {
     /// Its face was cut out.
     #[serde(rename = "ok")]
     Ok,
@@ -36,8 +36,8 @@ pub enum Fate {
     Unreadable,
 }
 
-impl Fate {
-    /// Every fate with its name.
+impl FaceOutcome {
+    /// Every outcome with its name.
     pub const ALL: [(Self, &'static str); 6] = [
         (Self::Ok, "ok"),
         (Self::SeveralFaces, "several faces"),
@@ -49,7 +49,7 @@ impl Fate {
 
     /// Its name in `faces.csv`.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(fate, _)| *fate == self).map_or("", |(_, name)| name)
+        Self::ALL.iter().find(|(outcome, _)| *outcome == self).map_or("", |(_, name)| name)
     }
 }
 
@@ -59,7 +59,7 @@ pub struct Row {
     /// The photo, below the folder of photos.
     pub file: String,
     /// What became of it.
-    pub outcome: Fate,
+    pub outcome: FaceOutcome,
     /// How many faces were found on the photo.
     pub faces: usize,
     /// The crop, below the folder of crops.
@@ -82,13 +82,13 @@ pub struct Row {
 
 /// The table of one folder of crops.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct CropRecord {
     path: PathBuf,
     rows: BTreeMap<String, Vec<Row>>,
     end: File,
 }
 
-impl Ledger {
+impl CropRecord {
     /// Opens the table, or begins it. `whole` says whether a photo's rows are all there and true;
     /// those of the others are forgotten.
     ///
@@ -173,12 +173,12 @@ fn table(rows: &[Row], head: bool) -> std::io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn row(file: &str, outcome: Fate) -> Row {
+    fn row(file: &str, outcome: FaceOutcome) -> Row {
         Row {
             file: file.into(),
             outcome,
             faces: 1,
-            crop: (outcome == Fate::Ok).then(|| format!("{file}.png")),
+            crop: (outcome == FaceOutcome::Ok).then(|| format!("{file}.png")),
             x1: Some(1.5),
             y1: Some(-2.0),
             x2: Some(40.25),
@@ -193,25 +193,25 @@ mod tests {
     fn a_stopped_run_is_gone_on_with() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("faces.csv");
-        let mut ledger = Ledger::open(&path, |_| true).unwrap();
-        ledger.add(vec![row("b, \"x\"", Fate::Ok), row("a", Fate::NoFace)]).unwrap();
-        ledger.add(vec![row("c", Fate::Ok)]).unwrap();
-        drop(ledger);
+        let mut record = CropRecord::open(&path, |_| true).unwrap();
+        record.add(vec![row("b, \"x\"", FaceOutcome::Ok), row("a", FaceOutcome::NoFace)]).unwrap();
+        record.add(vec![row("c", FaceOutcome::Ok)]).unwrap();
+        drop(record);
         // The last row was cut off while it was written.
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, &text[..text.len() - 25]).unwrap();
-        let ledger = Ledger::open(&path, |rows| rows[0].outcome == Fate::Ok).unwrap();
-        assert!(ledger.knows("b, \"x\"") && !ledger.knows("c") && !ledger.knows("a"));
-        assert_eq!(ledger.photos().collect::<Vec<_>>(), [[row("b, \"x\"", Fate::Ok)]]);
-        ledger.finish().unwrap();
+        let record = CropRecord::open(&path, |rows| rows[0].outcome == FaceOutcome::Ok).unwrap();
+        assert!(record.knows("b, \"x\"") && !record.knows("c") && !record.knows("a"));
+        assert_eq!(record.photos().collect::<Vec<_>>(), [[row("b, \"x\"", FaceOutcome::Ok)]]);
+        record.finish().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
     }
 
     #[test]
     fn fates_are_written_by_their_names() {
-        for (fate, name) in Fate::ALL {
-            assert_eq!(fate.name(), name);
-            let text = String::from_utf8(table(&[row("a", fate)], false).unwrap()).unwrap();
+        for (outcome, name) in FaceOutcome::ALL {
+            assert_eq!(outcome.name(), name);
+            let text = String::from_utf8(table(&[row("a", outcome)], false).unwrap()).unwrap();
             assert!(text.starts_with(&format!("a,{name},1,")), "{text}");
         }
     }
