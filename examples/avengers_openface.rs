@@ -59,7 +59,7 @@ fn main() -> anyhow::Result<()> {
     Source::resolve(None, Architecture::OpenFace)?.load_into(&backbone)?;
     let faces = &folder.fitted;
     let parts = |backbone: &Backbone| -> anyhow::Result<(Labelled, Labelled)> {
-        let embeddings = recogniser::embed_stored(backbone, faces, &faces.all())?;
+        let embeddings = embed_stored(backbone, faces, &faces.all())?;
         let all = Labelled { embeddings, labels: labels.clone() };
         Ok((all.subset(&train), all.subset(&validation)))
     };
@@ -129,7 +129,7 @@ fn main() -> anyhow::Result<()> {
     println!("classifier: {right} of {} validation faces right", answers.len());
 
     // ## 6. The map
-    let all = recogniser::embed_stored(&backbone, faces, &faces.all())?;
+    let all = embed_stored(&backbone, faces, &faces.all())?;
     let options = TsneOptions { perplexity: 20.0, iterations: 1000, seed: 0 };
     let points = tsne(&all, &options, |_, _| {})?;
     let held_back: Vec<bool> = split.parts.iter().map(|part| *part == Part::Validation).collect();
@@ -145,7 +145,7 @@ fn main() -> anyhow::Result<()> {
 
     // ## 7. Who is this?
     let path = &folder.pictures[*validation.first().context("no validation picture")?].path;
-    let face = recogniser::embed(&backbone, &[picture::decode(path)?])?;
+    let face = embed_pictures(&backbone, &[picture::decode(path)?])?;
     for answer in classifier.answer(&face)? {
         let (label, probability) = answer.ranking[0];
         let name = &folder.identities[label];

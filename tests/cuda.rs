@@ -368,7 +368,7 @@ fn uploads_bring_every_byte() {
     let store: PictureStore = faces(root.path(), 32).fitted;
     let batches: Vec<Vec<usize>> =
         (0..60).map(|n| (n..n + 7).map(|at| at % 32).collect()).collect();
-    let mut feed = Feed::start(&store, batches.clone(), device);
+    let mut feed = Feed::start(&store, batches.clone(), device).unwrap();
     let busy = Tensor::rand([512, 512], (Kind::Float, device));
     let mut wrong = 0;
     for batch in &batches {

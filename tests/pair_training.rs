@@ -10,7 +10,7 @@ use tch::Device;
 use visage::data::picture;
 use visage::eval::Embeddings;
 use visage::models::HeadKind;
-use visage::recognise::{Comparison, Embedder, ModelKind, PairModel};
+use visage::recognise::{Comparison, ModelKind, PairModel, embed_pictures};
 use visage::weights::TensorFile;
 
 /// Eight people of four pictures each.
@@ -49,7 +49,7 @@ fn every_head_trains_and_its_model_file_answers_alike_both_ways() {
             assert_eq!((model.card.kind, model.pair.head), (ModelKind::Pairs, kind));
             let pictures: Vec<_> = [(0, 0), (0, 1), (5, 0)].map(|(i, p)| draw(i, p, 50)).into();
             let fitted: Vec<_> = pictures.iter().map(|one| picture::fit(one, 32)).collect();
-            let rows = model.net.rows(&picture::to_tensor(&fitted).unwrap()).unwrap();
+            let rows = embed_pictures(&model.net, &fitted).unwrap();
             let rows = Embeddings::new(3, model.net.dim() as usize, rows).unwrap();
             let both = Comparison::of(&model.net).distances(&rows, &[(0, 2), (2, 0)]).unwrap();
             let (one, other) = (both[0], both[1]);

@@ -6,7 +6,7 @@ use std::path::Path;
 use visage::data::FaceFolder;
 use visage::eval::{centroid, knn};
 use visage::models::{Architecture, Backbone};
-use visage::recognise::recogniser::embed_stored;
+use visage::recognise::embed_stored;
 use visage::weights::Source;
 
 #[test]

@@ -1,21 +1,20 @@
 //! Scans the pictures of an audit: list, decode, detect faces, measure, embed; in memory are one
 //! batch of pictures and the results of all.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use image::{RgbImage, imageops};
 use rayon::prelude::*;
 
-use super::detection;
 use super::output::count;
 use crate::audit::{Facts, Picture};
 use crate::data::picture;
+use crate::data::prefetch::BatchLimits;
 use crate::data::split_file::read_parts;
 use crate::detect::{Detector, Face, rivals};
 use crate::eval::Embeddings;
 use crate::models::Backbone;
-use crate::recognise::Embedder;
+use crate::recognise::pipeline::{Framed, Framer, PIXELS, Reader, embed_files};
 use crate::train::progress::Reporter;
 use crate::{Error, Result};
 
@@ -36,27 +35,34 @@ pub struct Scanner<'a> {
     pub crop: Option<u32>,
 }
 
-impl Scanner<'_> {
-    /// The facts and the embeddings of a batch.
-    fn measure(&self, pictures: &[Decoded]) -> Result<(Vec<Facts>, Vec<f32>)> {
-        if pictures.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
-        }
+impl Framer for Scanner<'_> {
+    type Read = Decoded;
+    type Info = Facts;
+
+    fn reader(&self) -> Reader<Decoded> {
+        let search = self.detector.is_some();
+        Box::new(move |path: &Path| Decoded::of(path, search))
+    }
+
+    fn limits(&self) -> BatchLimits {
+        BatchLimits { files: 16, pixels: PIXELS, waiting: 0 }
+    }
+
+    fn frame(&self, pictures: Vec<Decoded>) -> Result<Vec<Framed<Facts>>> {
         let searched: Vec<&RgbImage> = pictures.iter().map(Decoded::searched).collect();
         let faces = match self.detector {
             Some(detector) => detector.detect(&searched)?.into_iter().map(Some).collect(),
             None => vec![None; pictures.len()],
         };
-        let (crop, side) = (self.crop, self.trunk.side());
+        let (crop, side) = (self.crop, self.trunk.input.size);
         let measured = pictures.par_iter().zip(faces).map(|(decoded, faces)| {
             let cut = cropped(decoded, faces.as_deref(), crop);
             let seen = cut.as_ref().unwrap_or(&decoded.whole);
             let mut facts = Facts::of(&decoded.content, &decoded.whole, seen);
             facts.faces = faces.as_deref().map(rivals);
-            (facts, picture::fit(seen, side))
+            Framed { info: facts, faces: vec![picture::fit(seen, side)], pixels: 0 }
         });
-        let (facts, fitted): (Vec<_>, Vec<_>) = measured.unzip();
-        Ok((facts, self.trunk.rows(&picture::to_tensor(&fitted)?)?))
+        Ok(measured.collect())
     }
 }
 
@@ -158,7 +164,7 @@ fn folders(root: &Path) -> Result<Vec<String>> {
 }
 
 /// A decoded picture, its file's content, and a smaller copy for face detection with its scale.
-struct Decoded {
+pub struct Decoded {
     content: Vec<u8>,
     whole: RgbImage,
     small: Option<(RgbImage, f32)>,
@@ -190,49 +196,41 @@ impl Decoded {
 ///
 /// # Errors
 /// What libtorch raises; a file that cannot be decoded is not an error here.
-pub fn scan(scanner: &Scanner, files: Files, say: &Reporter) -> anyhow::Result<Scan> {
+pub fn scan(scanner: &Scanner, files: Files, say: &Reporter) -> Result<Scan> {
     let Files { paths, pictures: places, identities, unreadable, notes } = files;
     let mut scan = Scan {
         identities,
         pictures: Vec::new(),
         facts: Vec::new(),
-        embeddings: Embeddings::new(0, scanner.trunk.dim(), Vec::new())?,
+        embeddings: Embeddings::new(0, scanner.trunk.embedding_dim as usize, Vec::new())?,
         unreadable,
         notes,
     };
     let mut values = Vec::new();
     let bar = say.progress("pictures", paths.len() as u64, "pictures");
-    let search = scanner.detector.is_some();
-    let mut reasons = BTreeMap::new();
-    let mut done = 0;
-    let read = |path: &Path| Decoded::of(path, search);
-    detection::stream(&paths, Some(&bar), read, |_, batch| {
-        let mut pictures = Vec::new();
-        for (index, decoded) in (done..).zip(batch) {
-            done = index + 1;
-            match decoded {
-                Ok(decoded) => {
-                    scan.pictures.push(places[index].clone());
-                    pictures.push(decoded);
-                }
-                Err(Error::Picture { reason, .. }) => drop(reasons.insert(index, reason)),
-                Err(Error::Io { source, .. }) => drop(reasons.insert(index, source.to_string())),
-                Err(other) => return Err(other.into()),
+    let step = |count: usize| bar.inc(count as u64);
+    let mut places = places.into_iter();
+    embed_files(scanner.trunk, scanner, &paths, step, |_, seen| {
+        let Some(place) = places.next() else { return Ok(()) };
+        match seen {
+            Ok((facts, rows)) => {
+                scan.pictures.push(place);
+                scan.facts.push(facts);
+                values.extend_from_slice(rows.values());
             }
+            Err(Error::Picture { reason, .. }) => scan.unreadable.push((place, reason)),
+            Err(Error::Io { source, .. }) => scan.unreadable.push((place, source.to_string())),
+            Err(other) => return Err(other),
         }
-        let (facts, rows) = scanner.measure(&pictures)?;
-        scan.facts.extend(facts);
-        values.extend(rows);
         Ok(())
     })?;
     if values.iter().any(|value| !value.is_finite()) {
         let text = "the trunk returns embeddings that are not finite: its weights are broken";
-        return Err(Error::Data(text.into()).into());
+        return Err(Error::Data(text.into()));
     }
     bar.finish();
-    let broken = reasons.into_iter().map(|(index, reason)| (places[index].clone(), reason));
-    scan.unreadable.extend(broken);
-    scan.embeddings = Embeddings::new(scan.pictures.len(), scanner.trunk.dim(), values)?;
+    scan.embeddings =
+        Embeddings::new(scan.pictures.len(), scanner.trunk.embedding_dim as usize, values)?;
     Ok(scan)
 }
 

@@ -3,31 +3,26 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use image::RgbImage;
-
+use super::inputs::{self, embed};
 use super::replies::{Reply, Words};
-use super::{Context, detection, inputs, output};
+use super::{Context, detection, output};
 use crate::cli;
 use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::figures::{self, save_png};
-use crate::recognise::recogniser::BATCH;
 use crate::recognise::{ModelKind, Recogniser, View, Viewer, model_file};
 use crate::train::settings::percentage;
 use crate::{Error, Result};
-
-/// Number of pictures above which a progress bar is shown.
-const MANY: usize = 64;
 
 pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode> {
     let options = detection::options(&flags.detector)?;
     let model = load(context, flags.model.as_deref(), flags.unknown)?;
     let classifier = model.classifier()?;
-    let viewer = Viewer::new(&model.card, flags.detect, options, context.device()?)?;
+    let mut viewer = Viewer::new(&model.card, flags.detect, options, context.device()?)?;
+    viewer.keeps_pictures = flags.draw.is_some();
     let (files, failed) = inputs::collect(&flags.inputs, &context.say);
     let mut job = Job {
         context,
-        model: &model,
         words: Words { classifier, names: &model.card.classes, top: usize::from(flags.top) },
         json: flags.json,
         several: files.len() + failed > 1,
@@ -35,33 +30,7 @@ pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode>
         done: 0,
         failed,
     };
-    let bar =
-        (files.len() > MANY).then(|| context.say.progress("faces", files.len() as u64, "pictures"));
-    let (mut waiting, mut faces, mut pixels) = (Vec::new(), 0, 0);
-    detection::stream(&files, bar.as_ref(), picture::decode, |paths, decoded| {
-        let pictures: Vec<&RgbImage> = decoded.iter().flatten().collect();
-        let mut views = viewer.view(&pictures)?.into_iter();
-        for (path, outcome) in paths.iter().zip(decoded) {
-            let seen = outcome.and_then(|picture| {
-                let size = picture.dimensions();
-                let view = views
-                    .next()
-                    .ok_or_else(|| Error::Data("the detector returned too few pictures".into()))?;
-                faces += view.parts.len();
-                let picture = job.drawings.is_some().then_some(picture);
-                pixels += picture.as_ref().map_or(0, |_| u64::from(size.0) * u64::from(size.1));
-                Ok(Seen { path: path.clone(), size, view, picture })
-            });
-            waiting.push(seen);
-            // A full batch for the trunk, or as many pictures to draw on as fit in memory.
-            if faces.max(waiting.len()) >= BATCH || pixels >= detection::PIXELS {
-                job.answer(std::mem::take(&mut waiting))?;
-                (faces, pixels) = (0, 0);
-            }
-        }
-        Ok(())
-    })?;
-    job.answer(waiting)?;
+    embed(&model.backbone, &viewer, &files, &context.say, |path, seen| job.answer(path, seen))?;
     Ok(ExitCode::from(u8::from(job.failed > 0)))
 }
 
@@ -90,19 +59,9 @@ fn drawings(flags: &cli::Classify, files: &[PathBuf]) -> Result<Option<Vec<PathB
     Ok(Some(names))
 }
 
-/// A picture whose faces are not named yet.
-struct Seen {
-    path: PathBuf,
-    size: (u32, u32),
-    view: View,
-    /// Its pixels, if it is drawn on.
-    picture: Option<RgbImage>,
-}
-
 /// The state of the command.
 struct Job<'a> {
     context: &'a Context,
-    model: &'a Recogniser,
     words: Words<'a>,
     json: bool,
     several: bool,
@@ -114,41 +73,34 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Names all faces on the pictures, prints and draws the result.
-    fn answer(&mut self, mut seen: Vec<Result<Seen>>) -> anyhow::Result<()> {
-        let parts = seen.iter_mut().flatten().flat_map(|seen| &mut seen.view.parts);
-        let pixels: Vec<RgbImage> = parts.map(|part| std::mem::take(&mut part.pixels)).collect();
-        let embeddings = self.model.embed(&pixels)?;
-        let mut rows = embeddings.values().chunks_exact(embeddings.dim());
-        for outcome in seen {
-            let drawing = self.drawings.as_ref().and_then(|names| names.get(self.done));
-            self.done += 1;
-            let Seen { path, size, view, picture } = match outcome {
-                Ok(seen) => seen,
-                Err(error) => {
-                    self.context.say.error(&error.to_string());
-                    self.failed += 1;
-                    continue;
-                }
-            };
-            let mut faces = Vec::new();
-            for (part, row) in view.parts.iter().zip(rows.by_ref()) {
-                // Face by face, so that an answer does not depend on the other faces of a picture.
-                let one = Embeddings::new(1, row.len(), row.to_vec())?;
-                let answers = self.words.classifier.answer(&one)?;
-                faces.extend(answers.into_iter().map(|answer| (part.face, answer)));
+    /// Names all faces on a picture, prints and draws the result.
+    fn answer(&mut self, path: &Path, seen: Result<(View, Embeddings)>) -> anyhow::Result<()> {
+        let drawing = self.drawings.as_ref().and_then(|names| names.get(self.done));
+        self.done += 1;
+        let (View { size, is_crop, faces, picture }, rows) = match seen {
+            Ok(seen) => seen,
+            Err(error) => {
+                self.context.say.error(&error.to_string());
+                self.failed += 1;
+                return Ok(());
             }
-            let reply = Reply { path: &path, size, is_crop: view.is_crop, faces };
-            let lines = match self.json {
-                true => vec![reply.json(&self.words)],
-                false => reply.text(&self.words, self.several),
-            };
-            for line in lines {
-                self.context.say.suspend(|| output::line(&line))?;
-            }
-            if let (Some(drawing), Some(picture)) = (drawing, &picture) {
-                save_png(drawing, &figures::faces(picture, &reply.marks(&self.words)))?;
-            }
+        };
+        let mut answers = Vec::new();
+        for (row, face) in faces.into_iter().enumerate() {
+            // Face by face, so that an answer does not depend on the other faces of a picture.
+            let one = self.words.classifier.answer(&rows.subset(&[row]))?;
+            answers.extend(one.into_iter().map(|answer| (face, answer)));
+        }
+        let reply = Reply { path, size, is_crop, faces: answers };
+        let lines = match self.json {
+            true => vec![reply.json(&self.words)],
+            false => reply.text(&self.words, self.several),
+        };
+        for line in lines {
+            self.context.say.suspend(|| output::line(&line))?;
+        }
+        if let (Some(drawing), Some(picture)) = (drawing, &picture) {
+            save_png(drawing, &figures::faces(picture, &reply.marks(&self.words)))?;
         }
         Ok(())
     }

@@ -1,24 +1,21 @@
-//! Photos of any size through the face detector with bounded memory: one thread decodes the next
-//! photos while the detector works on the last ones.
+//! Faces detected on photos of any size, and the flags of the detector.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
 
 use image::RgbImage;
-use rayon::prelude::*;
 
 use super::Context;
 use crate::cli::DetectorFlags;
 use crate::data::picture;
+use crate::data::prefetch::{BatchLimits, read_files};
 use crate::detect::{DetectOptions, Detector, Face};
+use crate::recognise::pipeline::PIXELS;
 use crate::train::progress::Progress;
 use crate::{Error, Result};
 
-/// Maximum number of photos that are decoded together ...
-const BATCH: usize = 16;
-/// ... and of their pixels; a larger photo is a batch of its own.
-pub const PIXELS: u64 = 16_000_000;
+/// Photos decoded together. None waits: one batch is searched while the next is decoded.
+const LIMITS: BatchLimits = BatchLimits { files: 16, pixels: PIXELS, waiting: 0 };
 
 /// The pixels and faces of a photo, or why it could not be read.
 pub type Outcome = Result<(RgbImage, Vec<Face>)>;
@@ -62,53 +59,23 @@ pub fn look(
     bar: Option<&Progress>,
     mut each: impl FnMut(&[PathBuf], Vec<Outcome>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    stream(paths, bar, picture::decode, |batch, decoded: Vec<Result<RgbImage>>| {
+    for (batch, decoded) in read_files(paths, LIMITS, picture::decode)? {
         let pictures: Vec<&RgbImage> = decoded.iter().flatten().collect();
         let mut faces = detector.detect(&pictures)?.into_iter();
         let outcome = |decoded: Result<RgbImage>| {
             decoded.map(|picture| (picture, faces.next().unwrap_or_default()))
         };
-        each(batch, decoded.into_iter().map(outcome).collect())
-    })
+        each(&batch, decoded.into_iter().map(outcome).collect())?;
+        if let Some(bar) = bar {
+            bar.inc(batch.len() as u64);
+        }
+    }
+    Ok(())
 }
 
 /// Rounds a coordinate to thousandths of a pixel, the precision of float32.
 pub fn short(pixels: f32) -> f64 {
     (f64::from(pixels) * 1000.0).round() / 1000.0
-}
-
-/// Reads `paths` in order with `read`; `each` receives a batch while the next one is read.
-///
-/// # Errors
-/// What `each` raises; a file that cannot be read is not an error here.
-pub fn stream<T: Send>(
-    paths: &[PathBuf],
-    bar: Option<&Progress>,
-    read: impl Fn(&Path) -> Result<T> + Sync + Send,
-    mut each: impl FnMut(&[PathBuf], Vec<Result<T>>) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    std::thread::scope(|scope| {
-        // No batch waits in the channel: one is being worked on, one is being decoded.
-        let (sender, receiver) = sync_channel::<(&[PathBuf], Vec<Result<T>>)>(0);
-        scope.spawn(move || {
-            let mut rest = paths;
-            while !rest.is_empty() {
-                let (batch, others) = rest.split_at(batch_of(rest));
-                rest = others;
-                let pictures = batch.par_iter().map(|path| read(path)).collect();
-                if sender.send((batch, pictures)).is_err() {
-                    return; // the other side stopped early
-                }
-            }
-        });
-        for (batch, decoded) in receiver {
-            each(batch, decoded)?;
-            if let Some(bar) = bar {
-                bar.inc(batch.len() as u64);
-            }
-        }
-        Ok(())
-    })
 }
 
 /// The files of the drawings of `files` in `folder`: the photos' paths below their input, as PNG; a
@@ -148,21 +115,4 @@ pub fn keep_photos(drawings: &[PathBuf], files: &[PathBuf]) -> Result<()> {
             Err(Error::Config(text))
         }
     }
-}
-
-/// How many of the first photos form a batch; at least one.
-fn batch_of(paths: &[PathBuf]) -> usize {
-    let mut pixels = 0;
-    let fits = |path: &&PathBuf| {
-        pixels += size(path);
-        pixels <= PIXELS
-    };
-    paths.iter().take(BATCH).take_while(fits).count().max(1)
-}
-
-/// The number of pixels in the header of a photo; 0 if it cannot be read.
-fn size(path: &Path) -> u64 {
-    let reader = image::ImageReader::open(path).and_then(|file| file.with_guessed_format());
-    let size = reader.ok().and_then(|reader| reader.into_dimensions().ok());
-    size.map_or(0, |(width, height)| u64::from(width) * u64::from(height))
 }

@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use npyz::WriterBuilder;
 use tch::Tensor;
 
-use super::inputs::collect;
+use super::inputs::{collect, embed};
 use super::output::{count, line};
-use super::{Context, stream, trunk};
+use super::{Context, trunk};
 use crate::cli;
 use crate::data::picture;
 use crate::models::Compute;
+use crate::recognise::Viewer;
 use crate::weights::TensorFile;
 use crate::{Error, Result, files};
 
@@ -66,9 +67,11 @@ pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
     };
     let dim = backbone.embedding_dim as usize;
     let mut table = Table { dim, paths: Vec::new(), labels: Vec::new(), values: Vec::new() };
-    stream::embed_files(&backbone, &paths, &context.say, |path, row| {
-        match row {
-            Ok(row) => {
+    let viewer = Viewer::whole(backbone.input.size, None);
+    embed(&backbone, &viewer, &paths, &context.say, |path, seen| {
+        match seen {
+            Ok((_, rows)) => {
+                let row = rows.values();
                 if row.iter().any(|value| !value.is_finite()) {
                     let path = path.display();
                     let text =

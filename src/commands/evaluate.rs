@@ -8,17 +8,16 @@ use serde_json::json;
 
 use super::dataset::{self, Reading};
 use super::output::{count, demand_png, line, percent};
-use super::strangers::stranger_files;
-use super::{Context, classify, evaluate_pairs, stream};
+use super::strangers::each_stranger;
+use super::{Context, classify, evaluate_pairs};
 use crate::cli;
 use crate::data::folder::FaceFolder;
 use crate::eval::calibration::expected_calibration_error;
 use crate::eval::confusion::Confusion;
+use crate::eval::knn;
 use crate::eval::roc::roc_auc;
-use crate::eval::{Embeddings, knn};
 use crate::figures::{self, ConfusionFigure};
-use crate::recognise::recogniser::embed_stored;
-use crate::recognise::{Answer, Classifier, GalleryFace};
+use crate::recognise::{Answer, Classifier, GalleryFace, embed_stored};
 use crate::train::scoring::Labelled;
 use crate::{Error, Result};
 
@@ -129,20 +128,11 @@ fn strangers(
     classifier: &Classifier,
     folder: &Path,
 ) -> anyhow::Result<Strangers> {
-    let paths = stranger_files(folder, &model.card.classes)?;
     let mut found = Strangers { pictures: 0, unknown: 0, unreadable: 0 };
-    stream::embed_files(&model.backbone, &paths, &context.say, |_, row| {
-        match row {
-            Ok(row) => {
-                let one = Embeddings::new(1, row.len(), row.to_vec())?;
-                found.pictures += 1;
-                found.unknown += classifier.answer(&one)?.iter().filter(|a| !a.is_known).count();
-            }
-            Err(error) => {
-                context.say.warn(&format!("skipped {error}"));
-                found.unreadable += 1;
-            }
-        }
+    let names = &model.card.classes;
+    found.unreadable = each_stranger(&model.backbone, folder, names, &context.say, |faces| {
+        found.pictures += faces.rows();
+        found.unknown += classifier.answer(faces)?.iter().filter(|a| !a.is_known).count();
         Ok(())
     })?;
     Ok(found)

@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::output::{count, demand_png, line, percent};
-use super::{Context, stream, trunk};
+use super::{Context, inputs, trunk};
 use crate::data::pairs_file::PairList;
 use crate::eval::Embeddings;
 use crate::eval::pair_scores::PairScores;
 use crate::eval::verification::Pairs;
 use crate::figures::{self, Curve, Histogram, Series};
-use crate::recognise::Comparison;
+use crate::recognise::{Comparison, Viewer};
 use crate::{Error, cli};
 
 /// Random seed of the folds and of the bootstrap.
@@ -35,11 +35,12 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
         list.pairs.iter().flat_map(|pair| [pair.a.clone(), pair.b.clone()]).collect();
     let paths: Vec<PathBuf> = paths.into_iter().collect();
     let (mut values, mut rows) = (Vec::new(), BTreeMap::new());
-    stream::embed_cropped(loaded.embedder(), &paths, flags.centre_crop, say, |path, row| {
-        match row {
-            Ok(row) => {
+    let viewer = Viewer::whole(loaded.embedder().trunk().input.size, flags.centre_crop);
+    inputs::embed(loaded.embedder(), &viewer, &paths, say, |path, seen| {
+        match seen {
+            Ok((_, row)) => {
                 rows.insert(path.to_owned(), rows.len());
-                values.extend_from_slice(row);
+                values.extend_from_slice(row.values());
             }
             Err(error) => say.warn(&format!("skipped {error}")),
         }

@@ -25,7 +25,6 @@ mod prepare;
 mod prepare_faces;
 mod replies;
 mod strangers;
-mod stream;
 mod train_classifier;
 mod train_pairs;
 mod train_triplet;

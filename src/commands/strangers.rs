@@ -1,55 +1,68 @@
 //! `--strangers`: faces of unknown people.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::inputs;
 use super::output::count;
-use super::stream;
 use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::models::Backbone;
+use crate::recognise::Viewer;
 use crate::train::progress::Reporter;
 use crate::{Error, Result};
 
-/// The pictures below `folder`, without those of `identities`.
+/// Embeds the pictures below `folder`, without those of `identities`; returns how many cannot be read.
 ///
 /// # Errors
-/// The folder cannot be read or contains no picture of an unknown person.
-pub fn stranger_files(folder: &Path, identities: &[String]) -> Result<Vec<PathBuf>> {
+/// The folder cannot be read, or contains no picture of an unknown person that can be read.
+pub fn each_stranger(
+    trunk: &Backbone,
+    folder: &Path,
+    identities: &[String],
+    say: &Reporter,
+    mut each: impl FnMut(&Embeddings) -> Result<()>,
+) -> anyhow::Result<usize> {
+    let fail = |what: &str| Error::Data(format!("--strangers {}: {what}", folder.display()));
     let mut paths = picture::walk(folder)?;
     paths.retain(|path| !identities.contains(&picture::owner(folder, path)));
     if paths.is_empty() {
-        return Err(Error::Data(format!(
-            "--strangers {}: no pictures of people that the model does not know",
-            folder.display()
-        )));
+        return Err(fail("no pictures of people that the model does not know").into());
     }
-    Ok(paths)
+    let mut unreadable = 0;
+    let viewer = Viewer::whole(trunk.input.size, None);
+    inputs::embed(trunk, &viewer, &paths, say, |_, seen| {
+        match seen {
+            Ok((_, faces)) => each(&faces)?,
+            Err(error) => {
+                say.warn(&format!("skipped {error}"));
+                unreadable += 1;
+            }
+        }
+        Ok(())
+    })?;
+    match unreadable == paths.len() {
+        true => Err(fail("none of the pictures can be read").into()),
+        false => Ok(unreadable),
+    }
 }
 
 /// Embeddings of the strangers below `folder`.
 ///
 /// # Errors
-/// None of the pictures can be read.
+/// As for [`each_stranger`].
 pub fn embed_strangers(
     trunk: &Backbone,
     folder: &Path,
     identities: &[String],
     say: &Reporter,
 ) -> anyhow::Result<Embeddings> {
-    let paths = stranger_files(folder, identities)?;
     let mut values = Vec::new();
-    stream::embed_files(trunk, &paths, say, |_, row| {
-        match row {
-            Ok(row) => values.extend_from_slice(row),
-            Err(error) => say.warn(&format!("skipped {error}")),
-        }
+    each_stranger(trunk, folder, identities, say, |faces| {
+        values.extend_from_slice(faces.values());
         Ok(())
     })?;
-    let rows = values.len() / trunk.embedding_dim as usize;
-    if rows == 0 {
-        let text = format!("--strangers {}: none of the pictures can be read", folder.display());
-        return Err(Error::Data(text).into());
-    }
+    let dim = trunk.embedding_dim as usize;
+    let rows = values.len() / dim.max(1);
     say.line(&format!("strangers: {} from {}", count(rows, "picture"), folder.display()));
-    Ok(Embeddings::new(rows, trunk.embedding_dim as usize, values)?)
+    Ok(Embeddings::new(rows, dim, values)?)
 }

@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tch::Tensor;
-
 use super::Context;
 use super::dataset::{self, Dataset};
 use super::framing;
@@ -13,7 +11,7 @@ use super::strangers::embed_strangers;
 use super::trunk::{Bare, Built};
 use crate::eval::Embeddings;
 use crate::models::{Architecture, Backbone};
-use crate::recognise::recogniser::{BATCH, embed_unit};
+use crate::recognise::embedder::{BATCH, embed_batches};
 use crate::recognise::{GalleryFace, ModelCard, ModelKind, Recogniser, model_file};
 use crate::train::calibrate::OpenSetCalibration;
 use crate::train::classifier::{ClassifierTask, Features};
@@ -222,16 +220,13 @@ fn features(
     let total = data.parts.train.len() * (1 + usize::from(flip)) + data.parts.validation.len();
     let bar = say.progress("features", total as u64, "pictures");
     let embed = |indices: &[usize], mirror: bool| -> Result<Labelled> {
-        let mut values = Vec::new();
-        for batch in indices.chunks(BATCH) {
+        let batches = indices.chunks(BATCH).map(|batch| {
             let pixels = data.folder.fitted.batch(batch, trunk.device())?;
-            let pixels: Tensor = if mirror { pixels.flip([3]) } else { pixels };
-            values.extend(embed_unit(trunk, &pixels)?);
             bar.inc(batch.len() as u64);
-        }
-        let dim = trunk.embedding_dim as usize;
+            Ok((0, if mirror { pixels.f_flip([3])? } else { pixels }))
+        });
         Ok(Labelled {
-            embeddings: Embeddings::new(indices.len(), dim, values)?,
+            embeddings: embed_batches(trunk, batches)?,
             labels: indices.iter().filter_map(|&i| classes.label(data, i)).collect(),
         })
     };

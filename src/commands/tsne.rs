@@ -11,7 +11,7 @@ use crate::cli;
 use crate::data::{Part, Split, source};
 use crate::eval::tsne::{TsneOptions, tsne};
 use crate::figures::{self, Scatter, scatter};
-use crate::recognise::recogniser::embed_stored;
+use crate::recognise::embed_stored;
 
 pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
     super::output::demand_png("--out", &flags.out)?;

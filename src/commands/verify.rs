@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::output::{self, line};
 use super::trunk::{self, Loaded};
-use super::{Context, stream};
+use super::{Context, inputs};
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
 use crate::eval::verification::best_threshold;
-use crate::recognise::{Comparison, ModelKind, Recogniser, model_file};
+use crate::recognise::{Comparison, ModelKind, Recogniser, Viewer, model_file};
 use crate::train::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT};
 use crate::weights::{Source, manifest};
 use crate::{Error, Result, cli};
@@ -34,8 +34,9 @@ pub fn run(context: &Context, flags: &cli::Verify) -> anyhow::Result<ExitCode> {
 
     let mut values = Vec::new();
     let files = [flags.a.clone(), flags.b.clone()];
-    stream::embed_cropped(loaded.embedder(), &files, flags.centre_crop, &context.say, |_, row| {
-        values.extend_from_slice(row?);
+    let viewer = Viewer::whole(loaded.embedder().trunk().input.size, flags.centre_crop);
+    inputs::embed(loaded.embedder(), &viewer, &files, &context.say, |_, seen| {
+        values.extend_from_slice(seen?.1.values());
         Ok(())
     })?;
     let rows = Embeddings::new(2, loaded.embedder().dim(), values)?;

@@ -1,77 +1,59 @@
-//! Pictures decoded, and brought to the device, ahead of whoever trains on them.
-
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+//! Pictures decoded, and brought to the device, ahead of the training step.
 
 use tch::Device;
 
+use super::prefetch::Prefetch;
 use super::store::PictureStore;
 use crate::Result;
 use crate::native::cuda::Upload;
 
-/// Batches that wait at most, besides the one in the making ...
+/// The most batches that wait, besides the one being made ...
 const AHEAD: usize = 3;
 /// ... as far as they fit in so many bytes; one may wait in any case.
 const ROOM: usize = 256 << 20;
 
+/// Batches of training pictures in the order of the epoch. Each is decoded on all cores and copied to
+/// the device beside the kernels that run there. It ends with its last batch or at an error.
+#[derive(Debug)]
+pub struct Feed(Prefetch<Batch>);
+
 /// A batch of pictures: their numbers and their [bytes on the device](PictureStore::upload).
 type Batch = (Vec<usize>, Result<Upload>);
 
-/// A thread that decodes one batch after the other, each on all cores, copies it to the device beside
-/// the kernels that run there, and stays at most a few batches ahead.
-/// It ends with its last batch, at an error, or when the feed is dropped.
-#[derive(Debug)]
-pub struct Feed {
-    ready: Option<Receiver<Batch>>,
-    thread: Option<JoinHandle<()>>,
-}
-
 impl Feed {
-    /// Starts to decode the pictures of `batches`, in their order. Where the system has no thread to
-    /// give, the feed is empty.
-    pub fn start(pictures: &PictureStore, batches: Vec<Vec<usize>>, device: Device) -> Self {
-        let largest = batches.iter().map(Vec::len).max().unwrap_or(0);
-        let bytes = 3 * pictures.side() as usize * pictures.side() as usize * largest;
-        let (sender, ready) = sync_channel((ROOM / bytes.max(1)).clamp(1, AHEAD));
-        let pictures = pictures.clone();
-        let work = move || decode(&pictures, batches, device, &sender);
-        let thread = thread::Builder::new().name("feed".into()).spawn(work);
-        Self { ready: Some(ready), thread: thread.ok() }
-    }
-
-    /// The next batch, which is to be `batch`; waits until it is decoded. None where another batch is
-    /// next, or no more.
+    /// Starts to decode the pictures of `batches`.
     ///
     /// # Errors
-    /// A picture cannot be decoded any more.
+    /// As for [`Prefetch::start`].
+    pub fn start(
+        pictures: &PictureStore,
+        batches: Vec<Vec<usize>>,
+        device: Device,
+    ) -> Result<Self> {
+        let largest = batches.iter().map(Vec::len).max().unwrap_or(0);
+        let bytes = 3 * pictures.side() as usize * pictures.side() as usize * largest;
+        let pictures = pictures.clone();
+        let mut failed = false;
+        let batches = batches.into_iter().map_while(move |batch| {
+            if failed {
+                return None;
+            }
+            let bytes = pictures.upload(&batch, device);
+            failed = bytes.is_err();
+            Some((batch, bytes))
+        });
+        let waiting = (ROOM / bytes.max(1)).clamp(1, AHEAD);
+        Prefetch::start(batches, waiting, |batch| batch).map(Self)
+    }
+
+    /// The next batch, which must be `batch`; waits until it is decoded. None where another batch is
+    /// next, or none.
+    ///
+    /// # Errors
+    /// A picture can no longer be decoded.
     pub fn next(&mut self, batch: &[usize]) -> Option<Result<Upload>> {
-        let (numbers, bytes) = self.ready.as_ref()?.recv().ok()?;
+        let (numbers, bytes) = self.0.next()?;
         (numbers == batch).then_some(bytes)
-    }
-}
-
-impl Drop for Feed {
-    fn drop(&mut self) {
-        // Without a receiver the thread's next batch goes nowhere, and it ends.
-        self.ready = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn decode(
-    pictures: &PictureStore,
-    batches: Vec<Vec<usize>>,
-    device: Device,
-    sender: &SyncSender<Batch>,
-) {
-    for batch in batches {
-        let bytes = pictures.upload(&batch, device);
-        let is_last = bytes.is_err();
-        if sender.send((batch, bytes)).is_err() || is_last {
-            return;
-        }
     }
 }
 
@@ -97,7 +79,7 @@ mod tests {
         face_folder(root.path(), &[("ann", 2), ("bob", 3)]);
         let whole = store(root.path(), 5);
         for kept in [0, 2, 5] {
-            let mut feed = Feed::start(&store(root.path(), kept), batches(), Device::Cpu);
+            let mut feed = Feed::start(&store(root.path(), kept), batches(), Device::Cpu).unwrap();
             for batch in batches() {
                 let bytes = feed.next(&batch).unwrap().unwrap().finish().unwrap();
                 let bytes = Vec::<u8>::try_from(bytes.flatten(0, -1)).unwrap();
@@ -112,18 +94,18 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         face_folder(root.path(), &[("ann", 2), ("bob", 3)]);
         let pictures = store(root.path(), 0);
-        let mut feed = Feed::start(&pictures, batches(), Device::Cpu);
+        let mut feed = Feed::start(&pictures, batches(), Device::Cpu).unwrap();
         assert!(feed.next(&batches()[0]).unwrap().is_ok());
         assert!(feed.next(&[4]).is_none(), "another batch is next");
         drop(feed);
         let panicked = std::panic::catch_unwind(|| {
-            let _feed = Feed::start(&store(root.path(), 0), batches(), Device::Cpu);
+            let _feed = Feed::start(&store(root.path(), 0), batches(), Device::Cpu).unwrap();
             std::panic::resume_unwind(Box::new(()));
         });
         assert!(panicked.is_err());
 
         std::fs::remove_file(root.path().join("ann/1.png")).unwrap();
-        let mut feed = Feed::start(&pictures, batches(), Device::Cpu);
+        let mut feed = Feed::start(&pictures, batches(), Device::Cpu).unwrap();
         assert!(feed.next(&batches()[0]).unwrap().is_ok());
         let error = feed.next(&batches()[1]).unwrap().unwrap_err().to_string();
         assert!(error.contains("1.png"), "{error}");

@@ -21,6 +21,7 @@ pub mod pairs;
 pub mod pairs_file;
 pub mod people;
 pub mod picture;
+pub mod prefetch;
 mod random;
 mod resize;
 pub mod sampler;

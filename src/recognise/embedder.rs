@@ -1,56 +1,108 @@
-//! Pictures to rows of numbers, whatever network does it.
+//! Networks that turn pictures into rows of numbers, and the loop that runs them over batches.
 
-use tch::{Device, Kind, Tensor};
+use image::RgbImage;
+use tch::{Device, Tensor};
 
 use crate::Result;
+use crate::data::store::PictureStore;
+use crate::eval::Embeddings;
 use crate::models::{Backbone, Mode, PairNet};
 
-/// A network that makes one row of numbers of a picture.
-pub trait Embedder {
-    /// The side of its input pictures in pixels.
-    fn side(&self) -> u32;
+/// Pictures embedded in one forward pass.
+pub const BATCH: usize = 64;
 
-    /// The length of a row.
+/// A network that maps a picture to a row of numbers.
+pub trait Embedder {
+    /// The trunk, which decides input size and device.
+    fn trunk(&self) -> &Backbone;
+
+    /// The length D of a row.
     fn dim(&self) -> usize;
 
-    /// Rows of one batch of fitted pictures, u8 `[N, 3, S, S]`; row-major values.
+    /// Rows `[N, D]` on the trunk's device, without a gradient and in eval mode, from the input of
+    /// stage `first` of the trunk; for stage 0 these are pictures, f32 `[N, 3, S, S]` in [0, 1].
     ///
     /// # Errors
     /// What libtorch raises.
-    fn rows(&self, pixels: &Tensor) -> Result<Vec<f32>>;
+    fn forward(&self, first: usize, maps: &Tensor) -> Result<Tensor>;
+
+    /// The same on the host, row by row.
+    ///
+    /// # Errors
+    /// What libtorch raises.
+    fn rows(&self, first: usize, maps: &Tensor) -> Result<Vec<f32>> {
+        let rows = self.forward(first, maps)?.f_to_device(Device::Cpu)?.f_contiguous()?;
+        let mut values = vec![0f32; rows.numel()];
+        rows.f_copy_data(&mut values, rows.numel())?;
+        Ok(values)
+    }
 }
 
 /// Rows are embeddings of length one.
 impl Embedder for Backbone {
-    fn side(&self) -> u32 {
-        self.input.size
+    fn trunk(&self) -> &Backbone {
+        self
     }
 
     fn dim(&self) -> usize {
         self.embedding_dim as usize
     }
 
-    fn rows(&self, pixels: &Tensor) -> Result<Vec<f32>> {
-        super::recogniser::embed_batch(self, pixels)
+    fn forward(&self, first: usize, maps: &Tensor) -> Result<Tensor> {
+        Ok(tch::no_grad(|| self.embed_from(first, maps, Mode::EVAL)))
     }
 }
 
 /// Rows are the vectors that its head compares.
 impl Embedder for PairNet {
-    fn side(&self) -> u32 {
-        self.backbone.input.size
+    fn trunk(&self) -> &Backbone {
+        &self.backbone
     }
 
     fn dim(&self) -> usize {
         PairNet::dim(self) as usize
     }
 
-    fn rows(&self, pixels: &Tensor) -> Result<Vec<f32>> {
-        let pictures = pixels.to_device(self.backbone.device()).to_kind(Kind::Float) / 255.0;
-        let rows = tch::no_grad(|| self.vectors(0, &pictures, Mode::EVAL, Mode::EVAL))?;
-        let rows = rows.to_device(Device::Cpu).contiguous();
-        let mut values = vec![0f32; rows.numel()];
-        rows.f_copy_data(&mut values, rows.numel())?;
-        Ok(values)
+    fn forward(&self, first: usize, maps: &Tensor) -> Result<Tensor> {
+        tch::no_grad(|| self.vectors(first, maps, Mode::EVAL, Mode::EVAL))
     }
+}
+
+/// Embeds batches of maps, each given with the number of its first stage.
+///
+/// # Errors
+/// What a batch or libtorch raises.
+pub fn embed_batches(
+    embedder: &dyn Embedder,
+    batches: impl IntoIterator<Item = Result<(usize, Tensor)>>,
+) -> Result<Embeddings> {
+    let mut values = Vec::new();
+    for batch in batches {
+        let (first, maps) = batch?;
+        values.extend(embedder.rows(first, &maps)?);
+    }
+    Embeddings::new(values.len() / embedder.dim().max(1), embedder.dim(), values)
+}
+
+/// Embeds pictures of any size, resized to the trunk's input size.
+///
+/// # Errors
+/// What libtorch raises.
+pub fn embed_pictures(embedder: &dyn Embedder, pictures: &[RgbImage]) -> Result<Embeddings> {
+    let store = PictureStore::of(pictures, embedder.trunk().input.size);
+    embed_stored(embedder, &store, &store.all())
+}
+
+/// Embeds pictures of a store, in the order of `pictures`.
+///
+/// # Errors
+/// A picture that can no longer be decoded, or what libtorch raises.
+pub fn embed_stored(
+    embedder: &dyn Embedder,
+    store: &PictureStore,
+    pictures: &[usize],
+) -> Result<Embeddings> {
+    let device = embedder.trunk().device();
+    let batch = |batch: &[usize]| Ok((0, store.batch(batch, device)?));
+    embed_batches(embedder, pictures.chunks(BATCH).map(batch))
 }

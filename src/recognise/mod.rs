@@ -4,12 +4,13 @@ mod comparison;
 pub mod embedder;
 pub mod model_file;
 pub mod pair_model;
-mod photo;
+pub mod pipeline;
 pub mod recogniser;
+mod viewer;
 
 pub use comparison::Comparison;
-pub use embedder::Embedder;
+pub use embedder::{Embedder, embed_pictures, embed_stored};
 pub use model_file::{Calibration, DataCard, GalleryFace, ModelCard, ModelKind, PairCard, Unknown};
 pub use pair_model::PairModel;
-pub use photo::{FaceSearch, Part, View, Viewer};
 pub use recogniser::{Answer, Classifier, Gallery, Head, Recogniser};
+pub use viewer::{FaceSearch, View, Viewer};

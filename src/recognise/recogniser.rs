@@ -5,17 +5,13 @@ use std::path::Path;
 use image::RgbImage;
 use tch::{Device, Kind, Tensor};
 
+use super::embedder::embed_pictures;
 use super::model_file::{Calibration, GalleryFace, ModelCard, ModelKind, Unknown};
-use crate::data::picture;
-use crate::data::store::PictureStore;
 use crate::eval::calibration::softmax;
 use crate::eval::{Embeddings, knn};
-use crate::models::{Backbone, Compute, Mode};
+use crate::models::{Backbone, Compute};
 use crate::weights::{self, GALLERY, HEAD, TensorFile};
 use crate::{Error, Result};
-
-/// Pictures embedded in one forward pass.
-pub const BATCH: usize = 64;
 
 /// A linear layer from embeddings to one logit per identity.
 #[derive(Debug)]
@@ -135,7 +131,7 @@ impl Recogniser {
     /// # Errors
     /// What libtorch raises (out of memory, say).
     pub fn embed(&self, pictures: &[RgbImage]) -> Result<Embeddings> {
-        embed(&self.backbone, pictures)
+        embed_pictures(&self.backbone, pictures)
     }
 }
 
@@ -201,66 +197,6 @@ impl Calibration {
         };
         Answer { ranking, known, is_known, distance, neighbour }
     }
-}
-
-/// Embeds pictures of any size with a bare backbone.
-///
-/// # Errors
-/// What libtorch raises.
-pub fn embed(backbone: &Backbone, pictures: &[RgbImage]) -> Result<Embeddings> {
-    let dim = backbone.embedding_dim as usize;
-    let mut values = Vec::with_capacity(pictures.len() * dim);
-    for batch in pictures.chunks(BATCH) {
-        let fitted: Vec<_> =
-            batch.iter().map(|picture| picture::fit(picture, backbone.input.size)).collect();
-        values.extend(embed_batch(backbone, &picture::to_tensor(&fitted)?)?);
-    }
-    Embeddings::new(pictures.len(), dim, values)
-}
-
-/// Embeddings of some pictures, in the order asked for and in evaluation mode.
-///
-/// # Errors
-/// A picture that cannot be decoded any more, or what libtorch raises.
-pub fn embed_stored(
-    backbone: &Backbone,
-    faces: &PictureStore,
-    pictures: &[usize],
-) -> Result<Embeddings> {
-    let mut values = Vec::new();
-    for batch in pictures.chunks(BATCH) {
-        values.extend(embed_unit(backbone, &faces.batch(batch, backbone.device())?)?);
-    }
-    Embeddings::new(pictures.len(), backbone.embedding_dim as usize, values)
-}
-
-/// Embeds one batch of fitted pictures, u8 `[N, 3, S, S]`; row-major values.
-///
-/// # Errors
-/// What libtorch raises.
-pub fn embed_batch(backbone: &Backbone, pixels: &Tensor) -> Result<Vec<f32>> {
-    embed_unit(backbone, &(pixels.to_device(backbone.device()).to_kind(Kind::Float) / 255.0))
-}
-
-/// Embeds one batch of fitted pictures, f32 `[N, 3, S, S]` in [0, 1]; row-major values.
-///
-/// # Errors
-/// What libtorch raises.
-pub fn embed_unit(backbone: &Backbone, pictures: &Tensor) -> Result<Vec<f32>> {
-    embed_maps(backbone, 0, pictures)
-}
-
-/// Embeds one batch of maps in front of stage `first`, as [`Backbone::maps`] gives them; row-major
-/// values.
-///
-/// # Errors
-/// What libtorch raises.
-pub fn embed_maps(backbone: &Backbone, first: usize, maps: &Tensor) -> Result<Vec<f32>> {
-    let rows = tch::no_grad(|| backbone.embed_from(first, maps, Mode::EVAL));
-    let rows = rows.to_device(Device::Cpu);
-    let mut values = vec![0f32; rows.numel()];
-    rows.contiguous().f_copy_data(&mut values, rows.numel())?;
-    Ok(values)
 }
 
 fn read_classifier(path: &Path, card: &ModelCard, file: &mut TensorFile) -> Result<Classifier> {

@@ -69,7 +69,7 @@ impl<'a> FrozenPrefix<'a> {
     pub fn prefetch(&mut self, batches: &[Vec<usize>]) {
         self.feed = None;
         if self.maps.end() == 0 || self.augment.mirrored(0, 0).is_none() {
-            self.feed = Some(Feed::start(self.faces, batches.to_vec(), self.backbone.device()));
+            self.feed = Feed::start(self.faces, batches.to_vec(), self.backbone.device()).ok();
         }
     }
 

@@ -22,6 +22,7 @@ use crate::data::sampler::PkSampler;
 use crate::eval::Embeddings;
 use crate::models::layers::layer_by_layer;
 use crate::models::{Backbone, Mode};
+use crate::recognise::embedder::{BATCH, embed_batches};
 use crate::recognise::{ModelCard, recogniser};
 
 /// Which pictures are used how.
@@ -103,18 +104,12 @@ impl<'a> TripletTask<'a> {
         Ok(task)
     }
 
-    /// Every picture's embedding, row by row.
-    fn embeddings(&mut self) -> Result<Vec<f32>> {
+    /// Every picture's embedding.
+    fn embeddings(&mut self) -> Result<Embeddings> {
         let Self { backbone, folder, prefix, blend, .. } = self;
         let all = folder.fitted.all();
-        blend.with(|| {
-            let mut values = Vec::new();
-            for batch in all.chunks(recogniser::BATCH) {
-                let (first, maps) = prefix.plain(batch)?;
-                values.extend(recogniser::embed_maps(backbone, first, &maps)?);
-            }
-            Ok(values)
-        })
+        let batches = all.chunks(BATCH).map(|batch| prefix.plain(batch));
+        blend.with(|| embed_batches(*backbone, batches))
     }
 }
 
@@ -174,13 +169,11 @@ impl Task for TripletTask<'_> {
 
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
         self.notes.extend(self.prefix.begin(epoch.max(1))?);
-        let values = self.embeddings()?;
-        if values.iter().any(|value| !value.is_finite()) {
+        let embeddings = self.embeddings()?;
+        if embeddings.values().iter().any(|value| !value.is_finite()) {
             return Ok(Scores::diverged());
         }
-        let dim = self.backbone.embedding_dim as usize;
-        let labels = self.parts.labels.clone();
-        let all = Labelled { embeddings: Embeddings::new(labels.len(), dim, values)?, labels };
+        let all = Labelled { embeddings, labels: self.parts.labels.clone() };
         let (train, validation) =
             (all.subset(&self.parts.train), all.subset(&self.parts.validation));
         if log.is_on() {

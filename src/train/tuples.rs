@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::fit::Task;
 use super::fit_result::Scores;
@@ -17,6 +17,7 @@ use super::step::Forward;
 use super::triplet::mix;
 use crate::Result;
 use crate::data::pairs::PairSampler;
+use crate::eval::Embeddings;
 use crate::eval::folds::{f1_at, stratified_folds};
 use crate::eval::roc::roc_auc;
 use crate::eval::verification::{Pairs, accuracy_at, best_threshold};
@@ -24,7 +25,8 @@ use crate::metric::PairLabels;
 use crate::metric::losses::{ContrastiveLoss, PairBceLoss, TripletMarginLoss};
 use crate::models::{Mode, PairNet};
 use crate::native::cuda;
-use crate::recognise::{ModelCard, PairCard, pair_model, recogniser};
+use crate::recognise::embedder::{BATCH, embed_batches};
+use crate::recognise::{Comparison, ModelCard, PairCard, pair_model};
 
 /// Two pictures to validate on, and whether they show one person.
 pub type EvalPair = (usize, usize, bool);
@@ -116,15 +118,9 @@ impl<'a> TupleTask<'a> {
     fn hard_pairs(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>> {
         let TupleSource::Pairs { pictures, .. } = &self.tuple_source else { return Ok(Vec::new()) };
         let pictures = pictures.clone();
-        let vectors =
-            vectors(self.net, &mut self.prefix, &pictures)?.to_device(Device::Cpu).contiguous();
-        let dim = vectors.size().last().map_or(0, |&dim| dim as usize);
-        let values: Vec<f32> = Vec::try_from(vectors.flatten(0, -1))?;
+        let vectors = vectors(self.net, &mut self.prefix, &pictures)?;
         let place: HashMap<usize, usize> = pictures.iter().copied().zip(0..).collect();
-        let row = |picture: usize| {
-            let start = place.get(&picture).map_or(0, |row| row * dim);
-            values.get(start..start + dim).unwrap_or_default()
-        };
+        let row = |picture: usize| place.get(&picture).map_or(&[][..], |&row| vectors.row(row));
         let apart = |a: usize, b: usize| {
             row(a).iter().zip(row(b)).map(|(x, y)| (x - y) * (x - y)).sum::<f32>()
         };
@@ -275,25 +271,17 @@ pub fn pair_distances(
     let mut asked: Vec<usize> = eval_pairs.iter().flat_map(|&(a, b, _)| [a, b]).collect();
     asked.sort_unstable();
     asked.dedup();
-    let vectors = vectors(net, prefix, &asked)?;
-    let rows = |picture: fn(&EvalPair) -> usize| {
-        let place = |pair| asked.binary_search(&picture(pair)).unwrap_or_default() as i64;
-        let places: Vec<i64> = eval_pairs.iter().map(place).collect();
-        vectors.index_select(0, &Tensor::from_slice(&places).to_device(vectors.device()))
-    };
-    let distance = pair_model::distances(net, &rows(|asked| asked.0), &rows(|asked| asked.1))?;
+    let rows = vectors(net, prefix, &asked)?;
+    let row = |picture| asked.binary_search(&picture).unwrap_or_default();
+    let places: Vec<_> = eval_pairs.iter().map(|&(a, b, _)| (row(a), row(b))).collect();
+    let distance = Comparison::of(net).distances(&rows, &places)?;
     let same = eval_pairs.iter().map(|&(_, _, same)| same).collect();
     Ok(Pairs { distance, same })
 }
 
-/// The vectors of some pictures as they are, `[N, D]`.
-fn vectors(net: &PairNet, prefix: &mut FrozenPrefix, pictures: &[usize]) -> Result<Tensor> {
-    let mut parts = Vec::new();
-    for batch in pictures.chunks(recogniser::BATCH) {
-        let (first, maps) = prefix.plain(batch)?;
-        parts.push(tch::no_grad(|| net.vectors(first, &maps, Mode::EVAL, Mode::EVAL))?);
-    }
-    Ok(Tensor::f_cat(&parts, 0)?)
+/// The vectors of some pictures as they are.
+fn vectors(net: &PairNet, prefix: &mut FrozenPrefix, pictures: &[usize]) -> Result<Embeddings> {
+    embed_batches(net, pictures.chunks(BATCH).map(|batch| prefix.plain(batch)))
 }
 
 /// Balanced accuracy on each half of the pairs with the threshold of the other half, averaged: no

@@ -7,14 +7,15 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
 use super::cold::Cold;
-use crate::commands::stream;
+use crate::commands::inputs;
 use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
 use crate::metric::losses::{Loss, TripletMarginLoss};
 use crate::metric::{BatchStats, miners::BATCH_HARD, normalise};
 use crate::models::{Architecture, Backbone, Compute, Mode};
-use crate::recognise::{ModelCard, ModelKind, recogniser};
+use crate::recognise::embedder::embed_batches;
+use crate::recognise::{ModelCard, ModelKind, Viewer};
 use crate::train::calibrate::OpenSetCalibration;
 use crate::train::classifier::{ClassifierTask, Features};
 use crate::train::fit::Task;
@@ -295,8 +296,9 @@ fn embed<'a>(
     let trunk = trunk(setting, compute)?;
     let round = move || {
         let say = Reporter::hidden();
-        let embedded = stream::embed_files(&trunk, &setting.pictures, &say, |_, row| {
-            std::hint::black_box(row?);
+        let viewer = Viewer::whole(trunk.input.size, None);
+        let embedded = inputs::embed(&trunk, &viewer, &setting.pictures, &say, |_, seen| {
+            std::hint::black_box(seen?);
             Ok(())
         });
         embedded.map_err(|error| Error::Data(format!("{error:#}")))
@@ -317,13 +319,10 @@ fn classifier(setting: &Setting) -> Result<Measure<'_>> {
         ..ModelCard::new(ModelKind::Classifier, &trunk, String::new())
     };
     let round = move || {
-        let mut values = Vec::new();
-        for pictures in &pictures {
-            values.extend(recogniser::embed_unit(&trunk, pictures)?);
-        }
-        let dim = trunk.embedding_dim as usize;
-        let train =
-            Labelled { embeddings: Embeddings::new(count, dim, values)?, labels: labels.clone() };
+        let batches = pictures.iter().map(|pictures| Ok((0, pictures.shallow_clone())));
+        let embeddings = embed_batches(&trunk, batches)?;
+        let dim = embeddings.dim();
+        let train = Labelled { embeddings, labels: labels.clone() };
         let validation =
             Labelled { embeddings: Embeddings::new(0, dim, Vec::new())?, labels: Vec::new() };
         let known =

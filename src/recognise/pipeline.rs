@@ -1,0 +1,122 @@
+//! From picture files to embeddings: read ahead, frame, batch, embed. Memory stays constant.
+
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+
+use super::embedder::{BATCH, Embedder, embed_pictures};
+use crate::data::prefetch::{BatchLimits, read_files};
+use crate::eval::Embeddings;
+use crate::{Error, Result};
+
+/// Pixels of pictures held at one time, decoded or kept for drawing.
+pub const PIXELS: u64 = 16_000_000;
+
+/// What a thread of its own makes of a file.
+pub type Reader<T> = Box<dyn Fn(&Path) -> Result<T> + Send + Sync>;
+
+/// Finds what there is to embed on a picture.
+pub trait Framer {
+    /// What [`reader`](Self::reader) makes of a file, on another thread.
+    type Read: Send + 'static;
+    /// What the caller learns of a picture besides the embeddings.
+    type Info;
+
+    /// Decodes a file, and does all else that needs no network.
+    fn reader(&self) -> Reader<Self::Read>;
+
+    /// How much is read together.
+    fn limits(&self) -> BatchLimits;
+
+    /// The faces on the pictures of a batch, in their order.
+    ///
+    /// # Errors
+    /// What libtorch raises.
+    fn frame(&self, pictures: Vec<Self::Read>) -> Result<Vec<Framed<Self::Info>>>;
+}
+
+/// A picture as a [`Framer`] sees it.
+#[derive(Debug)]
+pub struct Framed<I> {
+    /// What goes to the caller.
+    pub info: I,
+    /// The faces, squares of the trunk's input size.
+    pub faces: Vec<RgbImage>,
+    /// Pixels that `info` holds.
+    pub pixels: u64,
+}
+
+/// Embeds the faces on `files`, in order. `each` receives every file with what there is to know of it
+/// and one row per face, or with the reason why it cannot be read; `done` the number of files read.
+///
+/// # Errors
+/// What `each` or libtorch raises. A file that cannot be read is not an error here.
+pub fn embed_files<F: Framer, E: From<Error>>(
+    embedder: &dyn Embedder,
+    framer: &F,
+    files: &[PathBuf],
+    done: impl Fn(usize),
+    mut each: impl FnMut(&Path, Result<(F::Info, Embeddings)>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut waiting = Waiting { pictures: Vec::new(), faces: Vec::new(), pixels: 0 };
+    for (paths, read) in read_files(files, framer.limits(), framer.reader())? {
+        let (count, mut readable) = (paths.len(), Vec::new());
+        let read: Vec<Result<()>> =
+            read.into_iter().map(|picture| picture.map(|read| readable.push(read))).collect();
+        let mut framed = framer.frame(readable)?.into_iter();
+        for (path, picture) in paths.into_iter().zip(read) {
+            let lost = || Error::Data(format!("{}: lost on its way to the trunk", path.display()));
+            let picture = picture.and_then(|()| framed.next().ok_or_else(lost));
+            waiting.push(path, picture);
+            if waiting.is_full() {
+                waiting.embed(embedder, &mut each)?;
+            }
+        }
+        done(count);
+    }
+    waiting.embed(embedder, &mut each)
+}
+
+/// Pictures whose faces wait for a full batch.
+struct Waiting<I> {
+    /// Each with the number of its faces.
+    pictures: Vec<(PathBuf, Result<(I, usize)>)>,
+    faces: Vec<RgbImage>,
+    pixels: u64,
+}
+
+impl<I> Waiting<I> {
+    fn push(&mut self, path: PathBuf, picture: Result<Framed<I>>) {
+        let picture = picture.map(|Framed { info, faces, pixels }| {
+            let count = faces.len();
+            self.faces.extend(faces);
+            self.pixels += pixels;
+            (info, count)
+        });
+        self.pictures.push((path, picture));
+    }
+
+    fn is_full(&self) -> bool {
+        self.faces.len().max(self.pictures.len()) >= BATCH || self.pixels >= PIXELS
+    }
+
+    fn embed<E: From<Error>>(
+        &mut self,
+        embedder: &dyn Embedder,
+        each: &mut impl FnMut(&Path, Result<(I, Embeddings)>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let rows = embed_pictures(embedder, &self.faces)?;
+        self.faces.clear();
+        self.pixels = 0;
+        let mut first = 0;
+        for (path, picture) in self.pictures.drain(..) {
+            let answer = picture.map(|(info, count)| {
+                let own: Vec<usize> = (first..first + count).collect();
+                first += count;
+                (info, rows.subset(&own))
+            });
+            each(&path, answer)?;
+        }
+        Ok(())
+    }
+}
