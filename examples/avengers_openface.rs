@@ -25,7 +25,7 @@ use visage::figures::{self, Scatter};
 use visage::metric::losses::TripletMarginLoss;
 use visage::metric::miners::BATCH_HARD;
 use visage::models::{Architecture, Backbone, Mode};
-use visage::recognise::{Classifier, Gallery, GalleryFace, Head, recogniser};
+use visage::recognise::{Classifier, Gallery, GalleryFace, Head, embed_pictures, embed_stored};
 use visage::train::calibrate::{OpenSetCalibration, calibrate};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
 use visage::train::scoring::{Labelled, score};

@@ -441,7 +441,8 @@ fn an_exported_classifier_gives_embeddings_and_calibrated_logits() {
     let classifier = recogniser.classifier().unwrap();
     let drawn: Vec<_> = (0..4).map(|identity| draw(identity, 1, 96)).collect();
     let embeddings = recogniser.embed(&drawn).unwrap();
-    let xs = visage::data::picture::to_tensor(&drawn).unwrap().to_kind(tch::Kind::Float) / 255.0;
+    let store = visage::data::PictureStore::of(&drawn, 96);
+    let xs = store.batch(&store.all(), tch::Device::Cpu).unwrap();
     let module = CModule::load(folder.join("faces.pt")).unwrap();
     let IValue::Tuple(found) = module.forward_is(&[IValue::Tensor(xs)]).unwrap() else { panic!() };
     let [embedding, logits] = found.try_into().unwrap();

@@ -8,7 +8,6 @@ use std::path::Path;
 use common::{draw, fail, run, text, visage};
 use tch::Device;
 use visage::data::picture;
-use visage::eval::Embeddings;
 use visage::models::HeadKind;
 use visage::recognise::{Comparison, ModelKind, PairModel, embed_pictures};
 use visage::weights::TensorFile;
@@ -50,7 +49,6 @@ fn every_head_trains_and_its_model_file_answers_alike_both_ways() {
             let pictures: Vec<_> = [(0, 0), (0, 1), (5, 0)].map(|(i, p)| draw(i, p, 50)).into();
             let fitted: Vec<_> = pictures.iter().map(|one| picture::fit(one, 32)).collect();
             let rows = embed_pictures(&model.net, &fitted).unwrap();
-            let rows = Embeddings::new(3, model.net.dim() as usize, rows).unwrap();
             let both = Comparison::of(&model.net).distances(&rows, &[(0, 2), (2, 0)]).unwrap();
             let (one, other) = (both[0], both[1]);
             assert!((one - other).abs() < 1e-6, "{head}: {one} one way, {other} the other");

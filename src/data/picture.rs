@@ -5,7 +5,6 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage, imageops};
-use tch::Tensor;
 use walkdir::WalkDir;
 
 use super::resize;
@@ -222,25 +221,6 @@ pub(super) fn hidden(name: &std::ffi::OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-/// Stacks pictures of one size into a tensor: u8 `[N, 3, H, W]`.
-///
-/// # Errors
-/// Where the pictures differ in size: [`fit`] them first.
-pub fn to_tensor(pictures: &[RgbImage]) -> Result<Tensor> {
-    let (width, height) = pictures.first().map_or((0, 0), RgbImage::dimensions);
-    let mut values = Vec::with_capacity(pictures.len() * (width * height * 3) as usize);
-    for picture in pictures {
-        if picture.dimensions() != (width, height) {
-            let (w, h) = picture.dimensions();
-            let text = format!("a batch of {width}x{height} pictures cannot take one of {w}x{h}");
-            return Err(Error::Data(text));
-        }
-        values.extend_from_slice(picture.as_raw());
-    }
-    let shape = [pictures.len() as i64, i64::from(height), i64::from(width), 3];
-    Ok(Tensor::f_from_slice(&values)?.f_view(shape)?.f_permute([0, 3, 1, 2])?.f_contiguous()?)
-}
-
 #[cfg(test)]
 mod tests {
     use image::codecs::jpeg::JpegEncoder;
@@ -354,16 +334,5 @@ mod tests {
         let file = folder.path().join("notes.txt");
         assert_eq!(walk(&file).unwrap(), [file]);
         assert!(walk(&folder.path().join("gone")).is_err());
-    }
-
-    #[test]
-    fn tensors_have_channels_first_and_one_size() {
-        let tensor = to_tensor(&[source(5, 4), source(5, 4)]).unwrap();
-        assert_eq!(tensor.size(), [2, 3, 4, 5]);
-        let wanted = source(5, 4).get_pixel(3, 2)[1];
-        assert_eq!(tensor.int64_value(&[1, 1, 2, 3]), i64::from(wanted));
-        assert_eq!(to_tensor(&[]).unwrap().size(), [0, 3, 0, 0]);
-        let error = to_tensor(&[source(5, 4), source(4, 4)]).unwrap_err().to_string();
-        assert!(error.contains("5x4") && error.contains("4x4"), "{error}");
     }
 }

@@ -120,3 +120,54 @@ impl<I> Waiting<I> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tch::Device;
+
+    use super::super::Viewer;
+    use super::*;
+    use crate::data::picture;
+    use crate::data::testing::face_folder;
+    use crate::models::{Architecture, Backbone, BuildOptions};
+
+    #[test]
+    fn files_get_the_rows_of_their_pictures_and_broken_ones_their_reason() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(root.path(), &[("ann", 3), ("bob", 2)]);
+        std::fs::write(root.path().join("ann/1.png"), "no picture").unwrap();
+        let files = picture::walk(root.path()).unwrap();
+        tch::manual_seed(0);
+        let options = BuildOptions::default();
+        let trunk = Backbone::build(Architecture::OpenFace, Device::Cpu, &options).unwrap();
+        for centre in [None, Some(20)] {
+            let mut viewer = Viewer::whole(trunk.input.size, centre);
+            viewer.keeps_pictures = centre.is_some();
+            let (read, mut found) = (Cell::new(0), Vec::new());
+            let done = |count| read.set(read.get() + count);
+            embed_files(&trunk, &viewer, &files, done, |path, seen| {
+                found.push((path.to_owned(), seen.map_err(|error| error.to_string())));
+                Ok::<(), Error>(())
+            })
+            .unwrap();
+            assert_eq!((read.get(), found.len()), (5, 5));
+            for ((path, seen), file) in found.iter().zip(&files) {
+                assert_eq!(path, file);
+                if path.ends_with("ann/1.png") {
+                    assert!(seen.as_ref().unwrap_err().contains("1.png"));
+                    continue;
+                }
+                let (view, rows) = seen.as_ref().unwrap();
+                let whole = picture::decode(path).unwrap();
+                assert_eq!(view.size, whole.dimensions());
+                assert_eq!(view.picture.is_some(), centre.is_some());
+                let face = centre.map_or(whole.clone(), |side| picture::centre_crop(&whole, side));
+                let wanted = embed_pictures(&trunk, &[face]).unwrap();
+                let apart = wanted.values().iter().zip(rows.values()).map(|(a, b)| (a - b).abs());
+                assert!(rows.rows() == 1 && apart.fold(0.0, f32::max) < 1e-5, "{}", path.display());
+            }
+        }
+    }
+}
