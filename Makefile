@@ -33,7 +33,7 @@ VISAGE := cargo run --quiet --release $(WHERE) --
 
 export LIBTORCH ?= $(CURDIR)/$(FOLDER)/torch
 
-.PHONY: all help libtorch build demo test test-quick torch-versions gpu-kit parity parity-export parity-detect bench bench-detect bench-load tools lint doc clean
+.PHONY: all help libtorch build faces demo test test-quick torch-versions gpu-kit parity parity-export parity-detect bench bench-detect bench-load tools lint doc clean
 all: build
 
 help:
@@ -79,7 +79,7 @@ build: libtorch $(TREE)
 	cargo build --release $(WHERE)
 
 # The main job: two trainings, a map of the faces, and a face from the validation part named.
-demo: build
+demo: build faces
 	$(VISAGE) doctor
 	$(VISAGE) train-triplet --epochs 6
 	$(VISAGE) train-classifier
@@ -89,6 +89,7 @@ demo: build
 
 test: libtorch tools $(TREE)
 	cargo test --release $(WHERE)
+	@$(MAKE) --no-print-directory faces || echo 'note: the ORL faces could not be downloaded; trainings need --data DIR'
 
 # The quick tests on every libtorch that Visage can be built against, each in a folder of its own.
 torch-versions:
@@ -101,6 +102,9 @@ test-quick: libtorch $(TREE)
 gpu-kit: build .parity/torch-python data/orl
 	cargo test --release $(WHERE) --no-run --test cuda
 	$(PYTHON) tests/gpu/pack.py --torch $(TORCH) --target $(OUT)/release --python $(CURDIR)/.parity/torch-python
+
+# Faces to train on without --data.
+faces: $(if $(wildcard data/avengers),,data/orl)
 
 data/orl: | build
 	$(OUT)/release/visage fetch orl --accept-licence

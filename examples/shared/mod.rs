@@ -3,11 +3,14 @@
 #![allow(clippy::print_stdout)] // an example talks
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use visage::data::celeba::{Celeba, CelebaFiles, CelebaPart};
-use visage::data::{FaceFolder, Pair, PairSampler, Part, PictureStore, disjoint::disjoint, source};
+use visage::data::celeba::{Celeba, CelebaFiles};
+use visage::data::{
+    Dataset, FaceFolder, Pair, PairSampler, Part, PictureStore, Split, dataset, source,
+};
 use visage::eval::pair_scores::PairScores;
 use visage::eval::verification::Pairs;
 use visage::figures::{self, Curve, Histogram, Series};
@@ -81,26 +84,22 @@ pub struct People {
 /// validation part where its file is there.
 pub fn people(arguments: &Arguments, side: u32) -> anyhow::Result<People> {
     let data = arguments.data()?;
-    let silent = |_: usize, _: usize| {};
-    let (folder, parts) = match CelebaFiles::find(&data) {
+    let dataset: Arc<dyn Dataset> = match CelebaFiles::find(&data) {
         Ok(files) => {
-            let mut celeba = Celeba::open(&files, 0.2, SEED)?;
+            let mut celeba = Celeba::open(&files)?;
             let limit = arguments.limit.unwrap_or(usize::MAX);
-            celeba.retain(|face, part| face.identity < limit && part != CelebaPart::Test);
-            let (folder, parts) = celeba.read(false, side, &silent)?;
-            let held_back = parts.iter().map(|part| *part == CelebaPart::Validation).collect();
-            (folder, held_back)
+            celeba.records.retain(|record| record.identity < limit);
+            Arc::new(celeba)
         }
-        Err(_) => {
-            let folder = FaceFolder::open(&data, false, side, &silent)?;
-            let people = disjoint(folder.identities.len(), 0.2, SEED)?;
-            let held_back = |&label: &usize| people[label] == Part::Validation;
-            let parts: Vec<bool> = folder.labels().iter().map(held_back).collect();
-            (folder, parts)
-        }
+        Err(_) => dataset::open(&data)?,
+    };
+    let folder = FaceFolder::decode(&dataset, false, side, &|_, _| {})?;
+    let split = match Split::official(&folder) {
+        Some(split) => split,
+        None => Split::between_people(&folder, 0.2, SEED)?,
     };
     let labels = folder.labels();
-    let (unseen, train): (Vec<usize>, Vec<usize>) = (0..labels.len()).partition(|&i| parts[i]);
+    let (train, unseen) = (split.indices(Part::Train), split.indices(Part::Validation));
     println!(
         "{} people: {} pictures to train, {} of others to measure",
         folder.identities.len(),

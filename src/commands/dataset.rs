@@ -1,13 +1,11 @@
-//! Opens a labelled folder for training: decodes the pictures, makes or reads the split.
+//! Opens labelled pictures for a command: decodes them, and makes or reads the split.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::output::{count, identities};
-use crate::data::celeba::{Celeba, CelebaFiles, CelebaPart};
-use crate::data::disjoint::disjoint;
 use crate::data::split::{Part, Split};
-use crate::data::{FaceFolder, Fitting, Source, near_duplicates, picture, source};
+use crate::data::{self, FaceFolder, Fitting, Source, near_duplicates, source};
 use crate::recognise::DataCard;
 use crate::train::progress::Reporter;
 use crate::train::settings::DataSettings;
@@ -43,38 +41,27 @@ impl Dataset {
     }
 }
 
-/// How a labelled folder is read.
-pub enum Reading {
-    /// At least two identities; with `strict`, an unreadable picture is an error.
-    Train { strict: bool },
-    /// Any number of identities.
-    Evaluate,
-}
-
-/// Decodes every picture of a folder, with a progress bar; reports what was skipped.
+/// Decodes every picture of a data set for a command that trains nothing.
 ///
 /// # Errors
-/// No usable folder.
-pub fn open_folder(
+/// No usable data set.
+pub fn open_labelled(root: &Path, side: u32, say: &Reporter) -> Result<FaceFolder> {
+    let folder = decode(root, false, side, say)?;
+    tell(&folder, "", "", say);
+    Ok(folder)
+}
+
+/// Decodes every picture of a data set, with a progress bar.
+fn decode(
     root: &Path,
-    reading: Reading,
+    strict: bool,
     fitting: impl Into<Fitting>,
     say: &Reporter,
 ) -> Result<FaceFolder> {
-    let found = picture::walk_on(root);
-    if let Some(note) = found.note(root) {
-        say.line(&format!("note: {note}"));
-    }
-    let bar = say.progress("reading pictures", found.pictures.len() as u64, "pictures");
-    let step = |_: usize, _: usize| bar.inc(1);
-    let (folder, advice, flag) = match reading {
-        Reading::Train { strict } => {
-            (FaceFolder::open(root, strict, fitting, &step)?, STRICT, PICTURE_MEMORY)
-        }
-        Reading::Evaluate => (FaceFolder::scan(root, false, fitting, &step)?, "", ""),
-    };
+    let dataset = data::dataset::open(root)?;
+    let bar = say.progress("reading pictures", dataset.records().len() as u64, "pictures");
+    let folder = FaceFolder::decode(&dataset, strict, fitting, &|_, _| bar.inc(1))?;
     bar.finish();
-    tell(&folder, advice, flag, say);
     Ok(folder)
 }
 
@@ -98,28 +85,38 @@ pub const PICTURE_MEMORY: &str = " (--picture-memory)";
 /// Advice on skipped pictures.
 const STRICT: &str = "; use --strict to fail on them";
 
-/// Resolves the data of a training command and opens it. Without `--split`, pictures keep their parts
-/// of `inherited`, the split file of the initial trunk, so that no picture the trunk was trained on
-/// is used for validation.
+/// What a split keeps together.
+pub enum SplitBy {
+    /// Pictures: each identity is in both parts. Without `--split`, pictures keep their parts of the
+    /// split file of the initial trunk, if there is one, so that no picture the trunk was trained on is
+    /// used for validation.
+    Picture { inherited: Option<PathBuf> },
+    /// Identities: nobody is in both parts.
+    Identity,
+}
+
+/// Opens the data of a training command with its split.
 ///
 /// # Errors
 /// No usable data, or a split that does not fit it.
-pub fn open(
-    settings: &DataSettings,
-    inherited: Option<PathBuf>,
-    size: u32,
-    say: &Reporter,
-) -> Result<Dataset> {
-    if settings.data.is_none() && source::locate(Path::new(".")).is_none() {
-        say.line("downloading the ORL faces (once) ...");
-    }
+pub fn open(settings: &DataSettings, by: SplitBy, side: u32, say: &Reporter) -> Result<Dataset> {
     let Source { path, name, note } = source::resolve(settings.data.as_deref(), Path::new("."))?;
     if let Some(note) = note {
         say.line(&note);
     }
-    let reading = Reading::Train { strict: settings.strict };
-    let folder = open_folder(&path, reading, settings.fitting(size), say)?;
-    let split = split(settings, inherited, &folder, say)?;
+    let folder = decode(&path, settings.strict, settings.fitting(side), say)?;
+    let folder = folder.with_two_identities()?;
+    tell(&folder, STRICT, PICTURE_MEMORY, say);
+    let split = match (&settings.split, Split::official(&folder), &by) {
+        (Some(file), ..) => Split::read_csv(file, &folder)?,
+        (None, Some(official), _) => official,
+        (None, None, SplitBy::Picture { inherited }) => {
+            split(settings, inherited.as_deref(), &folder, say)?
+        }
+        (None, None, SplitBy::Identity) => {
+            Split::between_people(&folder, settings.val_fraction, settings.seed)?
+        }
+    };
     for note in &split.notes {
         say.line(&format!("note: {note}"));
     }
@@ -128,48 +125,15 @@ pub fn open(
     if parts.train.is_empty() {
         return Err(Error::Data(format!("{}: no pictures left to train on", path.display())));
     }
-    say.line(&format!(
-        "data: {name}, {} of {}: {} to train, {} to validate",
-        count(folder.pictures.len(), "picture"),
-        identities(folder.identities.len()),
-        parts.train.len(),
-        parts.validation.len()
-    ));
-    Ok(data)
-}
-
-/// Opens a folder of identities or CelebA for training on pairs. No person is in two parts; if the
-/// file of CelebA's official partition is present, it is used, without the test part.
-///
-/// # Errors
-/// No usable data, or a split that does not fit it.
-pub fn open_people(settings: &DataSettings, size: u32, say: &Reporter) -> Result<Dataset> {
-    let Source { path, name, note } = source::resolve(settings.data.as_deref(), Path::new("."))?;
-    if let Some(note) = note {
-        say.line(&note);
-    }
-    let (folder, split) = match CelebaFiles::find(&path) {
-        Ok(files) => celeba(&files, settings, size, say)?,
-        Err(_) => {
-            let reading = Reading::Train { strict: settings.strict };
-            let folder = open_folder(&path, reading, settings.fitting(size), say)?;
-            let people = disjoint(folder.identities.len(), settings.val_fraction, settings.seed)?;
-            let parts = folder.pictures.iter().map(|face| people[face.identity]).collect();
-            (folder, Split { parts, notes: Vec::new() })
-        }
-    };
-    let split = match &settings.split {
-        Some(file) => Split::read_csv(file, &folder)?,
-        None => split,
-    };
-    let data = Dataset::new(&path, folder, split);
-    let Dataset { folder, parts, .. } = &data;
     let people = |pictures: &[usize]| {
         let owners: BTreeSet<usize> = pictures.iter().map(|&i| parts.labels[i]).collect();
-        identities(owners.len())
+        match by {
+            SplitBy::Picture { .. } => String::new(),
+            SplitBy::Identity => format!(" of {}", identities(owners.len())),
+        }
     };
     say.line(&format!(
-        "data: {name}, {} of {}: {} of {} to train, {} of {} to validate",
+        "data: {name}, {} of {}: {}{} to train, {}{} to validate",
         count(folder.pictures.len(), "picture"),
         identities(folder.identities.len()),
         parts.train.len(),
@@ -180,40 +144,13 @@ pub fn open_people(settings: &DataSettings, size: u32, say: &Reporter) -> Result
     Ok(data)
 }
 
-fn celeba(
-    files: &CelebaFiles,
-    settings: &DataSettings,
-    size: u32,
-    say: &Reporter,
-) -> Result<(FaceFolder, Split)> {
-    let mut celeba = Celeba::open(files, settings.val_fraction, settings.seed)?;
-    let of_test = celeba.parts.iter().filter(|part| **part == CelebaPart::Test).count();
-    if of_test > 0 {
-        let which = count(of_test, "picture");
-        celeba.notes.push(format!("left out {which} of the official test part"));
-        celeba.retain(|_, part| part != CelebaPart::Test);
-    }
-    let bar = say.progress("reading pictures", celeba.pictures.len() as u64, "pictures");
-    let (folder, parts) =
-        celeba.read(settings.strict, settings.fitting(size), &|_, _| bar.inc(1))?;
-    bar.finish();
-    tell(&folder, STRICT, PICTURE_MEMORY, say);
-    let part = |part: &CelebaPart| match part {
-        CelebaPart::Train => Part::Train,
-        CelebaPart::Validation | CelebaPart::Test => Part::Validation,
-    };
-    Ok((folder, Split { parts: parts.iter().map(part).collect(), notes: Vec::new() }))
-}
-
+/// A split by picture: that of the initial trunk, or a new one that keeps near-duplicates together.
 fn split(
     settings: &DataSettings,
-    inherited: Option<PathBuf>,
+    inherited: Option<&Path>,
     folder: &FaceFolder,
     say: &Reporter,
 ) -> Result<Split> {
-    if let Some(file) = &settings.split {
-        return Split::read_csv(file, folder);
-    }
     let groups = || {
         if folder.pictures.len() > 1000 {
             say.line("searching for near-duplicates ...");
@@ -221,7 +158,7 @@ fn split(
         near_duplicates::groups(&folder.looks)
     };
     if let Some(file) = inherited.filter(|file| file.is_file())
-        && let Some(carried) = Split::carry_over(&file, folder, groups)?
+        && let Some(carried) = Split::carry_over(file, folder, groups)?
     {
         let new = match carried.new {
             0 => String::new(),

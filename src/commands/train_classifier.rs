@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
-use super::dataset::{self, Dataset};
+use super::dataset::{self, Dataset, SplitBy};
 use super::framing;
 use super::output::{count, line, percent, quoted};
 use super::strangers::embed_strangers;
@@ -153,7 +153,12 @@ fn open_data(settings: &mut ClassifierSettings, trunk: &Trunk, say: &Reporter) -
     }
     let inherited = trunk.split.clone();
     let is_beside = inherited.as_ref().is_some_and(|file| file.is_file());
-    let data = dataset::open(&settings.data, inherited, trunk.backbone.input.size, say)?;
+    let data = dataset::open(
+        &settings.data,
+        SplitBy::Picture { inherited },
+        trunk.backbone.input.size,
+        say,
+    )?;
     let same = data.card.fingerprint == trunk.card.data.fingerprint;
     if same && !is_beside && settings.data.split.is_none() {
         say.warn(

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use super::Context;
+use super::dataset::{self, SplitBy};
 use super::pair_training::{NetChoice, Trainable, build, card, learn};
 use super::training::{plan, warm_up_batchnorm};
-use super::{Context, dataset};
 use crate::Result;
 use crate::data::pairs::PairSampler;
 use crate::metric::losses::{ContrastiveLoss, PairBceLoss};
@@ -31,7 +32,7 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
     };
     let Trainable { mut net, source, params } = build(context, &choice, &mut settings.tuning)?;
 
-    let data = dataset::open_people(&settings.data, net.backbone.input.size, say)?;
+    let data = dataset::open(&settings.data, SplitBy::Identity, net.backbone.input.size, say)?;
     let faces = &data.folder.fitted;
     let seed = settings.data.seed;
     let mut sampler = PairSampler::new(&data.parts.labels, &data.parts.train, seed)?;

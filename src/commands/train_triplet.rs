@@ -6,11 +6,12 @@ use std::process::ExitCode;
 
 use image::RgbImage;
 
+use super::Context;
+use super::dataset::{self, SplitBy};
 use super::given_triplets;
 use super::output::{count, line, percent, quoted};
 use super::training::{device_summary, plan, resolve_auto, warm_up_batchnorm};
 use super::trunk::{Bare, Built};
-use super::{Context, dataset};
 use crate::figures::{self, Curve, Series};
 use crate::models::Backbone;
 use crate::recognise::{ModelCard, ModelKind, Recogniser, embed_stored};
@@ -67,7 +68,8 @@ pub(super) fn prepare(
         Source::File(path) => Some(path.with_file_name("split.csv")),
         _ => None,
     };
-    let data = dataset::open(&settings.data, inherited, backbone.input.size, say)?;
+    let data =
+        dataset::open(&settings.data, SplitBy::Picture { inherited }, backbone.input.size, say)?;
     let faces = &data.folder.fitted;
     warm_up_batchnorm(&mut backbone, &source, &settings.tuning, faces, &data.parts.train)?;
     let card = card(settings, &backbone, &source, &data)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::Context;
-use super::dataset::{self, Reading};
+use super::dataset;
 use super::trunk::{self, Trunk};
 use crate::Error;
 use crate::cli;
@@ -25,7 +25,7 @@ pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
     if let Some(note) = &source.note {
         say.line(note);
     }
-    let folder = dataset::open_folder(&source.path, Reading::Evaluate, backbone.input.size, say)?;
+    let folder = dataset::open_labelled(&source.path, backbone.input.size, say)?;
     let embeddings = embed_stored(&backbone, &folder.fitted, &folder.fitted.all())?;
     let options =
         TsneOptions { perplexity: flags.perplexity, iterations: flags.iterations, seed: 0 };

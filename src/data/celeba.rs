@@ -13,11 +13,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::disjoint::disjoint;
+use super::dataset::{Dataset, Record};
 use super::picture::{hidden, is_picture};
 use super::split::Part;
-use super::store::Fitting;
-use super::{Face, FaceFolder, Progress};
 use crate::words::{count, identities};
 use crate::{Error, Result};
 
@@ -25,17 +23,6 @@ use crate::{Error, Result};
 const PICTURES: &str = "img_align_celeba";
 const IDENTITIES: &str = "identity_CelebA.txt";
 const PARTITIONS: [&str; 2] = ["list_eval_partition.txt", "list_eval_partition.csv"];
-
-/// The official part of a picture, or the drawn one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CelebaPart {
-    /// Weights are fitted to it.
-    Train,
-    /// It chooses the best epoch and the thresholds.
-    Validation,
-    /// It is measured once, at the end; only the official file has it.
-    Test,
-}
 
 /// Where the files of the data set lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,44 +63,30 @@ impl CelebaFiles {
 /// The labelled pictures of the data set, or of the slice of it that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Celeba {
-    /// The pictures, in the order of their names; `identity` indexes [`identities`](Self::identities).
-    pub pictures: Vec<Face>,
+    /// The folder of pictures.
+    pub root: PathBuf,
     /// The official identity numbers, ascending.
-    pub identities: Vec<u32>,
-    /// The part of each picture.
-    pub parts: Vec<CelebaPart>,
-    /// Rows of the identity file whose picture is not there.
-    pub missing: usize,
-    /// Pictures that no row names.
-    pub unnamed: usize,
+    pub identities: Vec<String>,
+    /// The pictures by identity, and by name within each. Those of the official test part are left out.
+    pub records: Vec<Record>,
     /// What is remarkable, one sentence each.
     pub notes: Vec<String>,
 }
 
 impl Celeba {
-    /// Leaves out the pictures that `keep` does not want.
-    pub fn retain(&mut self, keep: impl Fn(&Face, CelebaPart) -> bool) {
-        let both =
-            std::mem::take(&mut self.pictures).into_iter().zip(std::mem::take(&mut self.parts));
-        (self.pictures, self.parts) = both.filter(|(face, part)| keep(face, *part)).unzip();
-    }
-
     /// Reads the lists and looks which pictures are there. No picture is decoded.
-    ///
-    /// Without an official partition file the identities are [split](disjoint), `val_fraction` of
-    /// them for validation; with one, `val_fraction` and `seed` are not used.
     ///
     /// # Errors
     /// Names the file and the line that cannot be read; a picture without a row in the partition
     /// file; a folder without any picture of the list. Rows without a picture are counted only.
-    pub fn open(files: &CelebaFiles, val_fraction: f64, seed: u64) -> Result<Self> {
+    pub fn open(files: &CelebaFiles) -> Result<Self> {
         let owners = read_rows(&files.identities, "an identity number")?;
         let found = find_pictures(&files.pictures)?;
-        let mut named: Vec<(&str, &Path, u32)> = owners
+        let mut named: Vec<(u32, &str, &Path)> = owners
             .iter()
             .filter_map(|(name, row)| {
                 let stem = stem(name);
-                found.get(stem).map(|path| (stem, path.as_path(), row.value))
+                found.get(stem).map(|path| (row.value, stem, path.as_path()))
             })
             .collect();
         named.sort_unstable();
@@ -125,112 +98,91 @@ impl Celeba {
                 files.pictures.display()
             )));
         }
-        let numbers: BTreeSet<u32> = named.iter().map(|&(_, _, number)| number).collect();
-        let identities: Vec<u32> = numbers.into_iter().collect();
-        let pictures: Vec<Face> = named
-            .iter()
-            .map(|&(_, path, number)| Face {
-                path: path.to_path_buf(),
-                identity: identities.binary_search(&number).unwrap_or_default(),
-            })
-            .collect();
         let parts = match &files.partition {
             Some(file) => official(file, &named)?,
-            None => {
-                let of_people = disjoint(identities.len(), val_fraction, seed)?;
-                let part = |face: &Face| match of_people[face.identity] {
-                    Part::Train => CelebaPart::Train,
-                    Part::Validation => CelebaPart::Validation,
-                };
-                pictures.iter().map(part).collect()
-            }
+            None => vec![OfficialPart::None; named.len()],
         };
-        let (missing, unnamed) = (owners.len() - named.len(), found.len() - named.len());
-        let mut celeba = Self { pictures, identities, parts, missing, unnamed, notes: Vec::new() };
-        celeba.note(files);
-        Ok(celeba)
-    }
-
-    /// Decodes the pictures, [fit](super::picture::fit) to one size, and tells the part of each
-    /// one of the result, which are in the order of their people. Unreadable pictures are left out
-    /// and listed there, with `strict` an error.
-    ///
-    /// # Errors
-    /// As [`FaceFolder::of_files`].
-    pub fn read(
-        &self,
-        strict: bool,
-        fitting: impl Into<Fitting>,
-        progress: Progress,
-    ) -> Result<(FaceFolder, Vec<CelebaPart>)> {
-        let mut named: Vec<(String, Vec<PathBuf>)> =
-            self.identities.iter().map(|number| (number.to_string(), Vec::new())).collect();
-        for face in &self.pictures {
-            named[face.identity].1.push(face.path.clone());
+        let mut notes = Vec::new();
+        for (number, text) in [
+            (owners.len() - named.len(), "listed without a file: a slice of the data set"),
+            (found.len() - named.len(), "without an identity left out"),
+            (
+                parts.iter().filter(|part| **part == OfficialPart::Test).count(),
+                "of the official test part left out",
+            ),
+        ] {
+            if number > 0 {
+                notes.push(format!("{} {text}", count(number, "picture")));
+            }
         }
-        let root = self.pictures.first().and_then(|face| face.path.parent());
-        let root = root.unwrap_or(Path::new(""));
-        let folder =
-            FaceFolder::of_files(root, &named, self.notes.clone(), strict, fitting, progress)?;
-        let by_path: HashMap<&Path, CelebaPart> = self
-            .pictures
-            .iter()
-            .zip(&self.parts)
-            .map(|(face, part)| (face.path.as_path(), *part))
-            .collect();
-        let parts = folder.pictures.iter().filter_map(|face| by_path.get(face.path.as_path()));
-        let parts = parts.copied().collect();
-        Ok((folder, parts))
-    }
-
-    /// The identity of each picture.
-    pub fn labels(&self) -> Vec<usize> {
-        self.pictures.iter().map(|face| face.identity).collect()
-    }
-
-    /// The pictures of one part, in order.
-    pub fn indices(&self, part: CelebaPart) -> Vec<usize> {
-        (0..self.parts.len()).filter(|&picture| self.parts[picture] == part).collect()
-    }
-
-    fn note(&mut self, files: &CelebaFiles) {
-        if self.missing > 0 {
-            self.notes.push(format!(
-                "{} of {} without a picture in {}: a slice of the data set",
-                count(self.missing, "row"),
-                files.identities.display(),
-                files.pictures.display()
-            ));
-        }
-        if self.unnamed > 0 {
-            let which = count(self.unnamed, "picture");
-            self.notes.push(format!("{which} without an identity ignored"));
+        let (mut numbers, mut records) = (Vec::new(), Vec::new());
+        for (&(number, _, path), part) in named.iter().zip(parts) {
+            let part = match part {
+                OfficialPart::None => None,
+                OfficialPart::Train => Some(Part::Train),
+                OfficialPart::Validation => Some(Part::Validation),
+                OfficialPart::Test => continue,
+            };
+            if numbers.last() != Some(&number) {
+                numbers.push(number);
+            }
+            records.push(Record { path: path.to_path_buf(), identity: numbers.len() - 1, part });
         }
         let mut first = BTreeMap::new();
         let mut torn = BTreeSet::new();
-        for (face, part) in self.pictures.iter().zip(&self.parts) {
-            if first.entry(face.identity).or_insert(*part) != part {
-                torn.insert(face.identity);
+        for record in &records {
+            if first.entry(record.identity).or_insert(record.part) != &record.part {
+                torn.insert(record.identity);
             }
         }
         if !torn.is_empty() {
-            self.notes.push(format!(
+            notes.push(format!(
                 "{} with pictures in more than one official part: pairs never cross the parts, but \
                  these people are not new to the model",
                 identities(torn.len())
             ));
         }
+        let identities = numbers.iter().map(ToString::to_string).collect();
+        Ok(Self { root: files.pictures.clone(), identities, records, notes })
     }
 }
 
+impl Dataset for Celeba {
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn identities(&self) -> &[String] {
+        &self.identities
+    }
+
+    fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+/// What the official partition says of a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OfficialPart {
+    /// There is no partition file.
+    None,
+    Train,
+    Validation,
+    Test,
+}
+
 /// The official part of each named picture.
-fn official(file: &Path, named: &[(&str, &Path, u32)]) -> Result<Vec<CelebaPart>> {
+fn official(file: &Path, named: &[(u32, &str, &Path)]) -> Result<Vec<OfficialPart>> {
     let rows = read_rows(file, "0 (train), 1 (validation) or 2 (test)")?;
     let by_stem: HashMap<&str, &Row> = rows.iter().map(|(name, row)| (stem(name), row)).collect();
-    let part = |&(name, path, _): &(&str, &Path, u32)| match by_stem.get(name) {
-        Some(Row { value: 0, .. }) => Ok(CelebaPart::Train),
-        Some(Row { value: 1, .. }) => Ok(CelebaPart::Validation),
-        Some(Row { value: 2, .. }) => Ok(CelebaPart::Test),
+    let part = |&(_, name, path): &(u32, &str, &Path)| match by_stem.get(name) {
+        Some(Row { value: 0, .. }) => Ok(OfficialPart::Train),
+        Some(Row { value: 1, .. }) => Ok(OfficialPart::Validation),
+        Some(Row { value: 2, .. }) => Ok(OfficialPart::Test),
         Some(Row { value, line }) => Err(Error::Data(format!(
             "{}: line {line}: part {value} is none of 0 (train), 1 (validation) and 2 (test)",
             file.display()
@@ -309,6 +261,9 @@ fn stem(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::FaceFolder;
     use super::super::testing::{part, shared};
     use super::*;
 
@@ -327,7 +282,7 @@ mod tests {
     }
 
     fn open(root: &Path) -> Result<Celeba> {
-        Celeba::open(&CelebaFiles::find(root)?, 0.5, 1)
+        Celeba::open(&CelebaFiles::find(root)?)
     }
 
     const ROWS: &str = "000001.jpg 30\n000002.jpg 4\n000003.jpg 30\n000004.jpg 7\n000005.jpg 9\n\
@@ -336,44 +291,40 @@ mod tests {
     #[test]
     fn headings_commas_and_carriage_returns_are_read_alike() {
         let plain = open(folder(ROWS, None).path()).unwrap();
-        assert_eq!(plain.identities, [4, 7, 9, 12, 30]);
-        assert_eq!(plain.labels(), [4, 0, 4, 1, 2, 2, 3]);
-        assert_eq!((plain.missing, plain.unnamed), (1, 1));
-        assert!(plain.notes[0].starts_with("1 row of"), "{:?}", plain.notes);
+        assert_eq!(plain.identities, ["4", "7", "9", "12", "30"]);
+        let rows = |celeba: &Celeba| -> Vec<_> {
+            let name = |record: &Record| record.path.file_name().map(ToOwned::to_owned);
+            celeba.records.iter().map(|record| (record.identity, name(record))).collect()
+        };
+        let owners: Vec<_> = plain.records.iter().map(|record| record.identity).collect();
+        assert_eq!(owners, [0, 1, 2, 2, 3, 4, 4]);
+        assert!(plain.records[0].path.ends_with("000002.jpg") && plain.records[0].part.is_none());
+        assert!(plain.notes[0].starts_with("1 picture listed"), "{:?}", plain.notes);
+        assert!(plain.notes[1].starts_with("1 picture without"), "{:?}", plain.notes);
         let counted = format!("8\n{ROWS}");
         let headed = format!("8\nimage_id identity\n{ROWS}");
         let table =
             format!("image_id,identity\r\n{}", ROWS.replace(' ', ",").replace('\n', "\r\n"));
         for text in [counted, headed, table] {
             let other = open(folder(&text, None).path()).unwrap();
-            assert_eq!((other.labels(), &other.parts), (plain.labels(), &plain.parts), "{text}");
+            assert_eq!(rows(&other), rows(&plain), "{text}");
         }
     }
 
     #[test]
-    fn the_drawn_split_is_between_people() {
-        let celeba = open(folder(ROWS, None).path()).unwrap();
-        for (a, b) in celeba.pictures.iter().zip(&celeba.parts) {
-            for (c, d) in celeba.pictures.iter().zip(&celeba.parts) {
-                assert!(a.identity != c.identity || b == d);
-            }
-        }
-        assert!(!celeba.indices(CelebaPart::Train).is_empty());
-        assert!(!celeba.indices(CelebaPart::Validation).is_empty());
-    }
-
-    #[test]
-    fn the_official_partition_is_kept_and_torn_people_are_noted() {
+    fn the_official_partition_is_kept_without_its_test_part_and_torn_people_are_noted() {
         let parts: String =
             (1..=8).map(|picture| format!("{picture:06}.jpg {}\n", picture % 3)).collect();
         let celeba = open(folder(ROWS, Some(&parts)).path()).unwrap();
-        use CelebaPart::{Test, Train, Validation};
-        assert_eq!(celeba.parts, [Validation, Test, Train, Validation, Test, Train, Validation]);
-        assert!(
-            celeba.notes.iter().any(|note| note.contains("2 identities")),
-            "{:?}",
-            celeba.notes
-        );
+        let parts: Vec<_> = celeba.records.iter().filter_map(|record| record.part).collect();
+        use Part::{Train, Validation};
+        // 000004, 000006, 000007, 000001, 000003.
+        assert_eq!(parts, [Validation, Train, Validation, Validation, Train]);
+        assert_eq!(celeba.identities, ["7", "9", "12", "30"]);
+        for note in ["2 pictures of the official test part left out", "1 identity with pictures in"]
+        {
+            assert!(celeba.notes.iter().any(|told| told.starts_with(note)), "{:?}", celeba.notes);
+        }
     }
 
     #[test]
@@ -406,34 +357,27 @@ mod tests {
             part(picture, 0.0, 0.0, 100.0, 20).save(&png).unwrap();
             std::fs::rename(png, path).unwrap();
         }
-        let celeba = open(root.path()).unwrap();
-        let (faces, parts) = celeba.read(false, 16, &|_, _| {}).unwrap();
+        let celeba: Arc<dyn Dataset> = Arc::new(open(root.path()).unwrap());
+        let faces = FaceFolder::decode(&celeba, false, 16, &|_, _| {}).unwrap();
         assert_eq!(faces.identities, ["4", "9", "12", "30"]);
         assert_eq!((faces.labels(), faces.unreadable.len()), (vec![0, 1, 1, 2, 3, 3], 1));
-        for (face, part) in faces.pictures.iter().zip(&parts) {
-            let own = celeba.pictures.iter().position(|other| other.path == face.path).unwrap();
-            assert_eq!(celeba.parts[own], *part);
-            let number = celeba.identities[celeba.pictures[own].identity].to_string();
-            assert_eq!(faces.identities[face.identity], number);
+        assert_eq!(faces.parts, None);
+        for face in &faces.pictures {
+            let own = celeba.records().iter().find(|record| record.path == face.path).unwrap();
+            assert_eq!(faces.identities[face.identity], celeba.identities()[own.identity]);
         }
-        assert_eq!(parts.len(), 6);
-        assert!(celeba.read(true, 16, &|_, _| {}).unwrap_err().to_string().contains("000004.jpg"));
+        let error = FaceFolder::decode(&celeba, true, 16, &|_, _| {}).unwrap_err().to_string();
+        assert!(error.contains("000004.jpg"), "{error}");
     }
 
     #[test]
     fn the_real_slice_is_whole() {
         let Some(root) = shared("celeba") else { return };
-        let celeba = Celeba::open(&CelebaFiles::find(&root).unwrap(), 0.2, 7).unwrap();
-        assert_eq!((celeba.pictures.len(), celeba.identities.len()), (1307, 120));
-        assert_eq!((celeba.missing, celeba.unnamed, celeba.notes.len()), (0, 0, 0));
-        let held_back: BTreeSet<usize> = celeba
-            .indices(CelebaPart::Validation)
-            .into_iter()
-            .map(|picture| celeba.pictures[picture].identity)
-            .collect();
-        assert_eq!(held_back.len(), 24);
-        // The first row of the file: 000114.jpg 7256.
-        assert!(celeba.pictures[0].path.ends_with("000114.jpg"));
-        assert_eq!(celeba.identities[celeba.pictures[0].identity], 7256);
+        let celeba = open(&root).unwrap();
+        assert_eq!((celeba.records.len(), celeba.identities.len()), (1307, 120));
+        assert!(celeba.notes.is_empty(), "{:?}", celeba.notes);
+        // A row of the file: 000114.jpg 7256.
+        let first = celeba.records.iter().find(|record| record.path.ends_with("000114.jpg"));
+        assert_eq!(celeba.identities[first.unwrap().identity], "7256");
     }
 }

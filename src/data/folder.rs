@@ -1,15 +1,18 @@
-//! A data set on the disk: one folder per identity, any number of pictures in each.
+//! Data sets with one folder per identity, and the decoded pictures of any data set.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::RgbImage;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::dataset::{self, Dataset, Record};
 use super::near_duplicates::PerceptualHash;
-use super::picture::{decode_bytes, fit, hidden, is_picture, read, walk};
-use super::store::{Fitting, Panel, PictureStore};
+use super::picture::{decode_bytes, fit, hidden, is_picture, walk, walk_on};
+use super::split::Part;
+use super::store::{Fitting, Origin, PictureStore};
 use crate::words::{count, enumerate, identities};
 use crate::{Error, Result};
 
@@ -37,6 +40,8 @@ pub struct FaceFolder {
     pub identities: Vec<String>,
     /// The readable pictures.
     pub pictures: Vec<Face>,
+    /// The part of each picture, where the data set assigns them.
+    pub parts: Option<Vec<Part>>,
     /// Each picture [`fit`] to one size.
     pub fitted: PictureStore,
     /// What each picture looks like, for finding [near duplicates](super::near_duplicates).
@@ -72,8 +77,16 @@ impl FaceFolder {
         fitting: impl Into<Fitting>,
         progress: Progress,
     ) -> Result<Self> {
-        let folder = Self::scan(root, strict, fitting, progress)?;
-        if let [only] = folder.identities.as_slice() {
+        Self::scan(root, strict, fitting, progress)?.with_two_identities()
+    }
+
+    /// The same pictures, if there is anything to tell apart.
+    ///
+    /// # Errors
+    /// There is only one identity.
+    pub fn with_two_identities(self) -> Result<Self> {
+        let root = &self.root;
+        if let [only] = self.identities.as_slice() {
             let hint = if has_folders(&root.join(only)) {
                 format!(
                     "; if the identities lie one level deeper, name {}",
@@ -89,7 +102,7 @@ impl FaceFolder {
             );
             return Err(Error::Data(text));
         }
-        Ok(folder)
+        Ok(self)
     }
 
     /// Like [`open`](Self::open), but one identity is enough.
@@ -102,69 +115,66 @@ impl FaceFolder {
         fitting: impl Into<Fitting>,
         progress: Progress,
     ) -> Result<Self> {
-        let mut notes = Vec::new();
-        let named = list(root, &mut notes)?;
-        Self::of_files(root, &named, notes, strict, fitting, progress)
+        Self::decode(&dataset::open(root)?, strict, fitting, progress)
     }
 
-    /// Like [`scan`](Self::scan), of people and files that something else than folders lists, all
-    /// of them below `root`, with what is remarkable about the list.
+    /// Decodes all pictures of a data set.
     ///
     /// # Errors
-    /// Not one picture can be read, or, with `strict`, any cannot.
-    pub fn of_files(
-        root: &Path,
-        named: &[(String, Vec<PathBuf>)],
-        notes: Vec<String>,
+    /// As for [`scan`](Self::scan).
+    pub fn decode(
+        dataset: &Arc<dyn Dataset>,
         strict: bool,
         fitting: impl Into<Fitting>,
         progress: Progress,
     ) -> Result<Self> {
-        let files: Vec<(usize, PathBuf)> = named
-            .iter()
-            .enumerate()
-            .flat_map(|(owner, (_, files))| files.iter().map(move |file| (owner, file.clone())))
-            .collect();
         let fitting = fitting.into();
-        let done = AtomicUsize::new(0);
-        let loaded: Vec<Result<Loaded>> = files
+        let (records, done) = (dataset.records(), AtomicUsize::new(0));
+        let loaded: Vec<Result<Loaded>> = records
             .par_iter()
             .enumerate()
-            .map(|(number, (_, path))| {
-                let loaded = load(path, fitting.keeps(number).then_some(fitting.side));
-                progress(done.fetch_add(1, Ordering::Relaxed) + 1, files.len());
+            .map(|(number, record)| {
+                let side = fitting.keeps(number).then_some(fitting.side);
+                let loaded = load(dataset.as_ref(), record, side);
+                progress(done.fetch_add(1, Ordering::Relaxed) + 1, records.len());
                 loaded
             })
             .collect();
 
         let mut folder = Self {
-            root: root.to_path_buf(),
+            root: dataset.root().to_path_buf(),
             identities: Vec::new(),
             pictures: Vec::new(),
+            parts: records.iter().all(|record| record.part.is_some()).then(Vec::new),
             fitted: PictureStore::default(),
             looks: Vec::new(),
             digests: Vec::new(),
             unreadable: Vec::new(),
-            notes,
+            notes: dataset.notes().to_vec(),
         };
         let mut stored = Vec::new();
         let mut last_owner = None;
-        for ((owner, path), loaded) in files.into_iter().zip(loaded) {
+        for ((number, record), loaded) in records.iter().enumerate().zip(loaded) {
             match loaded {
                 Ok(Loaded { fitted, look, digest }) => {
-                    if last_owner != Some(owner) {
-                        last_owner = Some(owner);
-                        folder.identities.push(named[owner].0.clone());
+                    if last_owner != Some(record.identity) {
+                        last_owner = Some(record.identity);
+                        folder.identities.push(dataset.identities()[record.identity].clone());
                     }
                     let identity = folder.identities.len() - 1;
-                    stored.push((Panel { file: path.clone(), third: None }, fitted));
-                    folder.pictures.push(Face { path, identity });
+                    stored.push((Origin::Record(dataset.clone(), number), fitted));
+                    folder.pictures.push(Face { path: record.path.clone(), identity });
+                    if let (Some(parts), Some(part)) = (&mut folder.parts, record.part) {
+                        parts.push(part);
+                    }
                     folder.looks.push(look);
                     folder.digests.push(digest);
                 }
-                Err(Error::Picture { reason, .. }) => folder.unreadable.push((path, reason)),
+                Err(Error::Picture { reason, .. }) => {
+                    folder.unreadable.push((record.path.clone(), reason));
+                }
                 Err(Error::Io { source, .. }) => {
-                    folder.unreadable.push((path, source.to_string()));
+                    folder.unreadable.push((record.path.clone(), source.to_string()));
                 }
                 Err(other) => return Err(other),
             }
@@ -174,7 +184,6 @@ impl FaceFolder {
         Ok(folder)
     }
 
-    /// Refuses what cannot be used and notes what a reader would want to know.
     fn judge(&mut self, strict: bool) -> Result<()> {
         let root = self.root.display();
         if strict && !self.unreadable.is_empty() {
@@ -259,8 +268,53 @@ pub fn fingerprint(files: impl Iterator<Item = (String, [u8; 32])>) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A data set with one folder per identity.
+#[derive(Debug)]
+pub struct Folder {
+    root: PathBuf,
+    identities: Vec<String>,
+    records: Vec<Record>,
+    notes: Vec<String>,
+}
+
+impl Folder {
+    /// Lists the identities below `root` and their pictures, both sorted.
+    ///
+    /// # Errors
+    /// It is no such folder: says what is there, and what is expected.
+    pub fn open(root: &Path) -> Result<Self> {
+        let mut notes = Vec::new();
+        let named = list_identities(root, &mut notes)?;
+        notes.extend(walk_on(root).note(root));
+        let (identities, files): (Vec<_>, Vec<_>) = named.into_iter().unzip();
+        let record = |(identity, path)| Record { path, identity, part: None };
+        let records = files.into_iter().enumerate();
+        let records = records.flat_map(|(owner, files)| files.into_iter().map(move |f| (owner, f)));
+        let records = records.map(record).collect();
+        Ok(Self { root: root.to_path_buf(), identities, records, notes })
+    }
+}
+
+impl Dataset for Folder {
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn identities(&self) -> &[String] {
+        &self.identities
+    }
+
+    fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
 /// The identity folders with pictures and their files, both sorted.
-fn list(root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf>)>> {
+fn list_identities(root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf>)>> {
     const LAYOUT: &str = "expected one folder per identity with its pictures in it, as in \
                           DIR/NAME/picture.png";
     if !root.is_dir() {
@@ -310,9 +364,9 @@ fn list(root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf
 }
 
 /// Reads a picture; fits it to `side` where one is given.
-fn load(path: &Path, side: Option<u32>) -> Result<Loaded> {
-    let content = read(path)?;
-    let picture = decode_bytes(path, &content)?;
+fn load(dataset: &dyn Dataset, record: &Record, side: Option<u32>) -> Result<Loaded> {
+    let content = dataset.content(record)?;
+    let picture = decode_bytes(&record.path, &content)?;
     Ok(Loaded {
         fitted: side.map(|side| fit(&picture, side)),
         look: PerceptualHash::of(&picture),

@@ -9,7 +9,7 @@ const MANIFEST: &str = include_str!("../../data/datasets.toml");
 /// One data set of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Dataset {
+pub struct PublishedDataset {
     /// The short name, and its folder below `data/`.
     pub name: String,
     /// The name for people.
@@ -72,7 +72,7 @@ pub struct SingleFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Manifest {
-    dataset: Vec<Dataset>,
+    dataset: Vec<PublishedDataset>,
     #[serde(default)]
     file: Vec<SingleFile>,
 }
@@ -81,7 +81,7 @@ struct Manifest {
 ///
 /// # Errors
 /// Where the manifest that was built in is damaged; a test keeps it from that.
-pub fn datasets() -> Result<Vec<Dataset>> {
+pub fn datasets() -> Result<Vec<PublishedDataset>> {
     Ok(manifest()?.dataset)
 }
 
@@ -101,7 +101,7 @@ fn manifest() -> Result<Manifest> {
 ///
 /// # Errors
 /// Names the known ones where there is none of this name.
-pub fn dataset(name: &str) -> Result<Dataset> {
+pub fn dataset(name: &str) -> Result<PublishedDataset> {
     let mut all = datasets()?;
     match all.iter().position(|known| known.name == name) {
         Some(place) => Ok(all.swap_remove(place)),

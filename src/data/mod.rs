@@ -1,22 +1,22 @@
 //! Where pictures and labels come from: decoding, datasets, splits, samplers, augmentation.
 //!
 //! ```text
-//! source::resolve -> FaceFolder::open -> near_duplicates::groups -> Split::stratified
-//!    PkSampler::epoch -> Feed::next -> Augment::apply
-//! CelebaFiles::find -> Celeba::open -> Celeba::read -> PairSampler::epoch            (pairs)
-//!    People::scan -> strip_folder::build -> TripletSet::open -> TripletSet::batches  (triplets)
-//!    PairList::read                                                        (pairs to measure)
+//! dataset::open -> FaceFolder::decode -> near_duplicates::groups -> Split::stratified
+//!    PkSampler::epoch -> Feed::next -> Augment::apply                           (batches)
+//!    PairSampler::epoch                                                         (pairs)
+//! People::scan -> strip_folder::build -> TripletSet::open -> TripletSet::batches (triplets)
+//! PairList::read                                                                 (pairs to measure)
 //! ```
 
 mod align;
 pub mod augment;
 pub mod celeba;
+pub mod dataset;
 pub mod disjoint;
 pub mod feed;
 pub mod folder;
 pub mod manifest;
 pub mod near_duplicates;
-pub mod orl;
 pub mod pairs;
 pub mod pairs_file;
 pub mod people;
@@ -37,6 +37,7 @@ pub mod triplets;
 
 pub use augment::Augment;
 pub use celeba::Celeba;
+pub use dataset::{Dataset, Record};
 pub use folder::{Face, FaceFolder, Progress};
 pub use pairs::{Pair, PairSampler};
 pub use pairs_file::PairList;

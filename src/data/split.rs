@@ -3,6 +3,7 @@
 use rand::seq::SliceRandom;
 
 use super::FaceFolder;
+use super::disjoint::disjoint;
 use super::random::{Purpose, generator};
 use crate::words::{enumerate, identities};
 use crate::{Error, Result};
@@ -81,6 +82,23 @@ impl Split {
             split.note_missing(folder, &sizes);
         }
         Ok(split)
+    }
+
+    /// The split that the data set itself assigns, if it does.
+    pub fn official(folder: &FaceFolder) -> Option<Self> {
+        let parts = folder.parts.clone()?;
+        let notes = vec!["the split is the data set's own; --val-fraction is not used".into()];
+        Some(Self { parts, notes })
+    }
+
+    /// A split between people: no identity is in both parts.
+    ///
+    /// # Errors
+    /// As for [`disjoint`].
+    pub fn between_people(folder: &FaceFolder, val_fraction: f64, seed: u64) -> Result<Self> {
+        let people = disjoint(folder.identities.len(), val_fraction, seed)?;
+        let parts = folder.pictures.iter().map(|face| people[face.identity]).collect();
+        Ok(Self { parts, notes: Vec::new() })
     }
 
     /// The pictures of one part, in order.

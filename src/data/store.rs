@@ -1,14 +1,15 @@
 //! The decoded pictures of a data set: kept in memory up to a limit, the rest decoded again.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::RgbImage;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::picture::{decode, fit};
+use super::dataset::Dataset;
+use super::picture::{decode, decode_bytes, fit};
 use super::strips::cut_file;
 use crate::native::cuda::Upload;
 use crate::words::grouped;
@@ -41,7 +42,7 @@ impl From<u32> for Fitting {
     }
 }
 
-/// Where a picture is from: a file, or a third of a strip of three pictures.
+/// A file with a picture, or a third of a strip of three pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Panel {
     /// The file.
@@ -50,17 +51,31 @@ pub struct Panel {
     pub third: Option<usize>,
 }
 
-impl Panel {
+/// Where a picture comes from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A data set, and the number of its record.
+    Record(Arc<dyn Dataset>, usize),
+    /// A file or a part of it.
+    Panel(Panel),
+}
+
+impl Origin {
     /// Decodes it.
     ///
     /// # Errors
     /// Names the file, and what is wrong with it.
     pub fn decode(&self) -> Result<RgbImage> {
-        match self.third {
-            None => decode(&self.file),
-            Some(third) => {
-                let missing = || Error::Data(format!("{}: no third", self.file.display()));
-                cut_file(&self.file)?.into_iter().nth(third).ok_or_else(missing)
+        let missing = |path: &Path, what: &str| Error::Data(format!("{}: {what}", path.display()));
+        match self {
+            Self::Record(dataset, number) => {
+                let record = dataset.records().get(*number);
+                let record = record.ok_or_else(|| missing(dataset.root(), "no such picture"))?;
+                decode_bytes(&record.path, &dataset.content(record)?)
+            }
+            Self::Panel(Panel { file, third: None }) => decode(file),
+            Self::Panel(Panel { file, third: Some(third) }) => {
+                cut_file(file)?.into_iter().nth(*third).ok_or_else(|| missing(file, "no third"))
             }
         }
     }
@@ -76,7 +91,7 @@ pub struct PictureStore {
 /// One picture; of those in memory only, no origin is known.
 #[derive(Debug)]
 struct Stored {
-    origin: Option<Panel>,
+    origin: Option<Origin>,
     kept: Option<RgbImage>,
 }
 
@@ -84,7 +99,7 @@ impl PictureStore {
     /// Of pictures with their origins; those without pixels are decoded when they are asked for.
     pub(super) fn new(
         side: u32,
-        pictures: impl IntoIterator<Item = (Panel, Option<RgbImage>)>,
+        pictures: impl IntoIterator<Item = (Origin, Option<RgbImage>)>,
     ) -> Self {
         let stored = |(origin, kept)| Stored { origin: Some(origin), kept };
         Self { side, pictures: Arc::new(pictures.into_iter().map(stored).collect()) }
@@ -197,7 +212,7 @@ mod tests {
     use super::super::testing::face_folder;
     use super::*;
 
-    fn open(root: &std::path::Path, kept: u64) -> PictureStore {
+    fn open(root: &Path, kept: u64) -> PictureStore {
         let fitting = Fitting { side: 24, memory: kept * 3 * 24 * 24 };
         FaceFolder::open(root, true, fitting, &|_, _| {}).unwrap().fitted
     }

@@ -22,6 +22,7 @@ use super::store::{Fitting, PictureStore};
 use super::strips::cut_file;
 use crate::{Error, Result};
 
+use super::store::Origin;
 pub use super::store::Panel;
 
 /// The list that lies beside strips.
@@ -199,7 +200,7 @@ impl TripletSet {
                 let fitted = |picture: &RgbImage| {
                     fitting.keeps(first + at).then(|| fit(picture, fitting.side))
                 };
-                let origin = Panel { file: file.to_path_buf(), third: *third };
+                let origin = Origin::Panel(Panel { file: file.to_path_buf(), third: *third });
                 match third.and_then(|third| cut.as_ref()?.get(third)) {
                     Some(found) => Ok((origin, fitted(found))),
                     None => origin.decode().map(|picture| (origin, fitted(&picture))),

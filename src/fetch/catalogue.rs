@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::data::manifest::{Dataset, SingleFile, datasets, files};
+use crate::data::manifest::{PublishedDataset, SingleFile, datasets, files};
 use crate::{Error, Result};
 
 const WEIGHTS: &str = include_str!("../../pretrained/downloads.toml");
@@ -86,7 +86,7 @@ pub fn item(name: &str) -> Result<Item> {
     )))
 }
 
-fn of_dataset(set: Dataset) -> Item {
+fn of_dataset(set: PublishedDataset) -> Item {
     let mut origins: Vec<Origin> = set.urls.into_iter().map(Origin::Url).collect();
     origins.extend(set.kaggle.map(Origin::Kaggle));
     if set.fetched {

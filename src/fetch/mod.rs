@@ -10,6 +10,7 @@
 pub mod catalogue;
 pub mod http;
 pub mod kaggle;
+pub mod orl;
 pub mod unpack;
 
 use std::fs::File;
@@ -20,7 +21,6 @@ use sha2::{Digest, Sha256};
 pub use catalogue::{Item, Origin, Shape};
 pub use http::Patience;
 
-use crate::data::orl;
 use crate::files::create_folder;
 use crate::{Error, Result};
 use http::download;

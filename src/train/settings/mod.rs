@@ -93,8 +93,8 @@ pub fn percent(text: &str) -> Result<f64, String> {
 #[command(next_help_heading = "Data")]
 #[serde(rename_all = "kebab-case")]
 pub struct DataSettings {
-    /// Folder with one sub-folder of pictures per identity [default: data/avengers if present, else
-    /// the ORL faces, downloaded once]
+    /// Folder with one sub-folder of pictures per identity, or a CelebA folder [default:
+    /// data/avengers, else data/orl]
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,

@@ -8,8 +8,8 @@ use std::process::Command;
 use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
-use super::folder::fingerprint;
-use super::manifest::dataset;
+use crate::data::folder::fingerprint;
+use crate::data::manifest::dataset;
 use crate::files::create_folder;
 use crate::{Error, Result};
 
