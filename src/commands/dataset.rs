@@ -28,17 +28,8 @@ pub struct Dataset {
 
 impl Dataset {
     fn new(path: &Path, folder: FaceFolder, split: Split) -> Self {
-        let parts = Parts {
-            labels: folder.labels(),
-            train: split.indices(Part::Train),
-            validation: split.indices(Part::Validation),
-        };
-        let card = DataCard {
-            path: path.to_string_lossy().into_owned(),
-            fingerprint: folder.fingerprint(),
-            train: parts.train.len(),
-            validation: parts.validation.len(),
-        };
+        let parts = Parts::new(&folder, &split);
+        let card = parts.card(path, &folder);
         Self { folder, split, parts, card }
     }
 }
