@@ -161,6 +161,7 @@ bench-load: libtorch $(PARITY_TOOLS)
 lint: libtorch
 	cargo fmt --check
 	cargo clippy --release --all-targets -- -D warnings
+	cargo clippy --release --no-default-features --lib -- -D warnings
 
 doc: libtorch
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --no-deps --lib

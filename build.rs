@@ -13,10 +13,15 @@ const PAIRS: [(&str, &str); 2] = [("2.11.0", "0.24"), ("2.13.0", "0.26")];
 // A build script has nowhere else to say what is wrong.
 #[allow(clippy::print_stderr)]
 fn main() {
-    for variable in ["LIBTORCH", "LIBTORCH_BYPASS_VERSION_CHECK", "LIBTORCH_CXX11_ABI"] {
+    for variable in ["LIBTORCH", "LIBTORCH_BYPASS_VERSION_CHECK", "LIBTORCH_CXX11_ABI", "DOCS_RS"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
     println!("cargo:rerun-if-changed=native");
+    // Documentation is built where there is no libtorch: on docs.rs, and with our feature.
+    if ["DOCS_RS", "CARGO_FEATURE_DOC_ONLY"].iter().any(|name| std::env::var_os(name).is_some()) {
+        println!("cargo:rustc-env=VISAGE_LIBTORCH_LIB=");
+        return;
+    }
     match find_libtorch() {
         Ok(root) => build(&root),
         Err(sentence) => {

@@ -11,7 +11,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use clap::ValueEnum;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use visage::models::{Architecture, Backbone, BuildOptions};
@@ -23,7 +22,7 @@ fn main() -> anyhow::Result<()> {
     else {
         bail!("give an architecture and a file of its weights with the classifier of 1000 classes");
     };
-    let architecture = Architecture::from_str(&name, false).map_err(anyhow::Error::msg)?;
+    let architecture = Architecture::try_from(name.clone()).map_err(anyhow::Error::msg)?;
     // libtorch is awake before the clock starts.
     let _ = Tensor::ones([2, 2], (Kind::Float, Device::Cpu)).sum(Kind::Float);
     let before = resident("VmRSS:");

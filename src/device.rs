@@ -3,7 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -87,7 +86,8 @@ pub fn name(device: Device) -> String {
 
 /// The numbers that convolutions and matrix products are computed in. Weights, gradients, statistics,
 /// distances and losses are float32 whatever is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// bf16 where the device is fast at it, f16 on older GPUs, else f32
@@ -141,8 +141,14 @@ impl Precision {
     }
 
     /// As it is written on the command line.
-    pub fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
     }
 }
 
@@ -167,6 +173,14 @@ fn has_fast_bf16() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn precisions_have_one_name_in_files_and_in_messages() {
+        use Precision::{Auto, Bf16, F16, F32, Tf32};
+        for precision in [Auto, F32, Tf32, Bf16, F16] {
+            assert_eq!(serde_json::to_value(precision).unwrap(), precision.name());
+        }
+    }
 
     #[test]
     fn the_flag_is_read_and_written_back() {

@@ -3,6 +3,29 @@
 //! It fine-tunes a pretrained trunk on libtorch with metric learning, freezes it, trains a small
 //! head, calibrates when to say UNKNOWN, and names a face. No Python runs; its files are PyTorch's.
 //!
+//! Two faces, embedded with the weights that are part of the crate, and compared:
+//!
+//! ```
+//! use visage::prelude::*;
+//!
+//! # fn main() -> visage::Result<()> {
+//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/detect");
+//! # let path = |name: &str| std::path::Path::new(folder).join(name);
+//! let model = Recogniser::pretrained(Architecture::OpenFace, Device::Cpu)?;
+//! let viewer = Viewer::new(&model.card, FaceSearch::Auto, DetectOptions::default(), Device::Cpu)?;
+//! let photos = [picture::decode(&path("one.png"))?, picture::decode(&path("row.png"))?];
+//! let views = viewer.view(&[&photos[0], &photos[1]])?;
+//! let faces = [views[0].parts[0].pixels.clone(), views[1].parts[0].pixels.clone()];
+//! let embeddings = model.embed(&faces)?; // [2, 128]
+//! let distance = euclidean(embeddings.row(0), embeddings.row(1)); // 0 to 2; small: one person
+//! assert!(distance > 0.5, "{distance}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Where a library needs nothing of the `visage` program, `default-features = false` leaves out the
+//! command line, figures, downloads and TensorBoard files, with what they depend on.
+//!
 //! ```text
 //! picture file -> RGB u8 -> augment -> batch tensor -> trunk -> embedding
 //!    embedding -> miner (indices) -> loss (per tuple) -> optimiser step      (train)
@@ -10,34 +33,39 @@
 //!    embedding -> distances -> verification, k-NN, t-SNE                     (evaluate)
 //! ```
 //!
-//! The rooms, in the order in which they may import each other (a test keeps it so):
+//! The rooms: each imports only from rows above its own (a test reads this table and keeps it so).
 //!
 //! | room | what lives there |
 //! |---|---|
-//! | [`error`], [`verdict`], [`files`], [`native`], [`device`] | the error type, same or different, atomic files, the C++ shim, `--device` |
-//! | [`data`], [`models`], [`weights`], [`metric`] | pictures and splits, networks, tensor files, losses and miners |
-//! | [`fetch`] | data sets and weights over the network, and archives unpacked |
-//! | [`eval`], [`figures`], [`detect`] | pure functions over embeddings, pictures of the results, faces on photos |
-//! | [`audit`] | what is wrong with a data set |
-//! | [`recognise`] | the model file, and a loaded model naming faces |
+//! | [`error`], [`verdict`], [`words`] | the error type, same or different, counts and lists in sentences |
+//! | [`files`], [`native`] | atomic files, the C++ shim |
+//! | [`device`], [`data`], [`models`], [`metric`] | `--device`, pictures and splits, networks, losses and miners |
+//! | [`weights`], [`eval`], `figures`, `fetch` | tensor files, functions over embeddings, pictures of the results, downloads |
+//! | [`detect`] | faces on photos |
+//! | [`recognise`], [`audit`] | the model file and a loaded model naming faces, what is wrong with a data set |
 //! | [`train`], [`export`] | the loop, optimisers, schedules, checkpoints, logs; TorchScript and ONNX files |
-//! | [`cli`], [`commands`] | the command line, one file a subcommand |
+//! | [`prelude`], `cli`, `commands` | what most programs import; the command line, one file per subcommand |
 
 pub mod audit;
-pub mod cli;
-pub mod commands;
+#[cfg(feature = "cli")]
+mod cli;
+#[cfg(feature = "cli")]
+mod commands;
 pub mod data;
 pub mod detect;
 pub mod device;
 pub mod error;
 pub mod eval;
 pub mod export;
+#[cfg(feature = "cli")]
 pub mod fetch;
+#[cfg(feature = "cli")]
 pub mod figures;
 pub mod files;
 pub mod metric;
 pub mod models;
 pub mod native;
+pub mod prelude;
 pub mod recognise;
 pub mod train;
 pub mod verdict;
@@ -45,3 +73,19 @@ pub mod weights;
 pub mod words;
 
 pub use error::{Error, Result};
+
+/// Runs the `visage` program on the arguments of this process: parse, run, report.
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub fn run_command_line() -> std::process::ExitCode {
+    let outcome = native::version::check()
+        .and_then(|()| cli::parse(std::env::args_os()))
+        .map_err(anyhow::Error::from)
+        .and_then(commands::run);
+    outcome.unwrap_or_else(|error| commands::report(&error))
+}
+
+/// The examples of docs/library.md are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/library.md")]
+struct LibraryPage;

@@ -1,24 +1,26 @@
-//! The rooms import each other one way only, and siblings not at all. The table is the one in
-//! `src/lib.rs`; this test reads the `crate::` paths of every file and holds them against it.
+//! The rooms import each other one way only, and siblings not at all. The table of rooms is read from
+//! `src/lib.rs`, and the `crate::` paths of every file are held against it.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Rooms by step; a room may import rooms of lower steps and itself.
-const STEPS: [&[&str]; 8] = [
-    &["error", "verdict", "words"],
-    &["files", "native"],
-    &["device", "data", "models", "metric"],
-    &["weights", "eval", "figures", "fetch"],
-    &["detect"],
-    &["recognise", "audit"],
-    &["train", "export"],
-    &["cli", "commands"],
-];
+/// The rows of the table of rooms in a text, without links. A room may import itself and rooms of the
+/// rows above its own.
+fn table(text: &str) -> Vec<String> {
+    let lines = text.lines().map(|line| line.trim_start_matches("//! "));
+    let rows = lines.skip_while(|line| !line.starts_with("| room |")).skip(2);
+    rows.take_while(|line| line.starts_with('|')).map(|row| row.replace(['[', ']'], "")).collect()
+}
 
-fn step(room: &str) -> Option<usize> {
-    STEPS.iter().position(|rooms| rooms.contains(&room))
+/// The rooms of a row: the words in backticks of its first cell.
+fn rooms(row: &str) -> Vec<String> {
+    let cell = row.split('|').nth(1).unwrap_or_default();
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
 /// Siblings of one step that may import each other, with the reason.
@@ -71,6 +73,9 @@ fn imports(text: &str) -> Vec<String> {
 
 #[test]
 fn rooms_import_one_way() {
+    let steps: Vec<_> = table(&read("src/lib.rs")).iter().map(|row| rooms(row)).collect();
+    assert!(steps.len() > 5 && steps.iter().all(|rooms| !rooms.is_empty()), "{steps:?}");
+    let step = |room: &str| steps.iter().position(|rooms| rooms.iter().any(|own| own == room));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     rust_files(&source, &mut files);
@@ -83,7 +88,7 @@ fn rooms_import_one_way() {
         if room == "main" || room == "lib" {
             continue;
         }
-        let own = step(&room).unwrap_or_else(|| panic!("{room} is not in the table of steps"));
+        let own = step(&room).unwrap_or_else(|| panic!("{room} is not in src/lib.rs's table"));
         for import in imports(&std::fs::read_to_string(&file).unwrap()) {
             let Some(other) = step(&import) else { continue }; // Error, Result, ...
             if import != room && other >= own && !is_allowed(&room, &import) {
@@ -92,6 +97,11 @@ fn rooms_import_one_way() {
         }
     }
     assert!(wrong.is_empty(), "against the direction of the rooms:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_design_page_has_the_same_table() {
+    assert_eq!(table(&read("docs/design.md")), table(&read("src/lib.rs")));
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! `visage audit` as a user runs it: planted faults are found, told and shown.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 mod common;

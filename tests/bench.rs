@@ -1,4 +1,5 @@
 //! `visage bench`: what it reports. How fast is not tested: machines are shared.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 mod common;

@@ -1,4 +1,5 @@
 //! The commands as a user runs them, on drawn pictures: exit codes, standard output, files.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 mod common;

@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
-use visage::cli::{self, Command};
 use visage::data::store::{PictureStore, scaled};
 use visage::data::{FaceFolder, feed::Feed};
 use visage::device::DeviceChoice;
@@ -414,14 +413,6 @@ fn frozen_maps_are_cached() {
     assert_all(&outcomes);
 }
 
-fn settings(flags: &[&str]) -> TripletSettings {
-    let words = ["visage", "train-triplet"].into_iter().chain(flags.iter().copied());
-    match cli::parse(words.map(Into::into)).unwrap().command {
-        Command::TrainTriplet(command) => command.settings,
-        other => panic!("{other:?}"),
-    }
-}
-
 /// A training step with everything that `train-triplet` does in it: decoded ahead, uploaded, augmented,
 /// embedded, mined, back-propagated, clipped, stepped. The host must never wait for the device.
 #[test]
@@ -431,19 +422,19 @@ fn the_host_does_not_wait_in_a_training_step() {
     let parts =
         Parts { labels: folder.labels(), train: folder.fitted.all(), validation: Vec::new() };
     let mut outcomes = Vec::new();
-    for (name, half, flags) in [
-        ("float32", None, &[][..]),
-        ("bfloat16", Some(Half::BFloat16), &["--loss", "arcface"]),
-        (
-            "bfloat16, frozen stages cached",
-            Some(Half::BFloat16),
-            &["--crop", "off", "--jitter", "off"],
-        ),
-        ("float16", Some(Half::Float16), &[]),
+    for (name, half, text) in [
+        ("float32", None, ""),
+        ("bfloat16", Some(Half::BFloat16), "loss = 'arcface'"),
+        ("bfloat16, frozen stages cached", Some(Half::BFloat16), "crop = false\njitter = false"),
+        ("float16", Some(Half::Float16), ""),
     ] {
         tch::manual_seed(1);
-        let mut settings = settings(&[&["-p", "4", "-k", "4"], flags].concat());
-        settings.out = root.path().to_owned();
+        let settings = TripletSettings {
+            identities_per_batch: 4,
+            pictures_per_identity: 4,
+            out: root.path().to_owned(),
+            ..toml::from_str(text).unwrap()
+        };
         let mut trunk = Backbone::new(Architecture::OpenFace, device);
         trunk.set_compute(Compute::fast(half)).unwrap();
         if name.contains("frozen") {
@@ -519,7 +510,7 @@ fn speed() {
         let raw = raw.contiguous();
         let labels =
             Tensor::arange(batch, (Kind::Int64, Device::Cpu)).divide_scalar_mode(6, "floor");
-        let settings = settings(&[]);
+        let settings = TripletSettings::default();
         let objective = Objective::new(&settings, 5, trunk.embedding_dim, device);
         let config = OptimizerConfig::new(OptimizerKind::Adam);
         let mut optimizer = Optimizer::new(config, trunk.params.trainable()).unwrap();

@@ -1,4 +1,5 @@
 //! Faces on photos: the cascade against facenet-pytorch, crops, and the command line.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 mod common;

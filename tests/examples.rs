@@ -2,6 +2,7 @@
 //!
 //! `cargo test` builds the examples beside the tests; a single `cargo test --test examples` does not,
 //! and takes those that are there.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod common;

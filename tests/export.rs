@@ -1,5 +1,6 @@
 //! Exported files compute what the model does: TorchScript run by libtorch, ONNX taken apart here and
 //! run by ONNX Runtime where a Python has it.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 #[path = "common/python.rs"]

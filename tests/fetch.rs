@@ -1,5 +1,6 @@
 //! Downloads from a server on this machine that cuts, lies, redirects and refuses; and `visage
 //! fetch` as a user runs it.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 use std::io::{BufRead, BufReader, Write};

@@ -1,4 +1,5 @@
 //! Fine-tuning any trunk: what is frozen, when, how fast, and in how many pieces.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 mod common;

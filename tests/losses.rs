@@ -1,5 +1,6 @@
 //! Losses, heads and schedules as a training loop meets them: with parameters in the book that
 //! optimisers and files work on, and on the way down.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 use clap::ValueEnum;

@@ -1,4 +1,5 @@
 //! `visage lr-find`, run as a user runs it on drawn faces.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 mod common;

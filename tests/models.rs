@@ -67,7 +67,7 @@ fn golden() -> Golden {
 }
 
 fn named(name: &str) -> Architecture {
-    <Architecture as clap::ValueEnum>::from_str(name, false).unwrap()
+    Architecture::try_from(name.to_owned()).unwrap()
 }
 
 /// The script's hash: whole numbers to [-1, 1).

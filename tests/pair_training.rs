@@ -1,4 +1,5 @@
 //! Pair networks from the command line: on drawn pairs, and on triplets somebody has put together.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 mod common;

@@ -1,4 +1,5 @@
 //! `classify` on photos: drawn people, a classifier of them, and scenes in which they stand.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 mod common;

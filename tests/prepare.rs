@@ -1,4 +1,5 @@
 //! `visage prepare strips` as a user runs it: exit codes, messages, files.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 use std::path::Path;

@@ -2,12 +2,11 @@
 //! threads, so that tests beside this one would draw from it, too.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
-use clap::ValueEnum;
 use tch::Device;
 use visage::models::{Architecture, Backbone};
 
 fn named(name: &str) -> Architecture {
-    Architecture::from_str(name, false).unwrap()
+    Architecture::try_from(name.to_owned()).unwrap()
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A run's log, read back: record by record here, and by the real TensorBoard where python has it.
 
 // A helper of a test may fail the test.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used)]
 
 #[path = "common/python.rs"]

@@ -1,4 +1,5 @@
 //! `visage evaluate --pairs` and `visage verify`, on drawn faces: figures, exit codes, errors.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 mod common;

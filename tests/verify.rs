@@ -5,6 +5,7 @@
 //! python tests/parity/reference.py openface tests/golden/openface_reference.safetensors \
 //!     --weights pretrained/openface-nn4-distilled.safetensors --gradients --values 12
 //! ```
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! Weight files: PyTorch's and NumPy's (`tests/golden/weights.py` wrote them) read to the last value,
 //! ours read by PyTorch, hostile ones refused quickly.
+#![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
 #[path = "common/python.rs"]

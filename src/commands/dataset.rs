@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::output::{count, identities};
-use crate::data::split::{Part, Split};
+use crate::data::split::Split;
 use crate::data::{self, FaceFolder, Fitting, Source, near_duplicates, source};
 use crate::recognise::DataCard;
 use crate::train::progress::Reporter;
@@ -26,17 +26,8 @@ pub struct Dataset {
 
 impl Dataset {
     fn new(path: &Path, folder: FaceFolder, split: Split) -> Self {
-        let parts = Parts {
-            labels: folder.labels(),
-            train: split.indices(Part::Train),
-            validation: split.indices(Part::Validation),
-        };
-        let card = DataCard {
-            path: path.to_string_lossy().into_owned(),
-            fingerprint: folder.fingerprint(),
-            train: parts.train.len(),
-            validation: parts.validation.len(),
-        };
+        let parts = Parts::new(&folder, &split);
+        let card = parts.card(path, &folder);
         Self { folder, split, parts, card }
     }
 }

@@ -46,6 +46,7 @@ use crate::cli::{Cli, Command, Common};
 use crate::native::cuda;
 use crate::train::progress::Reporter;
 use crate::train::run_folder::RunFolder;
+use crate::train::set_up::settings_json;
 
 /// The folder of runs in which a model is looked up if no model file is given.
 const RUNS: &str = "runs";
@@ -156,9 +157,4 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     // If standard error is closed, too, there is no one left to tell.
     let _ = writeln!(std::io::stderr(), "error: {text}");
     ExitCode::from(2)
-}
-
-/// A run's settings as the JSON in its model files.
-fn settings_json<S: serde::Serialize>(settings: &S) -> Result<serde_json::Value> {
-    serde_json::to_value(settings).map_err(|error| crate::Error::Config(error.to_string()))
 }

@@ -10,11 +10,11 @@ use super::Context;
 use super::dataset::{self, SplitBy};
 use super::given_triplets;
 use super::output::{count, line, percent, quoted};
-use super::training::{device_summary, plan, resolve_auto, warm_up_batchnorm};
-use super::trunk::{Bare, Built};
+use super::training::plan;
+use crate::Result;
 use crate::figures::{self, Curve, Series};
 use crate::models::Backbone;
-use crate::recognise::{ModelCard, ModelKind, Recogniser, embed_stored};
+use crate::recognise::{ModelCard, Recogniser, embed_stored};
 use crate::train::fit::fit;
 use crate::train::fit_result::FitResult;
 use crate::train::log::RunLog;
@@ -24,10 +24,9 @@ use crate::train::optim::Optimizer;
 use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::scoring::{SAME_BIAS, SAME_WEIGHT};
 use crate::train::settings::TripletSettings;
-use crate::train::stages::scale_layers;
 use crate::train::triplet::TripletTask;
+use crate::train::{self, Prepared, build_trunk};
 use crate::weights::Source;
-use crate::{Error, Result};
 
 /// Everything a run needs before its first batch.
 pub(super) struct Setup {
@@ -46,39 +45,22 @@ pub(super) fn prepare(
     let say = &context.say;
     let device = context.seed(settings.data.seed)?;
 
-    let bare = Bare {
-        architecture: settings.backbone,
-        weights: settings.weights.as_deref(),
-        allow_missing: &settings.allow_missing,
-        embedding_dim: settings.embedding_dim,
-        input_size: settings.input_size,
-    };
-    let Built { mut backbone, source, line: trunk } = bare.build(device)?;
-    resolve_auto(context, &mut settings.tuning, &source, &mut backbone)?;
-    say.line(&format!("trunk: {trunk}, {}", device_summary(device, &settings.tuning)));
-    settings.blend.get_or_insert(if source == Source::Random { 1.0 } else { 0.75 });
-    settings.check_pieces()?;
-    backbone.params.freeze(&settings.tuning.freeze)?;
-    let mut trainable = backbone.params.trainable();
-    if trainable.is_empty() {
-        return Err(Error::Config("--freeze: nothing left to train".into()).into());
-    }
-
+    let deterministic = context.common.deterministic;
+    let (mut backbone, source) = build_trunk(settings, device, deterministic, say)?;
     let inherited = match &source {
         Source::File(path) => Some(path.with_file_name("split.csv")),
         _ => None,
     };
     let data =
         dataset::open(&settings.data, SplitBy::Picture { inherited }, backbone.input.size, say)?;
-    let faces = &data.folder.fitted;
-    warm_up_batchnorm(&mut backbone, &source, &settings.tuning, faces, &data.parts.train)?;
-    let card = card(settings, &backbone, &source, &data)?;
-    let lr = settings.lr();
-    let classes = data.folder.identities.len();
-    let objective = Objective::new(settings, classes, backbone.embedding_dim, device);
-    trainable.extend(objective.parameters());
-    let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), trainable)?;
-    scale_layers(&mut optimizer, &backbone, settings.tuning.lr_decay_by_layer);
+    let Prepared { card, objective, optimizer } = train::prepare(
+        settings,
+        &mut backbone,
+        &source,
+        &data.folder,
+        &data.parts,
+        data.card.clone(),
+    )?;
     Ok((Setup { backbone, data, card, objective }, optimizer))
 }
 
@@ -116,22 +98,6 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
     run.finish(&outcome)?;
     summary(&outcome, &run, data)?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn card(
-    settings: &TripletSettings,
-    backbone: &Backbone,
-    source: &Source,
-    data: &dataset::Dataset,
-) -> Result<ModelCard> {
-    Ok(ModelCard {
-        embedding_layer: settings.embedding_dim.is_some(),
-        classes: data.folder.identities.clone(),
-        seed: settings.data.seed,
-        data: data.card.clone(),
-        settings: super::settings_json(settings)?,
-        ..ModelCard::new(ModelKind::Trunk, backbone, source.describe())
-    })
 }
 
 /// The best model's embeddings, with thumbnails and labels, for TensorBoard's projector.

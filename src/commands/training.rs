@@ -1,16 +1,11 @@
 //! What all trainings of a trunk have in common.
 
-use tch::Device;
-
 use super::Context;
 use crate::Result;
-use crate::data::store::PictureStore;
-use crate::device;
-use crate::models::{Backbone, Compute, Stage};
-use crate::native::{Half, cuda};
-use crate::train::fit::FitConfig;
-use crate::train::settings::{BnMode, ScheduleSettings, TuningSettings};
-use crate::train::stages::estimate_bn_statistics;
+use crate::models::Backbone;
+use crate::train::set_up;
+pub use crate::train::set_up::{device_summary, plan, warm_up_batchnorm};
+use crate::train::settings::TuningSettings;
 use crate::weights::Source;
 
 /// Resolves automatic settings; config.toml gets the resolved values.
@@ -20,44 +15,5 @@ pub fn resolve_auto(
     source: &Source,
     backbone: &mut Backbone,
 ) -> Result<()> {
-    let bn = if *source == Source::Random { BnMode::Train } else { BnMode::Eval };
-    tuning.bn.get_or_insert(bn);
-    let half = tuning.precision.set_up(backbone.device())?;
-    if half == Some(Half::Float16) && backbone.device() == Device::Cpu {
-        let text = "--precision f16: CPUs compute float16 many times slower than float32; use bf16 if \
-                    the CPU supports it, or auto";
-        context.say.warn(text);
-    }
-    tuning.precision = tuning.precision.explicit(backbone.device());
-    // A training has one size of input: worth a look for the fastest kernel.
-    cuda::benchmark_cudnn(backbone.device().is_cuda() && !context.common.deterministic)?;
-    backbone.set_compute(Compute::fast(half))
-}
-
-/// Batch normalisation in eval mode needs running statistics, which random weights do not have:
-/// computes them on some pictures.
-pub fn warm_up_batchnorm(
-    backbone: &mut Backbone,
-    source: &Source,
-    tuning: &TuningSettings,
-    faces: &PictureStore,
-    pictures: &[usize],
-) -> Result<()> {
-    let rests = tuning.bn == Some(BnMode::Eval)
-        || tuning.unfreeze_every > 0
-        || backbone.stages().iter().any(Stage::is_frozen);
-    match *source == Source::Random && rests {
-        true => estimate_bn_statistics(backbone, faces, pictures),
-        false => Ok(()),
-    }
-}
-
-/// The device and the precision of a run.
-pub fn device_summary(device: Device, tuning: &TuningSettings) -> String {
-    format!("on {} in {}", device::name(device), tuning.precision.name())
-}
-
-/// The loop's plan, with loss scaling if the trunk computes in float16.
-pub fn plan(schedule: &ScheduleSettings, epochs: usize, lr: f64, backbone: &Backbone) -> FitConfig {
-    FitConfig { scale_loss: backbone.compute().scales_loss(), ..schedule.plan(epochs, lr) }
+    set_up::resolve_auto(tuning, source, backbone, context.common.deterministic, &context.say)
 }

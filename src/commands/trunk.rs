@@ -2,76 +2,14 @@
 
 use std::path::PathBuf;
 
-use tch::Device;
-
 use super::Context;
 use crate::cli::TrunkChoice;
-use crate::models::{Architecture, Backbone, BuildOptions, Compute, EMBEDDING_LAYER};
+use crate::models::Backbone;
 use crate::recognise::{
     Comparison, Embedder, ModelCard, ModelKind, PairModel, Recogniser, model_file,
 };
-use crate::weights::Source;
+pub use crate::weights::{Bare, Built, load_into};
 use crate::{Error, Result};
-
-/// A trunk to build from bare weights.
-pub struct Bare<'a> {
-    pub architecture: Architecture,
-    /// A name, a file or `none`; by default the architecture's pretrained weights.
-    pub weights: Option<&'a str>,
-    pub allow_missing: &'a [String],
-    /// Outputs of an additional layer on top.
-    pub embedding_dim: Option<i64>,
-    pub input_size: Option<u32>,
-}
-
-/// A built trunk, the source of its weights, and a summary line.
-pub struct Built {
-    pub backbone: Backbone,
-    pub source: Source,
-    pub line: String,
-}
-
-impl Bare<'_> {
-    /// Builds the trunk and loads its weights. Random ones follow `tch::manual_seed`.
-    ///
-    /// # Errors
-    /// Weights that do not exist or do not fit, or an impossible input size.
-    pub fn build(&self, device: Device) -> Result<Built> {
-        let options = BuildOptions { embedding_dim: self.embedding_dim, ..BuildOptions::default() };
-        let mut backbone = Backbone::build(self.architecture, device, &options)?;
-        if let Some(side) = self.input_size {
-            backbone.set_input_size(side)?;
-        }
-        // Most files do not have the layer of --embedding-dim.
-        let mut allow_missing = self.allow_missing.to_vec();
-        allow_missing.extend(self.embedding_dim.map(|_| EMBEDDING_LAYER.to_owned()));
-        let (source, line) = load_into(&backbone, self.weights, &allow_missing)?;
-        backbone.set_compute(Compute::fast(None))?;
-        Ok(Built { backbone, source, line })
-    }
-}
-
-/// Loads weights (a name, a file or `none`; by default the pretrained ones) into a trunk; returns
-/// their source and a summary line.
-///
-/// # Errors
-/// Weights that do not exist or do not fit.
-pub fn load_into(
-    backbone: &Backbone,
-    weights: Option<&str>,
-    allow_missing: &[String],
-) -> Result<(Source, String)> {
-    let source = Source::resolve(weights, backbone.architecture)?;
-    let report = source.load_with(backbone, allow_missing)?;
-    let line = format!(
-        "{}, {:.1} M parameters, {}{}",
-        backbone.architecture.name(),
-        backbone.params.parameter_count() as f64 / 1e6,
-        source.describe(),
-        report.map(|report| format!(": {report}")).unwrap_or_default(),
-    );
-    Ok((source, line))
-}
 
 /// A trunk, and the split.csv beside its model file, if there is one.
 pub struct Trunk {

@@ -37,7 +37,8 @@ pub struct BuildOptions {
 }
 
 /// How the triplets of cut strips are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum CutLayout {
     /// OUT/STRIP/anchor.png, positive.png, negative.png
     Folders,

@@ -12,9 +12,8 @@ use crate::data::picture;
 use crate::{Error, Result};
 
 /// Where a backbone wants a face.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Template {
     /// The framing that the embedded OpenFace was taught on: a centred part of LFW's deep-funneled

@@ -13,7 +13,6 @@ mod torchscript;
 
 use std::path::Path;
 
-use clap::ValueEnum;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -27,10 +26,11 @@ pub use onnx::{Batch, METADATA};
 pub use torchscript::EXTRA_FILE;
 
 /// What an exported file can be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum ExportFormat {
     /// A TorchScript archive, for `torch.jit.load` in Python and C++
-    #[value(name = "torchscript")]
+    #[cfg_attr(feature = "cli", value(name = "torchscript"))]
     TorchScript,
     /// An ONNX file, for ONNX Runtime and others
     Onnx,

@@ -11,7 +11,6 @@
 //! | `conv` | map, max pool, 3x3 to 512, dropout, max pool, 3x3 to 256, global max pool | dense to 256, dropout, dense to 1 |
 //! | `passport` | VGG's classifier to 1000, dense to 512, ReLU, dropout, dense to D | |
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -35,7 +34,8 @@ const CLASSES: i64 = 1000;
 const DROPOUT: f64 = 0.5;
 
 /// Which head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum HeadKind {
     /// One dense layer; the answer is the distance of the two vectors
@@ -51,6 +51,10 @@ pub enum HeadKind {
 }
 
 impl HeadKind {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Projection, Self::Euclidean, Self::Concat, Self::Conv, Self::Passport];
+
     /// The length of the vectors where none is asked for; none for heads that choose it themselves.
     pub fn default_dim(self) -> Option<i64> {
         match self {
@@ -67,8 +71,14 @@ impl HeadKind {
     }
 
     /// The name on the command line and in model files.
-    pub fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Projection => "projection",
+            Self::Euclidean => "euclidean",
+            Self::Concat => "concat",
+            Self::Conv => "conv",
+            Self::Passport => "passport",
+        }
     }
 }
 
@@ -278,7 +288,7 @@ mod tests {
     use super::*;
 
     fn build(name: &str, kind: HeadKind, dim: Option<i64>, side: u32) -> Result<PairNet> {
-        let architecture = <Architecture as ValueEnum>::from_str(name, false).unwrap();
+        let architecture = Architecture::try_from(name.to_owned()).unwrap();
         tch::manual_seed(1);
         PairNet::build(architecture, kind, dim, Some(side), Device::Cpu)
     }
@@ -290,13 +300,14 @@ mod tests {
 
     #[test]
     fn every_head_answers_and_learns() {
-        for kind in HeadKind::value_variants() {
+        for kind in HeadKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
             let (trunk, side) = match kind {
                 HeadKind::Conv => ("inception-v3", 171),
                 HeadKind::Passport => ("vgg11", 32),
                 _ => ("densenet121", 32),
             };
-            let net = build(trunk, *kind, None, side).unwrap();
+            let net = build(trunk, kind, None, side).unwrap();
             net.backbone.params.freeze(&net.backbone.params.blocks()).unwrap();
             let xs = pictures(4, side.into());
             let vectors = net.vectors(0, &xs, Mode::EVAL, Mode::TRAIN).unwrap();

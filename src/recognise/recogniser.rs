@@ -9,8 +9,8 @@ use super::embedder::embed_pictures;
 use super::model_file::{Calibration, GalleryFace, ModelCard, ModelKind, Unknown};
 use crate::eval::calibration::softmax;
 use crate::eval::{Embeddings, knn};
-use crate::models::{Backbone, Compute};
-use crate::weights::{self, GALLERY, HEAD, TensorFile};
+use crate::models::{Architecture, Backbone, Compute};
+use crate::weights::{self, Bare, Built, GALLERY, HEAD, Source, TensorFile};
 use crate::{Error, Result};
 
 /// A linear layer from embeddings to one logit per identity.
@@ -105,6 +105,23 @@ impl Recogniser {
             ModelKind::Classifier => Some(read_classifier(path, &card, &mut file)?),
         };
         Ok(Self { card, backbone, classifier })
+    }
+
+    /// A frozen trunk with the architecture's default weights; without a classifier.
+    ///
+    /// # Errors
+    /// No weights for it are part of the crate.
+    pub fn pretrained(architecture: Architecture, device: Device) -> Result<Self> {
+        let Built { backbone, source, .. } = Bare::pretrained(architecture).build(device)?;
+        if source == Source::Random {
+            return Err(Error::Config(format!(
+                "{}: no pretrained weights are part of Visage; weights::Bare loads them from a file",
+                architecture.name()
+            )));
+        }
+        backbone.params.freeze_all();
+        let card = ModelCard::new(ModelKind::Trunk, &backbone, source.describe());
+        Ok(Self { card, backbone, classifier: None })
     }
 
     /// Head, gallery and calibration.

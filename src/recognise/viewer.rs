@@ -18,7 +18,8 @@ use crate::detect::{CloseUp, Crop, DetectOptions, Detector, Face, Framing, Templ
 use crate::models::Architecture;
 
 /// When pictures are searched for faces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum FaceSearch {
     /// A picture that is a crop already is taken as it is, the faces of all others are cut out. Where
     /// nothing is found, a closer look with lower thresholds decides whether a face fills the picture

@@ -1,10 +1,29 @@
 //! Training: the loop, optimisers, schedules, checkpoints and logs.
+//!
+//! [`train_triplet`] is the whole of `visage train-triplet` in one call:
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use visage::prelude::*;
+//!
+//! # fn main() -> visage::Result<()> {
+//! let folder = FaceFolder::open(Path::new("faces"), false, 96, &|_, _| {})?;
+//! let split = Split::stratified(&folder, &near_duplicates::groups(&folder.looks), 0.25, 0)?;
+//! let settings = TripletSettings { epochs: 10, ..TripletSettings::default() };
+//! let device = DeviceChoice::Auto.resolve()?;
+//! let result = train_triplet(settings, &folder, &split, device, &Reporter::stderr(false))?;
+//! let model = Recogniser::load(&result.model, device)?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod calibrate;
 pub mod classifier;
 pub mod fit;
 pub mod fit_result;
 pub mod frozen_prefix;
+#[cfg(feature = "cli")]
 pub mod hardest;
 pub mod log;
 pub mod lr_find;
@@ -17,9 +36,13 @@ pub mod run_folder;
 pub mod scaler;
 pub mod schedule;
 pub mod scoring;
+pub mod set_up;
 pub mod settings;
 pub mod stages;
 pub mod step;
 pub mod triplet;
+mod triplet_training;
 pub mod tuples;
 pub mod weight_interpolation;
+
+pub use triplet_training::{Prepared, build_trunk, prepare, train_triplet};

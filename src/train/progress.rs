@@ -1,24 +1,33 @@
 //! Progress of long work and status lines, on stderr.
 //!
 //! On a terminal there is a live bar; anywhere else (a pipe, a file) a plain line now and then; with
-//! `--quiet` nothing but warnings. Stdout is never touched: it belongs to results. A stderr that is
-//! closed or full is ignored.
+//! `--quiet` nothing but warnings. Without the `cli` feature there is no bar. Stdout is never touched:
+//! it belongs to results. A stderr that is closed or full is ignored.
 
+#[cfg(feature = "cli")]
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "cli")]
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+#[cfg(not(feature = "cli"))]
+use no_bars::{MultiProgress, ProgressBar, live_bar, live_bars};
+
+#[cfg(not(feature = "cli"))]
+mod no_bars;
 
 /// The shortest time between two plain lines about the same work.
 const PRINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often a live bar is redrawn while nothing advances, so that its clock goes on.
+#[cfg(feature = "cli")]
 const TICK: Duration = Duration::from_millis(500);
 
 /// How a live bar looks without and with a known total.
+#[cfg(feature = "cli")]
 const TEMPLATES: [&str; 2] = [
     "{prefix} {spinner} {pos} {unit}, {rate}  {wide_msg}",
     "{prefix} [{bar:24}] {pos}/{len} {unit}, {rate}, {left} left  {wide_msg}",
@@ -41,7 +50,7 @@ impl Reporter {
     pub fn stderr(quiet: bool) -> Self {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let live = !quiet && !dumb && std::io::stderr().is_terminal();
-        let bars = live.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+        let bars = if live { live_bars() } else { None };
         let out = Arc::new(Mutex::new(std::io::stderr()));
         Self { out, bars, is_verbose: !quiet, interval: PRINT_INTERVAL }
     }
@@ -80,12 +89,7 @@ impl Reporter {
     /// Starts showing work of `total` steps, called `title` and counted in `unit`s (`"faces"`); a
     /// total of 0 stands for an unknown one.
     pub fn progress(&self, title: &str, total: u64, unit: &str) -> Progress {
-        let bar = self.bars.as_ref().map(|bars| {
-            let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
-            let bar = bars.add(bar.with_style(style(total, unit)).with_prefix(title.to_owned()));
-            bar.enable_steady_tick(TICK);
-            bar
-        });
+        let bar = self.bars.as_ref().map(|bars| live_bar(bars, title, total, unit));
         let work = Job { title: title.to_owned(), unit: unit.to_owned(), total };
         let started = Instant::now();
         Progress {
@@ -240,7 +244,21 @@ fn printed(duration: Duration) -> String {
     }
 }
 
+#[cfg(feature = "cli")]
+fn live_bars() -> Option<MultiProgress> {
+    Some(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
+}
+
+#[cfg(feature = "cli")]
+fn live_bar(bars: &MultiProgress, title: &str, total: u64, unit: &str) -> ProgressBar {
+    let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
+    let bar = bars.add(bar.with_style(style(total, unit)).with_prefix(title.to_owned()));
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
 /// The style of a live bar. Title and message are filled in by indicatif, so braces in them are safe.
+#[cfg(feature = "cli")]
 fn style(total: u64, unit: &str) -> ProgressStyle {
     let template = TEMPLATES[usize::from(total > 0)];
     let (unit, per) = (unit.to_owned(), unit.to_owned());
@@ -373,6 +391,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "cli")]
     fn a_live_bar_draws_every_template() {
         for total in [0, 5] {
             let target = ProgressDrawTarget::hidden();
@@ -392,6 +411,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "cli")]
     fn the_templates_are_valid() {
         for template in TEMPLATES {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");

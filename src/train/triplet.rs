@@ -9,6 +9,7 @@ use tch::{Kind, Tensor};
 use super::fit::Task;
 use super::fit_result::Scores;
 use super::frozen_prefix::{FrozenPrefix, pieces};
+#[cfg(feature = "cli")]
 use super::hardest;
 use super::log::RunLog;
 use super::objective::Objective;
@@ -19,11 +20,12 @@ use super::weight_interpolation::WeightInterpolation;
 use crate::Result;
 use crate::data::folder::FaceFolder;
 use crate::data::sampler::PkSampler;
+use crate::data::split::{Part, Split};
 use crate::eval::Embeddings;
 use crate::models::layers::layer_by_layer;
 use crate::models::{Backbone, Mode};
 use crate::recognise::embedder::{BATCH, embed_batches};
-use crate::recognise::{ModelCard, recogniser};
+use crate::recognise::{DataCard, ModelCard, recogniser};
 
 /// Which pictures are used how.
 #[derive(Debug, Clone)]
@@ -34,6 +36,27 @@ pub struct Parts {
     pub train: Vec<usize>,
     /// Indices of the validation pictures.
     pub validation: Vec<usize>,
+}
+
+impl Parts {
+    /// The parts of a split folder.
+    pub fn new(folder: &FaceFolder, split: &Split) -> Self {
+        Self {
+            labels: folder.labels(),
+            train: split.indices(Part::Train),
+            validation: split.indices(Part::Validation),
+        }
+    }
+
+    /// The entry about the data in model files; `path` is the folder as the user names it.
+    pub fn card(&self, path: &Path, folder: &FaceFolder) -> DataCard {
+        DataCard {
+            path: path.to_string_lossy().into_owned(),
+            fingerprint: folder.fingerprint(),
+            train: self.train.len(),
+            validation: self.validation.len(),
+        }
+    }
 }
 
 /// The triplet training of one trunk.
@@ -181,6 +204,7 @@ impl Task for TripletTask<'_> {
             log_distances(log, epoch, &pairs);
             let closeness: Vec<f32> = pairs.distance.iter().map(|to| 1.0 - to / 2.0).collect();
             log.pr_curve("verification", epoch as u64, &pairs.same, &closeness);
+            #[cfg(feature = "cli")]
             if let Some(picture) = hardest::picture(&train, &self.parts.train, self.folder) {
                 log.image("hardest_triplets", epoch as u64, &picture);
             }

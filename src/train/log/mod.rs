@@ -1,12 +1,15 @@
 //! What a training run writes down: TensorBoard files, the projector's files and `metrics.csv`.
 //!
 //! Logging never ends a run. Whatever goes wrong first (a full disk, a read-only or deleted folder)
-//! switches the whole log off and leaves one warning for the caller to print.
+//! switches the whole log off and leaves one warning for the caller to print. Without the `cli` feature
+//! there are no event files.
 
 pub mod histogram;
 pub mod metrics;
 pub mod projector;
+#[cfg(feature = "cli")]
 pub mod summary;
+#[cfg_attr(not(feature = "cli"), path = "no_tensorboard.rs")]
 pub mod tensorboard;
 
 use std::io;

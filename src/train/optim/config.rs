@@ -1,20 +1,20 @@
 //! An optimiser's settings, checked before any work starts.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::StepRates;
 use crate::{Error, Result};
 
 /// Which optimiser.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum OptimizerKind {
     /// Adam (Kingma and Ba 2015); weight decay is an L2 penalty
     #[default]
     Adam,
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019)
-    #[value(name = "adamw")]
+    #[cfg_attr(feature = "cli", value(name = "adamw"))]
     #[serde(rename = "adamw")]
     AdamW,
     /// Stochastic gradient descent with momentum
@@ -136,7 +136,9 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "cli")]
     fn kinds_have_one_name_on_the_command_line_and_in_files() {
+        use clap::ValueEnum;
         for kind in OptimizerKind::value_variants() {
             let flag = kind.to_possible_value().unwrap();
             assert_eq!(serde_json::to_value(kind).unwrap(), flag.get_name());

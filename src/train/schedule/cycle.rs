@@ -1,13 +1,12 @@
 //! The cyclical learning rate: Smith, "Cyclical Learning Rates for Training Neural Networks", 2017.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{at_least_one, impossible, positive};
 use crate::Result;
 
 /// How high the later triangles are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CycleShape {
     /// All of one height

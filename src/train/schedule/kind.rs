@@ -1,12 +1,12 @@
 //! One name for each schedule, with usual numbers for a run of a known length.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{Cycle, CycleShape, OneCycle, Schedule};
 
 /// A schedule by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
     /// Always the base learning rate
@@ -60,8 +60,10 @@ impl ScheduleKind {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
 
     #[test]

@@ -1,14 +1,13 @@
 //! One cycle over the whole run: Smith and Topin, "Super-Convergence: Very Fast Training of Neural
 //! Networks Using Large Learning Rates", 2018.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{MomentumCycle, at_least_one, half_cosine, impossible, positive};
 use crate::Result;
 
 /// The way between two values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Anneal {
     /// Half a cosine

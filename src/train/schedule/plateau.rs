@@ -1,13 +1,12 @@
 //! Lower the learning rate when a score stops getting better: PyTorch's `ReduceLROnPlateau`.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{impossible, positive};
 use crate::Result;
 
 /// Which scores are better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Better {
     /// Lower ones, such as a loss

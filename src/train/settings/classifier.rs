@@ -2,72 +2,96 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    DataSettings, ScheduleSettings, at_least, check_input_size, input_size, percent, percentage,
-    share, switch,
-};
+#[cfg(feature = "cli")]
+use super::flags;
+use super::{DataSettings, ScheduleSettings, at_least, check_input_size, percentage, share};
 use crate::Result;
 use crate::models::Architecture;
 
 /// All settings of `train-classifier`.
-#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Model")]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Model"))]
+#[serde(default, rename_all = "kebab-case")]
 pub struct ClassifierSettings {
     /// What to train on.
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub data: DataSettings,
     /// Model file of a trained trunk, or weights (a name or a file) of a pretrained backbone
     /// [default: the newest runs/*/best.safetensors of a finished run]
-    #[arg(long, value_name = "FILE|NAME")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE|NAME"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trunk: Option<String>,
     /// Architecture of the pretrained backbone whose weights --trunk names [default: openface]
-    #[arg(long, value_enum)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Architecture>,
     /// Allow parameters with these key prefixes to be missing from the pretrained weights, or to
     /// have another shape there; they are initialised at random
-    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',')]
-    #[serde(default)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "PREFIX,...", value_delimiter = ','))]
     pub allow_missing: Vec<String>,
     /// Input size of the pretrained backbone in pixels [default: the backbone's]
-    #[arg(long, value_name = "PIXELS", value_parser = input_size())]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "PIXELS", value_parser = flags::input_size()))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_size: Option<u32>,
     /// Folder of faces of other people, to calibrate the UNKNOWN threshold on
-    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "DIR", help_heading = "Data"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strangers: Option<PathBuf>,
     /// Minimum probability for a name, in percent; write values up to 1 with a percent sign, such
     /// as 0.5% [default: calibrated on the validation pictures]
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "PERCENT", value_parser = flags::percent))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown: Option<f64>,
     /// Number of epochs over the cached features
-    #[arg(long, default_value_t = 60, help_heading = "Schedule")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 60, help_heading = "Schedule"))]
     pub epochs: usize,
     /// Batch size
-    #[arg(long, default_value_t = 32, help_heading = "Optimizer")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 32, help_heading = "Optimizer"))]
     pub batch_size: usize,
     /// Peak learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 0.02, help_heading = "Optimizer")]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "RATE", default_value_t = 0.02, help_heading = "Optimizer")
+    )]
     pub lr: f64,
     /// Optimizer and schedule.
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub schedule: ScheduleSettings,
     /// Also train on the horizontally flipped pictures
-    #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
-        value_parser = switch(), help_heading = "Augmentation")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
+        value_parser = flags::switch(), help_heading = "Augmentation"))]
     pub flip: bool,
     /// Run folder; an existing run there is renamed
-    #[arg(long, value_name = "DIR", default_value = "runs/classifier", help_heading = "Output")]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "DIR", default_value = "runs/classifier", help_heading = "Output")
+    )]
     pub out: PathBuf,
+}
+
+/// The defaults of the flags.
+impl Default for ClassifierSettings {
+    fn default() -> Self {
+        Self {
+            data: DataSettings::default(),
+            trunk: None,
+            backbone: None,
+            allow_missing: Vec::new(),
+            input_size: None,
+            strangers: None,
+            unknown: None,
+            epochs: 60,
+            batch_size: 32,
+            lr: 0.02,
+            schedule: ScheduleSettings::default(),
+            flip: true,
+            out: "runs/classifier".into(),
+        }
+    }
 }
 
 impl ClassifierSettings {

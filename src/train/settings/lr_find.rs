@@ -1,6 +1,5 @@
 //! The settings of `lr-find`.
 
-use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::TripletSettings;
@@ -8,23 +7,30 @@ use crate::Result;
 use crate::train::lr_find::RangeTest;
 
 /// All settings of `lr-find`.
-#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Range test")]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Range test"))]
+#[serde(default, rename_all = "kebab-case")]
 pub struct LrFindSettings {
     /// Lowest learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 1e-7)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "RATE", default_value_t = 1e-7))]
     pub from: f64,
     /// Highest learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 1.0)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "RATE", default_value_t = 1.0))]
     pub to: f64,
     /// Number of optimizer steps
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = 100))]
     pub steps: usize,
     /// The training to find a learning rate for.
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub triplet: TripletSettings,
+}
+
+/// The defaults of the flags.
+impl Default for LrFindSettings {
+    fn default() -> Self {
+        Self { from: 1e-7, to: 1.0, steps: 100, triplet: TripletSettings::default() }
+    }
 }
 
 impl LrFindSettings {

@@ -1,7 +1,10 @@
 //! The settings of a training run: one struct per command, which is its command-line flags, its
-//! `config.toml` and part of its model files. Defaults and help texts live here only.
+//! `config.toml` and part of its model files. Defaults and help texts live here only: `Default` gives
+//! a program what the flags give a user.
 
 mod classifier;
+#[cfg(feature = "cli")]
+mod flags;
 mod lr_find;
 mod pairs;
 mod triplet;
@@ -9,60 +12,24 @@ mod tuning;
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum, value_parser};
 use serde::{Deserialize, Serialize};
 
 use super::fit::FitConfig;
 use super::optim::{OptimizerConfig, OptimizerKind};
 use super::schedule::ScheduleKind;
 use crate::data::store::Fitting;
-use crate::metric::Named;
 use crate::{Error, Result};
 
 pub use classifier::ClassifierSettings;
+#[cfg(feature = "cli")]
+pub(crate) use flags::{input_size, percent};
 pub use lr_find::LrFindSettings;
 pub use pairs::{PairLossKind, PairSettings};
 pub use triplet::TripletSettings;
 pub use tuning::TuningSettings;
 
-/// Parser of `on` and `off`, for switches that are on by default.
-fn switch() -> impl TypedValueParser<Value = bool> {
-    PossibleValuesParser::new(["on", "off", "true", "false"])
-        .map(|text| text == "on" || text == "true")
-}
-
-/// Reads a choice by its name; the help lists all of them.
-fn choice<T: Named>() -> impl TypedValueParser<Value = T> {
-    let value = |choice: &T| PossibleValue::new(choice.name()).help(choice.help());
-    PossibleValuesParser::new(T::ALL.iter().map(value))
-        .try_map(|name| T::by_name(&name).ok_or("no such choice"))
-}
-
-fn four() -> f64 {
-    4.0
-}
-
-fn picture_memory() -> u64 {
-    Fitting::MEMORY_MB
-}
-
-fn whole() -> f64 {
-    1.0
-}
-
-/// Seeds are stored in TOML, whose integers are signed.
-fn seed() -> impl TypedValueParser<Value = u64> {
-    value_parser!(u64).range(..=i64::MAX as u64)
-}
-
 /// The largest side of input pictures that is accepted, in pixels.
 pub const MAX_INPUT_SIZE: u32 = 4096;
-
-/// Parser of `--input-size`.
-pub fn input_size() -> impl TypedValueParser<Value = u32> {
-    value_parser!(u32).range(1..=i64::from(MAX_INPUT_SIZE))
-}
 
 /// Refuses an input size from a file that `--input-size` would refuse.
 fn check_input_size(side: Option<u32>) -> Result<()> {
@@ -71,50 +38,46 @@ fn check_input_size(side: Option<u32>) -> Result<()> {
     demand((1..=MAX_INPUT_SIZE).contains(&side), "--input-size", side.into(), &range)
 }
 
-/// Parses `90`, `90%` or `0.5%` as a percentage. A bare number above 0 and up to 1 is ambiguous
-/// (90 % is often written 0.9) and refused.
-///
-/// # Errors
-/// Says how to write the value.
-pub fn percent(text: &str) -> Result<f64, String> {
-    let (number, is_marked) = match text.strip_suffix('%') {
-        Some(number) => (number.trim_end(), true),
-        None => (text, false),
-    };
-    let value: f64 = number.parse().map_err(|_| "expected a percentage such as 90".to_owned())?;
-    match value > 0.0 && value <= 1.0 && !is_marked {
-        true => Err(format!("ambiguous: write {text}% or {}", 100.0 * value)),
-        false => Ok(value),
-    }
-}
-
 /// What to train on.
-#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Data")]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Data"))]
+#[serde(default, rename_all = "kebab-case")]
 pub struct DataSettings {
     /// Folder with one sub-folder of pictures per identity, or a CelebA folder [default:
     /// data/avengers, else data/orl]
-    #[arg(long, value_name = "DIR")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "DIR"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
     /// Use this split (CSV with columns path, identity, part) instead of a random one
-    #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub split: Option<PathBuf>,
     /// Fraction of each identity's pictures used for validation; near-duplicates stay together
-    #[arg(long, value_name = "SHARE", default_value_t = 0.25)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE", default_value_t = 0.25))]
     pub val_fraction: f64,
     /// Fail on unreadable pictures instead of skipping them
-    #[arg(long)]
+    #[cfg_attr(feature = "cli", arg(long))]
     pub strict: bool,
     /// Memory limit for decoded pictures in MB; pictures beyond it are decoded again in each epoch
-    #[arg(long, value_name = "MB", default_value_t = Fitting::MEMORY_MB)]
-    #[serde(default = "picture_memory")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "MB", default_value_t = Fitting::MEMORY_MB))]
     pub picture_memory: u64,
     /// Random seed for the split, the batches, the augmentation and random weights
-    #[arg(long, default_value_t = 0, value_parser = seed())]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 0, value_parser = flags::seed()))]
     pub seed: u64,
+}
+
+/// The defaults of the flags.
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            data: None,
+            split: None,
+            val_fraction: 0.25,
+            strict: false,
+            picture_memory: Fitting::MEMORY_MB,
+            seed: 0,
+        }
+    }
 }
 
 impl DataSettings {
@@ -125,45 +88,59 @@ impl DataSettings {
 }
 
 /// Optimizer and learning-rate schedule.
-#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Schedule")]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Schedule"))]
+#[serde(default, rename_all = "kebab-case")]
 pub struct ScheduleSettings {
     /// Optimizer
-    #[arg(long, value_enum, default_value_t = OptimizerKind::Adam, help_heading = "Optimizer")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = OptimizerKind::Adam, help_heading = "Optimizer"))]
     pub optimizer: OptimizerKind,
     /// Weight decay [default: 0, or 0.01 with adamw, as in PyTorch]
-    #[arg(long, value_name = "RATE", help_heading = "Optimizer")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "RATE", help_heading = "Optimizer"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
     /// Learning-rate schedule; cyclical schedules cycle beta1 (Adam) or the momentum inversely
-    #[arg(long, value_enum, default_value_t = ScheduleKind::WarmupCosine)]
-    #[serde(default)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = ScheduleKind::WarmupCosine))]
     pub schedule: ScheduleKind,
     /// Fraction of all steps for linear warm-up (warmup-cosine, constant, plateau)
-    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE", default_value_t = 0.1))]
     pub warmup: f64,
     /// Length of a cycle in epochs (triangular, triangular2, exp-range)
-    #[arg(long, value_name = "EPOCHS", default_value_t = 4.0)]
-    #[serde(default = "four")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "EPOCHS", default_value_t = 4.0))]
     pub cycle: f64,
     /// Clip the gradient norm over all parameters to this value
-    #[arg(long, value_name = "NORM", help_heading = "Optimizer")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NORM", help_heading = "Optimizer"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_grad_norm: Option<f64>,
     /// Early stopping: stop after this many epochs without improvement (0: never)
-    #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "EPOCHS", default_value_t = 0))]
     pub patience: usize,
 }
 
 /// Mode of batch normalisation during training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum BnMode {
     /// Use batch statistics and update the running ones
     Train,
     /// Use the running statistics and keep them as they are
     Eval,
+}
+
+/// The defaults of the flags.
+impl Default for ScheduleSettings {
+    fn default() -> Self {
+        Self {
+            optimizer: OptimizerKind::default(),
+            weight_decay: None,
+            schedule: ScheduleKind::default(),
+            warmup: 0.1,
+            cycle: 4.0,
+            clip_grad_norm: None,
+            patience: 0,
+        }
+    }
 }
 
 impl ScheduleSettings {
@@ -226,4 +203,35 @@ fn at_least(flag: &str, value: usize, least: usize) -> Result<()> {
 
 fn demand(ok: bool, flag: &str, value: f64, what: &str) -> Result<()> {
     if ok { Ok(()) } else { Err(Error::Config(format!("{flag} {value}: expected {what}"))) }
+}
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+
+    /// What clap makes of no flags at all.
+    fn no_flags<S: Args>() -> S {
+        let matches = S::augment_args(Command::new("settings")).get_matches_from(["settings"]);
+        S::from_arg_matches(&matches).unwrap()
+    }
+
+    #[test]
+    fn programs_and_command_lines_have_the_same_defaults() {
+        assert_eq!(no_flags::<TripletSettings>(), TripletSettings::default());
+        assert_eq!(no_flags::<PairSettings>(), PairSettings::default());
+        assert_eq!(no_flags::<ClassifierSettings>(), ClassifierSettings::default());
+        assert_eq!(no_flags::<LrFindSettings>(), LrFindSettings::default());
+    }
+
+    #[test]
+    fn what_a_file_leaves_out_has_its_default() {
+        let text = "epochs = 3\nloss = \"arcface\"\nwarmup = 0.2\nbn = \"train\"\n";
+        let mut wanted = TripletSettings { epochs: 3, ..TripletSettings::default() };
+        wanted.loss = crate::metric::losses::ARCFACE;
+        wanted.schedule.warmup = 0.2;
+        wanted.tuning.bn = Some(BnMode::Train);
+        assert_eq!(toml::from_str::<TripletSettings>(text).unwrap(), wanted);
+    }
 }

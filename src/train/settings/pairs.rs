@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cli")]
+use super::flags;
 use super::{
-    BnMode, DataSettings, ScheduleSettings, TuningSettings, at_least, check_input_size, input_size,
+    BnMode, DataSettings, ScheduleSettings, TuningSettings, at_least, check_input_size,
     not_negative, positive, share,
 };
 use crate::models::{Architecture, HeadKind};
@@ -16,7 +17,8 @@ use crate::{Error, Result};
 const MARGIN: f64 = 1.0;
 
 /// A loss on pairs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum PairLossKind {
     /// Same pairs are pulled together, different ones pushed beyond the margin (Hadsell et al. 2006)
@@ -26,76 +28,121 @@ pub enum PairLossKind {
 }
 
 /// All settings of `train-pairs`.
-#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Loss")]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Loss"))]
+#[serde(default, rename_all = "kebab-case")]
 pub struct PairSettings {
     /// What to train on: a folder of identities, or one with img_align_celeba and
     /// identity_CelebA.txt. Training and validation have no person in common.
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub data: DataSettings,
     /// Architecture of the shared trunk
-    #[arg(long, value_enum, default_value_t = Architecture::DenseNet121, help_heading = "Model")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Architecture::DenseNet121, help_heading = "Model"))]
     pub backbone: Architecture,
     /// Initial weights of the trunk: a known name, a file, or `none` for random weights [default:
     /// the backbone's pretrained weights]
-    #[arg(long, value_name = "NAME|FILE|none", help_heading = "Model")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME|FILE|none", help_heading = "Model"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// Allow parameters with these key prefixes to be missing from the --weights file, or to have
     /// another shape there; they are initialised at random
-    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', help_heading = "Model")]
-    #[serde(default)]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "PREFIX,...", value_delimiter = ',', help_heading = "Model")
+    )]
     pub allow_missing: Vec<String>,
     /// Head that compares the two embeddings
-    #[arg(long, value_enum, default_value_t = HeadKind::Projection, help_heading = "Model")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = HeadKind::Projection, help_heading = "Model"))]
     pub head: HeadKind,
     /// Embedding dimension of the head [default: the head's]
-    #[arg(long, value_name = "D", help_heading = "Model")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "D", help_heading = "Model"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_dim: Option<i64>,
     /// Input size in pixels [default: the backbone's]
-    #[arg(long, value_name = "PIXELS", value_parser = input_size(), help_heading = "Model")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "PIXELS", value_parser = flags::input_size(), help_heading = "Model"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_size: Option<u32>,
     /// What is learnt from a pair [default: contrastive for heads with a distance, bce for heads
     /// with a logit]
-    #[arg(long, value_enum)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<PairLossKind>,
     /// Distance to which the contrastive loss pushes different people apart
-    #[arg(long, default_value_t = MARGIN, allow_negative_numbers = true)]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = MARGIN, allow_negative_numbers = true))]
     pub margin: f64,
     /// Number of pairs per epoch, half of them of the same person [default: one per picture]
-    #[arg(long, value_name = "N", help_heading = "Sampling")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", help_heading = "Sampling"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pairs: Option<usize>,
     /// Hard negatives: for each different pair sample N more candidates and keep the nearest (0:
     /// off)
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
-    #[serde(default)]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")
+    )]
     pub hard_negatives: usize,
     /// Batch size in pairs
-    #[arg(long, default_value_t = 32, help_heading = "Sampling")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 32, help_heading = "Sampling"))]
     pub batch_size: usize,
     /// Number of epochs
-    #[arg(long, default_value_t = 10, help_heading = "Schedule")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 10, help_heading = "Schedule"))]
     pub epochs: usize,
     /// Peak learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 1e-4, help_heading = "Optimizer")]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "RATE", default_value_t = 1e-4, help_heading = "Optimizer")
+    )]
     pub lr: f64,
     /// Optimizer and schedule.
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub schedule: ScheduleSettings,
     /// How the trunk is fine-tuned.
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub tuning: TuningSettings,
     /// Run folder; an existing run there is renamed
-    #[arg(long, value_name = "DIR", default_value = "runs/pairs", help_heading = "Output")]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "DIR", default_value = "runs/pairs", help_heading = "Output")
+    )]
     pub out: PathBuf,
+}
+
+impl PairLossKind {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Contrastive => "contrastive",
+            Self::Bce => "bce",
+        }
+    }
+}
+
+/// The defaults of the flags.
+impl Default for PairSettings {
+    fn default() -> Self {
+        Self {
+            data: DataSettings::default(),
+            backbone: Architecture::DenseNet121,
+            weights: None,
+            allow_missing: Vec::new(),
+            head: HeadKind::Projection,
+            embedding_dim: None,
+            input_size: None,
+            loss: None,
+            margin: MARGIN,
+            pairs: None,
+            hard_negatives: 0,
+            batch_size: 32,
+            epochs: 10,
+            lr: 1e-4,
+            schedule: ScheduleSettings::default(),
+            tuning: TuningSettings::default(),
+            out: "runs/pairs".into(),
+        }
+    }
 }
 
 impl PairSettings {
@@ -115,10 +162,7 @@ impl PairSettings {
         if (self.loss() == PairLossKind::Bce) != self.head.gives_logit() {
             return Err(Error::Config(format!(
                 "--loss {}: --head {} returns a {}; leave --loss out",
-                self.loss()
-                    .to_possible_value()
-                    .map(|v| v.get_name().to_owned())
-                    .unwrap_or_default(),
+                self.loss().name(),
                 self.head.name(),
                 if self.head.gives_logit() { "logit" } else { "distance" }
             )));

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "cli")]
+use super::flags;
 use super::{
-    BnMode, DataSettings, ScheduleSettings, TuningSettings, at_least, check_input_size, choice,
-    demand, input_size, positive, share,
+    BnMode, DataSettings, ScheduleSettings, TuningSettings, at_least, check_input_size, demand,
+    positive, share,
 };
 use crate::metric::losses::{Hinge, LossKind, LossOption, Reduction, TRIPLET};
 use crate::metric::miners::{BATCH_HARD, Miner};
@@ -22,116 +23,147 @@ const BATCH: usize = 32;
 const IDENTITIES: usize = 8;
 const PICTURES: usize = 4;
 
-fn batch() -> usize {
-    BATCH
-}
-
-fn triplet() -> LossKind {
-    TRIPLET
-}
-
 /// All settings of `train-triplet`.
-#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Loss")]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Loss"))]
+#[serde(default, rename_all = "kebab-case")]
 pub struct TripletSettings {
     /// What to train on.
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub data: DataSettings,
     /// Architecture of the trunk
-    #[arg(long, value_enum, default_value_t = Architecture::OpenFace, help_heading = "Model")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Architecture::OpenFace, help_heading = "Model"))]
     pub backbone: Architecture,
     /// Initial weights: a known name, a file, or `none` for random weights [default: the backbone's
     /// pretrained weights]
-    #[arg(long, value_name = "NAME|FILE|none", help_heading = "Model")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME|FILE|none", help_heading = "Model"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// Allow parameters with these key prefixes to be missing from the --weights file, or to have
     /// another shape there; they are initialised at random
-    #[arg(long, value_name = "PREFIX,...", value_delimiter = ',', help_heading = "Model")]
-    #[serde(default)]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "PREFIX,...", value_delimiter = ',', help_heading = "Model")
+    )]
     pub allow_missing: Vec<String>,
     /// Add a linear layer with D outputs on top of the trunk, initialised at random
-    #[arg(long, value_name = "D", help_heading = "Model")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "D", help_heading = "Model"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_dim: Option<i64>,
     /// Input size in pixels [default: the backbone's]
-    #[arg(long, value_name = "PIXELS", value_parser = input_size(), help_heading = "Model")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "PIXELS", value_parser = flags::input_size(), help_heading = "Model"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_size: Option<u32>,
     /// Train a pair network on these triplets instead of mined ones: a folder of strips (anchor,
     /// positive and negative side by side), passport folders, or a list of files
-    #[arg(long, value_name = "FILE|DIR", conflicts_with_all = ["split", "data"],
-        help_heading = "Data")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE|DIR", conflicts_with_all = ["split", "data"],
+        help_heading = "Data"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub triplets: Option<PathBuf>,
     /// With --triplets: head on top of the trunk [default: projection]
-    #[arg(long, value_enum, requires = "triplets", help_heading = "Model")]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_enum, requires = "triplets", help_heading = "Model")
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<HeadKind>,
     /// With --triplets: batch size in triplets
-    #[arg(long, value_name = "N", default_value_t = BATCH, help_heading = "Sampling")]
-    #[serde(default = "batch")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = BATCH, help_heading = "Sampling"))]
     pub batch_size: usize,
     /// Loss function
-    #[arg(long, value_parser = choice::<LossKind>(), default_value_t = TRIPLET)]
-    #[serde(default = "triplet")]
+    #[cfg_attr(feature = "cli", arg(long, value_parser = flags::choice::<LossKind>(), default_value_t = TRIPLET))]
     pub loss: LossKind,
     /// Which triplets of a batch to learn from
-    #[arg(long, value_parser = choice::<Miner>(), default_value_t = BATCH_HARD)]
+    #[cfg_attr(feature = "cli", arg(long, value_parser = flags::choice::<Miner>(), default_value_t = BATCH_HARD))]
     pub miner: Miner,
     /// How much farther a negative must be than a positive; the default depends on the loss
-    #[arg(long, allow_negative_numbers = true, help = margin_help())]
+    #[cfg_attr(feature = "cli", arg(long, allow_negative_numbers = true, help = margin_help()))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
     /// Distance that triplets compare
-    #[arg(long, value_parser = choice::<DistanceKind>(), default_value_t = DistanceKind::Squared)]
-    #[serde(default)]
+    #[cfg_attr(feature = "cli", arg(long, value_parser = flags::choice::<DistanceKind>(), default_value_t = DistanceKind::Squared))]
     pub distance: DistanceKind,
     /// Shape of the triplet loss at the margin
-    #[arg(long, value_parser = choice::<Hinge>(), default_value_t = Hinge::Hard)]
-    #[serde(default)]
+    #[cfg_attr(feature = "cli", arg(long, value_parser = flags::choice::<Hinge>(), default_value_t = Hinge::Hard))]
     pub hinge: Hinge,
     /// What the loss is averaged over
-    #[arg(long, value_parser = choice::<Reduction>(), default_value_t = Reduction::Mean)]
+    #[cfg_attr(feature = "cli", arg(long, value_parser = flags::choice::<Reduction>(), default_value_t = Reduction::Mean))]
     pub reduction: Reduction,
     /// P: identities per batch (reduced if the data has fewer)
-    #[arg(short = 'p', long, value_name = "P", default_value_t = IDENTITIES, help_heading = "Sampling")]
+    #[cfg_attr(feature = "cli", arg(short = 'p', long, value_name = "P", default_value_t = IDENTITIES, help_heading = "Sampling"))]
     pub identities_per_batch: usize,
     /// K: pictures per identity in a batch
-    #[arg(short = 'k', long, value_name = "K", default_value_t = PICTURES, help_heading = "Sampling")]
+    #[cfg_attr(feature = "cli", arg(short = 'k', long, value_name = "K", default_value_t = PICTURES, help_heading = "Sampling"))]
     pub pictures_per_identity: usize,
     /// Number of epochs
-    #[arg(long, default_value_t = 30, help_heading = "Schedule")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 30, help_heading = "Schedule"))]
     pub epochs: usize,
     /// Peak learning rate [default: 6e-5, or 6e-3 with sgd]
-    #[arg(long, value_name = "RATE", help_heading = "Optimizer")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "RATE", help_heading = "Optimizer"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
     /// Optimizer and schedule.
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub schedule: ScheduleSettings,
     /// Weight interpolation: save start + SHARE (trained - start); values below 1 generalise better
     /// to unknown people [default: 0.75, or 1 with --weights none]
-    #[arg(long, value_name = "SHARE", help_heading = "Fine-tuning")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE", help_heading = "Fine-tuning"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blend: Option<f64>,
     /// Pass a batch through the trunk in chunks of N pictures (gradient caching): less memory for
     /// one more forward pass; triplets are still mined in the whole batch (0: off)
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
-    #[serde(default)]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")
+    )]
     pub micro_batch: usize,
     /// How the trunk is fine-tuned.
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub tuning: TuningSettings,
     /// Run folder; an existing run there is renamed
-    #[arg(long, value_name = "DIR", default_value = "runs/triplet", help_heading = "Output")]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "DIR", default_value = "runs/triplet", help_heading = "Output")
+    )]
     pub out: PathBuf,
 }
 
+/// The defaults of the flags.
+impl Default for TripletSettings {
+    fn default() -> Self {
+        Self {
+            data: DataSettings::default(),
+            backbone: Architecture::OpenFace,
+            weights: None,
+            allow_missing: Vec::new(),
+            embedding_dim: None,
+            input_size: None,
+            triplets: None,
+            head: None,
+            batch_size: BATCH,
+            loss: TRIPLET,
+            miner: BATCH_HARD,
+            margin: None,
+            distance: DistanceKind::Squared,
+            hinge: Hinge::Hard,
+            reduction: Reduction::Mean,
+            identities_per_batch: IDENTITIES,
+            pictures_per_identity: PICTURES,
+            epochs: 30,
+            lr: None,
+            schedule: ScheduleSettings::default(),
+            blend: None,
+            micro_batch: 0,
+            tuning: TuningSettings::default(),
+            out: "runs/triplet".into(),
+        }
+    }
+}
+
+#[cfg(feature = "cli")]
 fn margin_help() -> String {
     let margins = LossKind::default_margins();
     format!(

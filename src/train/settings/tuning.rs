@@ -1,61 +1,56 @@
 //! The settings of fine-tuning, for every loss.
 
-use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{BnMode, demand, switch, whole};
+#[cfg(feature = "cli")]
+use super::flags;
+use super::{BnMode, demand};
 use crate::Result;
 use crate::data::augment::Augment;
 use crate::device::Precision;
 
 /// Which parts of a trunk train, how fast, and on which views of the pictures.
-#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
-#[command(next_help_heading = "Fine-tuning")]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Fine-tuning"))]
+#[serde(default, rename_all = "kebab-case")]
 pub struct TuningSettings {
     /// Freeze these blocks: names from `visage models NAME`, key prefixes, or `all`. Their output is
     /// computed once per picture and cached if there is no random augmentation (--crop off --jitter
     /// off)
-    #[arg(long, value_name = "BLOCK,...", value_delimiter = ',')]
-    #[serde(default)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "BLOCK,...", value_delimiter = ','))]
     pub freeze: Vec<String>,
     /// Gradual unfreezing: train only the top stage at first, and unfreeze the next one below after
     /// each N epochs (0: train all from the start)
-    #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
-    #[serde(default)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "EPOCHS", default_value_t = 0))]
     pub unfreeze_every: usize,
     /// Layer-wise learning-rate decay: factor from each stage of the trunk to the one below
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
-    #[serde(default = "whole")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE", default_value_t = 1.0))]
     pub lr_decay_by_layer: f64,
     /// Memory limit for the cached output of frozen blocks, in MB
-    #[arg(long, value_name = "MB", default_value_t = 2048)]
-    #[serde(default)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "MB", default_value_t = 2048))]
     pub cache_memory: u64,
     /// Disk limit for the cache beyond --cache-memory, in the run folder, in MB
-    #[arg(long, value_name = "MB", default_value_t = 8192)]
-    #[serde(default)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "MB", default_value_t = 8192))]
     pub cache_disk: u64,
     /// Mode of batch normalisation [default: eval, or train with --weights none]
-    #[arg(long, value_enum)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bn: Option<BnMode>,
     /// Precision of the trunk's forward and backward pass (autocast); weights, gradients,
     /// statistics, distances, losses and evaluation stay float32
-    #[arg(long, value_enum, default_value_t = Precision::Auto)]
-    #[serde(default)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Precision::Auto))]
     pub precision: Precision,
     /// Random horizontal flip
-    #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
-        value_parser = switch(), help_heading = "Augmentation")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
+        value_parser = flags::switch(), help_heading = "Augmentation"))]
     pub flip: bool,
     /// Random affine: small shifts, scales and rotations
-    #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
-        value_parser = switch(), help_heading = "Augmentation")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
+        value_parser = flags::switch(), help_heading = "Augmentation"))]
     pub crop: bool,
     /// Colour jitter: small random changes of brightness, contrast and colour
-    #[arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
-        value_parser = switch(), help_heading = "Augmentation")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
+        value_parser = flags::switch(), help_heading = "Augmentation"))]
     pub jitter: bool,
 }
 

@@ -1,0 +1,80 @@
+//! What every training of a trunk does before its first batch.
+
+use serde::Serialize;
+use tch::Device;
+
+use super::fit::FitConfig;
+use super::progress::Reporter;
+use super::settings::{BnMode, ScheduleSettings, TuningSettings};
+use super::stages::estimate_bn_statistics;
+use crate::data::store::PictureStore;
+use crate::device;
+use crate::models::{Backbone, Compute, Stage};
+use crate::native::{Half, cuda};
+use crate::weights::Source;
+use crate::{Error, Result};
+
+/// Resolves automatic settings; config.toml gets the resolved values.
+///
+/// # Errors
+/// What libtorch raises.
+pub fn resolve_auto(
+    tuning: &mut TuningSettings,
+    source: &Source,
+    backbone: &mut Backbone,
+    deterministic: bool,
+    say: &Reporter,
+) -> Result<()> {
+    let bn = if *source == Source::Random { BnMode::Train } else { BnMode::Eval };
+    tuning.bn.get_or_insert(bn);
+    let half = tuning.precision.set_up(backbone.device())?;
+    if half == Some(Half::Float16) && backbone.device() == Device::Cpu {
+        say.warn(
+            "--precision f16: CPUs compute float16 many times slower than float32; use bf16 if the CPU \
+             supports it, or auto",
+        );
+    }
+    tuning.precision = tuning.precision.explicit(backbone.device());
+    // A training has one size of input: worth a look for the fastest kernel.
+    cuda::benchmark_cudnn(backbone.device().is_cuda() && !deterministic)?;
+    backbone.set_compute(Compute::fast(half))
+}
+
+/// Batch normalisation in eval mode needs running statistics, which random weights do not have:
+/// computes them on some pictures.
+///
+/// # Errors
+/// A picture that cannot be read any more, or what libtorch raises.
+pub fn warm_up_batchnorm(
+    backbone: &mut Backbone,
+    source: &Source,
+    tuning: &TuningSettings,
+    faces: &PictureStore,
+    pictures: &[usize],
+) -> Result<()> {
+    let rests = tuning.bn == Some(BnMode::Eval)
+        || tuning.unfreeze_every > 0
+        || backbone.stages().iter().any(Stage::is_frozen);
+    match *source == Source::Random && rests {
+        true => estimate_bn_statistics(backbone, faces, pictures),
+        false => Ok(()),
+    }
+}
+
+/// The device and the precision of a run.
+pub fn device_summary(device: Device, tuning: &TuningSettings) -> String {
+    format!("on {} in {}", device::name(device), tuning.precision.name())
+}
+
+/// The loop's plan, with loss scaling if the trunk computes in float16.
+pub fn plan(schedule: &ScheduleSettings, epochs: usize, lr: f64, backbone: &Backbone) -> FitConfig {
+    FitConfig { scale_loss: backbone.compute().scales_loss(), ..schedule.plan(epochs, lr) }
+}
+
+/// A run's settings as the JSON in its model files.
+///
+/// # Errors
+/// Settings that JSON cannot hold.
+pub fn settings_json<S: Serialize>(settings: &S) -> Result<serde_json::Value> {
+    serde_json::to_value(settings).map_err(|error| Error::Config(error.to_string()))
+}
