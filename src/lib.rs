@@ -9,14 +9,13 @@
 //! use visage::prelude::*;
 //!
 //! # fn main() -> visage::Result<()> {
-//! # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/detect");
-//! # let path = |name: &str| std::path::Path::new(folder).join(name);
 //! let model = Recogniser::pretrained(Architecture::OpenFace, Device::Cpu)?;
 //! let viewer = Viewer::new(&model.card, FaceSearch::Auto, DetectOptions::default(), Device::Cpu)?;
-//! let photos = [picture::decode(&path("one.png"))?, picture::decode(&path("row.png"))?];
-//! let views = viewer.view(&[&photos[0], &photos[1]])?;
-//! let faces = [views[0].parts[0].pixels.clone(), views[1].parts[0].pixels.clone()];
-//! let embeddings = model.embed(&faces)?; // [2, 128]
+//! let one = picture::decode("tests/golden/detect/one.png".as_ref())?; // a photo of one face
+//! let row = picture::decode("tests/golden/detect/row.png".as_ref())?; // and one of several
+//! let views = viewer.view(&[&one, &row])?;
+//! let faces = [0, 1].map(|photo| views[photo].parts[0].pixels.clone()); // the largest of each
+//! let embeddings = model.embed(&faces)?; // [2, 128], each of length 1
 //! let distance = euclidean(embeddings.row(0), embeddings.row(1)); // 0 to 2; small: one person
 //! assert!(distance > 0.5, "{distance}");
 //! # Ok(())
