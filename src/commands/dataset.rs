@@ -153,15 +153,25 @@ pub fn open_people(settings: &DataSettings, size: u32, say: &Reporter) -> Result
         Err(_) => {
             let reading = Reading::Train { strict: settings.strict };
             let folder = open_folder(&path, reading, settings.fitting(size), say)?;
-            let people = disjoint(folder.identities.len(), settings.val_fraction, settings.seed)?;
-            let parts = folder.pictures.iter().map(|face| people[face.identity]).collect();
-            (folder, Split { parts, notes: Vec::new() })
+            let split = match Split::of_layout(&folder) {
+                Some(split) => split,
+                None => {
+                    let (names, share) = (folder.identities.len(), settings.val_fraction);
+                    let people = disjoint(names, share, settings.seed)?;
+                    let parts = folder.pictures.iter().map(|face| people[face.identity]).collect();
+                    Split { parts, notes: Vec::new() }
+                }
+            };
+            (folder, split)
         }
     };
     let split = match &settings.split {
         Some(file) => Split::read_csv(file, &folder)?,
         None => split,
     };
+    for note in &split.notes {
+        say.line(&format!("note: {note}"));
+    }
     let data = Dataset::new(&path, folder, split);
     let Dataset { folder, parts, .. } = &data;
     let people = |pictures: &[usize]| {
@@ -213,6 +223,9 @@ fn split(
 ) -> Result<Split> {
     if let Some(file) = &settings.split {
         return Split::read_csv(file, folder);
+    }
+    if let Some(split) = Split::of_layout(folder) {
+        return Ok(split);
     }
     let groups = || {
         if folder.pictures.len() > 1000 {

@@ -1,5 +1,6 @@
 //! A data set on the disk: one folder per identity, any number of pictures in each.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -47,6 +48,67 @@ pub struct FaceFolder {
     pub unreadable: Vec<(PathBuf, String)>,
     /// What is remarkable about the folder, one sentence each.
     pub notes: Vec<String>,
+    /// The sub-folder with the validation pictures, if the root has torchvision's layout.
+    pub validation: Option<String>,
+}
+
+/// Sub-folders with validation pictures in torchvision's layout.
+const VALIDATION: [&str; 3] = ["val", "valid", "validation"];
+
+/// The sub-folders of torchvision's layout: `train/` and `val/`, each with one folder per identity, and
+/// perhaps `test/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainVal {
+    /// The name of the folder with the training pictures.
+    pub train: String,
+    /// The name of the folder with the validation pictures.
+    pub validation: String,
+    /// The name of the folder with the test pictures.
+    pub test: Option<String>,
+}
+
+impl TrainVal {
+    /// The layout of `root`, if it has this one: nothing but these folders.
+    pub fn find(root: &Path) -> Option<Self> {
+        let (mut train, mut validation, mut test) = (None, None, None);
+        for entry in std::fs::read_dir(root).ok()?.flatten() {
+            if hidden(&entry.file_name()) || !entry.path().is_dir() {
+                continue;
+            }
+            let name = entry.file_name().into_string().ok()?;
+            let part = match name.to_ascii_lowercase().as_str() {
+                "train" => &mut train,
+                "test" => &mut test,
+                other if VALIDATION.contains(&other) => &mut validation,
+                _ => return None,
+            };
+            if part.replace(name).is_some() {
+                return None;
+            }
+        }
+        let (train, validation) = (train?, validation?);
+        let is_layout = [&train, &validation].iter().all(|part| has_folders(&root.join(part)));
+        is_layout.then_some(Self { train, validation, test })
+    }
+
+    /// Lists the identities of both parts.
+    fn list(&self, root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf>)>> {
+        let mut named = BTreeMap::<String, Vec<PathBuf>>::new();
+        for part in [&self.train, &self.validation] {
+            for (name, files) in list_identities(&root.join(part), notes)? {
+                named.entry(name).or_default().extend(files);
+            }
+        }
+        named.values_mut().for_each(|files| files.sort());
+        let Self { train, validation, test } = self;
+        let left_out = test.as_ref().map(|test| format!("; {test}/ is left out"));
+        notes.push(format!(
+            "{}: {train}/ and {validation}/ hold the identities{}",
+            root.display(),
+            left_out.unwrap_or_default()
+        ));
+        Ok(named.into_iter().collect())
+    }
 }
 
 /// What is kept of a picture file.
@@ -103,8 +165,13 @@ impl FaceFolder {
         progress: Progress,
     ) -> Result<Self> {
         let mut notes = Vec::new();
-        let named = list(root, &mut notes)?;
-        Self::of_files(root, &named, notes, strict, fitting, progress)
+        let parts = TrainVal::find(root);
+        let named = match &parts {
+            Some(parts) => parts.list(root, &mut notes)?,
+            None => list_identities(root, &mut notes)?,
+        };
+        let folder = Self::of_files(root, &named, notes, strict, fitting, progress)?;
+        Ok(Self { validation: parts.map(|parts| parts.validation), ..folder })
     }
 
     /// Like [`scan`](Self::scan), of people and files that something else than folders lists, all
@@ -146,6 +213,7 @@ impl FaceFolder {
             digests: Vec::new(),
             unreadable: Vec::new(),
             notes,
+            validation: None,
         };
         let mut stored = Vec::new();
         let mut last_owner = None;
@@ -260,7 +328,7 @@ pub fn fingerprint(files: impl Iterator<Item = (String, [u8; 32])>) -> String {
 }
 
 /// The identity folders with pictures and their files, both sorted.
-fn list(root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf>)>> {
+fn list_identities(root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf>)>> {
     const LAYOUT: &str = "expected one folder per identity with its pictures in it, as in \
                           DIR/NAME/picture.png";
     if !root.is_dir() {
@@ -368,6 +436,26 @@ mod tests {
         }
         assert_eq!((folder.looks.len(), folder.digests.len()), (7, 7));
         assert!(folder.notes.is_empty(), "{:?}", folder.notes);
+    }
+
+    #[test]
+    fn torchvisions_layout_is_one_data_set() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(
+            root.path(),
+            &[("train/ann", 2), ("train/bob", 2), ("Val/ann", 1), ("test/ann", 3)],
+        );
+        let folder = open(root.path(), true).unwrap();
+        assert_eq!(folder.identities, ["ann", "bob"]);
+        assert_eq!((folder.sizes(), folder.validation.as_deref()), (vec![3, 2], Some("Val")));
+        let note = "train/ and Val/ hold the identities; test/ is left out";
+        assert!(folder.notes[0].ends_with(note), "{:?}", folder.notes);
+
+        // Somebody beside them: these are names of people.
+        face_folder(root.path(), &[("zoe", 2)]);
+        let folder = open(root.path(), true).unwrap();
+        assert_eq!(folder.identities, ["Val", "test", "train", "zoe"]);
+        assert_eq!(folder.validation, None);
     }
 
     #[test]

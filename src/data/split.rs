@@ -2,8 +2,8 @@
 
 use rand::seq::SliceRandom;
 
-use super::FaceFolder;
 use super::random::{Purpose, generator};
+use super::{Face, FaceFolder};
 use crate::words::{enumerate, identities};
 use crate::{Error, Result};
 
@@ -81,6 +81,19 @@ impl Split {
             split.note_missing(folder, &sizes);
         }
         Ok(split)
+    }
+
+    /// The split of a folder with torchvision's layout: the pictures below `val/` are for validation.
+    /// `None` for other folders.
+    pub fn of_layout(folder: &FaceFolder) -> Option<Self> {
+        let validation = folder.root.join(folder.validation.as_ref()?);
+        let part = |face: &Face| match face.path.starts_with(&validation) {
+            true => Part::Validation,
+            false => Part::Train,
+        };
+        let name = validation.file_name().unwrap_or_default().to_string_lossy();
+        let note = format!("the split is that of train/ and {name}/; --val-fraction is not used");
+        Some(Self { parts: folder.pictures.iter().map(part).collect(), notes: vec![note] })
     }
 
     /// The pictures of one part, in order.
@@ -226,6 +239,20 @@ mod tests {
         assert_eq!(split(0.2), [1, 0, 1, 1, 2, 4, 9]);
         assert_eq!(split(0.0), [1, 0, 0, 0, 0, 0, 0], "the lone picture can only be a negative");
         assert_eq!(split(0.99), [1, 0, 1, 2, 8, 18, 43]);
+    }
+
+    #[test]
+    fn torchvisions_layout_is_the_split() {
+        let root = tempfile::tempdir().unwrap();
+        let people = [("train/ann", 2), ("val/ann", 1), ("train/bob", 2), ("val/cy", 1)];
+        super::super::testing::face_folder(root.path(), &people);
+        let folder = FaceFolder::open(root.path(), true, 8, &|_, _| {}).unwrap();
+        let split = Split::of_layout(&folder).unwrap();
+        let (train, validation) = (Part::Train, Part::Validation);
+        assert_eq!(split.parts, [train, train, validation, train, train, validation]);
+        assert!(split.notes[0].contains("train/ and val/"), "{:?}", split.notes);
+        let plain = FaceFolder::open(&root.path().join("train"), true, 8, &|_, _| {}).unwrap();
+        assert_eq!(Split::of_layout(&plain), None);
     }
 
     #[test]
