@@ -6,6 +6,7 @@ pub mod model_file;
 pub mod pair_model;
 mod photo;
 pub mod recogniser;
+pub mod runs;
 
 pub use comparison::Comparison;
 pub use embedder::Embedder;
