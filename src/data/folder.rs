@@ -100,14 +100,16 @@ impl TrainVal {
             }
         }
         named.values_mut().for_each(|files| files.sort());
+        notes.push(self.note(root));
+        Ok(named.into_iter().collect())
+    }
+
+    /// Says how `root` was read.
+    pub fn note(&self, root: &Path) -> String {
         let Self { train, validation, test } = self;
         let left_out = test.as_ref().map(|test| format!("; {test}/ is left out"));
-        notes.push(format!(
-            "{}: {train}/ and {validation}/ hold the identities{}",
-            root.display(),
-            left_out.unwrap_or_default()
-        ));
-        Ok(named.into_iter().collect())
+        let left_out = left_out.unwrap_or_default();
+        format!("{}: {train}/ and {validation}/ hold the identities{left_out}", root.display())
     }
 }
 
