@@ -82,10 +82,10 @@ build: libtorch $(TREE)
 demo: build faces
 	$(VISAGE) doctor
 	$(VISAGE) train-triplet --epochs 6
-	$(VISAGE) train-classifier
+	$(VISAGE) train-classifier | tee $(OUT)/demo.txt
 	$(VISAGE) tsne --out runs/tsne.png
-	@face="$$(sed -n 's/^data = "\(.*\)"/\1/p' runs/classifier/config.toml)/$$(sed -n 's/,[^,]*,validation$$//p' runs/classifier/split.csv | head -n 1)"; \
-	echo "$(VISAGE) classify $$face"; $(VISAGE) classify "$$face"
+	@next="$$(sed -n 's/^next: visage //p' $(OUT)/demo.txt)"; \
+	echo "$(VISAGE) $$next"; eval "$(VISAGE) $$next"
 
 test: libtorch tools $(TREE)
 	cargo test --release $(WHERE)

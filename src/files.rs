@@ -5,7 +5,12 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use tempfile::NamedTempFile;
+
 use crate::{Error, Result};
+
+/// How the names of temporary files start.
+pub const TEMPORARY: &str = ".visage-";
 
 /// Writes `path` through `fill`; the old file, if any, stays untouched until the new one is whole.
 ///
@@ -15,6 +20,28 @@ pub fn write_atomically(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
 ) -> Result<()> {
+    temporary(path, fill)?.persist(path).map_err(|error| Error::io(path, error.error))?;
+    Ok(())
+}
+
+/// Writes a new file. Returns false if `path` exists already: of several processes that write the
+/// same path at the same time, one gets true.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_new(path: &Path, content: &[u8]) -> Result<bool> {
+    match temporary(path, |out| out.write_all(content))?.persist_noclobber(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Error::io(path, error.error)),
+    }
+}
+
+/// A complete temporary file in the folder of `path`.
+fn temporary(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
+) -> Result<NamedTempFile> {
     let fail = |source| Error::io(path, source);
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -22,7 +49,7 @@ pub fn write_atomically(
     };
     create_folder(folder)?;
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".visage-");
+    builder.prefix(TEMPORARY);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -35,8 +62,7 @@ pub fn write_atomically(
     buffer.flush().map_err(fail)?;
     drop(buffer);
     temporary.as_file().sync_all().map_err(fail)?;
-    temporary.persist(path).map_err(|error| fail(error.error))?;
-    Ok(())
+    Ok(temporary)
 }
 
 /// Creates a folder and its parents; an existing folder is fine.

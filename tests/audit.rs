@@ -164,6 +164,24 @@ fn a_split_is_searched_for_leaks_and_a_flat_folder_for_copies() {
     assert!(findings(&report).contains(&("leak".into(), "ada/3.png".into())), "{report}");
     assert!(report["notes"].to_string().contains("1 picture of it missing"), "{report}");
 
+    // The same of folders that come split.
+    for (from, to) in [("ada/3.png", "val/ada"), ("ada", "train/ada"), ("bohr", "train/bohr")] {
+        let to = root.join("split").join(to);
+        std::fs::create_dir_all(&to).unwrap();
+        let from = root.join("faces").join(from);
+        let files = match from.is_dir() {
+            true => std::fs::read_dir(&from).unwrap().map(|file| file.unwrap().path()).collect(),
+            false => vec![from],
+        };
+        files
+            .iter()
+            .for_each(|file| _ = std::fs::copy(file, to.join(file.file_name().unwrap())).unwrap());
+    }
+    let output = visage(root, &["audit", "split", "--no-detect", "--margin", "3", "--json"]);
+    let report = json(&output);
+    assert_eq!((output.status.code(), &report["identities"]), (Some(1), &2.into()), "{report}");
+    assert!(report["counts"]["leak"].as_u64() >= Some(1), "{report}");
+
     // Without the split nothing is serious.
     let output = visage(root, &quick);
     let report = json(&output);

@@ -84,12 +84,12 @@ fn the_curve_is_written_and_told_and_no_model_is_kept() {
         assert!(bytes.windows(tag.len()).any(|part| part == tag.as_bytes()), "{tag}");
     }
 
-    // The same command once more: the same curve, and the older one is kept.
+    // The same command once more: the same curve, in a folder of its own.
     let words = run(faces, &find(&["--from", "1e-5", "--to", "0.5"]));
     assert!(words.contains("lr_find.png"), "{words}");
     assert!(words.contains("--lr ") != words.contains("no suggestion"), "{words}");
     assert_eq!(table(&out.join("lr_find.csv")), rows);
-    assert_eq!(table(&faces.join("runs/lr-find-1/lr_find.csv")), rows);
+    assert_eq!(table(&faces.join("runs/lr-find-2/lr_find.csv")), rows);
 }
 
 #[test]

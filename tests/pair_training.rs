@@ -86,7 +86,7 @@ fn every_head_trains_and_its_model_file_answers_alike_both_ways() {
         assert_eq!(output.status.code(), code, "{output:?}");
     }
     let output = visage(folder.path(), &["verify", "people/p0/0.png", "people/p1/0.png"]);
-    assert!(text(&output.stderr).contains("pair network: densenet121 and"), "{output:?}");
+    assert!(text(&output.stderr).contains("pair network, densenet121 and"), "{output:?}");
     let list = "a,b,same\np0/0.png,p0/1.png,1\np1/0.png,p1/1.png,1\np0/0.png,p2/1.png,0\np3/0.png,p4/1.png,0\n";
     std::fs::write(folder.path().join("pairs.csv"), list).unwrap();
     let pairs = ["evaluate", "--pairs", "pairs.csv", "--data", "people", "--json"];

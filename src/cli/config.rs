@@ -32,8 +32,8 @@ pub struct Configured<S: Args> {
 /// Flags of `lr-find`.
 #[derive(Debug, Args)]
 #[command(mut_arg("out", |out| out.default_value("runs/lr-find").help(
-    "Folder for lr_find.csv, lr_find.png and TensorBoard's files, never taken from --config; an \
-     existing run there is renamed")))]
+    "Folder for lr_find.csv, lr_find.png and TensorBoard's files, never taken from --config; if \
+     it holds a run already, a number is appended")))]
 #[command(after_help = "Give the flags of the training to come. --lr, --schedule, --epochs and \
     similar flags have no effect here; with --unfreeze-every, all stages train from the start.")]
 pub struct LrFind {
@@ -93,9 +93,17 @@ impl<S: Args + Clone + Serialize + DeserializeOwned> Configured<S> {
     }
 }
 
+/// Settings of the file that make no sense with another value of a flag: they are left out if the
+/// flag is given, so that its own defaults count.
+const DEPENDENT: [(&str, &[&str]); 3] = [
+    ("backbone", &["weights", "input-size"]),
+    ("loss", &["margin"]),
+    ("head", &["loss", "embedding-dim"]),
+];
+
 fn overlay<S: Args + Serialize + DeserializeOwned>(
     settings: &S,
-    file: toml::Table,
+    mut file: toml::Table,
     flags: &ArgMatches,
     path: &Path,
     command: &str,
@@ -113,6 +121,11 @@ fn overlay<S: Args + Serialize + DeserializeOwned>(
             .map(|name| format!("; did you mean `{name}`?"));
         let near = near.unwrap_or_default();
         return Err(fail(format!("`{key}` is not a setting of {command}{near}")));
+    }
+    for (flag, dependent) in DEPENDENT {
+        if is_given(flags, flag) {
+            dependent.iter().for_each(|key| _ = file.remove(*key));
+        }
     }
     check_combination::<S>(&file, flags).map_err(fail)?;
     let mut table = toml::Table::try_from(settings).map_err(|error| fail(error.to_string()))?;
@@ -189,6 +202,29 @@ mod tests {
         let text = crate::train::run_folder::config_text("train-triplet", &settings).unwrap();
         std::fs::write(&path, text).unwrap();
         assert_eq!(triplet(&["--config", path.to_str().unwrap()]).unwrap(), settings);
+    }
+
+    #[test]
+    fn resolved_settings_are_read_back_and_make_way_for_the_flags_they_depend_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let mut settings = triplet(&["--optimizer", "adamw"]).unwrap();
+        settings.fill_in(&crate::weights::Source::Named("openface-nn4-distilled".into()), 96);
+        let text = crate::train::run_folder::config_text("train-triplet", &settings).unwrap();
+        for line in ["lr = 6e-5", "margin = 0.2", "weight-decay = 0.01", "input-size = 96"] {
+            assert!(text.contains(line), "no {line} in\n{text}");
+        }
+        assert!(text.contains("weights = \"openface-nn4-distilled\""), "{text}");
+        std::fs::write(&path, text).unwrap();
+        let path = path.to_str().unwrap();
+        let read = triplet(&["--config", path]).unwrap();
+        read.check().unwrap();
+        assert_eq!(read, settings);
+        let other =
+            triplet(&["--config", path, "--loss", "supcon", "--backbone", "vgg11"]).unwrap();
+        other.check().unwrap();
+        assert_eq!((other.margin, other.weights, other.input_size), (None, None, None));
+        assert_eq!(other.lr, Some(6e-5));
     }
 
     #[test]

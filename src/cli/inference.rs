@@ -17,8 +17,9 @@ pub struct Classify {
     /// Pictures, or folders of pictures
     #[arg(required = true, value_name = "FILE|DIR", help_heading = "Arguments")]
     pub inputs: Vec<PathBuf>,
-    /// Model file [default: the newest runs/*/best.safetensors with a classifier]
-    #[arg(long, value_name = "FILE")]
+    /// Model file or run folder [default: the classifier pinned with `visage use`, or the newest
+    /// run's]
+    #[arg(long, value_name = "FILE|RUN")]
     pub model: Option<PathBuf>,
     /// Minimum probability for a name, in percent (below it the face is UNKNOWN); write values up to
     /// 1 with a percent sign, such as 0.5% [default: the model's threshold]
@@ -153,8 +154,8 @@ pub struct Verify {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct TrunkChoice {
-    /// Model file [default: the newest runs/*/best.safetensors]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["backbone", "weights"])]
+    /// Model file or run folder [default: the model pinned with `visage use`, or the newest run's]
+    #[arg(long, value_name = "FILE|RUN", conflicts_with_all = ["backbone", "weights"])]
     pub model: Option<PathBuf>,
     /// Use a bare backbone of this architecture instead of a model file
     #[arg(long, value_enum)]

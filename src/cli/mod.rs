@@ -5,6 +5,7 @@ mod config;
 mod data;
 mod inference;
 mod installation;
+mod runs;
 mod weights;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -13,6 +14,7 @@ pub use config::{Configured, LrFind, parse};
 pub use data::{Audit, Fetch, Keep, Prepare, PrepareAction, PrepareFaces, PrepareStrips};
 pub use inference::{Classify, Detect, DetectorFlags, Embed, Evaluate, TrunkChoice, Tsne, Verify};
 pub use installation::{Bench, Doctor};
+pub use runs::{Info, Use};
 pub use weights::{Export, Models, Weights, WeightsAction, WeightsVerify};
 
 use crate::device::DeviceChoice;
@@ -85,6 +87,10 @@ pub enum Command {
     Tsne(Tsne),
     /// Write the embeddings of pictures to a file
     Embed(Embed),
+    /// Show what a model is: kind, trunk, identities, data, figures, settings
+    Info(Info),
+    /// Pin the model of a run, so that commands take it instead of the newest
+    Use(Use),
     /// Inspect, compare and convert weight files of PyTorch and others
     Weights(Weights),
     /// Export a model to TorchScript or ONNX

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use super::Context;
 use super::audit_scan::{self, Scan, Scanner};
 use super::output::{self, count, identities, line};
-use super::{Context, trunk};
+use super::trunk::{self, Trunk};
 use crate::audit::balance::{self, Sizes};
 use crate::audit::{
     Finding, QualityLimits, Report, Severity, duplicates, html, mislabels, quality,
@@ -30,7 +31,7 @@ pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
         true => flags.trunk.embedded(),
         false => flags.trunk.clone(),
     };
-    let trunk = trunk::load(context, &choice)?.backbone;
+    let Trunk { backbone: trunk, source, .. } = trunk::load(context, &choice)?;
     let options = DetectOptions { min_face: MIN_FACE, ..DetectOptions::default() };
     let detector = match flags.no_detect {
         true => None,
@@ -60,7 +61,11 @@ pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
         say.line(&format!("page: {}", path.display()));
     }
     let printed = match flags.json {
-        true => line(&report.json().to_string()),
+        true => {
+            let mut object = report.json();
+            object["model"] = source.into();
+            line(&object.to_string())
+        }
         false => print(&report, flags.top),
     };
     let serious = report.count(Severity::High) > 0;

@@ -1,6 +1,7 @@
 //! Scans the pictures of an audit: list, decode, detect faces, measure, embed; in memory are one
 //! batch of pictures and the results of all.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use image::{RgbImage, imageops};
@@ -8,9 +9,10 @@ use rayon::prelude::*;
 
 use super::output::count;
 use crate::audit::{Facts, Picture};
-use crate::data::picture;
+use crate::data::folder::TrainVal;
 use crate::data::prefetch::BatchLimits;
 use crate::data::split_file::read_parts;
+use crate::data::{Part, picture};
 use crate::detect::{Detector, Face, rivals};
 use crate::eval::Embeddings;
 use crate::models::Backbone;
@@ -98,9 +100,20 @@ pub fn list(root: &Path, split: Option<&Path>) -> Result<Files> {
     if walk.pictures.is_empty() && walk.troubles.is_empty() {
         return fail("contains no pictures");
     }
-    let mut names = folders(root)?;
     let mut notes = Vec::from_iter(walk.note(root));
-    let (paths, troubles) = (walk.pictures, walk.troubles);
+    let (mut paths, troubles) = (walk.pictures, walk.troubles);
+    let layout = TrainVal::find(root);
+    let mut names = match &layout {
+        None => folders(root)?,
+        Some(layout) => {
+            notes.push(layout.note(root));
+            let test = layout.test.as_ref().map(|test| root.join(test));
+            paths.retain(|path| !test.as_ref().is_some_and(|test| path.starts_with(test)));
+            let parts = [&layout.train, &layout.validation].map(|part| folders(&root.join(part)));
+            let [train, validation] = parts;
+            BTreeSet::from_iter(train?.into_iter().chain(validation?)).into_iter().collect()
+        }
+    };
     let relative = |path: &Path| {
         let parts = path.strip_prefix(root).unwrap_or(path).iter();
         parts.map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
@@ -112,12 +125,19 @@ pub fn list(root: &Path, split: Option<&Path>) -> Result<Files> {
     let mut known = 0;
     let mut place = |path: &Path| {
         let name = relative(path);
-        let owner = name.split_once('/').map(|(owner, _)| owner);
+        let (of_layout, below) = match (&layout, name.split_once('/')) {
+            (Some(layout), Some((part, below))) if *part == layout.train => {
+                (Some(Part::Train), below)
+            }
+            (Some(_), Some((_, below))) => (Some(Part::Validation), below),
+            _ => (None, name.as_str()),
+        };
+        let owner = below.split_once('/').map(|(owner, _)| owner);
         let identity =
             owner.and_then(|owner| names.binary_search_by(|n| n.as_str().cmp(owner)).ok());
         let part = parts.as_mut().and_then(|parts| parts.remove(&name));
         known += usize::from(part.is_some());
-        Picture { name, identity, part }
+        Picture { identity, part: part.or(of_layout), name }
     };
     let pictures: Vec<Picture> = paths.iter().map(|path| place(path)).collect();
     let trouble = |error: Error| match error {

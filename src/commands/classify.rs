@@ -5,25 +5,30 @@ use std::process::ExitCode;
 
 use super::inputs::{self, embed};
 use super::replies::{Reply, Words};
-use super::{Context, detection, output};
+use super::{Context, detection, output, trunk};
 use crate::cli;
 use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::figures::{self, save_png};
-use crate::recognise::{ModelKind, Recogniser, View, Viewer, model_file};
+use crate::recognise::{ModelKind, Recogniser, View, Viewer, runs};
 use crate::train::settings::percentage;
 use crate::{Error, Result};
 
 pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode> {
     let options = detection::options(&flags.detector)?;
-    let model = load(context, flags.model.as_deref(), flags.unknown)?;
+    let (model, source) = load(context, flags.model.as_deref(), flags.unknown)?;
     let classifier = model.classifier()?;
     let mut viewer = Viewer::new(&model.card, flags.detect, options, context.device()?)?;
     viewer.keeps_pictures = flags.draw.is_some();
     let (files, failed) = inputs::collect(&flags.inputs, &context.say);
     let mut job = Job {
         context,
-        words: Words { classifier, names: &model.card.classes, top: usize::from(flags.top) },
+        words: Words {
+            classifier,
+            names: &model.card.classes,
+            top: usize::from(flags.top),
+            model: &source,
+        },
         json: flags.json,
         several: files.len() + failed > 1,
         drawings: drawings(flags, &files)?,
@@ -106,21 +111,23 @@ impl Job<'_> {
     }
 }
 
-/// Loads the classifier a command works with.
+/// Loads the classifier a command works with and reports it; returns it with its file.
 ///
 /// # Errors
 /// No such model, or one without a classifier.
-pub fn load(context: &Context, model: Option<&Path>, unknown: Option<f64>) -> Result<Recogniser> {
+pub fn load(
+    context: &Context,
+    model: Option<&Path>,
+    unknown: Option<f64>,
+) -> Result<(Recogniser, PathBuf)> {
     if let Some(percent) = unknown {
         percentage("--unknown", percent)?;
     }
-    let path = match model {
-        Some(path) => path.to_owned(),
-        None => model_file::newest(context.runs(), ModelKind::Classifier)?,
-    };
-    let mut model = Recogniser::load(&path, context.device()?)?;
+    let choice = runs::choose(context.runs(), model, &[ModelKind::Classifier])?;
+    let mut model = Recogniser::load(&choice.path, context.device()?)?;
+    trunk::report(context, &choice, &model.card);
     if let Some(percent) = unknown {
         model.demand_probability(percent / 100.0);
     }
-    Ok(model)
+    Ok((model, choice.path))
 }

@@ -10,7 +10,8 @@ use crate::cli;
 use crate::data::source;
 use crate::models::Architecture;
 use crate::native::{self, cuda, version};
-use crate::recognise::{ModelKind, model_file};
+use crate::recognise::ModelKind;
+use crate::recognise::runs::{self, Choice, ChosenBy};
 use crate::weights::Source;
 
 /// One line of the report.
@@ -195,8 +196,11 @@ fn model(context: &Context, kind: ModelKind) -> Check {
         ModelKind::Classifier => "newest model",
         ModelKind::Pairs => "newest pair network",
     };
-    match model_file::newest(context.runs(), kind) {
-        Ok(path) => Check::ok(what, path.display().to_string()),
+    match runs::choose(context.runs(), None, &[kind]) {
+        Ok(Choice { path, by: ChosenBy::Pin }) => {
+            Check::ok(what, format!("{} (pinned)", path.display()))
+        }
+        Ok(Choice { path, .. }) => Check::ok(what, path.display().to_string()),
         Err(error) => {
             let command = match kind {
                 ModelKind::Trunk => "visage train-triplet",

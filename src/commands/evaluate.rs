@@ -34,7 +34,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
         demand_png("--confusion", path)?;
     }
     let say = &context.say;
-    let model = classify::load(context, flags.trunk.model.as_deref(), flags.unknown)?;
+    let (model, source) = classify::load(context, flags.trunk.model.as_deref(), flags.unknown)?;
     let classifier = model.classifier()?;
     let names = &model.card.classes;
 
@@ -61,7 +61,9 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
         say.line(&format!("confusion matrix: {}", path.display()));
     }
     if flags.json {
-        line(&report.json(strangers, folder.unreadable.len(), classifier).to_string())?;
+        let mut object = report.json(strangers, folder.unreadable.len(), classifier);
+        object["model"] = json!(source.to_string_lossy());
+        line(&object.to_string())?;
     } else {
         report.print(strangers)?;
     }

@@ -30,7 +30,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
     if let Some(skipped) = list.describe_skipped(3) {
         say.warn(&format!("left out {skipped}"));
     }
-    let loaded = trunk::open_for_pairs(context, &flags.trunk)?;
+    let loaded = trunk::open(context, &flags.trunk, trunk::COMPARERS)?;
     let paths: BTreeSet<PathBuf> =
         list.pairs.iter().flat_map(|pair| [pair.a.clone(), pair.b.clone()]).collect();
     let paths: Vec<PathBuf> = paths.into_iter().collect();
@@ -80,6 +80,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
         pairs,
         given,
         model: loaded.name(),
+        source: loaded.source(),
         comparison,
     };
     if let Some(path) = &flags.roc {
@@ -108,6 +109,8 @@ struct Report<'a> {
     given: bool,
     /// The name of the model.
     model: String,
+    /// Its file, or the name of its weights.
+    source: String,
     comparison: Comparison<'a>,
 }
 
@@ -120,6 +123,7 @@ impl Report<'_> {
         let scores = &self.scores;
         let folds = scores.folds.as_ref();
         json!({
+            "model": self.source,
             "accuracy": folds.map(|folds| folds.mean()),
             "accuracy_std": folds.map(|folds| folds.std()),
             "auc": scores.auc,

@@ -67,10 +67,13 @@ pub fn run(
     let (own, held_back) = numbers.split_at(train.len());
     let eval_pairs: Vec<EvalPair> =
         held_back.iter().flat_map(|&[a, p, n]| [(a, p, true), (a, n, false)]).collect();
+    settings.margin.get_or_insert(MARGIN);
+    settings.embedding_dim = head.default_dim().map(|_| net.dim());
+    settings.fill_in(&source, net.backbone.input.size);
     let loss = TripletMarginLoss {
         distance: settings.distance,
         hinge: settings.hinge,
-        margin: *settings.margin.get_or_insert(MARGIN),
+        margin: settings.margin.unwrap_or(MARGIN),
         reduction: settings.reduction,
     };
     let tuple_source = TupleSource::Triplets { triplets: own.to_vec(), loss, seed };
@@ -91,13 +94,12 @@ pub fn run(
     };
     let seen: Vec<usize> = own.iter().flatten().copied().collect();
     warm_up_batchnorm(&mut net.backbone, &source, &settings.tuning, &faces, &seen)?;
-    let prefix =
-        FrozenPrefix::new(&net.backbone, &faces, &settings.tuning, usize::MAX, &settings.out);
+    let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
+    let prefix = FrozenPrefix::new(&net.backbone, &faces, &settings.tuning, usize::MAX, run.path());
     let mut task = TupleTask::new(&net, prefix, tuple_source, config);
     let lr = settings.lr();
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), params)?;
     scale_layers(&mut optimizer, &net.backbone, settings.tuning.lr_decay_by_layer);
-    let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
     let plan = plan(&settings.schedule, settings.epochs, lr, &net.backbone);
     learn(context, &mut task, &mut optimizer, &plan, &run)
 }

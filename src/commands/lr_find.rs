@@ -29,8 +29,9 @@ pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
     let (setup, mut optimizer) = train_triplet::prepare(context, &mut settings.triplet)?;
     let scale_loss = setup.backbone.compute().scales_loss();
     let test = RangeTest { scale_loss, ..settings.test() };
-    let mut task = setup.task(&settings.triplet)?;
     let run = context.run_folder(&settings.triplet.out, "lr-find", &settings)?;
+    settings.triplet.out = run.path().to_owned(); // of the disk cache, too
+    let mut task = setup.task(&settings.triplet)?;
     let sweep = lr_find(&mut task, &mut optimizer, &test, say)?;
     if sweep.points.is_empty() {
         let text = "the loss is not finite before the first step; use other --weights";

@@ -15,6 +15,7 @@ mod export;
 mod fetch;
 mod framing;
 mod given_triplets;
+mod info;
 mod inputs;
 mod lr_find;
 mod models;
@@ -31,12 +32,14 @@ mod train_triplet;
 mod training;
 mod trunk;
 mod tsne;
+mod use_run;
 mod verify;
 mod weights;
 mod weights_verify;
 
+use std::cell::OnceCell;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tch::Device;
@@ -55,6 +58,8 @@ const RUNS: &str = "runs";
 struct Context {
     common: Common,
     say: Reporter,
+    /// The folder of the run of this command, once there is one.
+    run: OnceCell<PathBuf>,
 }
 
 impl Context {
@@ -69,7 +74,7 @@ impl Context {
             let _ = pool.build_global();
         }
         let say = Reporter::stderr(common.quiet);
-        Ok(Self { common, say })
+        Ok(Self { common, say, run: OnceCell::new() })
     }
 
     /// The device to compute on, resolved when a command needs one.
@@ -85,17 +90,19 @@ impl Context {
         Ok(device)
     }
 
-    /// Creates the folder of a run; reports the new name of an existing run there.
+    /// Creates the folder of a run; reports it if it is not `out`, because that holds a run already.
     fn run_folder<S: serde::Serialize>(
         &self,
-        path: &Path,
+        out: &Path,
         command: &str,
         settings: &S,
     ) -> Result<RunFolder> {
-        let run = RunFolder::create(path, command, settings)?;
-        if let Some(moved) = &run.moved {
-            self.say.line(&format!("note: the existing run was renamed to {}", moved.display()));
+        let run = RunFolder::create(out, command, settings)?;
+        if run.path() != out {
+            let (out, new) = (out.display(), run.path().display());
+            self.say.line(&format!("note: {out} holds a run already; this run goes to {new}"));
         }
+        let _ = self.run.set(run.path().to_owned()); // a command makes one run
         Ok(run)
     }
 
@@ -110,7 +117,7 @@ impl Context {
 /// Whatever ends it early; [`report`] prints it.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let context = Context::new(cli.common)?;
-    let advice = out_of_memory::Advice::of(&cli.command);
+    let advice = out_of_memory::Advice::of(&cli.command, &context.run);
     out_of_memory::guard(&advice, || dispatch(&context, cli.command))
 }
 
@@ -129,6 +136,8 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Embed(flags) => embed::run(context, &flags),
         Command::Weights(flags) => weights::run(context, &flags.action),
         Command::Export(flags) => export::run(context, &flags),
+        Command::Info(flags) => info::run(context, &flags),
+        Command::Use(flags) => use_run::run(context, &flags),
         Command::Models(flags) => models::run(&flags),
         Command::Prepare(flags) => prepare::run(context, &flags.action),
         Command::Fetch(flags) => fetch::run(context, &flags),

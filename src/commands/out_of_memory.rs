@@ -2,49 +2,45 @@
 //! lower.
 
 use std::any::Any;
+use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::Error;
 use crate::cli::Command;
 use crate::native::cuda::is_out_of_memory;
+use crate::weights::BEST;
 
 /// What to lower, and where a training keeps what it has.
-pub struct Advice {
+pub struct Advice<'a> {
     flags: &'static str,
-    run: Option<std::path::PathBuf>,
+    /// The folder of the run, once there is one.
+    run: &'a OnceCell<PathBuf>,
 }
 
-impl Advice {
+impl<'a> Advice<'a> {
     /// For a command, before it runs.
-    pub fn of(command: &Command) -> Self {
+    pub fn of(command: &Command, run: &'a OnceCell<PathBuf>) -> Self {
         let mined = "lower --micro-batch (pictures in one pass), -p or -k, or --input-size";
         let tuples = "lower --batch-size or --input-size";
-        let (flags, run) = match command {
-            Command::TrainTriplet(command) if command.settings.triplets.is_some() => {
-                (tuples, Some(&command.settings.out))
-            }
-            Command::TrainTriplet(command) => (mined, Some(&command.settings.out)),
-            Command::TrainPairs(command) => (tuples, Some(&command.settings.out)),
-            Command::LrFind(_) => (mined, None),
-            Command::Bench(_) => ("lower --batch or --mined", None),
-            Command::Detect(_) => ("raise --min-face", None),
-            _ => ("take another --device, or a model with a smaller input", None),
+        let flags = match command {
+            Command::TrainTriplet(command) if command.settings.triplets.is_some() => tuples,
+            Command::TrainTriplet(_) | Command::LrFind(_) => mined,
+            Command::TrainPairs(_) => tuples,
+            Command::Bench(_) => "lower --batch or --mined",
+            Command::Detect(_) => "raise --min-face",
+            _ => "take another --device, or a model with a smaller input",
         };
-        Self { flags, run: run.cloned() }
+        Self { flags, run }
     }
 
     fn sentence(&self, message: &str) -> String {
         let size = asked_for(message).map(|size| format!(" for {size}")).unwrap_or_default();
-        let kept = self.run.as_deref().filter(|run| has_model(run));
+        let kept = self.run.get().filter(|run| run.join(BEST).is_file());
         let kept = kept.map(|run| format!("; the best model so far is kept in {}", run.display()));
         format!("not enough memory{size}: {}{}", self.flags, kept.unwrap_or_default())
     }
-}
-
-fn has_model(run: &Path) -> bool {
-    run.join("best.safetensors").is_file()
 }
 
 /// Runs a command; errors and panics that say that there was no memory become one sentence.
@@ -106,8 +102,18 @@ fn asked_for(message: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn advice() -> Advice {
-        Advice { flags: "lower --batch", run: None }
+    fn advice() -> Advice<'static> {
+        Advice { flags: "lower --batch", run: Box::leak(Box::default()) }
+    }
+
+    #[test]
+    fn the_model_that_is_kept_is_named_once_there_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = OnceCell::from(folder.path().to_owned());
+        let said = || Advice { flags: "lower --batch", run: &run }.sentence("");
+        assert!(!said().contains("kept in"), "{}", said());
+        std::fs::write(folder.path().join(BEST), "").unwrap();
+        assert!(said().contains("kept in"), "{}", said());
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct Words<'a> {
     pub names: &'a [String],
     /// Number of candidates to show.
     pub top: usize,
+    /// The model file.
+    pub model: &'a Path,
 }
 
 /// The answers about one picture.
@@ -129,6 +131,7 @@ impl Reply<'_> {
         object.insert("file".into(), json!(self.path.to_string_lossy()));
         object.extend(words.object(self.faces.first().map(|(_, answer)| answer)));
         object.insert("crop".into(), json!(self.is_crop));
+        object.insert("model".into(), json!(words.model.to_string_lossy()));
         object.insert("faces".into(), json!(faces));
         Value::Object(object).to_string()
     }

@@ -1,6 +1,6 @@
 //! `visage train-classifier`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::Context;
@@ -8,11 +8,12 @@ use super::dataset::{self, Dataset, SplitBy};
 use super::framing;
 use super::output::{count, line, percent, quoted};
 use super::strangers::embed_strangers;
-use super::trunk::{Bare, Built};
+use super::trunk::{self, Bare, Built};
 use crate::eval::Embeddings;
 use crate::models::{Architecture, Backbone};
 use crate::recognise::embedder::{BATCH, embed_batches};
-use crate::recognise::{GalleryFace, ModelCard, ModelKind, Recogniser, model_file};
+use crate::recognise::runs::{Choice, ChosenBy};
+use crate::recognise::{GalleryFace, ModelCard, ModelKind, Recogniser, model_file, runs};
 use crate::train::calibrate::OpenSetCalibration;
 use crate::train::classifier::{ClassifierTask, Features};
 use crate::train::fit::{FitConfig, fit};
@@ -22,7 +23,7 @@ use crate::train::optim::Optimizer;
 use crate::train::progress::Reporter;
 use crate::train::scoring::Labelled;
 use crate::train::settings::ClassifierSettings;
-use crate::weights::TensorFile;
+use crate::weights::{TensorFile, model_path};
 use crate::{Error, Result};
 
 pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Result<ExitCode> {
@@ -99,19 +100,21 @@ struct Trunk {
 /// Loads `--trunk`: a model file, or the weights of a pretrained backbone.
 fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Trunk> {
     let device = context.device()?;
-    let value = match (&settings.trunk, settings.backbone) {
-        (Some(value), _) => Some(value.clone()),
-        (None, Some(_)) => None,
-        (None, None) => {
-            Some(model_file::newest(context.runs(), ModelKind::Trunk)?.to_string_lossy().into())
-        }
+    let is_model = |path: &PathBuf| {
+        TensorFile::read_metadata(path).is_ok_and(|meta| meta.contains_key(model_file::CARD))
     };
-    settings.trunk.clone_from(&value);
-    let path = PathBuf::from(value.as_deref().unwrap_or_default());
-    let is_model = path.is_file()
-        && TensorFile::read_metadata(&path).is_ok_and(|meta| meta.contains_key(model_file::CARD));
-    if is_model {
-        let model = Recogniser::load(&path, device)?;
+    let choice = match (&settings.trunk, settings.backbone) {
+        (Some(value), _) => model_path(Path::new(value))
+            .ok()
+            .filter(is_model)
+            .map(|path| Choice { path, by: ChosenBy::Flag }),
+        (None, Some(_)) => None,
+        (None, None) => Some(runs::choose(context.runs(), None, &[ModelKind::Trunk])?),
+    };
+    if let Some(choice) = choice {
+        let path = &choice.path;
+        settings.trunk = Some(path.to_string_lossy().into_owned());
+        let model = Recogniser::load(path, device)?;
         let found = model.card.architecture;
         if let Some(asked) = settings.backbone.filter(|asked| *asked != found) {
             return Err(Error::Config(format!(
@@ -121,7 +124,7 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
                 found.name()
             )));
         }
-        context.say.line(&format!("trunk: {} of {}, frozen", found.name(), path.display()));
+        trunk::report(context, &choice, &model.card);
         let split = Some(path.with_file_name("split.csv"));
         return Ok(Trunk { card: model.card, backbone: model.backbone, split });
     }
@@ -129,7 +132,7 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
     tch::manual_seed(settings.data.seed as i64);
     let bare = Bare {
         architecture,
-        weights: value.as_deref(),
+        weights: settings.trunk.as_deref(),
         allow_missing: &settings.allow_missing,
         embedding_dim: None,
         input_size: settings.input_size,
@@ -140,6 +143,9 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
         other => other,
     })?;
     backbone.params.freeze_all();
+    settings.backbone = Some(architecture);
+    settings.trunk.get_or_insert_with(|| source.flag());
+    settings.input_size.get_or_insert(backbone.input.size);
     context.say.line(&format!("trunk: {line}, pretrained and frozen"));
     let card = ModelCard::new(ModelKind::Trunk, &backbone, source.describe());
     Ok(Trunk { card, backbone, split: None })
@@ -159,6 +165,8 @@ fn open_data(settings: &mut ClassifierSettings, trunk: &Trunk, say: &Reporter) -
         trunk.backbone.input.size,
         say,
     )?;
+    settings.data.data.get_or_insert_with(|| PathBuf::from(&data.card.path));
+    settings.schedule.fill_in();
     let same = data.card.fingerprint == trunk.card.data.fingerprint;
     if same && !is_beside && settings.data.split.is_none() {
         say.warn(

@@ -1,5 +1,6 @@
 //! `visage train-pairs`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
@@ -33,6 +34,8 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
     let Trainable { mut net, source, params } = build(context, &choice, &mut settings.tuning)?;
 
     let data = dataset::open(&settings.data, SplitBy::Identity, net.backbone.input.size, say)?;
+    settings.data.data.get_or_insert_with(|| PathBuf::from(&data.card.path));
+    settings.fill_in(&source, net.dim(), net.backbone.input.size);
     let faces = &data.folder.fitted;
     let seed = settings.data.seed;
     let mut sampler = PairSampler::new(&data.parts.labels, &data.parts.train, seed)?;
@@ -46,6 +49,7 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
         }),
         PairLossKind::Bce => PairLoss::Bce(PairBceLoss::default()),
     };
+    settings.pairs.get_or_insert(sampler.count());
     let pictures = data.parts.train.clone();
     let tuple_source =
         TupleSource::Pairs { sampler, pictures, hard: settings.hard_negatives, loss };
@@ -59,13 +63,12 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
         seed,
     };
     warm_up_batchnorm(&mut net.backbone, &source, &settings.tuning, faces, &data.parts.train)?;
-    let prefix =
-        FrozenPrefix::new(&net.backbone, faces, &settings.tuning, usize::MAX, &settings.out);
+    let run = context.run_folder(&settings.out, "train-pairs", &settings)?;
+    let prefix = FrozenPrefix::new(&net.backbone, faces, &settings.tuning, usize::MAX, run.path());
     let mut task = TupleTask::new(&net, prefix, tuple_source, config);
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(settings.lr), params)?;
     scale_layers(&mut optimizer, &net.backbone, settings.tuning.lr_decay_by_layer);
 
-    let run = context.run_folder(&settings.out, "train-pairs", &settings)?;
     data.split.write_csv(&run.split(), &data.folder)?;
     let plan = plan(&settings.schedule, settings.epochs, settings.lr, &net.backbone);
     learn(context, &mut task, &mut optimizer, &plan, &run)

@@ -1,7 +1,7 @@
 //! `visage train-triplet`.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use image::RgbImage;
@@ -53,6 +53,8 @@ pub(super) fn prepare(
     };
     let data =
         dataset::open(&settings.data, SplitBy::Picture { inherited }, backbone.input.size, say)?;
+    settings.data.data.get_or_insert_with(|| PathBuf::from(&data.card.path));
+    settings.fill_in(&source, backbone.input.size);
     let Prepared { card, objective, optimizer } = train::prepare(
         settings,
         &mut backbone,
@@ -79,13 +81,14 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
     }
     let (setup, mut optimizer) = prepare(context, &mut settings)?;
     let (say, data) = (&context.say, &setup.data);
-    let mut task = setup.task(&settings)?;
-
     let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
+    let config = config_text("train-triplet", &settings)?;
+    settings.out = run.path().to_owned(); // of the disk cache, too
+    let mut task = setup.task(&settings)?;
     data.split.write_csv(&run.split(), &data.folder)?;
     let plan = plan(&settings.schedule, settings.epochs, settings.lr(), &setup.backbone);
     let mut log = RunLog::create(run.path());
-    log.text("config", 0, &markdown(&config_text("train-triplet", &settings)?));
+    log.text("config", 0, &markdown(&config));
     let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;
 
     write_projector(context, &outcome, data, &mut log)?;

@@ -3,18 +3,25 @@
 use std::path::PathBuf;
 
 use super::Context;
+use super::output::percent;
 use crate::cli::TrunkChoice;
 use crate::models::Backbone;
-use crate::recognise::{
-    Comparison, Embedder, ModelCard, ModelKind, PairModel, Recogniser, model_file,
-};
+use crate::recognise::runs::{Choice, ChosenBy};
+use crate::recognise::{Comparison, Embedder, ModelCard, ModelKind, PairModel, Recogniser, runs};
 pub use crate::weights::{Bare, Built, load_into};
 use crate::{Error, Result};
+
+/// The kinds of models that embed one picture, in the order of preference.
+const EMBEDDERS: &[ModelKind] = &[ModelKind::Classifier, ModelKind::Trunk];
+/// The kinds of models that compare two pictures, in the order of preference.
+pub const COMPARERS: &[ModelKind] = &[ModelKind::Pairs, ModelKind::Classifier, ModelKind::Trunk];
 
 /// A trunk, and the split.csv beside its model file, if there is one.
 pub struct Trunk {
     pub backbone: Backbone,
     pub split: Option<PathBuf>,
+    /// See [`Loaded::source`].
+    pub source: String,
 }
 
 /// The loaded model of the flags.
@@ -24,7 +31,7 @@ pub enum Loaded {
     /// A trunk with bare weights.
     Bare(Box<Built>),
     /// A pair network.
-    Pairs(Box<PairModel>),
+    Pairs { path: PathBuf, model: Box<PairModel> },
 }
 
 impl Loaded {
@@ -32,7 +39,7 @@ impl Loaded {
         match self {
             Self::Model { model, .. } => &model.backbone,
             Self::Bare(built) => &built.backbone,
-            Self::Pairs(model) => &model.net,
+            Self::Pairs { model, .. } => &model.net,
         }
     }
 
@@ -45,9 +52,15 @@ impl Loaded {
             Self::Bare(built) => {
                 format!("{}, {}", built.backbone.architecture.name(), built.source.describe())
             }
-            Self::Pairs(model) => {
-                format!("{} and {}", model.card.architecture.name(), model.pair.head.name())
-            }
+            Self::Pairs { model, .. } => model.card.network(),
+        }
+    }
+
+    /// The model file, or the name or file of bare weights: the key `model` of JSON output.
+    pub fn source(&self) -> String {
+        match self {
+            Self::Model { path, .. } | Self::Pairs { path, .. } => path.to_string_lossy().into(),
+            Self::Bare(built) => built.source.flag(),
         }
     }
 
@@ -55,9 +68,24 @@ impl Loaded {
     pub fn comparison(&self) -> Comparison<'_> {
         match self {
             Self::Model { .. } | Self::Bare(_) => Comparison::Euclidean,
-            Self::Pairs(model) => Comparison::of(&model.net),
+            Self::Pairs { model, .. } => Comparison::of(&model.net),
         }
     }
+}
+
+/// Reports the model in use: its file, kind, network and best validation figure.
+pub fn report(context: &Context, choice: &Choice, card: &ModelCard) {
+    let by = match choice.by {
+        ChosenBy::Flag => "",
+        ChosenBy::Pin => " (pinned)",
+        ChosenBy::Age => " (newest run)",
+    };
+    let figure = card.headline().map(|(name, value)| {
+        format!(", validation {name} {} at epoch {}", percent(value), card.epoch)
+    });
+    let (path, kind, network) = (choice.path.display(), card.kind.name(), card.network());
+    let figure = figure.unwrap_or_default();
+    context.say.line(&format!("model: {path}{by}: {kind}, {network}{figure}"));
 }
 
 /// Loads the trunk of the flags and reports which it is.
@@ -65,13 +93,15 @@ impl Loaded {
 /// # Errors
 /// The model or the weights cannot be loaded, or there is no finished run.
 pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
-    Ok(match open(context, choice)? {
-        Loaded::Bare(built) => Trunk { backbone: built.backbone, split: None },
+    let loaded = open(context, choice, EMBEDDERS)?;
+    let source = loaded.source();
+    Ok(match loaded {
+        Loaded::Bare(built) => Trunk { backbone: built.backbone, split: None, source },
         Loaded::Model { path, model } => {
             let split = Some(path.with_file_name("split.csv")).filter(|path| path.is_file());
-            Trunk { backbone: model.backbone, split }
+            Trunk { backbone: model.backbone, split, source }
         }
-        Loaded::Pairs(_) => {
+        Loaded::Pairs { .. } => {
             let text = "--model: this is a pair network; use `visage verify A B` or `visage evaluate \
                         --pairs` with it";
             return Err(Error::Config(text.into()));
@@ -79,34 +109,11 @@ pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
     })
 }
 
-/// The newest classifier of the finished runs, or else the newest trunk.
-///
-/// # Errors
-/// There is neither.
-pub fn newest(context: &Context) -> Result<PathBuf> {
-    model_file::newest(context.runs(), ModelKind::Classifier)
-        .or_else(|_| model_file::newest(context.runs(), ModelKind::Trunk))
-}
-
-/// Like [`open`], but without flags it prefers the newest pair network.
+/// Loads and reports the model of the flags; without flags the pinned or the newest one of `kinds`.
 ///
 /// # Errors
 /// As [`load`].
-pub fn open_for_pairs(context: &Context, choice: &TrunkChoice) -> Result<Loaded> {
-    if choice.model.is_none()
-        && choice.backbone.is_none()
-        && let Ok(path) = model_file::newest(context.runs(), ModelKind::Pairs)
-    {
-        return open(context, &TrunkChoice { model: Some(path), ..choice.clone() });
-    }
-    open(context, choice)
-}
-
-/// Like [`load`], with everything else in the model file.
-///
-/// # Errors
-/// As [`load`].
-pub fn open(context: &Context, choice: &TrunkChoice) -> Result<Loaded> {
+pub fn open(context: &Context, choice: &TrunkChoice, kinds: &[ModelKind]) -> Result<Loaded> {
     let device = context.device()?;
     if let Some(architecture) = choice.backbone {
         tch::manual_seed(0); // the same random weights every time
@@ -121,17 +128,13 @@ pub fn open(context: &Context, choice: &TrunkChoice) -> Result<Loaded> {
         context.say.line(&format!("trunk: {}", built.line));
         return Ok(Loaded::Bare(Box::new(built)));
     }
-    let path = match &choice.model {
-        Some(path) => path.clone(),
-        None => newest(context)?,
-    };
-    if ModelCard::peek(&path).is_ok_and(|card| card.kind == ModelKind::Pairs) {
-        let model = PairModel::load(&path, device)?;
-        let (trunk, head) = (model.card.architecture.name(), model.pair.head.name());
-        context.say.line(&format!("pair network: {trunk} and {head} of {}", path.display()));
-        return Ok(Loaded::Pairs(Box::new(model)));
+    let choice = runs::choose(context.runs(), choice.model.as_deref(), kinds)?;
+    if ModelCard::peek(&choice.path).is_ok_and(|card| card.kind == ModelKind::Pairs) {
+        let model = PairModel::load(&choice.path, device)?;
+        report(context, &choice, &model.card);
+        return Ok(Loaded::Pairs { path: choice.path, model: Box::new(model) });
     }
-    let model = Recogniser::load(&path, device)?;
-    context.say.line(&format!("trunk: {} of {}", model.card.architecture.name(), path.display()));
-    Ok(Loaded::Model { path, model: Box::new(model) })
+    let model = Recogniser::load(&choice.path, device)?;
+    report(context, &choice, &model.card);
+    Ok(Loaded::Model { path: choice.path, model: Box::new(model) })
 }

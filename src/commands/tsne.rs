@@ -20,7 +20,7 @@ pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
         return Err(Error::Config(text).into());
     }
     let say = &context.say;
-    let Trunk { backbone, split } = trunk::load(context, &flags.trunk)?;
+    let Trunk { backbone, split, .. } = trunk::load(context, &flags.trunk)?;
     let source = source::resolve(flags.data.as_deref(), Path::new("."))?;
     if let Some(note) = &source.note {
         say.line(note);

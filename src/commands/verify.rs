@@ -10,7 +10,7 @@ use super::{Context, inputs};
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
 use crate::eval::verification::best_threshold;
-use crate::recognise::{Comparison, ModelKind, Recogniser, Viewer, model_file};
+use crate::recognise::{Comparison, ModelKind, Recogniser, Viewer, runs};
 use crate::train::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT};
 use crate::weights::{Source, manifest};
 use crate::{Error, Result, cli};
@@ -54,6 +54,7 @@ pub fn run(context: &Context, flags: &cli::Verify) -> anyhow::Result<ExitCode> {
             "distance": distance,
             "threshold": threshold,
             "probability": probability,
+            "model": loaded.source(),
             "a": flags.a.to_string_lossy(),
             "b": flags.b.to_string_lossy(),
         })
@@ -82,17 +83,12 @@ fn check_threshold(threshold: f64, comparison: Comparison) -> Result<()> {
 
 /// Loads the model of the flags; without flags and without any run, the embedded trunk.
 fn load(context: &Context, choice: &cli::TrunkChoice) -> Result<Loaded> {
-    let runs = context.runs();
-    let no_run = || {
-        [ModelKind::Pairs, ModelKind::Classifier, ModelKind::Trunk]
-            .iter()
-            .all(|kind| model_file::newest(runs, *kind).is_err())
-    };
-    if choice.model.is_none() && choice.backbone.is_none() && no_run() {
+    let is_default = choice.model.is_none() && choice.backbone.is_none();
+    if is_default && runs::find(context.runs(), trunk::COMPARERS)?.is_none() {
         context.say.line("note: no trained model yet; using the trunk that comes with Visage");
-        return trunk::open(context, &choice.embedded());
+        return trunk::open(context, &choice.embedded(), trunk::COMPARERS);
     }
-    trunk::open_for_pairs(context, choice)
+    trunk::open(context, choice, trunk::COMPARERS)
 }
 
 /// How a model turns the distance of two pictures into a decision.
@@ -110,7 +106,7 @@ impl Rule {
         match loaded {
             Loaded::Model { model, .. } => Self::of_model(model),
             Loaded::Bare(built) => Self::of_weights(&built.source),
-            Loaded::Pairs(model) => {
+            Loaded::Pairs { model, .. } => {
                 Ok(Self { threshold: model.pair.threshold, probability: model.pair.probability })
             }
         }

@@ -1,5 +1,6 @@
 //! Data sets with one folder per identity, and the decoded pictures of any data set.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -52,6 +53,67 @@ pub struct FaceFolder {
     pub unreadable: Vec<(PathBuf, String)>,
     /// What is remarkable about the folder, one sentence each.
     pub notes: Vec<String>,
+}
+
+/// Sub-folders with validation pictures in torchvision's layout.
+const VALIDATION: [&str; 3] = ["val", "valid", "validation"];
+
+/// The sub-folders of torchvision's layout: `train/` and `val/`, each with one folder per identity, and
+/// perhaps `test/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainVal {
+    /// The name of the folder with the training pictures.
+    pub train: String,
+    /// The name of the folder with the validation pictures.
+    pub validation: String,
+    /// The name of the folder with the test pictures.
+    pub test: Option<String>,
+}
+
+impl TrainVal {
+    /// The layout of `root`, if it has this one: nothing but these folders.
+    pub fn find(root: &Path) -> Option<Self> {
+        let (mut train, mut validation, mut test) = (None, None, None);
+        for entry in std::fs::read_dir(root).ok()?.flatten() {
+            if hidden(&entry.file_name()) || !entry.path().is_dir() {
+                continue;
+            }
+            let name = entry.file_name().into_string().ok()?;
+            let part = match name.to_ascii_lowercase().as_str() {
+                "train" => &mut train,
+                "test" => &mut test,
+                other if VALIDATION.contains(&other) => &mut validation,
+                _ => return None,
+            };
+            if part.replace(name).is_some() {
+                return None;
+            }
+        }
+        let (train, validation) = (train?, validation?);
+        let is_layout = [&train, &validation].iter().all(|part| has_folders(&root.join(part)));
+        is_layout.then_some(Self { train, validation, test })
+    }
+
+    /// Lists the identities of both parts.
+    fn list(&self, root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf>)>> {
+        let mut named = BTreeMap::<String, Vec<PathBuf>>::new();
+        for part in [&self.train, &self.validation] {
+            for (name, files) in list_identities(&root.join(part), notes)? {
+                named.entry(name).or_default().extend(files);
+            }
+        }
+        named.values_mut().for_each(|files| files.sort());
+        notes.push(self.note(root));
+        Ok(named.into_iter().collect())
+    }
+
+    /// Says how `root` was read.
+    pub fn note(&self, root: &Path) -> String {
+        let Self { train, validation, test } = self;
+        let left_out = test.as_ref().map(|test| format!("; {test}/ is left out"));
+        let left_out = left_out.unwrap_or_default();
+        format!("{}: {train}/ and {validation}/ hold the identities{left_out}", root.display())
+    }
 }
 
 /// What is kept of a picture file.
@@ -284,10 +346,19 @@ impl Folder {
     /// It is no such folder: says what is there, and what is expected.
     pub fn open(root: &Path) -> Result<Self> {
         let mut notes = Vec::new();
-        let named = list_identities(root, &mut notes)?;
+        let layout = TrainVal::find(root);
+        let named = match &layout {
+            Some(layout) => layout.list(root, &mut notes)?,
+            None => list_identities(root, &mut notes)?,
+        };
         notes.extend(walk_on(root).note(root));
+        let validation = layout.map(|layout| root.join(layout.validation));
+        let part = |path: &Path| {
+            let held_back = path.starts_with(validation.as_ref()?);
+            Some(if held_back { Part::Validation } else { Part::Train })
+        };
         let (identities, files): (Vec<_>, Vec<_>) = named.into_iter().unzip();
-        let record = |(identity, path)| Record { path, identity, part: None };
+        let record = |(identity, path): (_, PathBuf)| Record { part: part(&path), path, identity };
         let records = files.into_iter().enumerate();
         let records = records.flat_map(|(owner, files)| files.into_iter().map(move |f| (owner, f)));
         let records = records.map(record).collect();
@@ -422,6 +493,28 @@ mod tests {
         }
         assert_eq!((folder.looks.len(), folder.digests.len()), (7, 7));
         assert!(folder.notes.is_empty(), "{:?}", folder.notes);
+    }
+
+    #[test]
+    fn torchvisions_layout_is_one_data_set() {
+        let root = tempfile::tempdir().unwrap();
+        face_folder(
+            root.path(),
+            &[("train/ann", 2), ("train/bob", 2), ("Val/ann", 1), ("test/ann", 3)],
+        );
+        let folder = open(root.path(), true).unwrap();
+        assert_eq!(folder.identities, ["ann", "bob"]);
+        use Part::{Train, Validation};
+        assert_eq!(folder.sizes(), [3, 2]);
+        assert_eq!(folder.parts.unwrap(), [Validation, Train, Train, Train, Train]);
+        let note = "train/ and Val/ hold the identities; test/ is left out";
+        assert!(folder.notes[0].ends_with(note), "{:?}", folder.notes);
+
+        // Somebody beside them: these are names of people.
+        face_folder(root.path(), &[("zoe", 2)]);
+        let folder = open(root.path(), true).unwrap();
+        assert_eq!(folder.identities, ["Val", "test", "train", "zoe"]);
+        assert_eq!(folder.parts, None);
     }
 
     #[test]

@@ -247,6 +247,19 @@ mod tests {
     }
 
     #[test]
+    fn torchvisions_layout_is_the_split() {
+        let root = tempfile::tempdir().unwrap();
+        let people = [("train/ann", 2), ("val/ann", 1), ("train/bob", 2), ("val/cy", 1)];
+        super::super::testing::face_folder(root.path(), &people);
+        let folder = FaceFolder::open(root.path(), true, 8, &|_, _| {}).unwrap();
+        let split = Split::official(&folder).unwrap();
+        let (train, validation) = (Part::Train, Part::Validation);
+        assert_eq!(split.parts, [train, train, validation, train, train, validation]);
+        let plain = FaceFolder::open(&root.path().join("train"), true, 8, &|_, _| {}).unwrap();
+        assert!(Split::official(&plain).is_none());
+    }
+
+    #[test]
     fn the_seed_decides() {
         let labels = labels(&[20, 20]);
         let alone: Vec<usize> = (0..labels.len()).collect();

@@ -6,6 +6,7 @@ pub mod model_file;
 pub mod pair_model;
 pub mod pipeline;
 pub mod recogniser;
+pub mod runs;
 mod viewer;
 
 pub use comparison::Comparison;

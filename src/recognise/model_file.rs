@@ -2,7 +2,7 @@
 //! about them, in one safetensors file whose trunk carries PyTorch's keys.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -26,6 +26,17 @@ pub enum ModelKind {
     Classifier,
     /// A trunk with a head for two pictures: same or different.
     Pairs,
+}
+
+impl ModelKind {
+    /// What it is called in sentences.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trunk => "trunk",
+            Self::Classifier => "classifier",
+            Self::Pairs => "pair network",
+        }
+    }
 }
 
 /// The data a model was trained on.
@@ -222,6 +233,26 @@ impl ModelCard {
         })
     }
 
+    /// The most telling of its validation figures, and what it is called.
+    pub fn headline(&self) -> Option<(&'static str, f64)> {
+        let names: &[(&str, &str)] = match self.kind {
+            ModelKind::Classifier => &[("accuracy", "accuracy")],
+            ModelKind::Trunk | ModelKind::Pairs => {
+                &[("auc", "AUC"), ("verification", "verification accuracy"), ("knn", "1-NN")]
+            }
+        };
+        names.iter().find_map(|(key, label)| Some((*label, *self.metrics.get(*key)?)))
+    }
+
+    /// The network: `openface`, or `densenet121 and projection`.
+    pub fn network(&self) -> String {
+        let trunk = self.architecture.name();
+        match &self.pair {
+            Some(pair) => format!("{trunk} and {}", pair.head.name()),
+            None => trunk.to_owned(),
+        }
+    }
+
     /// The card of this run's model at `epoch`, with its figures.
     pub fn at(&self, epoch: usize, figures: &[(&str, f64)]) -> Self {
         let metrics = figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
@@ -233,40 +264,4 @@ impl ModelCard {
         // Plain structs, strings and maps: this serialisation cannot fail.
         file.metadata.insert(CARD.into(), serde_json::json!(self).to_string());
     }
-}
-
-/// The file that a run writes last; without it the run was cut short or is still going.
-pub const SUMMARY: &str = "summary.json";
-
-/// The newest model of `kind` among the `runs/*/best.safetensors` of finished runs.
-///
-/// # Errors
-/// There is none: says which command makes one.
-pub fn newest(runs: &Path, kind: ModelKind) -> Result<PathBuf> {
-    let mut found: Vec<(std::time::SystemTime, PathBuf)> = Vec::new();
-    let folders = std::fs::read_dir(runs).into_iter().flatten().flatten();
-    for path in folders.map(|folder| folder.path().join("best.safetensors")) {
-        if !path.with_file_name(SUMMARY).is_file() {
-            continue;
-        }
-        let Ok(modified) = std::fs::metadata(&path).and_then(|meta| meta.modified()) else {
-            continue;
-        };
-        if ModelCard::peek(&path).is_ok_and(|card| card.kind == kind) {
-            found.push((modified, path));
-        }
-    }
-    found.sort();
-    found.pop().map(|(_, path)| path).ok_or_else(|| {
-        let (what, command, flag) = match kind {
-            ModelKind::Trunk => ("trunk", "train-triplet", "--trunk"),
-            ModelKind::Classifier => ("classifier", "train-classifier", "--model"),
-            ModelKind::Pairs => ("pair network", "train-pairs", "--model"),
-        };
-        Error::Config(format!(
-            "there is no trained {what} under {}; run `visage {command}` first, or name a model \
-             file with {flag}",
-            runs.display()
-        ))
-    })
 }

@@ -2,46 +2,54 @@
 //! `config.toml`, `split.csv`, `curves.png`, `summary.json` and `tensorboard/`. The summary is written
 //! last: a run without it was cut short, and no command takes its model unasked.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::fit_result::{FitResult, Scores};
-use crate::recognise::model_file;
+use crate::recognise::runs::SUMMARY;
+use crate::weights::BEST;
 use crate::{Error, Result, files};
 
-/// A run's folder, created and empty of an older run.
+/// The settings of a run; a folder with this file holds a run.
+const CONFIG: &str = "config.toml";
+
+/// The folder of one run, which no other run writes to.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    /// Where an older run that stood here was moved.
-    pub moved: Option<PathBuf>,
 }
 
 impl RunFolder {
-    /// Creates the folder and writes `config.toml`. A run that is already there is renamed to the
-    /// next free number (`runs/triplet` to `runs/triplet-1`): results are never overwritten.
+    /// Creates the folder and writes `config.toml`. If `out` holds a run already, finished or not,
+    /// the next free number is taken: `runs/triplet`, `runs/triplet-2`, `runs/triplet-3`.
+    /// Trainings that start at the same time get different folders, because only one of them can
+    /// create a `config.toml`.
     ///
     /// # Errors
-    /// The folder holds something that is not a run, or cannot be created or written.
-    pub fn create<S: Serialize>(path: &Path, command: &str, settings: &S) -> Result<Self> {
-        let mut moved = None;
-        if path.join("config.toml").is_file() && path.file_name().is_some() {
-            let free = next_free(path);
-            std::fs::rename(path, &free).map_err(|source| Error::io(path, source))?;
-            moved = Some(free);
-        } else if std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(Error::Config(format!(
-                "--out {}: the folder holds files that are not a Visage run; name another one",
-                path.display()
-            )));
-        }
-        files::create_folder(path)?;
+    /// `out` holds files that are not a run, or the folder cannot be created or written.
+    pub fn create<S: Serialize>(out: &Path, command: &str, settings: &S) -> Result<Self> {
         let config = config_text(command, settings)?;
-        files::write_atomically(&path.join("config.toml"), |out| {
-            std::io::Write::write_all(out, config.as_bytes())
-        })?;
-        Ok(Self { path: path.to_owned(), moved })
+        let fail = |what: &str| Error::Config(format!("--out {}: {what}", out.display()));
+        let mut path = out.to_owned();
+        for number in 2u32.. {
+            files::create_folder(&path)?;
+            let file = path.join(CONFIG);
+            if names(&path)?.is_empty() && files::write_new(&file, config.as_bytes())? {
+                break;
+            }
+            if path == out && !file.is_file() {
+                return Err(fail(
+                    "the folder holds files that are not a Visage run; choose another one",
+                ));
+            }
+            let Some(name) = out.file_name() else {
+                return Err(fail("the folder holds a run; choose a folder with a name"));
+            };
+            path = out.with_file_name(format!("{}-{number}", name.to_string_lossy()));
+        }
+        Ok(Self { path })
     }
 
     /// The folder.
@@ -51,7 +59,7 @@ impl RunFolder {
 
     /// The best model so far.
     pub fn best(&self) -> PathBuf {
-        self.path.join("best.safetensors")
+        self.path.join(BEST)
     }
 
     /// The model after the last epoch.
@@ -66,7 +74,7 @@ impl RunFolder {
 
     /// What came of the run; its presence means that the run came to its end.
     pub fn summary(&self) -> PathBuf {
-        self.path.join(model_file::SUMMARY)
+        self.path.join(SUMMARY)
     }
 
     /// The split in use.
@@ -111,37 +119,78 @@ pub fn config_text<S: Serialize>(command: &str, settings: &S) -> Result<String> 
     ))
 }
 
-fn next_free(path: &Path) -> PathBuf {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = name.unwrap_or_else(|| "run".into());
-    (1u32..)
-        .map(|number| path.with_file_name(format!("{name}-{number}")))
-        .find(|candidate| !candidate.exists())
-        .unwrap_or_else(|| path.to_owned())
+impl Drop for RunFolder {
+    /// A training that fails before its first result leaves no folder behind.
+    fn drop(&mut self) {
+        if names(&self.path).is_ok_and(|names| names == [CONFIG]) {
+            // The error that ended the training is the one to report.
+            let _ = std::fs::remove_file(self.path.join(CONFIG));
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// The names in a folder, without unfinished temporary files.
+fn names(folder: &Path) -> Result<Vec<OsString>> {
+    let fail = |source| Error::io(folder, source);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name();
+        if !name.to_string_lossy().starts_with(files::TEMPORARY) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn create(out: &Path) -> Result<RunFolder> {
+        let settings = toml::Table::from_iter([("lr".to_owned(), toml::Value::Float(0.5))]);
+        RunFolder::create(out, "train-triplet", &settings)
+    }
+
     #[test]
-    fn an_older_run_is_kept_and_a_stranger_folder_is_refused() {
+    fn a_new_run_gets_the_next_number_and_older_runs_stay_where_they_are() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("runs/triplet");
-        let settings = toml::Table::from_iter([("lr".to_owned(), toml::Value::Float(0.5))]);
-        let first = RunFolder::create(&out, "train-triplet", &settings).unwrap();
-        assert!(first.moved.is_none());
-        std::fs::write(first.best(), "weights").unwrap();
-        let second = RunFolder::create(&out, "train-triplet", &settings).unwrap();
-        let kept = second.moved.unwrap();
-        assert_eq!(std::fs::read_to_string(kept.join("best.safetensors")).unwrap(), "weights");
-        assert!(!out.join("best.safetensors").exists());
+        for (number, name) in ["triplet", "triplet-2", "triplet-3"].iter().enumerate() {
+            let run = create(&out).unwrap();
+            assert_eq!(run.path(), folder.path().join("runs").join(name));
+            std::fs::write(run.best(), number.to_string()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(out.join("best.safetensors")).unwrap(), "0");
+        // An empty folder is used; one with other files is refused, or passed over if numbered.
+        std::fs::create_dir(folder.path().join("empty")).unwrap();
+        let empty = create(&folder.path().join("empty")).unwrap();
+        assert_eq!(empty.path(), folder.path().join("empty"));
+        std::fs::create_dir_all(folder.path().join("runs/triplet-4")).unwrap();
+        std::fs::write(folder.path().join("runs/triplet-4/a.png"), "x").unwrap();
+        assert!(create(&out).unwrap().path().ends_with("triplet-5"));
+        let error = create(&folder.path().join("runs/triplet-4")).unwrap_err().to_string();
+        assert!(error.contains("--out") && error.contains("not a Visage run"), "{error}");
+    }
 
-        let photos = folder.path().join("photos");
-        std::fs::create_dir(&photos).unwrap();
-        std::fs::write(photos.join("a.png"), "x").unwrap();
-        let error = RunFolder::create(&photos, "train-triplet", &settings).unwrap_err();
-        assert!(error.to_string().contains("--out"), "{error}");
-        assert!(photos.join("a.png").exists());
+    #[test]
+    fn trainings_that_start_together_get_different_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("run");
+        let runs: Vec<RunFolder> = std::thread::scope(|scope| {
+            let started: Vec<_> = (0..8).map(|_| scope.spawn(|| create(&out).unwrap())).collect();
+            started.into_iter().map(|run| run.join().unwrap()).collect()
+        });
+        let paths: std::collections::BTreeSet<_> = runs.iter().map(RunFolder::path).collect();
+        assert_eq!(paths.len(), 8, "{paths:?}");
+        assert!(paths.contains(&*out), "{paths:?}");
+    }
+
+    #[test]
+    fn a_run_without_any_result_leaves_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("run");
+        drop(create(&out).unwrap());
+        assert!(!out.exists());
     }
 }

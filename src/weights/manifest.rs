@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::file::WeightFile;
 use super::load;
+use super::run::BEST;
 use super::tensor_file::TensorFile;
 use crate::models::{Architecture, Backbone, KnownWeights};
 use crate::{Error, Result};
@@ -127,7 +128,8 @@ pub enum Source {
 }
 
 impl Source {
-    /// Reads `--weights NAME|FILE|none`; without the flag, the architecture's default entry. NAME is one
+    /// Reads `--weights NAME|FILE|none`; without the flag, the architecture's default entry. FILE may be
+    /// a run folder, which stands for its best model. NAME is one
     /// of the manifest's, or what `visage fetch` calls published weights, or their file name, where they
     /// have been fetched.
     ///
@@ -147,8 +149,9 @@ impl Source {
             return Ok(Self::Named(value.to_owned()));
         }
         let path = Path::new(value);
-        if path.is_file() {
-            return Ok(Self::File(path.to_owned()));
+        let run = path.join(BEST);
+        if let Some(file) = [path, &run].into_iter().find(|path| path.is_file()) {
+            return Ok(Self::File(file.to_owned()));
         }
         if let Some(entry) = entries.iter().find(|entry| entry.file == value) {
             return Ok(Self::Named(entry.name.clone()));
@@ -188,6 +191,15 @@ impl Source {
             Self::Random => "random weights".into(),
             Self::Named(name) => format!("{name} (embedded)"),
             Self::File(path) => path.display().to_string(),
+        }
+    }
+
+    /// The value of `--weights` that gives these weights.
+    pub fn flag(&self) -> String {
+        match self {
+            Self::Random => "none".into(),
+            Self::Named(name) => name.clone(),
+            Self::File(path) => path.to_string_lossy().into_owned(),
         }
     }
 

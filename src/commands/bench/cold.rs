@@ -47,7 +47,7 @@ impl Cold {
         let flags = ["--quiet", "--device", "cpu", "--threads", &threads, "classify"];
         let mut arguments: Vec<OsString> = flags.map(Into::into).into();
         arguments.extend(["--detect", "never"].map(Into::into));
-        arguments.extend([face.into(), "--model".into(), out.join("best.safetensors").into()]);
+        arguments.extend([face.into(), "--model".into(), out.clone().into()]);
         Ok(Self { program, arguments, _folder: folder, peak: None })
     }
 

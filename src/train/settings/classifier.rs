@@ -19,9 +19,9 @@ pub struct ClassifierSettings {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub data: DataSettings,
-    /// Model file of a trained trunk, or weights (a name or a file) of a pretrained backbone
-    /// [default: the newest runs/*/best.safetensors of a finished run]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE|NAME"))]
+    /// Model file or run folder of a trained trunk, or weights (a name or a file) of a pretrained
+    /// backbone [default: the trunk pinned with `visage use`, or the newest run's]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE|RUN|NAME"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trunk: Option<String>,
     /// Architecture of the pretrained backbone whose weights --trunk names [default: openface]
@@ -65,7 +65,7 @@ pub struct ClassifierSettings {
     #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
         value_parser = flags::switch(), help_heading = "Augmentation"))]
     pub flip: bool,
-    /// Run folder; an existing run there is renamed
+    /// Run folder; if it holds a run already, a number is appended
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "DIR", default_value = "runs/classifier", help_heading = "Output")

@@ -168,6 +168,11 @@ impl ScheduleSettings {
         }
     }
 
+    /// Sets what was left open to its default.
+    pub fn fill_in(&mut self) {
+        self.weight_decay = Some(self.optimizer(1.0).weight_decay);
+    }
+
     fn check(&self, lr: f64) -> Result<()> {
         positive("--lr", lr)?;
         not_negative("--weight-decay", self.weight_decay.unwrap_or(0.0))?;

@@ -11,6 +11,7 @@ use super::{
     not_negative, positive, share,
 };
 use crate::models::{Architecture, HeadKind};
+use crate::weights::Source;
 use crate::{Error, Result};
 
 /// The margin of the contrastive loss, where none is given.
@@ -102,7 +103,7 @@ pub struct PairSettings {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub tuning: TuningSettings,
-    /// Run folder; an existing run there is renamed
+    /// Run folder; if it holds a run already, a number is appended
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "DIR", default_value = "runs/pairs", help_heading = "Output")
@@ -173,6 +174,16 @@ impl PairSettings {
             ));
         }
         self.schedule.check(self.lr)
+    }
+
+    /// Sets what was left open to its default, so that `config.toml` repeats the run even if defaults
+    /// change. `dim` is the head's embedding dimension and `side` the trunk's input size in pixels.
+    pub fn fill_in(&mut self, weights: &Source, dim: i64, side: u32) {
+        self.loss = Some(self.loss());
+        self.weights.get_or_insert_with(|| weights.flag());
+        self.embedding_dim = self.head.default_dim().map(|_| dim);
+        self.input_size.get_or_insert(side);
+        self.schedule.fill_in();
     }
 
     /// The loss, where none is given the head's own.

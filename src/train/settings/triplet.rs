@@ -15,6 +15,7 @@ use crate::metric::miners::{BATCH_HARD, Miner};
 use crate::metric::{DistanceKind, Named};
 use crate::models::{Architecture, HeadKind};
 use crate::train::optim::OptimizerKind;
+use crate::weights::Source;
 use crate::{Error, Result};
 
 /// Triplets in a batch, where none are given.
@@ -35,9 +36,12 @@ pub struct TripletSettings {
     /// Architecture of the trunk
     #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Architecture::OpenFace, help_heading = "Model"))]
     pub backbone: Architecture,
-    /// Initial weights: a known name, a file, or `none` for random weights [default: the backbone's
-    /// pretrained weights]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME|FILE|none", help_heading = "Model"))]
+    /// Initial weights: a known name, a file, a run folder, or `none` for random weights [default:
+    /// the backbone's pretrained weights]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "NAME|FILE|RUN|none", help_heading = "Model")
+    )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<String>,
     /// Allow parameters with these key prefixes to be missing from the --weights file, or to have
@@ -123,7 +127,7 @@ pub struct TripletSettings {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub tuning: TuningSettings,
-    /// Run folder; an existing run there is renamed
+    /// Run folder; if it holds a run already, a number is appended
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "DIR", default_value = "runs/triplet", help_heading = "Output")
@@ -261,6 +265,16 @@ impl TripletSettings {
             ));
         }
         Ok(())
+    }
+
+    /// Sets what was left open to its default, so that `config.toml` repeats the run even if defaults
+    /// change. `side` is the trunk's input size in pixels.
+    pub fn fill_in(&mut self, weights: &Source, side: u32) {
+        self.lr = Some(self.lr());
+        self.margin = self.margin.or(self.loss.margin.map(|(margin, _)| margin));
+        self.weights.get_or_insert_with(|| weights.flag());
+        self.input_size.get_or_insert(side);
+        self.schedule.fill_in();
     }
 
     /// The learning rate, where none is given the optimiser's own.
