@@ -50,6 +50,11 @@ pub const SAME_WEIGHT: &str = "same_weight";
 /// The other one.
 pub const SAME_BIAS: &str = "same_bias";
 
+/// Whether a figure is for `visage verify` and not for readers: it is in model files only.
+pub fn is_internal(figure: &str) -> bool {
+    [SAME_WEIGHT, SAME_BIAS].contains(&figure)
+}
+
 /// P(same | distance), where same and different pairs are as likely: a logistic curve fitted to
 /// both kinds of pairs, each weighing the same.
 pub fn same_curve(pairs: &Pairs) -> Option<Logistic> {
@@ -111,6 +116,7 @@ pub fn score(train: &Labelled, validation: &Labelled) -> Scores {
             .filter_map(|(name, value)| value.map(|value| (*name, value)))
             .collect(),
         rank: if main.is_empty() { Vec::new() } else { vec![mean, auc.unwrap_or(0.0)] },
+        criterion: "mean accuracy",
         headline: format!(
             "validation 1-NN {}, against training {}, centroid {}, verification {}",
             percent(knn),

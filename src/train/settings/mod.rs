@@ -154,6 +154,23 @@ pub struct ScheduleSettings {
     /// Early stopping: stop after this many epochs without improvement (0: never)
     #[arg(long, value_name = "EPOCHS", default_value_t = 0)]
     pub patience: usize,
+    /// Figure that decides which epoch is the best one, for the saved model, --patience and
+    /// --schedule plateau: a validation column of metrics.csv, or loss [default: the mean of knn,
+    /// knn_gallery and verification; auc for pairs; accuracy for a classifier]
+    #[arg(long, value_name = "METRIC")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<String>,
+    /// Log loss, learning rate and gradient norm of every N-th step to TensorBoard (0: only epochs)
+    #[arg(long, value_name = "STEPS", default_value_t = LOG_INTERVAL, help_heading = "Output")]
+    #[serde(default = "log_interval")]
+    pub log_interval: u64,
+}
+
+/// Steps between two points of the curves by step.
+const LOG_INTERVAL: u64 = 50;
+
+fn log_interval() -> u64 {
+    LOG_INTERVAL
 }
 
 /// Mode of batch normalisation during training.
@@ -186,6 +203,8 @@ impl ScheduleSettings {
             clip: self.clip_grad_norm,
             scale_loss: false,
             patience,
+            monitor: self.monitor.clone(),
+            log_interval: self.log_interval,
             keep_last: true,
             report_every: 1,
         }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{BnMode, demand, switch, whole};
+use super::{BnMode, demand, share, switch, whole};
 use crate::Result;
 use crate::data::augment::Augment;
 use crate::device::Precision;
@@ -28,6 +28,11 @@ pub struct TuningSettings {
     #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
     #[serde(default = "whole")]
     pub lr_decay_by_layer: f64,
+    /// Validate and save an exponential moving average of the weights with this decay, such as 0.999;
+    /// --blend then interpolates between the start and that average
+    #[arg(long, value_name = "DECAY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_ema: Option<f64>,
     /// Memory limit for the cached output of frozen blocks, in MB
     #[arg(long, value_name = "MB", default_value_t = 2048)]
     #[serde(default)]
@@ -66,6 +71,7 @@ impl Default for TuningSettings {
             freeze: Vec::new(),
             unfreeze_every: 0,
             lr_decay_by_layer: 1.0,
+            model_ema: None,
             cache_memory: 2048,
             cache_disk: 8192,
             bn: None,
@@ -86,6 +92,7 @@ impl TuningSettings {
     pub(super) fn check(&self) -> Result<()> {
         let decay = self.lr_decay_by_layer;
         let ok = decay > 0.0 && decay <= 1.0;
-        demand(ok, "--lr-decay-by-layer", decay, "a fraction above 0, at most 1")
+        demand(ok, "--lr-decay-by-layer", decay, "a fraction above 0, at most 1")?;
+        share("--model-ema", self.model_ema.unwrap_or(0.0))
     }
 }
