@@ -298,3 +298,54 @@ fn what_is_measured_follows_the_training() {
         assert!(apart(&live, &before) > 1e-4, "{kind:?} {mode:?} has changed nothing");
     }
 }
+
+#[test]
+fn a_recipe_trains_from_end_to_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    write_faces(&folder.join("faces"));
+    let recipe = ["--recipe", "avengers-openface"];
+    let short = ["train-triplet", "--data", "faces", "--epochs", "1"];
+    run(folder, &[&short[..], &recipe].concat());
+    run(folder, &[&["train-classifier", "--epochs", "20"][..], &recipe].concat());
+    let read = |run: &str| -> toml::Table {
+        let path = folder.join("runs").join(run).join("config.toml");
+        toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let (triplet, classifier) = (read("triplet"), read("classifier"));
+    // The recipe's, and a flag that wins over it.
+    assert_eq!(triplet["pictures-per-identity"].as_integer(), Some(6));
+    assert_eq!(triplet["epochs"].as_integer(), Some(1));
+    assert_eq!(classifier["lr"].as_float(), Some(0.02));
+    let said = fail(folder, &[&["train-pairs", "--data", "faces"][..], &recipe].concat());
+    assert!(said.contains("train-triplet"), "{said}");
+}
+
+#[test]
+fn average_memory_monitor_and_interval_work_together() {
+    let folder = tempfile::tempdir().unwrap();
+    write_faces(&folder.path().join("faces"));
+    let flags = ["--model-ema", "0.5", "--xbm", "16", "--xbm-start", "1", "--monitor", "map_at_r"];
+    let (average, said) = trained(folder.path(), "average", "1", &flags);
+    assert!(said.contains("epoch 1: "), "{said}");
+    assert!(!said.contains("(best ") || said.contains("(best map_at_r)"), "{said}");
+    let last = trained(folder.path(), "plain", "1", &flags[2..]).0;
+    let start = start();
+    // The same steps were made; the average of the weights has moved less.
+    let way = |to: &Tensors| (&to["layer1.weight"] - &start["layer1.weight"]).norm();
+    let (average, last) = (way(&average).double_value(&[]), way(&last).double_value(&[]));
+    assert!(0.0 < average && average < last, "{average}, {last}");
+    let board = folder.path().join("average/tensorboard");
+    let events = std::fs::read_dir(board).unwrap().map(|entry| entry.unwrap().path());
+    let events = events.filter(|path| path.to_string_lossy().contains("tfevents"));
+    let bytes = std::fs::read(events.last().unwrap()).unwrap();
+    for tag in ["_hparams_/session_end_info", "best/map_at_r", "val/r_precision"] {
+        assert!(bytes.windows(tag.len()).any(|part| part == tag.as_bytes()), "{tag}");
+    }
+    assert!(!bytes.windows(9).any(|part| part == b"same_bias"));
+
+    let said = fail(folder.path(), &[&TRAIN[..], &["--monitor", "acc"]].concat());
+    assert!(said.contains("--monitor acc") && said.contains("map_at_r"), "{said}");
+    let said = fail(folder.path(), &[&TRAIN[..], &["--model-ema", "1"]].concat());
+    assert!(said.contains("--model-ema 1"), "{said}");
+}

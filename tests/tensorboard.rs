@@ -54,6 +54,8 @@ fn write_run(run: &Path) {
         sprite: Some(&sprite()),
     });
     log.epoch_row(&[("epoch", 3.0), ("val/accuracy", 0.75)]);
+    let settings = json!({ "lr": 0.5, "loss": "arcface", "flip": true, "freeze": ["a", "b"] });
+    log.hparams(&settings, 2, &[("accuracy", 0.75)]);
     assert_eq!(log.take_warnings(), Vec::<String>::new());
 }
 
@@ -110,8 +112,15 @@ fn records_carry_the_right_sums_in_the_order_they_were_written() {
         .map(|event| (event.get_step(), event.get_summary().get_value()[0].get_tag()))
         .collect();
     let epoch = |step| ["loss", "val/accuracy", "distance", "strip"].map(|tag| (step, tag));
-    let expected =
-        [epoch(0), epoch(1), epoch(2)].concat().into_iter().chain([(0, "note"), (2, "same face")]);
+    let rest = [
+        (0, "note"),
+        (2, "same face"),
+        (2, "best/accuracy"),
+        (0, "_hparams_/experiment"),
+        (0, "_hparams_/session_start_info"),
+        (0, "_hparams_/session_end_info"),
+    ];
+    let expected = [epoch(0), epoch(1), epoch(2)].concat().into_iter().chain(rest);
     assert_eq!(written, expected.collect::<Vec<_>>());
 
     let table = std::fs::read_to_string(run.path().join(METRICS)).unwrap();
@@ -157,6 +166,10 @@ fn tensorboard_reads_everything_back() {
 
     check_events(&found["accumulator"]);
     check_plugins(&found["served"], &run);
+    check_hparams(&found["served"]["hparams"], &run);
+    let tags = &found["served"]["tags"][&run];
+    let description = tags["loss"]["description"].as_str().unwrap();
+    assert!(description.contains("Training loss"), "{tags}");
     check_projector(&found["served"]["projector"]);
 }
 
@@ -213,6 +226,31 @@ fn check_plugins(served: &Value, run: &str) {
         };
         assert!(close("precision", precision) && close("recall", recall), "{threshold}");
     }
+}
+
+/// What the HPARAMS tab shows.
+fn check_hparams(hparams: &Value, run: &str) {
+    let columns: Vec<_> = hparams["experiment"]["hparamInfos"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|info| (info["name"].as_str().unwrap(), info["type"].as_str().unwrap()))
+        .collect();
+    for wanted in [
+        ("lr", "DATA_TYPE_FLOAT64"),
+        ("loss", "DATA_TYPE_STRING"),
+        ("flip", "DATA_TYPE_BOOL"),
+        ("freeze", "DATA_TYPE_STRING"),
+    ] {
+        assert!(columns.contains(&wanted), "{columns:?}");
+    }
+    let group = &hparams["groups"]["sessionGroups"][0];
+    let values = json!({ "lr": 0.5, "loss": "arcface", "flip": true, "freeze": "a,b" });
+    assert_eq!(group["hparams"], values);
+    let session = &group["sessions"][0];
+    assert_eq!((&session["name"], &session["status"]), (&json!(run), &json!("STATUS_SUCCESS")));
+    let metric = &session["metricValues"][0];
+    assert_eq!((&metric["name"]["tag"], &metric["value"]), (&json!("best/accuracy"), &json!(0.75)));
 }
 
 /// What the projector shows.

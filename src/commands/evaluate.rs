@@ -15,6 +15,7 @@ use crate::data::folder::FaceFolder;
 use crate::eval::calibration::expected_calibration_error;
 use crate::eval::confusion::Confusion;
 use crate::eval::knn;
+use crate::eval::retrieval::Retrieval;
 use crate::eval::roc::roc_auc;
 use crate::figures::{self, ConfusionFigure};
 use crate::recognise::{Answer, Classifier, GalleryFace, embed_stored};
@@ -152,7 +153,8 @@ struct Report {
     /// Fraction above the UNKNOWN threshold and correct.
     named_right: f64,
     knn: Option<f64>,
-    knn_loo: Option<f64>,
+    /// Each picture against all the others.
+    retrieval: Option<Retrieval>,
     auc: Option<f64>,
     ece: Option<f64>,
     /// With an UNKNOWN column.
@@ -198,7 +200,7 @@ impl Report {
                 &data.embeddings,
                 &data.labels,
             ),
-            knn_loo: knn::leave_one_out(&data.embeddings, &data.labels),
+            retrieval: Retrieval::within(&data.embeddings, &data.labels),
             auc: roc_auc(&data.pairs()),
             ece: expected_calibration_error(&confidences, &right, 15),
             confusion,
@@ -220,13 +222,15 @@ impl Report {
             "accuracy": self.accuracy,
             "unseen_accuracy": self.unseen_accuracy,
             "knn_accuracy": self.knn,
-            "knn_leave_one_out": self.knn_loo,
+            "knn_leave_one_out": self.retrieval.map(|found| found.precision_at_1),
             "verification_auc": self.auc,
             "named": self.named,
             "named_right": self.named_right,
             "unknown": 1.0 - self.named,
             "unknown_rule": classifier.calibration.unknown,
             "ece": self.ece,
+            "map_at_r": self.retrieval.map(|found| found.map_at_r),
+            "r_precision": self.retrieval.map(|found| found.r_precision),
             "identities": self.confusion.table(),
             "confusion": {
                 "labels": self.confusion.names(),
@@ -253,7 +257,9 @@ impl Report {
         }
         for (name, value) in [
             ("1-NN against the training faces", self.knn),
-            ("1-NN among these, leave-one-out", self.knn_loo),
+            ("1-NN among these, leave-one-out", self.retrieval.map(|found| found.precision_at_1)),
+            ("MAP@R among these", self.retrieval.map(|found| found.map_at_r)),
+            ("R-precision among these", self.retrieval.map(|found| found.r_precision)),
             ("verification AUC among these", self.auc),
             ("named", Some(self.named)),
             ("named correctly", Some(self.named_right)),

@@ -91,6 +91,7 @@ pub fn run(
         batch_statistics: settings.tuning.bn == Some(BnMode::Train),
         batch: settings.batch_size,
         seed,
+        model_ema: settings.tuning.model_ema,
     };
     let seen: Vec<usize> = own.iter().flatten().copied().collect();
     warm_up_batchnorm(&mut net.backbone, &source, &settings.tuning, &faces, &seen)?;
@@ -101,7 +102,7 @@ pub fn run(
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(lr), params)?;
     scale_layers(&mut optimizer, &net.backbone, settings.tuning.lr_decay_by_layer);
     let plan = plan(&settings.schedule, settings.epochs, lr, &net.backbone);
-    learn(context, &mut task, &mut optimizer, &plan, &run)
+    learn(context, &mut task, &mut optimizer, &plan, &run, ("train-triplet", &settings))
 }
 
 /// Strips or lists as they are; from passport folders one triplet per photo. No person is in both

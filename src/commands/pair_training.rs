@@ -2,17 +2,17 @@
 
 use std::process::ExitCode;
 
+use serde::Serialize;
 use tch::Tensor;
 
 use super::Context;
 use super::output::{line, percent};
-use super::training::{device_summary, resolve_auto};
+use super::training::{device_summary, resolve_auto, train};
 use super::trunk::load_into;
 use crate::models::{Architecture, HEAD_PREFIX, HeadKind, PairNet};
 use crate::recognise::{DataCard, ModelCard, ModelKind, PairCard};
-use crate::train::fit::{FitConfig, Task, fit};
+use crate::train::fit::{FitConfig, Task};
 use crate::train::fit_result::{FitResult, Scores};
-use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::TuningSettings;
@@ -62,20 +62,15 @@ pub fn build(
 }
 
 /// Runs the training loop and prints a summary.
-pub fn learn(
+pub fn learn<S: Serialize>(
     context: &Context,
     task: &mut dyn Task,
     optimizer: &mut Optimizer,
     plan: &FitConfig,
     run: &RunFolder,
+    command: (&str, &S),
 ) -> anyhow::Result<ExitCode> {
-    let say = &context.say;
-    let mut log = RunLog::create(run.path());
-    let outcome = fit(task, optimizer, plan, run, &mut log, say)?;
-    for warning in log.take_warnings() {
-        say.warn(&warning);
-    }
-    run.finish(&outcome)?;
+    let outcome = train(context, task, optimizer, plan, run, command)?;
     summary(&outcome)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ use super::dataset::{self, Dataset, SplitBy};
 use super::framing;
 use super::output::{count, line, percent, quoted};
 use super::strangers::embed_strangers;
+use super::training::train;
 use super::trunk::{self, Bare, Built};
 use crate::eval::Embeddings;
 use crate::models::{Architecture, Backbone};
@@ -16,9 +17,8 @@ use crate::recognise::runs::{Choice, ChosenBy};
 use crate::recognise::{GalleryFace, ModelCard, ModelKind, Recogniser, model_file, runs};
 use crate::train::calibrate::OpenSetCalibration;
 use crate::train::classifier::{ClassifierTask, Features};
-use crate::train::fit::{FitConfig, fit};
+use crate::train::fit::FitConfig;
 use crate::train::fit_result::FitResult;
-use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
 use crate::train::progress::Reporter;
 use crate::train::scoring::Labelled;
@@ -79,12 +79,8 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
     // A few seconds of work: report every tenth epoch, and write the last model once, at the end.
     let plan = settings.schedule.plan(settings.epochs, settings.lr);
     let plan = FitConfig { keep_last: false, report_every: 10, ..plan };
-    let mut log = RunLog::create(run.path());
-    let outcome = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;
-    for warning in log.take_warnings() {
-        say.warn(&warning);
-    }
-    run.finish(&outcome)?;
+    let command = ("train-classifier", &settings);
+    let outcome = train(context, &mut task, &mut optimizer, &plan, &run, command)?;
     summary(&outcome, &data)?;
     Ok(ExitCode::SUCCESS)
 }

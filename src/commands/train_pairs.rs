@@ -61,6 +61,7 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
         batch_statistics: settings.batch_statistics(),
         batch: settings.batch_size,
         seed,
+        model_ema: settings.tuning.model_ema,
     };
     warm_up_batchnorm(&mut net.backbone, &source, &settings.tuning, faces, &data.parts.train)?;
     let run = context.run_folder(&settings.out, "train-pairs", &settings)?;
@@ -71,7 +72,7 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
 
     data.split.write_csv(&run.split(), &data.folder)?;
     let plan = plan(&settings.schedule, settings.epochs, settings.lr, &net.backbone);
-    learn(context, &mut task, &mut optimizer, &plan, &run)
+    learn(context, &mut task, &mut optimizer, &plan, &run, ("train-pairs", &settings))
 }
 
 /// Pairs of validation pictures, half of them of the same person; none if there are too few.

@@ -3,7 +3,7 @@
 //! Ties go to the lowest index. Work is done in tiles (a few queries against a block of the
 //! gallery that fits the cache), so memory grows with the number of rows and not with its square.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rayon::prelude::*;
 
@@ -22,26 +22,28 @@ const BLOCK: usize = 256;
 /// # Panics
 /// When both hold rows and their `dim`s differ.
 pub fn nearest(gallery: &Embeddings, query: &Embeddings) -> Vec<(usize, f32)> {
-    scan(gallery, query, |_| None)
-}
-
-/// Leave-one-out 1-NN accuracy: each picture is named after the nearest of all the others.
-///
-/// A picture whose identity has no other picture cannot be named rightly; it stays in the
-/// gallery as a distractor and is not counted as a query. `None` when no query is left.
-///
-/// # Panics
-/// When there is not one label per embedding.
-pub fn leave_one_out(embeddings: &Embeddings, labels: &[usize]) -> Option<f64> {
-    assert_labelled(embeddings, labels);
-    let mut pictures = BTreeMap::<usize, usize>::new();
-    for &label in labels {
-        *pictures.entry(label).or_default() += 1;
+    if gallery.rows() == 0 || query.rows() == 0 {
+        return Vec::new();
     }
-    // With a query that counts there are two rows, so that everyone has found a neighbour.
-    let nearest = scan(embeddings, embeddings, Some);
-    let queries = labels.iter().zip(nearest).filter(|(label, _)| pictures[*label] > 1);
-    count(queries.map(|(&label, (found, _))| label == labels[found]))
+    assert_eq!(gallery.dim(), query.dim(), "gallery and query embeddings of one length");
+    let mut found = vec![(0, f32::INFINITY); query.rows()];
+    found.par_chunks_mut(TILE).enumerate().for_each(|(tile, best)| {
+        for from in (0..gallery.rows()).step_by(BLOCK) {
+            let block = from..(from + BLOCK).min(gallery.rows());
+            for (i, best) in best.iter_mut().enumerate() {
+                let row = query.row(tile * TILE + i);
+                for other in block.clone() {
+                    let distance = squared(row, gallery.row(other));
+                    // Strictly: the first of equals stays.
+                    if distance < best.1 {
+                        *best = (other, distance);
+                    }
+                }
+            }
+        }
+    });
+    found.iter_mut().for_each(|(_, distance)| *distance = distance.sqrt());
+    found
 }
 
 /// 1-NN accuracy of `query` against a separate `gallery`.
@@ -94,37 +96,6 @@ pub fn neighbours(embeddings: &Embeddings, k: usize) -> Vec<Vec<(usize, f32)>> {
         .collect()
 }
 
-/// Nearest gallery row of every query, leaving out the gallery row that `skip` names for it.
-fn scan(
-    gallery: &Embeddings,
-    query: &Embeddings,
-    skip: impl Fn(usize) -> Option<usize> + Sync,
-) -> Vec<(usize, f32)> {
-    if gallery.rows() == 0 || query.rows() == 0 {
-        return Vec::new();
-    }
-    assert_eq!(gallery.dim(), query.dim(), "gallery and query embeddings of one length");
-    let mut found = vec![(0, f32::INFINITY); query.rows()];
-    found.par_chunks_mut(TILE).enumerate().for_each(|(tile, best)| {
-        for from in (0..gallery.rows()).step_by(BLOCK) {
-            let block = from..(from + BLOCK).min(gallery.rows());
-            for (i, best) in best.iter_mut().enumerate() {
-                let at = tile * TILE + i;
-                let (row, skipped) = (query.row(at), skip(at));
-                for other in block.clone() {
-                    let distance = squared(row, gallery.row(other));
-                    // Strictly: the first of equals stays.
-                    if distance < best.1 && Some(other) != skipped {
-                        *best = (other, distance);
-                    }
-                }
-            }
-        }
-    });
-    found.iter_mut().for_each(|(_, distance)| *distance = distance.sqrt());
-    found
-}
-
 fn count(right: impl Iterator<Item = bool>) -> Option<f64> {
     let (mut all, mut good) = (0, 0);
     for right in right {
@@ -163,10 +134,8 @@ mod tests {
     fn k_neighbours_begin_with_the_nearest_and_grow() {
         let all = random(90, 5, 3);
         let lists = neighbours(&all, 7);
-        let first = scan(&all, &all, Some);
         for (i, list) in lists.iter().enumerate() {
             assert_eq!(list.len(), 7);
-            assert_eq!(list[0], first[i]);
             assert!(list.iter().all(|&(j, _)| j != i) && list.is_sorted_by(|a, b| a.1 <= b.1));
             let last = list[6].1;
             let closer =
@@ -174,19 +143,6 @@ mod tests {
             assert_eq!(closer.count(), 6);
         }
         assert_eq!(neighbours(&all.subset(&[0, 1]), 7)[0].len(), 1);
-    }
-
-    #[test]
-    fn ties_go_to_the_lowest_index_and_lone_identities_are_no_query() {
-        // On a line: 0 at 0.0, 1 at 1.0, 0 at 2.0, 2 (alone) at 2.5.
-        let line = Embeddings::new(4, 1, vec![0.0, 1.0, 2.0, 2.5]).unwrap();
-        // 0.0 -> 1.0 wrong; 1.0 belongs to nobody else; 2.0 -> 2.5, the lone distractor: wrong.
-        assert_eq!(leave_one_out(&line, &[0, 1, 0, 2]), Some(0.0));
-        // 1.0 lies between 0.0 and 2.0: the tie goes to index 0, whose label is right.
-        assert_eq!(leave_one_out(&line.subset(&[0, 1, 2]), &[7, 7, 8]), Some(1.0));
-        assert_eq!(leave_one_out(&line.subset(&[2, 1, 0]), &[8, 7, 7]), Some(0.5));
-        assert_eq!(leave_one_out(&line, &[0, 1, 2, 3]), None);
-        assert_eq!(leave_one_out(&line.subset(&[]), &[]), None);
     }
 
     #[test]

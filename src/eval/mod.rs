@@ -7,6 +7,7 @@
 //! | file | the question |
 //! |---|---|
 //! | [`knn`] | whose face is the nearest one? |
+//! | [`retrieval`] | how many of the nearest pictures show the same person? |
 //! | [`centroid`] | whose average face is the nearest one? |
 //! | [`verification`], [`roc`] | do two pictures show one person? |
 //! | [`folds`], [`bootstrap`], [`pair_scores`] | how sure is the answer to that? |
@@ -29,6 +30,7 @@ mod golden_pairs;
 pub mod knn;
 pub mod pair_scores;
 mod pca;
+pub mod retrieval;
 pub mod roc;
 pub mod tsne;
 pub mod unknown;

@@ -63,6 +63,19 @@ pub fn log_curve(figure: &Curve<'_>) -> RgbImage {
     draw(&Curve { series: &series, ..*figure }, &x)
 }
 
+/// Charts below each other on one sheet.
+pub fn stacked(charts: &[RgbImage]) -> RgbImage {
+    let width = charts.iter().map(RgbImage::width).max().unwrap_or(1);
+    let height = charts.iter().map(RgbImage::height).sum::<u32>().max(1);
+    let mut sheet = RgbImage::from_pixel(width, height, image::Rgb([255; 3]));
+    let mut top = 0;
+    for chart in charts {
+        image::imageops::replace(&mut sheet, chart, 0, top);
+        top += i64::from(chart.height());
+    }
+    sheet
+}
+
 fn draw(figure: &Curve<'_>, x: &Axis) -> RgbImage {
     let y = Axis::new(figure.y_range, figure.series.iter().flat_map(|s| &s.points).map(|p| p.1));
     let tick_width = y.ticks().iter().map(|(_, words)| width(words, SMALL)).fold(0.0, f64::max);
@@ -328,6 +341,16 @@ mod tests {
             let axis = Axis::new(None, values.into_iter());
             assert!(axis.low < axis.high && !axis.ticks().is_empty());
         }
+    }
+
+    #[test]
+    fn charts_are_stacked_from_the_top() {
+        let shade = |width, value| RgbImage::from_pixel(width, 3, image::Rgb([value; 3]));
+        let sheet = stacked(&[shade(4, 10), shade(2, 20)]);
+        assert_eq!(sheet.dimensions(), (4, 6));
+        let at = |x, y| sheet.get_pixel(x, y).0[0];
+        assert_eq!([at(3, 2), at(1, 3), at(3, 3)], [10, 20, 255]);
+        assert_eq!(stacked(&[]).dimensions(), (1, 1));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use image::RgbImage;
 use image::codecs::png::PngEncoder;
 
 pub use confusion::{ConfusionFigure, confusion};
-pub use curve::{Curve, Series, curve, log_curve};
+pub use curve::{Curve, Series, curve, log_curve, stacked};
 pub use faces::{Marked, faces};
 pub use histogram::{Histogram, histogram};
 pub use scatter::{Scatter, scatter};

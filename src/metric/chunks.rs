@@ -20,6 +20,16 @@ pub(super) fn chunks(size: i64, chunk: i64) -> impl Iterator<Item = (i64, i64)> 
     (0..size).step_by(rows as usize).map(move |start| (start, rows.min(size - start)))
 }
 
+/// The same for the anchors of `groups` alone.
+pub(super) fn anchor_chunks(
+    groups: &Groups,
+    chunk: i64,
+) -> impl Iterator<Item = (i64, i64)> + use<> {
+    let anchors = groups.anchor_count();
+    let spans = chunks(groups.len(), chunk).take_while(move |(start, _)| *start < anchors);
+    spans.map(move |(start, length)| (start, length.min(anchors - start)))
+}
+
 /// Computes rows of [`DistanceKind::pairwise`] of a batch of embeddings, without gradient.
 #[derive(Debug)]
 pub(super) struct DistanceRows {

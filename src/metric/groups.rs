@@ -11,6 +11,8 @@ pub(super) struct Groups {
     /// For each picture of the batch: where in `order` its identity starts, and its number of
     /// pictures.
     spans: Vec<(usize, usize)>,
+    /// The first so many pictures are anchors; the others are positives and negatives only.
+    anchors: usize,
     /// `order`, the two columns of `spans` and `0..B`: int64 `[4, B]` on the device.
     table: Tensor,
     /// Number of pictures of the largest identity.
@@ -48,7 +50,12 @@ impl Groups {
         let columns: Vec<i64> = columns.map(|number| number as i64).collect();
         let table = Tensor::from_slice(&columns).view([4, names.len() as i64]);
         let table = uploaded(&table, device);
-        Self { order, spans, table, largest }
+        Self { order, anchors: spans.len(), spans, table, largest }
+    }
+
+    /// The same pictures, where only the first `anchors` are anchors.
+    pub fn with_anchors(self, anchors: i64) -> Self {
+        Self { anchors: self.spans.len().min(anchors.max(0) as usize), ..self }
     }
 
     /// Number of pictures in the batch.
@@ -67,9 +74,14 @@ impl Groups {
         (&self.order[first..first + count], self.order.len() - count)
     }
 
+    /// Number of anchors.
+    pub fn anchor_count(&self) -> i64 {
+        self.anchors as i64
+    }
+
     /// The anchors that have a positive and a negative, ascending.
     pub fn anchors(&self) -> impl Iterator<Item = usize> {
-        (0..self.spans.len()).filter(|&anchor| {
+        (0..self.anchors).filter(|&anchor| {
             let (group, different) = self.of(anchor);
             group.len() > 1 && different > 0
         })
@@ -77,7 +89,7 @@ impl Groups {
 
     /// The number of pairs (anchor, positive), of pairs (anchor, negative) and of triplets.
     pub fn counts(&self) -> [i64; 3] {
-        self.spans.iter().fold([0; 3], |[near, far, triplets], &(_, count)| {
+        self.spans[..self.anchors].iter().fold([0; 3], |[near, far, triplets], &(_, count)| {
             let (p, n) = (count as i64 - 1, self.len() - count as i64);
             [near + p, far + n, triplets + p * n]
         })

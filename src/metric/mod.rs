@@ -17,6 +17,7 @@ pub mod distance;
 pub mod distance_kind;
 mod groups;
 pub mod losses;
+pub mod memory;
 pub mod miners;
 pub mod named;
 pub mod pair;
@@ -33,6 +34,7 @@ pub use losses::{
     MarginSoftmaxLoss, MultiSimilarityLoss, NtXentLoss, PairBceLoss, Reduction, SupConLoss,
     TripletMarginLoss,
 };
+pub use memory::CrossBatchMemory;
 pub use miners::{Miner, Triplets, Tuples};
 pub use named::Named;
 pub use pair::PairLabels;

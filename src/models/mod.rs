@@ -25,7 +25,7 @@ pub use compute::Compute;
 pub use heads::{HEAD_PREFIX, HeadKind, PairNet};
 pub use input::{InputSizes, InputSpec};
 pub use layers::Mode;
-pub use params::{Params, is_below};
+pub use params::{Param, Params, is_below};
 
 /// A network from pictures to embeddings, as a row of stages: what is below the first stage that
 /// trains needs no gradient, and may be computed once.

@@ -167,6 +167,7 @@ impl Task for ClassifierTask<'_> {
         Ok(Scores {
             values: figures.iter().filter_map(|(name, value)| value.map(|v| (*name, v))).collect(),
             rank: vec![accuracy, -nll],
+            criterion: "accuracy",
             headline: format!(
                 "validation accuracy {:.1} %, NLL {nll:.3}, named {:.1} %",
                 100.0 * accuracy,

@@ -2,13 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use tch::{Kind, Tensor};
+
 use super::fit_result::{FitResult, Scores};
 use super::log::RunLog;
+use super::monitor::Monitor;
 use super::optim::Optimizer;
-use super::progress::Reporter;
+use super::progress::{Reporter, Whole};
 use super::run_folder::RunFolder;
 use super::schedule::{Better, Cycle, Plateau, PlateauConfig, Schedule, ScheduleKind};
-use super::step::{Forward, Stepper, Totals};
+use super::scoring::is_internal;
+use super::step::{Forward, Step, Stepper, Totals};
 use crate::{Error, Result};
 
 /// The share of an epoch's steps that went into waiting for pictures; the one figure that is not the
@@ -40,12 +44,20 @@ pub trait Task {
     /// What libtorch raises.
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>>;
 
+    /// An optimiser step is done.
+    fn stepped(&mut self) {}
+
     /// Scores the model as it is; epoch 0 is the untouched start. Pictures of the state (strips,
     /// histograms) go to the log.
     ///
     /// # Errors
     /// What libtorch raises.
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores>;
+
+    /// Shows the model that was scored last, the best so far, where the log shows a model.
+    fn show_best(&mut self, log: &mut RunLog) {
+        let _ = log;
+    }
 
     /// Writes the model as it is.
     ///
@@ -73,6 +85,11 @@ pub struct FitConfig {
     pub scale_loss: bool,
     /// Epochs without a better score before the run ends early; 0 for never.
     pub patience: usize,
+    /// The figure that decides which epoch is the best; none for the task's own choice.
+    pub monitor: Option<String>,
+    /// Every so many steps the figures of a step are logged; 0 for never. The host waits for the device
+    /// then, and only then.
+    pub log_interval: u64,
     /// Writes the last model after every epoch, so that a killed run leaves one; else at the end.
     pub keep_last: bool,
     /// Prints the line of every n-th epoch, and of the last one.
@@ -101,10 +118,14 @@ pub fn fit(
                 .into(),
         ));
     }
+    let monitor = Monitor::new(plan.monitor.as_deref(), &untouched)?;
+    let untouched = monitor.ranked(untouched, None);
     if untouched.is_unmeasured() {
         say.warn("nothing to validate on: the model of the last epoch is kept as the best");
     }
     task.save(&run.best(), 0, &untouched)?;
+    task.show_best(log);
+    record(log, 0, &[], &untouched);
     task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
     say.line(&format!("epoch 0 (untouched): {}", untouched.headline));
     let mut history = vec![(None, untouched.clone())];
@@ -118,25 +139,35 @@ pub fn fit(
         }
     };
     let (mut schedule, mut done, mut trained) = (Schedule::Constant, 0u64, 0);
-    let (mut plateau, mut lr) = (plan.plateau()?, plan.lr);
+    let (mut plateau, mut lr) = (plan.plateau(monitor)?, plan.lr);
     let mut stepper = Stepper::with(optimizer, plan.clip, plan.scale_loss);
+    let (run_started, mut pictures) = (Instant::now(), 0);
     for epoch in 1..=plan.epochs {
         let batches = task.batches(epoch)?;
         task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
         if epoch == 1 {
             schedule = plan.schedule(batches.len());
         }
-        let bar = say.progress(
-            &format!("epoch {epoch}/{}", plan.epochs),
-            batches.iter().map(|batch| batch.len() as u64).sum(),
-            "pictures",
-        );
+        let total: u64 = batches.iter().map(|batch| batch.len() as u64).sum();
+        let left = total * (plan.epochs - epoch + 1) as u64;
+        let whole =
+            Whole { elapsed: run_started.elapsed(), done: pictures, total: pictures + left };
+        let title = format!("epoch {epoch}/{}", plan.epochs);
+        let bar = say.progress_within(&title, total, "pictures", whole);
+        pictures += total;
         let (mut totals, since) = (Totals::default(), Instant::now());
         task.take_wait();
         for (index, batch) in batches.iter().enumerate() {
             let rates = schedule.rates(done, lr);
-            totals.add(stepper.step(rates, || task.forward(epoch, index, batch))?);
+            let is_logged = log.is_on() && (done + 1).checked_rem(plan.log_interval) == Some(0);
+            stepper.measures_norm = is_logged;
+            let step = stepper.step(rates, || task.forward(epoch, index, batch))?;
+            task.stepped();
             done += 1;
+            if is_logged {
+                record_step(log, done, rates.lr, &step);
+            }
+            totals.add(step);
             bar.inc(batch.len() as u64);
         }
         drop(bar);
@@ -149,16 +180,11 @@ pub fn fit(
             means.push(("skipped_steps", stepper.scaler.skipped() as f64));
         }
         means.push(("lr", lr * schedule.factor(done.saturating_sub(1))));
-        let scores = task.validate(epoch, log)?;
-        if epoch == 1 {
-            // The table's columns come from its first row, so it waits for the training figures.
-            let none: Vec<_> = means.iter().map(|(name, _)| (*name, f64::NAN)).collect();
-            record(log, 0, &none, &untouched);
-        }
+        let loss = means.first().map_or(f64::NAN, |(_, loss)| *loss);
+        let scores = monitor.ranked(task.validate(epoch, log)?, Some(loss));
         record(log, epoch, &means, &scores);
         trained = epoch;
         let is_best = scores.beats(&best);
-        let loss = means.first().map_or(f64::NAN, |(_, loss)| *loss);
         history.push((Some(loss), scores.clone()));
         for warning in log.take_warnings() {
             say.warn(&warning);
@@ -178,13 +204,19 @@ pub fn fit(
             break;
         }
         if let (Some(plateau), Some(score)) = (&mut plateau, scores.rank.first()) {
-            lr = plan.lr * plateau.observe(*score);
+            let score = if monitor.is_lower_better() { -score } else { *score };
+            lr = plan.lr * plateau.observe(score);
         }
         if is_best {
             task.save(&run.best(), epoch, &scores)?;
+            task.show_best(log);
             (best, best_epoch) = (scores.clone(), epoch);
         }
-        let mark = if is_best { "  (best)" } else { "" };
+        let mark = match is_best {
+            true if scores.is_unmeasured() => "  (best)".into(),
+            true => format!("  (best {})", scores.criterion),
+            false => String::new(),
+        };
         let figures = headline(&means, &scores);
         if epoch % plan.report_every.max(1) == 0 || epoch == plan.epochs {
             say.line(&format!("epoch {epoch}: {figures}{mark}"));
@@ -194,7 +226,8 @@ pub fn fit(
         }
         last = Some((epoch, scores));
         if plan.patience > 0 && !best.is_unmeasured() && epoch - best_epoch >= plan.patience {
-            say.line(&format!("stopping: no better score for {} epochs", plan.patience));
+            let Scores { criterion, .. } = best;
+            say.line(&format!("stopping: no better {criterion} for {} epochs", plan.patience));
             break;
         }
     }
@@ -226,9 +259,10 @@ impl FitConfig {
         }
     }
 
-    fn plateau(&self) -> Result<Option<Plateau>> {
+    fn plateau(&self, monitor: Monitor) -> Result<Option<Plateau>> {
         let is_plateau = self.schedule == ScheduleKind::Plateau;
-        let config = PlateauConfig { better: Better::Higher, ..PlateauConfig::default() };
+        let better = if monitor.is_lower_better() { Better::Lower } else { Better::Higher };
+        let config = PlateauConfig { better, ..PlateauConfig::default() };
         is_plateau.then(|| Plateau::new(config)).transpose()
     }
 }
@@ -257,12 +291,29 @@ fn headline(means: &[(&'static str, f64)], scores: &Scores) -> String {
 fn record(log: &mut RunLog, epoch: usize, means: &[(&'static str, f64)], scores: &Scores) {
     let train: Vec<_> =
         means.iter().map(|(name, value)| (format!("train/{name}"), *value)).collect();
-    let val = scores.values.iter().map(|(name, value)| (format!("val/{name}"), *value));
+    let figures = || scores.values.iter().filter(|(name, _)| !is_internal(name));
+    let val = figures().map(|(name, value)| (format!("val/{name}"), *value));
     let all: Vec<_> = train.into_iter().chain(val).collect();
     let tags: Vec<_> = all.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     log.scalars(epoch as u64, &tags);
     let mut row = vec![("epoch", epoch as f64)];
     row.extend(means.iter().copied());
-    row.extend(scores.values.iter().copied());
+    row.extend(figures().copied());
     log.epoch_row(&row);
 }
+
+/// The figures of one step, in one copy from the device. Steps that overflowed in float16 have none.
+fn record_step(log: &mut RunLog, done: u64, lr: f64, step: &Step) {
+    let loss = step.figures.first().map(|(_, loss)| ("train/step/loss", loss));
+    let norm = step.grad_norm.as_ref().map(|norm| ("train/step/grad_norm", norm));
+    let (tags, values): (Vec<_>, Vec<_>) =
+        loss.into_iter().chain(norm).map(|(tag, value)| (tag, value.to_kind(Kind::Double))).unzip();
+    let values = Vec::<f64>::try_from(Tensor::stack(&values, 0)).unwrap_or_default();
+    let mut points = vec![("train/step/lr", lr)];
+    points.extend(tags.into_iter().zip(values).filter(|(_, value)| value.is_finite()));
+    log.scalars(done, &points);
+    log.flush();
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ pub struct Scores {
     /// What "better" means: compared in order, larger is better. Empty where there is nothing to
     /// measure on: then the newest model is the best.
     pub rank: Vec<f64>,
+    /// What the rank is called in the epoch's line.
+    pub criterion: &'static str,
     /// The figures for the progress line.
     pub headline: String,
 }
@@ -18,7 +20,7 @@ impl Scores {
     /// The model makes numbers that are not finite: worse than anything.
     pub fn diverged() -> Self {
         let headline = "the embeddings are not finite".into();
-        Self { values: Vec::new(), rank: vec![f64::NAN], headline }
+        Self { rank: vec![f64::NAN], headline, ..Self::default() }
     }
 
     /// See [`diverged`](Self::diverged).

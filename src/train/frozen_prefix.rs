@@ -42,11 +42,7 @@ impl<'a> FrozenPrefix<'a> {
         out: &Path,
     ) -> Self {
         let augment = settings.augment();
-        let limits = CacheLimits {
-            memory: settings.cache_memory << 20,
-            disk: settings.cache_disk << 20,
-            folder: out.to_owned(),
-        };
+        let limits = limits(settings, out);
         let mirrors = augment.flip && augment.mirrored(0, 0).is_some();
         let unfreezing = GradualUnfreezing::new(backbone, settings.unfreeze_every);
         let maps = MapCache::new(backbone, faces, mirrors, limits);
@@ -134,6 +130,13 @@ impl<'a> FrozenPrefix<'a> {
     }
 }
 
+/// What `--cache-memory` and `--cache-disk` allow; more megabytes than there are bytes is no limit.
+fn limits(settings: &TuningSettings, out: &Path) -> CacheLimits {
+    let bytes = |megabytes: u64| megabytes.saturating_mul(1 << 20);
+    let (memory, disk) = (bytes(settings.cache_memory), bytes(settings.cache_disk));
+    CacheLimits { memory, disk, folder: out.to_owned() }
+}
+
 /// The rows of all parts; one part is handed on as it is.
 fn joined(mut parts: Vec<Tensor>) -> Result<Tensor> {
     match parts.len() {
@@ -151,6 +154,14 @@ pub fn pieces(rows: usize, piece: usize) -> impl Iterator<Item = (i64, i64)> + C
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_huge_cache_limit_is_no_limit() {
+        let settings =
+            TuningSettings { cache_memory: 1 << 44, cache_disk: 3, ..Default::default() };
+        let found = limits(&settings, Path::new("run"));
+        assert_eq!((found.memory, found.disk), (u64::MAX, 3 << 20));
+    }
 
     #[test]
     fn pieces_cover_a_batch_once() {

@@ -1,6 +1,6 @@
 //! The learning-rate range test: the rate rises from step to step until the loss explodes, and the
 //! curve shows where training goes well (Smith, "Cyclical learning rates for training neural
-//! networks", 2017; with the smoothing and the two suggestions of fastai's `lr_find`).
+//! networks", 2017; with the stopping rule and the two suggestions of fastai's `lr_find`).
 
 use serde::Serialize;
 
@@ -11,14 +11,17 @@ use super::progress::Reporter;
 use super::step::Stepper;
 use crate::{Error, Result};
 
-/// Decay of the exponential mean that smooths the loss.
+/// Decay of the running mean of the losses, which decides when the test ends.
 const DECAY: f64 = 0.98;
-/// The test ends when the smoothed loss is so many times its lowest value.
+/// It ends when the running mean is so many times its lowest value.
 const EXPLODED: f64 = 4.0;
+/// A loss that is more times the mean of the first tenth counts as that in the smoothed curve.
+const CLIPPED: f64 = 2.0;
 /// So many equal losses in a row, after others, mean that the network answers everything alike.
 const FLAT: usize = 6;
-/// How many standard errors of the loss a descent must exceed.
-const CLEAR: f64 = 3.0;
+/// How many standard errors of the smoothed loss a descent must exceed: pure noise has a range of four
+/// or five.
+const CLEAR: f64 = 5.0;
 
 /// Which rates to try.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,8 +71,8 @@ pub struct Point {
     pub lr: f64,
     /// The batch's loss, measured before the parameters moved.
     pub loss: f64,
-    /// The exponential mean of the losses so far, corrected for its start:
-    /// `m_n / (1 - 0.98^n)` with `m_n = 0.98 m_(n-1) + 0.02 loss_n`.
+    /// The mean of the losses around this one, a tenth of the steps to both sides, with weights that
+    /// fall in a line. Symmetric, so that it does not lag behind the loss; cut at the ends of the curve.
     pub smoothed: f64,
 }
 
@@ -79,7 +82,7 @@ pub struct Point {
 pub enum End {
     /// All rates were tried.
     Whole,
-    /// The smoothed loss exceeded four times its lowest value; that point is the last.
+    /// The running mean of the losses exceeded four times its lowest value; that point is the last.
     Exploded,
     /// The loss stands still: a network that gives every picture the same embedding has the margin
     /// as its triplet loss, whatever comes. The last six points are of that kind.
@@ -95,8 +98,7 @@ pub struct Sweep {
     pub points: Vec<Point>,
     /// Why there are no more.
     pub end: End,
-    /// Points at the start that say little, because few losses went into the mean: a tenth of the
-    /// steps asked for.
+    /// Points at the start that give no suggestion: a tenth of the steps asked for.
     pub skip: usize,
 }
 
@@ -165,11 +167,11 @@ pub fn lr_find(
         }
         mean = DECAY * mean + (1.0 - DECAY) * loss;
         // Skipped steps gave the mean nothing, so they do not count in its correction.
-        let smoothed = mean / (1.0 - DECAY.powf(sweep.points.len() as f64 + 1.0));
-        sweep.points.push(Point { lr, loss, smoothed });
-        best = smoothed.min(best);
+        let running = mean / (1.0 - DECAY.powf(sweep.points.len() as f64 + 1.0));
+        sweep.points.push(Point { lr, loss, smoothed: loss });
+        best = running.min(best);
         // Of a loss of zero nothing is a multiple.
-        if best > 0.0 && smoothed > EXPLODED * best {
+        if best > 0.0 && running > EXPLODED * best {
             sweep.end = End::Exploded;
             break;
         }
@@ -178,23 +180,48 @@ pub fn lr_find(
             break;
         }
     }
+    sweep.smooth();
     Ok(sweep)
 }
 
 impl Sweep {
+    /// The number of points before a collapse.
+    fn alive(&self) -> usize {
+        self.points.len().saturating_sub(if self.end == End::Collapsed { FLAT } else { 0 })
+    }
+
+    /// Fills in the smoothed losses, those of a collapse apart.
+    fn smooth(&mut self) {
+        let first = self.points.iter().take(self.skip.max(1)).map(|point| point.loss);
+        let limit = CLIPPED * first.clone().sum::<f64>() / first.count().max(1) as f64;
+        let alive = self.alive();
+        let (alive, collapsed) = self.points.split_at_mut(alive);
+        for part in [alive, collapsed] {
+            let losses: Vec<f64> = part.iter().map(|point| point.loss.min(limit)).collect();
+            for (at, point) in part.iter_mut().enumerate() {
+                let (mut sum, mut weights) = (0.0, 0.0);
+                let window = at.saturating_sub(self.skip)..(at + self.skip + 1).min(losses.len());
+                for other in window {
+                    let weight = 1.0 - at.abs_diff(other) as f64 / (self.skip as f64 + 1.0);
+                    sum += weight * losses[other];
+                    weights += weight;
+                }
+                point.smoothed = sum / weights;
+            }
+        }
+    }
+
     /// The rate of the steepest descent over the logarithm of the rate, and the rate of the lowest
     /// smoothed loss. The first tenth of the steps is left out, and so is whatever comes after the
     /// lowest point, or from a collapse on.
     ///
     /// # Errors
     /// The curve is too short, or it falls, from its highest point before the lowest, by no more
-    /// than three standard errors of a mean of `skip + 1` losses. Their noise is taken from the
-    /// differences of successive losses (von Neumann 1941), which no trend disturbs.
+    /// than five standard errors of the smoothed loss. The noise of the losses is taken from the
+    /// differences of successive ones (von Neumann 1941), which no trend disturbs.
     pub fn suggest(&self) -> Result<Suggestion, NoSuggestion> {
         let by_loss = |a: &&Point, b: &&Point| a.smoothed.total_cmp(&b.smoothed);
-        let collapsed = if self.end == End::Collapsed { FLAT } else { 0 };
-        let alive = self.points.len().saturating_sub(collapsed);
-        let steady = self.points.get(self.skip..alive).unwrap_or_default();
+        let steady = self.points.get(self.skip..self.alive()).unwrap_or_default();
         if steady.len() < 3 {
             return Err(NoSuggestion::TooShort);
         }
@@ -205,14 +232,17 @@ impl Sweep {
             .ok_or(NoSuggestion::TooShort)?;
         let descent = &steady[..=end];
         let highest = descent.iter().max_by(by_loss).map_or(lowest.smoothed, |top| top.smoothed);
-        let error = noise(&self.points[..=self.skip + end]) / (self.skip as f64 + 1.0).sqrt();
+        // The variance of a mean with the weights 1, 1 - 1/w, ..., 1/w to both sides.
+        let width = self.skip as f64 + 1.0;
+        let variance = (2.0 * width * width + 1.0) / (3.0 * width.powi(3));
+        let error = noise(&self.points[..=self.skip + end]) * variance.sqrt();
         if highest - lowest.smoothed <= CLEAR * error {
             return Err(NoSuggestion::NoDescent);
         }
         // The steps are equally long on the logarithmic axis: differences are slopes.
-        let fall = |pair: &[Point]| pair[0].smoothed - pair[1].smoothed;
-        let steepest = descent.windows(2).max_by(|a, b| fall(a).total_cmp(&fall(b)));
-        let steepest = steepest.map_or(lowest.lr, |pair| pair[0].lr);
+        let fall = |points: &[Point]| points[0].smoothed - points[2].smoothed;
+        let steepest = descent.windows(3).max_by(|a, b| fall(a).total_cmp(&fall(b)));
+        let steepest = steepest.map_or(descent[0].lr, |points| points[1].lr);
         Ok(Suggestion { steepest, lowest: lowest.lr })
     }
 

@@ -179,19 +179,28 @@ impl Optimizer {
     /// where there is no gradient. As in PyTorch, a norm that is not finite spoils all gradients.
     pub fn clip_grad_norm(&mut self, max: f64) -> Tensor {
         no_grad(|| {
-            let mut grads: Vec<Tensor> =
-                self.slots.iter().map(|slot| slot.param.grad()).filter(Tensor::defined).collect();
-            if grads.is_empty() {
-                return Tensor::zeros([], (Kind::Float, self.device()));
-            }
-            let norms: Vec<Tensor> = grads.iter().map(Tensor::norm).collect();
-            let total = Tensor::stack(&norms, 0).norm();
+            let total = self.grad_norm();
             let factor = ((&total + 1e-6).reciprocal() * max).clamp_max(1.0);
-            for grad in &mut grads {
+            for mut grad in self.grads() {
                 let _ = grad.multiply_(&factor);
             }
-            total.to_kind(Kind::Float)
+            total
         })
+    }
+
+    /// The norm of all gradients taken together, as for [`clip_grad_norm`](Self::clip_grad_norm).
+    pub fn grad_norm(&self) -> Tensor {
+        no_grad(|| {
+            let norms: Vec<Tensor> = self.grads().map(|grad| grad.norm()).collect();
+            match norms.is_empty() {
+                true => Tensor::zeros([], (Kind::Float, self.device())),
+                false => Tensor::stack(&norms, 0).norm().to_kind(Kind::Float),
+            }
+        })
+    }
+
+    fn grads(&self) -> impl Iterator<Item = Tensor> {
+        self.slots.iter().map(|slot| slot.param.grad()).filter(Tensor::defined)
     }
 
     /// A copy of everything the optimiser remembers, in the order of the parameters:

@@ -89,9 +89,15 @@ impl Reporter {
     /// Starts showing work of `total` steps, called `title` and counted in `unit`s (`"faces"`); a
     /// total of 0 stands for an unknown one.
     pub fn progress(&self, title: &str, total: u64, unit: &str) -> Progress {
-        let bar = self.bars.as_ref().map(|bars| live_bar(bars, title, total, unit));
-        let work = Job { title: title.to_owned(), unit: unit.to_owned(), total };
+        self.progress_within(title, total, unit, Whole { elapsed: Duration::ZERO, done: 0, total })
+    }
+
+    /// The same for a part of longer work: the time left is that of the `whole`.
+    pub fn progress_within(&self, title: &str, total: u64, unit: &str, whole: Whole) -> Progress {
+        let bar = self.bars.as_ref().map(|bars| live_bar(bars, title, total, unit, whole));
         let started = Instant::now();
+        let (title, unit) = (title.to_owned(), unit.to_owned());
+        let work = Job { title, unit, total, whole };
         Progress {
             reporter: self.clone(),
             bar,
@@ -115,6 +121,28 @@ impl Reporter {
             Some(bars) => bars.suspend(write),
             None => write(),
         }
+    }
+}
+
+/// Longer work that a bar shows a part of.
+#[derive(Debug, Clone, Copy)]
+pub struct Whole {
+    /// The time it took before the part.
+    pub elapsed: Duration,
+    /// Steps done before the part.
+    pub done: u64,
+    /// All its steps, those of the part too.
+    pub total: u64,
+}
+
+impl Whole {
+    /// The time left, `elapsed` after the start of the part with `done` of its steps, at the rate of the
+    /// whole so far; none before the first step, which there is no rate to judge from, and after the last.
+    fn left(&self, done: u64, elapsed: Duration) -> Option<Duration> {
+        let done = self.done + done;
+        let rate = rate(done, self.elapsed + elapsed);
+        let left = (self.total > done && rate > 0.0).then(|| (self.total - done) as f64 / rate)?;
+        Some(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX))
     }
 }
 
@@ -193,20 +221,20 @@ struct Job {
     title: String,
     unit: String,
     total: u64,
+    whole: Whole,
 }
 
 impl Job {
     /// `embedding: 120/500 faces, 34.1 faces/s, 11 s left, loss 0.3`
     fn under_way(&self, done: u64, elapsed: Duration, message: &str) -> String {
-        let Self { title, unit, total } = self;
+        let Self { title, unit, total, whole } = self;
         let rate = rate(done, elapsed);
         let mut line = match total {
             0 => format!("{title}: {done} {unit}, {rate:.1} {unit}/s"),
             _ => format!("{title}: {done}/{total} {unit}, {rate:.1} {unit}/s"),
         };
-        if *total > done && rate > 0.0 {
-            let left = Duration::try_from_secs_f64((total - done) as f64 / rate);
-            line.push_str(&format!(", {} left", printed(left.unwrap_or(Duration::MAX))));
+        if let Some(left) = whole.left(done, elapsed) {
+            line.push_str(&format!(", {} left", printed(left)));
         }
         if !message.is_empty() {
             line.push_str(", ");
@@ -250,16 +278,22 @@ fn live_bars() -> Option<MultiProgress> {
 }
 
 #[cfg(feature = "cli")]
-fn live_bar(bars: &MultiProgress, title: &str, total: u64, unit: &str) -> ProgressBar {
+fn live_bar(
+    bars: &MultiProgress,
+    title: &str,
+    total: u64,
+    unit: &str,
+    whole: Whole,
+) -> ProgressBar {
     let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
-    let bar = bars.add(bar.with_style(style(total, unit)).with_prefix(title.to_owned()));
+    let bar = bars.add(bar.with_style(style(total, unit, whole)).with_prefix(title.to_owned()));
     bar.enable_steady_tick(TICK);
     bar
 }
 
 /// The style of a live bar. Title and message are filled in by indicatif, so braces in them are safe.
 #[cfg(feature = "cli")]
-fn style(total: u64, unit: &str) -> ProgressStyle {
+fn style(total: u64, unit: &str, whole: Whole) -> ProgressStyle {
     let template = TEMPLATES[usize::from(total > 0)];
     let (unit, per) = (unit.to_owned(), unit.to_owned());
     ProgressStyle::with_template(template)
@@ -271,28 +305,27 @@ fn style(total: u64, unit: &str) -> ProgressStyle {
         .with_key("rate", move |state: &ProgressState, out: &mut dyn fmt::Write| {
             let _ = write!(out, "{:.1} {per}/s", state.per_sec());
         })
-        .with_key("left", |state: &ProgressState, out: &mut dyn fmt::Write| {
-            // Before the first step there is no rate to judge from.
-            let left = if state.pos() == 0 { "? s".to_owned() } else { printed(state.eta()) };
-            let _ = out.write_str(&left);
+        .with_key("left", move |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let left = whole.left(state.pos(), state.elapsed());
+            let _ = out.write_str(&left.map_or_else(|| "? s".to_owned(), printed));
         })
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// What a reporter wrote, for the test to read.
     #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<u8>>>);
+    pub struct Page(Arc<Mutex<Vec<u8>>>);
 
     impl Page {
-        fn lines(&self) -> Vec<String> {
+        pub fn lines(&self) -> Vec<String> {
             let bytes = self.0.lock().unwrap();
             String::from_utf8(bytes.clone()).unwrap().lines().map(str::to_owned).collect()
         }
 
-        fn reporter(&self, is_verbose: bool, interval: Duration) -> Reporter {
+        pub fn reporter(&self, is_verbose: bool, interval: Duration) -> Reporter {
             Reporter { out: Arc::new(Mutex::new(self.clone())), bars: None, is_verbose, interval }
         }
     }
@@ -377,13 +410,21 @@ mod tests {
 
     #[test]
     fn lines_tell_rate_and_time_left() {
-        let work = Job { title: "embedding".into(), unit: "faces".into(), total: 500 };
+        let job =
+            |total, whole| Job { title: "embedding".into(), unit: "faces".into(), total, whole };
+        let alone = |total| job(total, Whole { elapsed: Duration::ZERO, done: 0, total });
+        let work = alone(500);
         let line = work.under_way(120, Duration::from_secs(4), "");
         assert_eq!(line, "embedding: 120/500 faces, 30.0 faces/s, 12 s left");
         assert_eq!(work.under_way(0, Duration::ZERO, ""), "embedding: 0/500 faces, 0.0 faces/s");
         let line = work.over(500, Duration::from_millis(12_500));
         assert_eq!(line, "embedding: 500 faces in 12.5 s (40.0 faces/s)");
-        let unknown = Job { total: 0, ..work };
+        // The second of four epochs; the first took 6 s with its validation.
+        let epoch = job(500, Whole { elapsed: Duration::from_secs(6), done: 500, total: 2000 });
+        let line = epoch.under_way(250, Duration::from_secs(3), "");
+        assert_eq!(line, "embedding: 250/500 faces, 83.3 faces/s, 15 s left");
+        assert!(!epoch.under_way(1500, Duration::from_secs(30), "").contains("left"));
+        let unknown = alone(0);
         let line = unknown.under_way(7, Duration::from_secs(2), "chris");
         assert_eq!(line, "embedding: 7 faces, 3.5 faces/s, chris");
         assert_eq!(printed(Duration::from_secs(125)), "2 min 05 s");

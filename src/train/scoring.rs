@@ -2,6 +2,7 @@
 
 use super::fit_result::Scores;
 use super::log::RunLog;
+use crate::eval::retrieval::Retrieval;
 use crate::eval::roc::roc_auc;
 use crate::eval::unknown::Logistic;
 use crate::eval::verification::{Pairs, accuracy_at, best_threshold};
@@ -49,6 +50,11 @@ pub const SAME_WEIGHT: &str = "same_weight";
 /// The other one.
 pub const SAME_BIAS: &str = "same_bias";
 
+/// Whether a figure is for `visage verify` and not for readers: it is in model files only.
+pub fn is_internal(figure: &str) -> bool {
+    [SAME_WEIGHT, SAME_BIAS].contains(&figure)
+}
+
 /// P(same | distance), where same and different pairs are as likely: a logistic curve fitted to
 /// both kinds of pairs, each weighing the same.
 pub fn same_curve(pairs: &Pairs) -> Option<Logistic> {
@@ -66,6 +72,7 @@ pub fn same_curve(pairs: &Pairs) -> Option<Logistic> {
 /// | `verification` | balanced accuracy on validation pairs at the best threshold of training pairs |
 /// | `auc` | area under the ROC curve of the validation pairs |
 /// | `threshold` | that threshold, which `visage verify` uses |
+/// | `map_at_r`, `r_precision` | [`Retrieval`] within the validation part |
 /// | `same_weight`, `same_bias` | the logistic curve P(same \| distance) of the validation pairs |
 ///
 /// A figure that the data does not define (no pair of one identity, say) is left out. The rank is
@@ -73,7 +80,8 @@ pub fn same_curve(pairs: &Pairs) -> Option<Logistic> {
 pub fn score(train: &Labelled, validation: &Labelled) -> Scores {
     let pairs = validation.pairs();
     let threshold = best_threshold(&train.pairs());
-    let knn = knn::leave_one_out(&validation.embeddings, &validation.labels);
+    let retrieval = Retrieval::within(&validation.embeddings, &validation.labels);
+    let knn = retrieval.map(|found| found.precision_at_1);
     let gallery = knn::against_gallery(
         &train.embeddings,
         &train.labels,
@@ -91,6 +99,8 @@ pub fn score(train: &Labelled, validation: &Labelled) -> Scores {
         ("verification", verification),
         ("auc", auc),
         ("threshold", threshold.map(|found| found.distance)),
+        ("map_at_r", retrieval.map(|found| found.map_at_r)),
+        ("r_precision", retrieval.map(|found| found.r_precision)),
         (SAME_WEIGHT, same.map(|curve| curve.weight)),
         (SAME_BIAS, same.map(|curve| curve.bias)),
     ];
@@ -106,6 +116,7 @@ pub fn score(train: &Labelled, validation: &Labelled) -> Scores {
             .filter_map(|(name, value)| value.map(|value| (*name, value)))
             .collect(),
         rank: if main.is_empty() { Vec::new() } else { vec![mean, auc.unwrap_or(0.0)] },
+        criterion: "mean accuracy",
         headline: format!(
             "validation 1-NN {}, against training {}, centroid {}, verification {}",
             percent(knn),

@@ -31,6 +31,8 @@ pub struct Step {
     /// `loss`, then the measures of the forward pass, then `grad_norm` where gradients are clipped;
     /// without a graph.
     pub figures: Vec<Figure>,
+    /// The norm of all gradients together, where it was computed.
+    pub grad_norm: Option<Tensor>,
     /// With a loss scaler: 1 (float32, 0-d) where the gradients overflowed and nothing was changed.
     pub skipped: Option<Tensor>,
 }
@@ -48,6 +50,8 @@ impl Step {
 pub struct Stepper<'a> {
     optimizer: &'a mut Optimizer,
     clip: Option<f64>,
+    /// Computes the norm of the gradients where they are not clipped, too.
+    pub measures_norm: bool,
     /// On for float16.
     pub scaler: LossScaler,
 }
@@ -61,7 +65,7 @@ impl<'a> Stepper<'a> {
     /// `clip` is the largest norm of all gradients together; `scale_loss` is for float16.
     pub fn with(optimizer: &'a mut Optimizer, clip: Option<f64>, scale_loss: bool) -> Self {
         let scaler = LossScaler::new(scale_loss, optimizer.device());
-        Self { optimizer, clip, scaler }
+        Self { optimizer, clip, measures_norm: false, scaler }
     }
 
     /// One step. `forward` is called once the gradients of the last step are gone.
@@ -80,11 +84,16 @@ impl<'a> Stepper<'a> {
         let skipped = self.scaler.unscale(self.optimizer)?;
         let mut figures = vec![("loss", loss.detach())];
         figures.extend(measures.into_iter().map(|(name, value)| (name, value.detach())));
-        if let Some(largest) = self.clip {
-            figures.push(("grad_norm", self.optimizer.clip_grad_norm(largest)));
-        }
+        let grad_norm = match self.clip {
+            Some(largest) => {
+                let norm = self.optimizer.clip_grad_norm(largest);
+                figures.push(("grad_norm", norm.shallow_clone()));
+                Some(norm)
+            }
+            None => self.measures_norm.then(|| self.optimizer.grad_norm()),
+        };
         self.optimizer.step_with(rates, skipped.as_ref())?;
-        Ok(Step { figures, skipped })
+        Ok(Step { figures, grad_norm, skipped })
     }
 }
 

@@ -13,6 +13,7 @@ use super::frozen_prefix::{FrozenPrefix, pieces};
 use super::hardest;
 use super::log::RunLog;
 use super::objective::Objective;
+use super::projection::Projection;
 use super::scoring::{Labelled, log_distances, score};
 use super::settings::{BnMode, TripletSettings};
 use super::step::Forward;
@@ -74,6 +75,9 @@ pub struct TripletTask<'a> {
     piece: usize,
     seed: u64,
     notes: Vec<String>,
+    /// The embeddings of the last validation, for the projector.
+    validated: Option<Labelled>,
+    projection: Option<Projection>,
 }
 
 impl<'a> TripletTask<'a> {
@@ -99,7 +103,8 @@ impl<'a> TripletTask<'a> {
             settings.data.seed,
         )?;
         let piece = if settings.micro_batch == 0 { usize::MAX } else { settings.micro_batch };
-        let blend = WeightInterpolation::new(&backbone.params, settings.blend.unwrap_or(1.0));
+        let (share, decay) = (settings.blend.unwrap_or(1.0), settings.tuning.model_ema);
+        let blend = WeightInterpolation::new(backbone.params.iter(), share, decay);
         let mut task = Self {
             backbone,
             folder,
@@ -122,6 +127,8 @@ impl<'a> TripletTask<'a> {
             piece,
             seed: settings.data.seed,
             notes: Vec::new(),
+            validated: None,
+            projection: None,
         };
         task.notes.extend(task.sampler.notes.iter().cloned());
         Ok(task)
@@ -190,6 +197,10 @@ impl Task for TripletTask<'_> {
         Ok(Forward { loss: output.loss, measures, after: Some(Box::new(after)) })
     }
 
+    fn stepped(&mut self) {
+        self.blend.update();
+    }
+
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
         self.notes.extend(self.prefix.begin(epoch.max(1))?);
         let embeddings = self.embeddings()?;
@@ -209,7 +220,16 @@ impl Task for TripletTask<'_> {
                 log.image("hardest_triplets", epoch as u64, &picture);
             }
         }
+        self.validated = log.is_on().then_some(all);
         Ok(score(&train, &validation))
+    }
+
+    fn show_best(&mut self, log: &mut RunLog) {
+        let (Some(all), folder) = (&self.validated, self.folder) else { return };
+        let is_validation = |row| self.parts.validation.contains(&row);
+        let projection =
+            self.projection.get_or_insert_with(|| Projection::new(folder, is_validation));
+        projection.show(all, folder, log);
     }
 
     fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {

@@ -15,6 +15,7 @@ use super::log::RunLog;
 use super::scoring::{log_distances, same_curve};
 use super::step::Forward;
 use super::triplet::mix;
+use super::weight_interpolation::WeightInterpolation;
 use crate::Result;
 use crate::data::pairs::PairSampler;
 use crate::eval::Embeddings;
@@ -77,6 +78,7 @@ pub struct TupleTask<'a> {
     mode: Mode,
     batch: usize,
     seed: u64,
+    kept: WeightInterpolation,
     /// What the last validation found.
     pair: PairCard,
     notes: Vec<String>,
@@ -97,6 +99,8 @@ pub struct TupleConfig<'a> {
     pub batch: usize,
     /// The seed of the run.
     pub seed: u64,
+    /// The decay of the weights' moving average, which is then scored and saved.
+    pub model_ema: Option<f64>,
 }
 
 impl<'a> TupleTask<'a> {
@@ -107,11 +111,26 @@ impl<'a> TupleTask<'a> {
         tuple_source: TupleSource,
         config: TupleConfig<'a>,
     ) -> Self {
-        let TupleConfig { labels, eval_pairs, card, batch_statistics, batch, seed } = config;
+        let TupleConfig { labels, eval_pairs, card, batch_statistics, batch, seed, model_ema } =
+            config;
         let pair = PairCard { head: net.kind(), threshold: None, probability: None };
         let mode = Mode { dropout: true, batch_statistics };
-        let notes = Vec::new();
-        Self { net, prefix, tuple_source, labels, eval_pairs, card, mode, batch, seed, pair, notes }
+        let params = net.backbone.params.iter().chain(net.params.iter());
+        let kept = WeightInterpolation::new(params, 1.0, model_ema);
+        Self {
+            net,
+            prefix,
+            tuple_source,
+            labels,
+            eval_pairs,
+            card,
+            mode,
+            batch,
+            seed,
+            kept,
+            pair,
+            notes: Vec::new(),
+        }
     }
 
     /// The pairs of an epoch with hard negatives: near in the vectors of now.
@@ -219,12 +238,17 @@ impl Task for TupleTask<'_> {
         Ok(Forward { measures, ..Forward::from(output.loss) })
     }
 
+    fn stepped(&mut self) {
+        self.kept.update();
+    }
+
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
         self.notes.extend(self.prefix.begin(epoch.max(1))?);
         if self.eval_pairs.is_empty() {
             return Ok(Scores { headline: "no validation pairs".into(), ..Scores::default() });
         }
-        let pairs = pair_distances(self.net, &mut self.prefix, &self.eval_pairs)?;
+        let Self { net, prefix, eval_pairs, kept, .. } = self;
+        let pairs = kept.with(|| pair_distances(net, prefix, eval_pairs))?;
         if pairs.distance.iter().any(|value| !value.is_finite()) {
             return Ok(Scores::diverged());
         }
@@ -243,6 +267,7 @@ impl Task for TupleTask<'_> {
         Ok(Scores {
             values: figures.iter().filter_map(|(name, value)| value.map(|v| (*name, v))).collect(),
             rank: auc.into_iter().collect(),
+            criterion: "auc",
             headline: format!(
                 "validation pairs: verification {}, AUC {}",
                 percent(accuracy),
@@ -254,7 +279,7 @@ impl Task for TupleTask<'_> {
     fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
         let card =
             ModelCard { pair: Some(self.pair.clone()), ..self.card.at(epoch, &scores.values) };
-        pair_model::write(path, &card, self.net)
+        self.kept.with(|| pair_model::write(path, &card, self.net))
     }
 }
 

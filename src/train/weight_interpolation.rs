@@ -1,71 +1,164 @@
-//! Weights between the pretrained start and the trained end.
+//! The weights that are scored and saved, where they are not the trained ones.
 //!
 //! Fine-tuning on a few identities makes a trunk better at them and worse at telling strangers from
-//! them. The model that is scored and kept is start + share · (trained − start) (Wortsman et al.,
-//! "Robust fine-tuning of zero-shot models", 2022); training itself goes on from the trained
-//! weights.
+//! them: `--blend` keeps start + share · (trained − start) (Wortsman et al., "Robust fine-tuning of
+//! zero-shot models", 2022). `--model-ema` puts the exponential moving average of the weights in the
+//! place of the trained ones (Polyak and Juditsky, 1992; timm's `ModelEma`). Training itself goes on
+//! from the trained weights.
 
 use tch::{Kind, Tensor, no_grad};
 
-use crate::models::Params;
+use crate::models::Param;
 
-/// Swaps a network's weights for the blended ones and back.
+/// Swaps a network's weights for those to score and save, and back.
 #[derive(Debug)]
 pub struct WeightInterpolation {
     share: f64,
-    /// (the network's tensor, a copy of its start); empty when there is nothing to blend.
-    starts: Vec<(Tensor, Tensor)>,
+    decay: Option<f64>,
+    /// Empty when the trained network itself is kept.
+    slots: Vec<Slot>,
+}
+
+/// One float tensor of the network, parameter or running statistic.
+#[derive(Debug)]
+struct Slot {
+    now: Tensor,
+    /// A copy of its start; none with a share of 1.
+    start: Option<Tensor>,
+    /// The moving average; none without a decay.
+    average: Option<Tensor>,
 }
 
 impl WeightInterpolation {
-    /// Remembers the network as it is now as the start. A `share` of 1 is the trained network
-    /// itself and costs nothing.
-    pub fn new(params: &Params, share: f64) -> Self {
-        let floats = params.iter().filter(|param| param.tensor.kind() == Kind::Float);
-        let starts = match share >= 1.0 {
-            true => Vec::new(),
-            false => floats
-                .map(|param| (param.tensor.shallow_clone(), param.tensor.detach().copy()))
-                .collect(),
+    /// Remembers the network as it is now as the start. A `share` of 1 without a `decay` is the
+    /// trained network itself and costs nothing.
+    pub fn new<'a>(
+        params: impl IntoIterator<Item = &'a Param>,
+        share: f64,
+        decay: Option<f64>,
+    ) -> Self {
+        let params = params.into_iter();
+        let floats = params.filter(|param| param.tensor.kind() == Kind::Float);
+        let (blends, averages) = (share < 1.0, decay.is_some());
+        let slot = |tensor: &Tensor| Slot {
+            now: tensor.shallow_clone(),
+            start: blends.then(|| tensor.detach().copy()),
+            average: averages.then(|| tensor.detach().copy()),
         };
-        Self { share, starts }
+        let slots = match blends || averages {
+            true => floats.map(|param| slot(&param.tensor)).collect(),
+            false => Vec::new(),
+        };
+        Self { share, decay, slots }
     }
 
-    /// Runs `body` while the network holds the blended weights, then puts the trained ones back,
-    /// to the bit.
+    /// After an optimiser step: `average = decay * average + (1 - decay) * weight`.
+    pub fn update(&mut self) {
+        let Some(decay) = self.decay else { return };
+        no_grad(|| {
+            for Slot { now, average, .. } in &mut self.slots {
+                if let Some(average) = average {
+                    let _ = average.lerp_(now, 1.0 - decay);
+                }
+            }
+        });
+    }
+
+    /// Runs `body` while the network holds the weights to keep, `start + share (average - start)`
+    /// (without a decay the trained weights are the average). Then, and after a panic, the trained ones
+    /// are put back, to the bit.
     pub fn with<T>(&self, body: impl FnOnce() -> T) -> T {
-        let trained: Vec<Tensor> = self.starts.iter().map(|(now, _)| now.detach().copy()).collect();
+        let trained = self.slots.iter().map(|slot| slot.now.detach().copy()).collect();
+        let _restore = Restore { slots: &self.slots, trained };
         no_grad(|| {
-            for (now, start) in &self.starts {
-                now.shallow_clone().copy_(&start.lerp(now, self.share));
+            for Slot { now, start, average } in &self.slots {
+                let end = average.as_ref().unwrap_or(now);
+                let kept = start.as_ref().map(|start| start.lerp(end, self.share));
+                now.shallow_clone().copy_(kept.as_ref().unwrap_or(end));
             }
         });
-        let result = body();
+        body()
+    }
+}
+
+/// Puts the trained weights back when it is dropped.
+struct Restore<'a> {
+    slots: &'a [Slot],
+    trained: Vec<Tensor>,
+}
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
         no_grad(|| {
-            for ((now, _), trained) in self.starts.iter().zip(&trained) {
-                now.shallow_clone().copy_(trained);
+            for (slot, trained) in self.slots.iter().zip(&self.trained) {
+                // A panic here, during another one, would end the process.
+                let _ = slot.now.shallow_clone().f_copy_(trained);
             }
         });
-        result
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::models::Params;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use tch::Device;
+
+    fn params(start: &[f32]) -> Params {
+        Params::collect(Device::Cpu, |root| {
+            let _ = root.parameter("w", Tensor::from_slice(start));
+        })
+        .1
+    }
+
+    fn set(params: &Params, values: &[f32]) {
+        let weight = params.iter().next().unwrap().tensor.shallow_clone();
+        no_grad(|| { weight }.copy_(&Tensor::from_slice(values)));
+    }
+
+    fn get(params: &Params) -> Vec<f32> {
+        Vec::try_from(params.iter().next().unwrap().tensor.detach().copy()).unwrap()
+    }
 
     #[test]
     fn blends_inside_and_restores_outside() {
-        let ((), params) = Params::collect(Device::Cpu, |root| {
-            let _ = root.parameter("w", Tensor::from_slice(&[0f32, 10.0]));
-        });
-        let weight = &params.iter().next().unwrap().tensor;
-        let blend = WeightInterpolation::new(&params, 0.75);
-        no_grad(|| weight.shallow_clone().copy_(&Tensor::from_slice(&[4f32, 2.0])));
-        let inside = blend.with(|| Vec::<f32>::try_from(weight.detach().copy()).unwrap());
-        assert_eq!(inside, [3.0, 4.0]);
-        assert_eq!(Vec::<f32>::try_from(weight.detach()).unwrap(), [4.0, 2.0]);
-        assert!(weight.requires_grad());
+        let params = params(&[0.0, 10.0]);
+        let blend = WeightInterpolation::new(params.iter(), 0.75, None);
+        set(&params, &[4.0, 2.0]);
+        assert_eq!(blend.with(|| get(&params)), [3.0, 4.0]);
+        assert_eq!(get(&params), [4.0, 2.0]);
+        assert!(params.iter().next().unwrap().tensor.requires_grad());
+    }
+
+    #[test]
+    fn the_trained_weights_are_back_after_a_panic() {
+        let params = params(&[0.0]);
+        let blend = WeightInterpolation::new(params.iter(), 0.5, None);
+        set(&params, &[4.0]);
+        let panicked = catch_unwind(AssertUnwindSafe(|| blend.with(|| panic!("in the body"))));
+        assert!(panicked.is_err());
+        assert_eq!(get(&params), [4.0]);
+    }
+
+    #[test]
+    fn the_average_follows_a_plain_loop_and_is_what_is_blended() {
+        for (share, decay) in [(1.0, 0.9), (0.75, 0.5)] {
+            let params = params(&[1.0]);
+            let mut blend = WeightInterpolation::new(params.iter(), share, Some(decay));
+            let mut average = 1.0f64;
+            for step in 1..=5 {
+                let weight = f64::from(step * step);
+                set(&params, &[weight as f32]);
+                blend.update();
+                average = decay * average + (1.0 - decay) * weight;
+            }
+            let wanted = 1.0 + share * (average - 1.0);
+            let found = f64::from(blend.with(|| get(&params))[0]);
+            assert!((found - wanted).abs() < 1e-5, "{found}, {wanted}");
+            assert_eq!(get(&params), [25.0]);
+        }
+        let params = params(&[1.0]);
+        assert!(WeightInterpolation::new(params.iter(), 1.0, None).slots.is_empty());
     }
 }

@@ -1,9 +1,11 @@
-"""Writes lr_find.json: learning-rate range tests in torch, with fastai's smoothing and suggestions.
+"""Writes lr_find.json: learning-rate range tests in torch, with fastai's stopping rule and suggestions.
 
 The loss is 0.5 * sum(curvature * w^2) plus a term of the step that stands for the batch. As in
 fastai's `ParamScheduler`, `Recorder` and `lr_find`: the rate rises by a constant factor, the loss is
-the one before the step, smoothed with 0.98 and divided by 1 - 0.98^n, and the test ends above four
-times the best smoothed loss. The first tenth of the planned steps is left out of the suggestions.
+the one before the step, its running mean has a decay of 0.98 and is divided by 1 - 0.98^n, and the test
+ends above four times the best running mean. Unlike fastai's, the suggestions come from a symmetric mean
+over a tenth of the planned steps to both sides (triangular weights), of losses clipped at twice the mean
+of the first tenth, which is left out of the suggestions.
 
     python tests/golden/lr_find.py
 """
@@ -28,7 +30,7 @@ def range_test(name, first, last, steps, wobble):
     weight = torch.tensor(START, requires_grad=True)
     curvature = torch.tensor(CURVATURE)
     optim = optimizer(name, weight)
-    lrs, losses, smoothed = [], [], []
+    lrs, losses = [], []
     mean, best = 0.0, math.inf
     for step in range(steps):
         lr = first * (last / first) ** (step / (steps - 1))
@@ -38,17 +40,22 @@ def range_test(name, first, last, steps, wobble):
         mean = 0.98 * mean + 0.02 * loss.item()
         lrs.append(lr)
         losses.append(loss.item())
-        smoothed.append(mean / (1 - 0.98 ** (step + 1)))
-        best = min(best, smoothed[-1])
-        if smoothed[-1] > 4 * best:
+        running = mean / (1 - 0.98 ** (step + 1))
+        best = min(best, running)
+        if running > 4 * best:
             break
         for group in optim.param_groups:
             group["lr"] = lr
         optim.step()
+    half = steps // 10
+    clipped = torch.tensor(losses, dtype=torch.float64).clamp(max=2 * sum(losses[:half]) / half)
+    weight = 1 - (torch.arange(-half, half + 1, dtype=torch.float64) / (half + 1)).abs()
+    smooth = lambda x: torch.nn.functional.conv1d(x[None, None], weight[None, None], padding=half)[0, 0]
+    smoothed = (smooth(clipped) / smooth(torch.ones_like(clipped))).tolist()
     kept = range(steps // 10, len(lrs))
     lowest = min(kept, key=lambda i: smoothed[i])
-    slope = lambda i: (smoothed[i + 1] - smoothed[i]) / (math.log(lrs[i + 1]) - math.log(lrs[i]))
-    steepest = min((i for i in kept if i < lowest), key=slope)
+    slope = lambda i: (smoothed[i + 1] - smoothed[i - 1]) / (math.log(lrs[i + 1] / lrs[i - 1]))
+    steepest = min((i for i in kept if kept[0] < i < lowest), key=slope)
     return {
         "optimizer": name, "from": first, "to": last, "steps": steps, "wobble": wobble,
         "curvature": CURVATURE, "start": START, "lr": lrs, "loss": losses, "smoothed": smoothed,

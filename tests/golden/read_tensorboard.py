@@ -71,6 +71,12 @@ def served(folder, run, projector_tensor):
         "histograms": get("histograms", "histograms", run=run, tag="distance").json,
         "images": get("images", "images", run=run, tag="strip", sample=0).json,
         "projector_runs": get("projector", "runs").json,
+        "tags": get("scalars", "tags").json,
+    }
+    sessions = {"startIndex": 0, "sliceSize": 10, "allowedStatuses": ["STATUS_SUCCESS"]}
+    found["hparams"] = {
+        "experiment": get("hparams", "experiment", request=json.dumps({})).json,
+        "groups": get("hparams", "session_groups", request=json.dumps(sessions)).json,
     }
     key = found["images"][0]["query"].removeprefix("blob_key=")
     found["image"] = base64.b64encode(

@@ -1,13 +1,13 @@
 //! The sum over every triplet of a batch, its exact value and gradient, without listing them: there
 //! are of the order of B^3.
 
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::chunked_sum::{ChunkLoss, chunked_sum, with_gradient};
 use super::hinge::Hinge;
 use super::reduction::{LossOutput, Reduction};
 use crate::metric::chunks::{
-    AnchorChunk, DistanceRows, chunk_size, chunks, distance_rows_with_graph,
+    AnchorChunk, DistanceRows, anchor_chunks, chunk_size, distance_rows_with_graph,
 };
 use crate::metric::distance_kind::DistanceKind;
 use crate::metric::groups::Groups;
@@ -21,6 +21,8 @@ pub(super) struct AllTriplets<'a> {
     pub labels: &'a Tensor,
     /// How many distances are computed together; `None`: what suits the device.
     pub chunk: Option<i64>,
+    /// The first so many pictures are anchors; `None`: all.
+    pub anchors: Option<i64>,
 }
 
 /// The sum over all triplets, and how many there are.
@@ -32,21 +34,29 @@ pub(super) struct TripletSum {
 }
 
 impl AllTriplets<'_> {
+    fn groups(&self, device: Device) -> Groups {
+        let groups = Groups::new(self.labels, device);
+        let all = groups.len();
+        groups.with_anchors(self.anchors.unwrap_or(all))
+    }
+
     /// Of distances `[B, B]`; the gradient is that with respect to the distances. Memory of order
     /// B^2.
     pub fn of_distances(&self, distances: &Tensor) -> TripletSum {
-        let groups = Groups::new(self.labels, distances.device());
+        let groups = self.groups(distances.device());
         let chunk = self.chunk.unwrap_or(chunk_size(distances.device()));
         let mut all = TripletSum::zero(&groups);
         let gradient = no_grad(|| {
             let mut gradients = vec![distances.narrow(0, 0, 0)];
-            for (start, length) in chunks(groups.len(), chunk) {
+            for (start, length) in anchor_chunks(&groups, chunk) {
                 let rows = distances.narrow(0, start, length).copy();
                 let part = self.hinge.sums(AnchorChunk::new(rows, &groups, start), self.margin);
                 all.active += part.active.to_kind(Kind::Int64);
                 all.sum += part.sum;
                 gradients.push(part.gradient);
             }
+            let anchors = groups.anchor_count();
+            gradients.push(distances.narrow(0, anchors, groups.len() - anchors).zeros_like());
             Tensor::cat(&gradients, 0)
         });
         TripletSum { sum: with_gradient(distances, &gradient, &all.sum), ..all }
@@ -55,11 +65,11 @@ impl AllTriplets<'_> {
     /// Of embeddings `[B, D]`; the gradient is that with respect to the embeddings. Memory of the
     /// order of a chunk, whatever B.
     pub fn of_embeddings(&self, embeddings: &Tensor, distance: DistanceKind) -> TripletSum {
-        let groups = Groups::new(self.labels, embeddings.device());
+        let groups = self.groups(embeddings.device());
         let chunk = self.chunk.unwrap_or(chunk_size(embeddings.device()));
         let TripletSum { tuples, mut active, .. } = TripletSum::zero(&groups);
         let ready = DistanceRows::new(distance, embeddings);
-        let sum = chunked_sum(embeddings, chunks(groups.len(), chunk), |leaf, span| {
+        let sum = chunked_sum(embeddings, anchor_chunks(&groups, chunk), |leaf, span| {
             let (rows, graph) = if leaf.requires_grad() {
                 let graph = distance_rows_with_graph(distance, leaf, span);
                 (graph.detach().copy(), Some(graph))
@@ -103,7 +113,8 @@ mod tests {
             for &distance in DistanceKind::ALL {
                 for &hinge in Hinge::ALL {
                     let labels = &batch.labels;
-                    let with = |chunk| AllTriplets { hinge, margin: 0.37, labels, chunk };
+                    let with =
+                        |chunk| AllTriplets { hinge, margin: 0.37, labels, chunk, anchors: None };
                     let x = (batch.embeddings.to_kind(Kind::Double) + 0.1).set_requires_grad(true);
                     let run = |all: TripletSum| {
                         let output = all.reduce(Reduction::Active, Kind::Double);

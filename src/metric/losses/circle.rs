@@ -4,7 +4,7 @@
 use tch::Tensor;
 
 use super::log_sum_exp::log_sum_exp;
-use super::loss::{Loss, LossKind};
+use super::loss::{Loss, LossKind, LossOption};
 use super::reduction::{LossOutput, Reduction};
 use crate::metric::distance::cosine;
 use crate::metric::miners::tuples::Tuples;
@@ -15,7 +15,7 @@ pub const CIRCLE: LossKind = LossKind {
     name: "circle",
     help: "Circle loss: each pair weighted by its distance to its optimum (Sun et al. 2020)",
     margin: Some((0.4, "")),
-    options: &[],
+    options: &[LossOption::Memory],
     exact_gradient: false,
     build: |options, _| {
         let (margin, reduction) = (CIRCLE.margin(options), options.reduction);
@@ -50,7 +50,7 @@ impl Loss for CircleLoss {
     fn forward(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> LossOutput {
         let (m, gamma) = (self.margin, self.gamma);
         let (positives, negatives) = tuples.pairs(&uploaded(labels, embeddings.device()));
-        let s = cosine(embeddings, embeddings);
+        let s = cosine(&tuples.anchors(embeddings), embeddings);
         let weight_p = ((1.0 + m) - s.detach()).relu();
         let weight_n = (s.detach() + m).relu();
         let of_positives = log_sum_exp(&(weight_p * (&s - (1.0 - m)) * -gamma), &positives);

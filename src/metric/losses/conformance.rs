@@ -7,7 +7,7 @@ use crate::metric::distance_kind::DistanceKind;
 use crate::metric::miners::{Miner, RANDOM, Tuples};
 use crate::metric::named::Named;
 use crate::metric::pair::PairLabels;
-use crate::metric::testing::values;
+use crate::metric::testing::{close, values};
 use crate::native::with_cpu_autocast;
 
 type Forward = Box<dyn Fn(&Tensor, &Tensor) -> LossOutput>;
@@ -239,6 +239,36 @@ fn large_batches_need_memory_for_pairs_and_not_for_triplets() {
         loss.forward(&x, &labels, &Tuples::All).loss.backward();
         assert!(values(&x.grad()).iter().all(|g| g.is_finite()), "{kind}");
     }
+}
+
+#[test]
+fn tuples_of_the_first_and_of_the_other_anchors_add_up_to_all() {
+    let (x, labels) = six(Kind::Double);
+    let labels = Tensor::from_slice(&labels);
+    for kind in LossKind::ALL.iter().filter(|kind| kind.takes(LossOption::Memory)) {
+        for &reduction in Reduction::ALL {
+            let options = LossOptions { margin: Some(0.9), reduction, ..LossOptions::default() };
+            let loss = (kind.build)(&options, &shape(3));
+            // The sum over tuples, and its gradient.
+            let sum = |from: i64, anchors: Option<i64>| {
+                let x = x.copy().set_requires_grad(true);
+                // The anchors come first.
+                let rolled = |of: &Tensor| of.roll([-from], [0]);
+                let tuples = anchors.map_or(Tuples::All, Tuples::OfFirst);
+                let found = loss.forward(&rolled(&x), &rolled(&labels), &tuples);
+                let count = if reduction == Reduction::Mean { found.tuples } else { found.active };
+                let sum = found.loss * count;
+                sum.backward();
+                Tensor::cat(&[sum.detach().view([1]), x.grad().view([-1])], 0)
+            };
+            for first in 1..6 {
+                let parts = sum(0, Some(first)) + sum(first, Some(6 - first));
+                close(&values(&parts), &values(&sum(0, None)), 1e-6);
+            }
+        }
+    }
+    let takers = LossKind::takers(LossOption::Memory);
+    assert_eq!(takers, "triplet, multi-similarity, nt-xent, supcon, circle");
 }
 
 #[test]

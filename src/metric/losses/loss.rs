@@ -13,7 +13,8 @@ use crate::metric::named::{Named, named_enum};
 /// A loss over the embeddings of a batch.
 pub trait Loss: Debug {
     /// The loss over embeddings `[B, D]` (of any length), labels int64 `[B]` (on any device) and the
-    /// tuples that a miner chose; [`Tuples::All`] stands for every tuple of the batch. Losses on
+    /// tuples that a miner chose; [`Tuples::All`] stands for every tuple of the batch,
+    /// [`Tuples::OfFirst`] for those whose anchor comes before a memory of past embeddings. Losses on
     /// pairs take the pairs of mined triplets; losses with class centres look at every embedding.
     fn forward(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> LossOutput;
 
@@ -50,6 +51,8 @@ named_enum! {
         Distance = "distance",
         /// The shape of the triplet loss at the margin
         Hinge = "hinge",
+        /// A memory of past embeddings; not for losses with class centres
+        Memory = "xbm",
     }
 }
 

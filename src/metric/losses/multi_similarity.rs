@@ -4,7 +4,7 @@
 use tch::{Tensor, no_grad};
 
 use super::log_sum_exp::log_one_plus_sum_exp;
-use super::loss::{Loss, LossKind};
+use super::loss::{Loss, LossKind, LossOption};
 use super::reduction::{LossOutput, Reduction};
 use crate::metric::distance::cosine;
 use crate::metric::miners::tuples::Tuples;
@@ -15,7 +15,7 @@ pub const MULTI_SIMILARITY: LossKind = LossKind {
     name: "multi-similarity",
     help: "Multi-similarity with its own miner (Wang et al. 2019)",
     margin: None,
-    options: &[],
+    options: &[LossOption::Memory],
     exact_gradient: true,
     build: |options, _| {
         Box::new(MultiSimilarityLoss {
@@ -63,7 +63,7 @@ impl Loss for MultiSimilarityLoss {
 impl MultiSimilarityLoss {
     /// The loss of each anchor, float32 `[B]`.
     fn per_anchor(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> Tensor {
-        let similarity = cosine(embeddings, embeddings);
+        let similarity = cosine(&tuples.anchors(embeddings), embeddings);
         let (mut positives, mut negatives) = tuples.pairs(&uploaded(labels, embeddings.device()));
         if let Some(epsilon) = self.epsilon {
             (positives, negatives) = mine(&similarity, &positives, &negatives, epsilon);

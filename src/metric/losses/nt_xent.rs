@@ -4,7 +4,7 @@
 use tch::Tensor;
 
 use super::log_sum_exp::log_sum_exp;
-use super::loss::{Loss, LossKind};
+use super::loss::{Loss, LossKind, LossOption};
 use super::reduction::{LossOutput, Reduction};
 use crate::metric::distance::cosine;
 use crate::metric::miners::tuples::Tuples;
@@ -15,7 +15,7 @@ pub const NT_XENT: LossKind = LossKind {
     name: "nt-xent",
     help: "Normalised temperature-scaled cross-entropy (Chen et al. 2020)",
     margin: None,
-    options: &[],
+    options: &[LossOption::Memory],
     exact_gradient: true,
     build: |options, _| {
         Box::new(NtXentLoss { reduction: options.reduction, ..NtXentLoss::default() })
@@ -46,7 +46,7 @@ impl Loss for NtXentLoss {
     /// Waits for the device once, to learn how many positive pairs there are.
     fn forward(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> LossOutput {
         let (positives, negatives) = tuples.pairs(&uploaded(labels, embeddings.device()));
-        let logits = cosine(embeddings, embeddings) / self.temperature;
+        let logits = cosine(&tuples.anchors(embeddings), embeddings) / self.temperature;
         let others = log_sum_exp(&logits, &negatives).unsqueeze(1);
         // -log(e^s / (e^s + e^o)) = softplus(o - s): nothing overflows.
         self.reduction.reduce(&(others - logits).softplus().masked_select(&positives))

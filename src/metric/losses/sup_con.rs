@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::log_sum_exp::log_sum_exp;
-use super::loss::{Loss, LossKind};
+use super::loss::{Loss, LossKind, LossOption};
 use super::reduction::{LossOutput, Reduction};
 use crate::metric::distance::cosine;
 use crate::metric::miners::tuples::Tuples;
@@ -14,7 +14,7 @@ pub const SUP_CON: LossKind = LossKind {
     name: "supcon",
     help: "Supervised contrastive (Khosla et al. 2020)",
     margin: None,
-    options: &[],
+    options: &[LossOption::Memory],
     exact_gradient: true,
     build: |options, _| {
         Box::new(SupConLoss { reduction: options.reduction, ..SupConLoss::default() })
@@ -53,7 +53,7 @@ impl SupConLoss {
     /// for the device once, to learn how many there are.
     fn per_anchor(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> Tensor {
         let (positives, negatives) = tuples.pairs(&uploaded(labels, embeddings.device()));
-        let logits = cosine(embeddings, embeddings) / self.temperature;
+        let logits = cosine(&tuples.anchors(embeddings), embeddings) / self.temperature;
         let others = log_sum_exp(&logits, &positives.logical_or(&negatives)).unsqueeze(1);
         let per_pair = (others - logits).masked_fill(&positives.logical_not(), 0.0);
         let kind = per_pair.kind();

@@ -23,7 +23,7 @@ pub const TRIPLET: LossKind = LossKind {
     name: "triplet",
     help: "Triplets that --miner chooses (Schroff et al. 2015)",
     margin: Some((0.2, "")),
-    options: &[LossOption::Miner, LossOption::Distance, LossOption::Hinge],
+    options: &[LossOption::Miner, LossOption::Distance, LossOption::Hinge, LossOption::Memory],
     exact_gradient: true,
     build: |options, _| Box::new(TripletMarginLoss::new(options)),
 };
@@ -55,8 +55,8 @@ impl Loss for TripletMarginLoss {
             Tuples::All if labels.numel() <= SMALL_BATCH => {
                 self.forward_distances(&self.distance.pairwise(embeddings), labels, tuples)
             }
-            Tuples::All => self
-                .all(labels)
+            Tuples::All | Tuples::OfFirst(_) => self
+                .all(labels, tuples)
                 .of_embeddings(embeddings, self.distance)
                 .reduce(self.reduction, precise(embeddings).kind()),
         }
@@ -105,16 +105,18 @@ impl TripletMarginLoss {
                 let near = distances.index(&[Some(&listed.anchor), Some(&listed.positive)]);
                 self.reduction.reduce(&self.per_triplet(&near, &far))
             }
-            Tuples::All => {
+            Tuples::All | Tuples::OfFirst(_) => {
                 let distances = precise(distances);
-                let sum = self.all(labels).of_distances(&distances);
+                let sum = self.all(labels, tuples).of_distances(&distances);
                 sum.reduce(self.reduction, distances.kind())
             }
         }
     }
 
-    fn all<'a>(&self, labels: &'a Tensor) -> AllTriplets<'a> {
-        AllTriplets { hinge: self.hinge, margin: self.margin, labels, chunk: None }
+    fn all<'a>(&self, labels: &'a Tensor, tuples: &Tuples) -> AllTriplets<'a> {
+        let Self { hinge, margin, .. } = *self;
+        let anchors = if let Tuples::OfFirst(anchors) = tuples { Some(*anchors) } else { None };
+        AllTriplets { hinge, margin, labels, chunk: None, anchors }
     }
 
     /// Listed triplets, `at_once` numbers of their embeddings at a time.

@@ -4,7 +4,7 @@ use tch::{Tensor, no_grad};
 
 use super::tuples::{Triplets, Tuples};
 use crate::metric::batch_stats::BatchStats;
-use crate::metric::chunks::{AnchorChunk, DistanceRows, chunk_size, chunks};
+use crate::metric::chunks::{AnchorChunk, DistanceRows, anchor_chunks, chunk_size};
 use crate::metric::distance_kind::DistanceKind;
 use crate::metric::groups::Groups;
 use crate::native::cuda::uploaded;
@@ -73,13 +73,34 @@ impl Miner {
         seed: u64,
         stats: Option<&mut BatchStats>,
     ) -> Tuples {
-        let chunk = chunk_size(embeddings.device());
-        self.mine_chunks(embeddings, labels, distance, chunk, margin, seed, stats)
+        let anchors = labels.numel() as i64;
+        self.mine_first(anchors, embeddings, labels, distance, margin, seed, stats)
     }
 
-    #[allow(clippy::too_many_arguments)] // those of `mine_embeddings`, and the size of a chunk
+    /// The same choice among the triplets whose anchor is one of the first `anchors` embeddings, such as
+    /// a batch in front of a memory of past ones.
+    ///
+    /// # Panics
+    /// As [`mine_embeddings`](Self::mine_embeddings).
+    #[allow(clippy::too_many_arguments)] // those of `mine_embeddings`, and the number of anchors
+    pub fn mine_first(
+        &self,
+        anchors: i64,
+        embeddings: &Tensor,
+        labels: &Tensor,
+        distance: DistanceKind,
+        margin: f64,
+        seed: u64,
+        stats: Option<&mut BatchStats>,
+    ) -> Tuples {
+        let chunk = chunk_size(embeddings.device());
+        self.mine_chunks(anchors, embeddings, labels, distance, chunk, margin, seed, stats)
+    }
+
+    #[allow(clippy::too_many_arguments)] // those of `mine_first`, and the size of a chunk
     pub(super) fn mine_chunks(
         &self,
+        anchors: i64,
         embeddings: &Tensor,
         labels: &Tensor,
         distance: DistanceKind,
@@ -91,7 +112,7 @@ impl Miner {
         let size = labels.numel() as i64;
         assert_eq!(embeddings.size()[0], size, "embeddings of a batch of {size} labels");
         no_grad(|| {
-            let groups = Groups::new(labels, embeddings.device());
+            let groups = Groups::new(labels, embeddings.device()).with_anchors(anchors);
             let ready = DistanceRows::new(distance, embeddings);
             if let Some(stats) = &mut stats {
                 stats.begin(&groups, distance, embeddings);
@@ -114,7 +135,7 @@ impl Miner {
         let mut found: [Vec<Tensor>; 3] = Default::default();
         let is_by_distance = matches!(self.search, Search::PerAnchor(_) | Search::PerChunk(_));
         if is_by_distance || stats.is_some() {
-            for span in chunks(groups.len(), chunk) {
+            for span in anchor_chunks(groups, chunk) {
                 let chunk = AnchorChunk::new(rows(span), groups, span.0);
                 let [anchors, positives, negatives] = &mut found;
                 match self.search {
@@ -139,7 +160,8 @@ impl Miner {
         let [anchors, positives, negatives] = found;
         let joined = |parts: &[Tensor]| Tensor::cat(parts, 0);
         Tuples::Triplets(match self.search {
-            Search::All => return Tuples::All,
+            Search::All if groups.anchor_count() == groups.len() => return Tuples::All,
+            Search::All => return Tuples::OfFirst(groups.anchor_count()),
             _ if groups.len() == 0 => Triplets::listed(&[], groups.device()),
             Search::Labels(choose) => Triplets::listed(&choose(groups, seed), groups.device()),
             Search::PerAnchor(_) => {

@@ -47,10 +47,20 @@ fn embeddings_are_mined_as_their_distances_are_by_chunks_of_any_size() {
             for x in [x, &scattered] {
                 for miner in Miner::ALL.iter().filter(|miner| **miner != BATCH_ALL) {
                     let wanted = listed(miner.mine(&distance.pairwise(x), &labels, 0.5, seed));
-                    for chunk in [1, 3 * labels.numel() as i64, 1 << 20] {
-                        let found = miner.mine_chunks(x, &labels, distance, chunk, 0.5, seed, None);
-                        assert_eq!(listed(found), wanted, "{miner} {distance} {seed}");
+                    let size = labels.numel() as i64;
+                    let mine = |anchors, chunk| {
+                        listed(
+                            miner
+                                .mine_chunks(anchors, x, &labels, distance, chunk, 0.5, seed, None),
+                        )
+                    };
+                    for chunk in [1, 3 * size, 1 << 20] {
+                        assert_eq!(mine(size, chunk), wanted, "{miner} {distance} {seed}");
                     }
+                    // Fewer anchors: the same triplets, as far as they have them.
+                    let first = wanted.iter().filter(|triplet| triplet[0] < size as usize / 2);
+                    let first: Vec<_> = first.copied().collect();
+                    assert_eq!(mine(size / 2, 3 * size), first, "{miner} {distance} {seed}");
                     let found = miner.mine_embeddings(x, &labels, distance, 0.5, seed, None);
                     assert_eq!(listed(found), wanted, "{miner} {distance} {seed}");
                     triplets += wanted.len();

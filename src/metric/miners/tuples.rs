@@ -8,6 +8,9 @@ use tch::{Device, Kind, Tensor, no_grad};
 pub enum Tuples {
     /// Every valid one. There are of the order of B^3 triplets, so they are never listed.
     All,
+    /// Every valid one whose anchor is among the first so many of the batch. The rest, such as a
+    /// memory of past embeddings, is positives and negatives only.
+    OfFirst(i64),
     /// These triplets.
     Triplets(Triplets),
 }
@@ -25,13 +28,23 @@ pub struct Triplets {
 }
 
 impl Tuples {
-    /// The pairs (anchor, positive) and (anchor, negative) of the tuples: two masks, bool `[B, B]`.
+    /// The embeddings of the anchors, `[A, D]` of `[B, D]`: the rows of [`pairs`](Self::pairs).
+    pub fn anchors(&self, embeddings: &Tensor) -> Tensor {
+        match self {
+            Self::OfFirst(anchors) => embeddings.narrow(0, 0, *anchors),
+            Self::All | Self::Triplets(_) => embeddings.shallow_clone(),
+        }
+    }
+
+    /// The pairs (anchor, positive) and (anchor, negative) of the tuples: two masks, bool `[A, B]`.
     /// Labels are int64 `[B]` on the device of the embeddings.
     pub fn pairs(&self, labels: &Tensor) -> (Tensor, Tensor) {
         match self {
-            Self::All => {
-                let itself = Tensor::eye(labels.numel() as i64, (Kind::Bool, labels.device()));
-                let same = labels.unsqueeze(0).eq_tensor(&labels.unsqueeze(1));
+            Self::All | Self::OfFirst(_) => {
+                let anchors = self.anchors(labels);
+                let size = (anchors.numel() as i64, labels.numel() as i64);
+                let itself = Tensor::eye_m(size.0, size.1, (Kind::Bool, labels.device()));
+                let same = anchors.unsqueeze(1).eq_tensor(&labels.unsqueeze(0));
                 (same.logical_and(&itself.logical_not()), same.logical_not())
             }
             Self::Triplets(Triplets { anchor, positive, negative }) => no_grad(|| {
@@ -78,6 +91,9 @@ mod tests {
         let (positives, negatives) = Tuples::All.pairs(&labels);
         assert_eq!(values(&positives), [0., 1., 0., 1., 0., 0., 0., 0., 0.]);
         assert_eq!(values(&negatives), [0., 0., 1., 0., 0., 1., 1., 1., 0.]);
+        let (positives, negatives) = Tuples::OfFirst(1).pairs(&labels);
+        assert_eq!(values(&positives), [0., 1., 0.]);
+        assert_eq!(values(&negatives), [0., 0., 1.]);
         let listed = Tuples::Triplets(Triplets::listed(&[[1, 0, 2]], Device::Cpu));
         let (positives, negatives) = listed.pairs(&labels);
         assert_eq!(values(&positives), [0., 0., 0., 1., 0., 0., 0., 0., 0.]);

@@ -11,7 +11,8 @@ use crate::{Error, Result};
 /// A table that grows by one row at a time and is readable after each.
 ///
 /// The first row's keys become the header, in their order. A later row may lack a key (its cell is
-/// empty) or bring a new one (the file is rewritten with one more column, in one step). Like
+/// empty) or bring a new one (the file is rewritten with one more column, in one step, to the left of the
+/// next known key in the row, or last). Like
 /// [`super::EventWriter`] it never fails: the first error turns it off with one warning, and the
 /// rows already written stay whole.
 pub struct MetricsCsv {
@@ -76,15 +77,19 @@ impl Table {
     fn append(&mut self, path: &Path, values: &[(&str, f64)]) -> Result<()> {
         let known = self.columns.len();
         let mut row = vec![String::new(); known];
-        for &(key, value) in values {
-            let cell = number(value);
-            match self.columns.iter().position(|column| column == key) {
-                Some(column) => row[column] = cell,
-                None => {
-                    self.columns.push(key.to_owned());
-                    row.push(cell);
-                }
+        for (number, &(key, value)) in values.iter().enumerate() {
+            let place = |key| self.columns.iter().position(|column| column == key);
+            let mut later = values[number..].iter().map(|&(later, _)| place(later));
+            let (is_known, at) = match later.next().flatten() {
+                Some(at) => (true, at),
+                None => (false, later.flatten().next().unwrap_or(self.columns.len())),
+            };
+            if !is_known {
+                self.columns.insert(at, key.to_owned());
+                let rows = self.rows.iter_mut().chain([&mut row]);
+                rows.for_each(|row| row.insert(at, String::new()));
             }
+            row[at] = cell(value);
         }
         if row.is_empty() {
             return Ok(());
@@ -118,21 +123,19 @@ impl Table {
 
     /// The rows from `from` on as CSV, after the header if asked for.
     fn encoded(&self, from: usize, header: bool) -> io::Result<Vec<u8>> {
-        let mut out = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
+        let mut out = csv::Writer::from_writer(Vec::new());
         if header {
             out.write_record(&self.columns)?;
         }
         for row in &self.rows[from..] {
-            // Rows older than the last new column are padded to the full width.
-            let padding = std::iter::repeat_n("", self.columns.len() - row.len());
-            out.write_record(row.iter().map(String::as_str).chain(padding))?;
+            out.write_record(row)?;
         }
         out.into_inner().map_err(|error| error.into_error())
     }
 }
 
 /// The shortest text that reads back as the same number, without hundreds of zeros.
-fn number(value: f64) -> String {
+fn cell(value: f64) -> String {
     let size = value.abs();
     if size != 0.0 && size.is_finite() && !(1e-5..1e16).contains(&size) {
         format!("{value:e}")
@@ -175,16 +178,18 @@ mod tests {
         csv.row(&[("epoch", 0.0)]);
         csv.row(&[("epoch", 1.0), ("accuracy", 0.5)]);
         csv.row(&[("epoch", 2.0)]);
+        csv.row(&[("epoch", 3.0), ("loss", 0.25), ("accuracy", 0.75)]);
         let (header, rows) = read(&path);
-        assert_eq!(header, ["epoch", "accuracy"]);
-        assert_eq!(rows, [["0", ""], ["1", "0.5"], ["2", ""]]);
+        assert_eq!(header, ["epoch", "loss", "accuracy"]);
+        let all = [["0", "", ""], ["1", "", "0.5"], ["2", "", ""], ["3", "0.25", "0.75"]];
+        assert_eq!(rows, all);
         assert!(csv.is_on());
     }
 
     #[test]
     fn numbers_read_back_bit_for_bit() {
         for value in [0.0, -0.0, 1.0, 1e15, 1e16, 1e-5, 9.9e-6, f64::MAX, 5e-324, f64::INFINITY] {
-            let text = number(value);
+            let text = cell(value);
             assert_eq!(text.parse::<f64>().unwrap().to_bits(), value.to_bits(), "{text}");
             assert!(text.len() < 26, "{text}");
         }

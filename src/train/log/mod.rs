@@ -4,7 +4,9 @@
 //! switches the whole log off and leaves one warning for the caller to print. Without the `cli` feature
 //! there are no event files.
 
+mod descriptions;
 pub mod histogram;
+pub mod hparams;
 pub mod metrics;
 pub mod projector;
 #[cfg(feature = "cli")]
@@ -14,14 +16,15 @@ pub mod tensorboard;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use image::RgbImage;
 
 pub use metrics::MetricsCsv;
-pub use projector::{Projector, Sprite, write_projector};
+pub use projector::{Projector, Sprite, write_points, write_projector};
 pub use tensorboard::EventWriter;
 
-use crate::Error;
+use crate::{Error, Result};
 
 /// The folder below the run folder that holds what TensorBoard reads.
 pub const TENSORBOARD: &str = "tensorboard";
@@ -40,6 +43,7 @@ struct Parts {
     folder: PathBuf,
     events: EventWriter,
     table: MetricsCsv,
+    started: SystemTime,
 }
 
 impl RunLog {
@@ -49,7 +53,8 @@ impl RunLog {
         let folder = run.join(TENSORBOARD);
         let table = MetricsCsv::create(&run.join(METRICS));
         let events = EventWriter::create(&folder);
-        let mut log = Self { parts: Some(Parts { folder, events, table }), warnings: Vec::new() };
+        let parts = Parts { folder, events, table, started: SystemTime::now() };
+        let mut log = Self { parts: Some(parts), warnings: Vec::new() };
         log.check();
         log
     }
@@ -108,8 +113,17 @@ impl RunLog {
     /// Replaces the projector's files by the embeddings of this moment. Embeddings that cannot be
     /// shown (a diverged trunk's are not finite) leave a warning and the log on.
     pub fn projector(&mut self, projector: &Projector) {
+        self.project(|folder| write_projector(folder, projector));
+    }
+
+    /// Replaces the projector's embeddings by others of the same pictures.
+    pub fn points(&mut self, embeddings: &[f32], dim: usize) {
+        self.project(|folder| write_points(folder, embeddings, dim));
+    }
+
+    fn project(&mut self, write: impl FnOnce(&Path) -> Result<()>) {
         let Some(parts) = &self.parts else { return };
-        match write_projector(&parts.folder, projector) {
+        match write(&parts.folder) {
             Ok(()) => {}
             Err(Error::Io { path, source }) => {
                 self.warnings.push(off_warning(&path, &source));
@@ -117,6 +131,24 @@ impl RunLog {
             }
             Err(error) => self.warnings.push(error.to_string()),
         }
+    }
+
+    /// For the HPARAMS tab, at the end of a run: its settings, a table of plain values and lists, and
+    /// the figures to compare it with others by. These are written as `best/NAME` at `step`.
+    pub fn hparams(&mut self, settings: &serde_json::Value, step: u64, figures: &[(&str, f64)]) {
+        let Some(Parts { started, .. }) = self.parts else { return };
+        let figures: Vec<_> =
+            figures.iter().map(|(name, value)| (format!("best/{name}"), *value)).collect();
+        let tags: Vec<_> = figures.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
+        self.scalars(step, &tags);
+        let tags: Vec<String> = figures.into_iter().map(|(tag, _)| tag).collect();
+        self.events(|events| events.hparams(&hparams::settings(settings), &tags, started));
+        self.flush();
+    }
+
+    /// Hands everything logged so far to the operating system, where TensorBoard sees it.
+    pub fn flush(&mut self) {
+        self.events(EventWriter::flush);
     }
 
     fn events(&mut self, write: impl FnOnce(&mut EventWriter)) {

@@ -76,16 +76,7 @@ impl Sprite {
 /// [`Error::Io`] names the file that could not be written.
 pub fn write_projector(folder: &Path, projector: &Projector) -> Result<()> {
     let rows = rows_of(projector)?;
-    write_atomically(&folder.join("tensors.tsv"), |out| {
-        for row in projector.embeddings.chunks_exact(projector.dim) {
-            for (index, value) in row.iter().enumerate() {
-                let gap = if index == 0 { "" } else { "\t" };
-                write!(out, "{gap}{value:?}")?;
-            }
-            writeln!(out)?;
-        }
-        Ok(())
-    })?;
+    write_points(folder, projector.embeddings, projector.dim)?;
     if !projector.columns.is_empty() {
         write_atomically(&folder.join("metadata.tsv"), |out| {
             out.write_all(metadata(projector.columns, rows).as_bytes())
@@ -102,6 +93,24 @@ pub fn write_projector(folder: &Path, projector: &Projector) -> Result<()> {
     }
     write_atomically(&folder.join("projector_config.pbtxt"), |out| {
         out.write_all(config(projector, rows).as_bytes())
+    })
+}
+
+/// Replaces the points of a projector alone: `tensors.tsv`, with as many rows and dimensions as before.
+///
+/// # Errors
+/// As for [`write_projector`].
+pub fn write_points(folder: &Path, embeddings: &[f32], dim: usize) -> Result<()> {
+    rows_of(&Projector { embeddings, dim, columns: &[], sprite: None })?;
+    write_atomically(&folder.join("tensors.tsv"), |out| {
+        for row in embeddings.chunks_exact(dim) {
+            for (index, value) in row.iter().enumerate() {
+                let gap = if index == 0 { "" } else { "\t" };
+                write!(out, "{gap}{value:?}")?;
+            }
+            writeln!(out)?;
+        }
+        Ok(())
     })
 }
 

@@ -110,7 +110,7 @@ pub fn pr_curve(tag: &str, positive: &[bool], scores: &[f32]) -> Option<Summary>
 }
 
 /// An empty tensor of a type and shape.
-fn tensor_of(kind: DataType, sizes: &[i64]) -> TensorProto {
+pub(super) fn tensor_of(kind: DataType, sizes: &[i64]) -> TensorProto {
     let dimensions = sizes.iter().map(|&size| {
         let mut dimension = TensorShapeProto_Dim::new();
         dimension.set_size(size);
@@ -125,7 +125,12 @@ fn tensor_of(kind: DataType, sizes: &[i64]) -> TensorProto {
 }
 
 /// A tensor marked for one of TensorBoard's plugins, with that plugin's own settings.
-fn plugin_summary(tag: &str, plugin: &str, settings: Vec<u8>, tensor: TensorProto) -> Summary {
+pub(super) fn plugin_summary(
+    tag: &str,
+    plugin: &str,
+    settings: Vec<u8>,
+    tensor: TensorProto,
+) -> Summary {
     let mut data = SummaryMetadata_PluginData::new();
     data.set_plugin_name(plugin.to_owned());
     data.set_content(settings);

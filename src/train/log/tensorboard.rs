@@ -4,6 +4,7 @@
 //! record names the format's version. The second says that a session starts at step 0, which makes
 //! TensorBoard drop what an earlier run left in the same folder instead of drawing both.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use tensorboard_proto::event::{Event, SessionLog, SessionLog_SessionStatus};
 use tensorboard_proto::summary::Summary;
 use tensorboard_rs::record_writer::RecordWriter;
 
+use super::descriptions::describe;
+use super::hparams::{self, Setting};
 use super::{off_warning, still_there, summary};
 
 /// Writes one event file; the first thing that goes wrong turns it off for good.
@@ -26,6 +29,8 @@ use super::{off_warning, still_there, summary};
 pub struct EventWriter {
     path: PathBuf,
     records: Option<RecordWriter<BufWriter<Box<dyn Write + Send>>>>,
+    /// The tags whose description is written.
+    described: BTreeSet<String>,
     warning: Option<String>,
 }
 
@@ -36,7 +41,12 @@ impl EventWriter {
             Ok((path, file)) => Self::start(path, Box::new(file)),
             Err(error) => {
                 let warning = Some(off_warning(folder, &error));
-                Self { path: folder.to_path_buf(), records: None, warning }
+                Self {
+                    path: folder.to_path_buf(),
+                    records: None,
+                    described: BTreeSet::new(),
+                    warning,
+                }
             }
         }
     }
@@ -44,7 +54,7 @@ impl EventWriter {
     /// Writes the two opening records to `out`, which is the file at `path`.
     fn start(path: PathBuf, out: Box<dyn Write + Send>) -> Self {
         let records = Some(RecordWriter::new(BufWriter::new(out)));
-        let mut writer = Self { path, records, warning: None };
+        let mut writer = Self { path, records, described: BTreeSet::new(), warning: None };
         let mut version = event_at(0);
         version.set_file_version("brain.Event:2".to_owned());
         writer.record(&version);
@@ -126,7 +136,27 @@ impl EventWriter {
         }
     }
 
-    fn summary(&mut self, step: u64, summary: Summary) {
+    /// The settings of the run and the scalars to compare it with others by, for the HPARAMS tab:
+    /// written once, at the end of a run that began at `started`.
+    pub fn hparams(
+        &mut self,
+        settings: &[(&str, Setting)],
+        metrics: &[String],
+        started: SystemTime,
+    ) {
+        if self.is_on() {
+            let session = hparams::session(settings, metrics, started);
+            session.into_iter().for_each(|summary| self.summary(0, summary));
+        }
+    }
+
+    fn summary(&mut self, step: u64, mut summary: Summary) {
+        for value in summary.mut_value().iter_mut() {
+            let Some(text) = describe(value.get_tag()) else { continue };
+            if self.described.insert(value.get_tag().to_owned()) {
+                value.mut_metadata().set_summary_description(text.to_owned());
+            }
+        }
         let mut event = event_at(step);
         event.set_summary(summary);
         self.record(&event);

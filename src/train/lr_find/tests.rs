@@ -101,7 +101,7 @@ fn curves_and_suggestions_are_those_of_torch_and_fastai() {
         for (found, name) in [(suggestion.steepest, "steepest"), (suggestion.lowest, "lowest")] {
             assert!((found / number(name) - 1.0).abs() < 1e-9, "{kind:?} {name}: {found}");
         }
-        assert_eq!(sweep.falls_to_the_end(), wobbles);
+        assert!(!sweep.falls_to_the_end());
     }
 }
 
@@ -121,7 +121,26 @@ fn gradient_descent_turns_where_theory_says() {
     }
     assert!(turns > 3);
     let Suggestion { steepest, lowest } = sweep.suggest().unwrap();
-    assert!(steepest < 0.4 && lowest >= 0.4, "{steepest}, {lowest}");
+    assert!(steepest < 0.4 && (0.3..0.6).contains(&lowest), "{steepest}, {lowest}");
+}
+
+#[test]
+fn the_steepest_descent_is_where_theory_says_in_spite_of_noise() {
+    // With a rate that grows by e^d a step, the loss after it is exp(-2 a lr / d) of the first: over
+    // ln(lr) it is steepest at lr = d / (2 a).
+    let noise = |step: usize| 0.2 * ((step as u64 * 2_654_435_761) % 1000) as f64 / 1000.0;
+    let silence: fn(usize) -> f64 = |_| 0.0;
+    for (curvature, from, to, steps) in
+        [(1.0, 1e-7, 10.0, 100), (1.0, 1e-4, 10.0, 100), (10.0, 1e-5, 1.0, 200)]
+    {
+        for extra in [silence, noise] {
+            let bowl = Bowl::new(&[curvature], &[2.0], extra);
+            let sweep = bowl.find(OptimizerKind::Sgd, 0.0, &range(from, to, steps));
+            let theory = (to / from).ln() / (steps as f64 - 1.0) / (2.0 * curvature);
+            let found = sweep.suggest().unwrap().steepest;
+            assert!((0.7..1.4).contains(&(found / theory)), "{curvature}: {found}, {theory}");
+        }
+    }
 }
 
 #[test]
@@ -142,6 +161,10 @@ fn no_descent_is_said_and_not_guessed() {
     let sweep =
         Bowl::new(&[0.0], &[0.0], rises).find(OptimizerKind::Sgd, 0.0, &range(1e-7, 1.0, 50));
     assert_eq!(sweep.suggest(), Err(NoSuggestion::NoDescent));
+    // A range that ends within the descent.
+    let sweep =
+        Bowl::new(&[1.0], &[2.0], |_| 0.0).find(OptimizerKind::Sgd, 0.0, &range(1e-4, 0.01, 100));
+    assert!(sweep.falls_to_the_end());
     // A real descent below the same noise is found.
     let sweep =
         Bowl::new(&[1.0], &[2.0], noise).find(OptimizerKind::Sgd, 0.0, &range(1e-4, 1.0, 100));

@@ -1,5 +1,7 @@
 //! What stands for live bars without the `cli` feature: two types that have no values.
 
+use super::Whole;
+
 /// All live bars.
 #[derive(Clone)]
 pub enum MultiProgress {}
@@ -35,6 +37,6 @@ pub fn live_bars() -> Option<MultiProgress> {
     None
 }
 
-pub fn live_bar(bars: &MultiProgress, _: &str, _: u64, _: &str) -> ProgressBar {
+pub fn live_bar(bars: &MultiProgress, _: &str, _: u64, _: &str, _: Whole) -> ProgressBar {
     match *bars {}
 }

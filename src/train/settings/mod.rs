@@ -115,7 +115,19 @@ pub struct ScheduleSettings {
     /// Early stopping: stop after this many epochs without improvement (0: never)
     #[cfg_attr(feature = "cli", arg(long, value_name = "EPOCHS", default_value_t = 0))]
     pub patience: usize,
+    /// Figure that decides which epoch is the best one, for the saved model, --patience and
+    /// --schedule plateau: a validation column of metrics.csv, or loss [default: the mean of knn,
+    /// knn_gallery and verification; auc for pairs; accuracy for a classifier]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "METRIC"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<String>,
+    /// Log loss, learning rate and gradient norm of every N-th step to TensorBoard (0: only epochs)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "STEPS", default_value_t = LOG_INTERVAL, help_heading = "Output"))]
+    pub log_interval: u64,
 }
+
+/// Steps between two points of the curves by step.
+const LOG_INTERVAL: u64 = 50;
 
 /// Mode of batch normalisation during training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +151,8 @@ impl Default for ScheduleSettings {
             cycle: 4.0,
             clip_grad_norm: None,
             patience: 0,
+            monitor: None,
+            log_interval: LOG_INTERVAL,
         }
     }
 }
@@ -163,6 +177,8 @@ impl ScheduleSettings {
             clip: self.clip_grad_norm,
             scale_loss: false,
             patience,
+            monitor: self.monitor.clone(),
+            log_interval: self.log_interval,
             keep_last: true,
             report_every: 1,
         }

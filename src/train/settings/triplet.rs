@@ -94,6 +94,13 @@ pub struct TripletSettings {
     /// What the loss is averaged over
     #[cfg_attr(feature = "cli", arg(long, value_parser = flags::choice::<Reduction>(), default_value_t = Reduction::Mean))]
     pub reduction: Reduction,
+    /// Cross-batch memory: the last SIZE embeddings serve as further positives and negatives of each
+    /// batch (Wang et al. 2020; 0: off)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "SIZE", default_value_t = 0))]
+    pub xbm: usize,
+    /// With --xbm: number of steps before the first batch is remembered
+    #[cfg_attr(feature = "cli", arg(long, value_name = "STEPS", default_value_t = 0))]
+    pub xbm_start: u64,
     /// P: identities per batch (reduced if the data has fewer)
     #[cfg_attr(feature = "cli", arg(short = 'p', long, value_name = "P", default_value_t = IDENTITIES, help_heading = "Sampling"))]
     pub identities_per_batch: usize,
@@ -154,6 +161,8 @@ impl Default for TripletSettings {
             distance: DistanceKind::Squared,
             hinge: Hinge::Hard,
             reduction: Reduction::Mean,
+            xbm: 0,
+            xbm_start: 0,
             identities_per_batch: IDENTITIES,
             pictures_per_identity: PICTURES,
             epochs: 30,
@@ -214,6 +223,7 @@ impl TripletSettings {
             ("--miner", self.miner != BATCH_HARD),
             ("--identities-per-batch", self.identities_per_batch != IDENTITIES),
             ("--pictures-per-identity", self.pictures_per_identity != PICTURES),
+            ("--xbm", self.xbm > 0),
         ];
         let (of_triplets, of_batches) = differs.split_at(1);
         let given = |flags: &[(&'static str, bool)]| flags.iter().find(|flag| flag.1).map(|f| f.0);
@@ -234,11 +244,15 @@ impl TripletSettings {
                  --pictures-per-identity pictures"
             )));
         }
+        if self.xbm_start > 0 && self.xbm == 0 {
+            return Err(Error::Config("--xbm-start: no effect without --xbm".into()));
+        }
         for (option, is_given) in [
             (LossOption::Margin, self.margin.is_some()),
             (LossOption::Miner, self.miner != BATCH_HARD),
             (LossOption::Distance, self.distance != DistanceKind::Squared),
             (LossOption::Hinge, self.hinge != Hinge::Hard),
+            (LossOption::Memory, self.xbm > 0),
         ] {
             if is_given && !self.loss.takes(option) {
                 return Err(Error::Config(format!(

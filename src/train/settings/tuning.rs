@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cli")]
 use super::flags;
-use super::{BnMode, demand};
+use super::{BnMode, demand, share};
 use crate::Result;
 use crate::data::augment::Augment;
 use crate::device::Precision;
@@ -26,6 +26,11 @@ pub struct TuningSettings {
     /// Layer-wise learning-rate decay: factor from each stage of the trunk to the one below
     #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE", default_value_t = 1.0))]
     pub lr_decay_by_layer: f64,
+    /// Validate and save an exponential moving average of the weights with this decay, such as 0.999;
+    /// --blend then interpolates between the start and that average
+    #[cfg_attr(feature = "cli", arg(long, value_name = "DECAY"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_ema: Option<f64>,
     /// Memory limit for the cached output of frozen blocks, in MB
     #[cfg_attr(feature = "cli", arg(long, value_name = "MB", default_value_t = 2048))]
     pub cache_memory: u64,
@@ -61,6 +66,7 @@ impl Default for TuningSettings {
             freeze: Vec::new(),
             unfreeze_every: 0,
             lr_decay_by_layer: 1.0,
+            model_ema: None,
             cache_memory: 2048,
             cache_disk: 8192,
             bn: None,
@@ -81,6 +87,7 @@ impl TuningSettings {
     pub(super) fn check(&self) -> Result<()> {
         let decay = self.lr_decay_by_layer;
         let ok = decay > 0.0 && decay <= 1.0;
-        demand(ok, "--lr-decay-by-layer", decay, "a fraction above 0, at most 1")
+        demand(ok, "--lr-decay-by-layer", decay, "a fraction above 0, at most 1")?;
+        share("--model-ema", self.model_ema.unwrap_or(0.0))
     }
 }

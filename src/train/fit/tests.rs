@@ -1,0 +1,319 @@
+//! The loop on tasks small enough to know what it must do.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::*;
+use crate::metric::Named;
+use crate::metric::losses::LossKind;
+use crate::metric::miners::Miner;
+use crate::train::log::METRICS;
+use crate::train::objective::Objective;
+use crate::train::optim::{OptimizerConfig, OptimizerKind};
+use crate::train::progress::tests::Page;
+use crate::train::settings::TripletSettings;
+
+/// A task whose scores are written down beforehand; its loss is half the square of one weight.
+struct Scripted {
+    weight: Tensor,
+    /// `auc` of epoch 0, 1, ...
+    auc: Vec<f64>,
+    steps: usize,
+    saved: RefCell<Vec<String>>,
+}
+
+impl Scripted {
+    fn new(auc: &[f64]) -> Self {
+        let weight = Tensor::from(1.0f32).set_requires_grad(true);
+        Self { weight, auc: auc.into(), steps: 0, saved: RefCell::default() }
+    }
+}
+
+impl Task for Scripted {
+    fn batches(&mut self, _: usize) -> Result<Vec<Vec<usize>>> {
+        Ok(vec![vec![0, 1]; 4])
+    }
+
+    fn forward(&mut self, _: usize, _: usize, _: &[usize]) -> Result<Forward<'_>> {
+        Ok((self.weight.square() * 0.5).into())
+    }
+
+    fn stepped(&mut self) {
+        self.steps += 1;
+    }
+
+    fn validate(&mut self, epoch: usize, _: &mut RunLog) -> Result<Scores> {
+        let auc = self.auc[epoch];
+        Ok(Scores {
+            values: vec![("auc", auc), ("nll", auc), ("same_bias", 1.0)],
+            rank: vec![auc],
+            criterion: "mean",
+            headline: format!("auc {auc}"),
+        })
+    }
+
+    fn show_best(&mut self, _: &mut RunLog) {
+        self.saved.borrow_mut().push("best follows".into());
+    }
+
+    fn save(&self, path: &Path, epoch: usize, _: &Scores) -> Result<()> {
+        let name = path.file_stem().unwrap().to_string_lossy();
+        self.saved.borrow_mut().push(format!("{name} {epoch}"));
+        Ok(())
+    }
+}
+
+fn config(epochs: usize, lr: f64) -> FitConfig {
+    FitConfig {
+        epochs,
+        lr,
+        schedule: ScheduleKind::Constant,
+        warmup: 0.0,
+        cycle: 4.0,
+        clip: None,
+        scale_loss: false,
+        patience: 0,
+        monitor: None,
+        log_interval: 3,
+        keep_last: false,
+        report_every: 1,
+    }
+}
+
+/// What a run gave, said and logged.
+struct Ran {
+    result: FitResult,
+    said: Vec<String>,
+    /// The rows of metrics.csv, the header first.
+    table: Vec<Vec<String>>,
+    /// The text of the event file, as far as it is text.
+    events: String,
+}
+
+fn sgd(params: Vec<(String, Tensor)>, lr: f64) -> Optimizer {
+    let config = OptimizerConfig { lr, ..OptimizerConfig::new(OptimizerKind::Sgd) };
+    Optimizer::new(config, params).unwrap()
+}
+
+fn run(task: &mut dyn Task, params: Vec<(String, Tensor)>, plan: &FitConfig) -> Result<Ran> {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(&folder.path().join("run"), "test", &toml::Table::new()).unwrap();
+    let (page, mut log) = (Page::default(), RunLog::create(run.path()));
+    let say = page.reporter(true, Duration::from_secs(9));
+    let result = fit(task, &mut sgd(params, plan.lr), plan, &run, &mut log, &say)?;
+    assert_eq!(log.take_warnings(), Vec::<String>::new());
+    log.flush();
+    let table = std::fs::read_to_string(run.path().join(METRICS)).unwrap();
+    let cells = |line: &str| line.split(',').map(str::to_owned).collect();
+    let board = std::fs::read_dir(run.path().join("tensorboard")).unwrap().next().unwrap().unwrap();
+    let events = String::from_utf8_lossy(&std::fs::read(board.path()).unwrap()).into_owned();
+    Ok(Ran { result, said: page.lines(), table: table.lines().map(cells).collect(), events })
+}
+
+fn scripted(auc: &[f64], plan: &FitConfig) -> (Scripted, Ran) {
+    let mut task = Scripted::new(auc);
+    let params = vec![("weight".to_owned(), task.weight.shallow_clone())];
+    let ran = run(&mut task, params, plan).unwrap();
+    (task, ran)
+}
+
+#[test]
+fn the_best_and_the_last_model_are_kept_and_every_row_is_written() {
+    let (task, ran) = scripted(&[0.5, 0.7, 0.6], &config(2, 0.1));
+    assert_eq!((ran.result.best_epoch, ran.result.epochs, task.steps), (1, 2, 8));
+    let saved = task.saved.into_inner();
+    assert_eq!(saved, ["best 0", "best follows", "best 1", "best follows", "last 2"]);
+    assert!(ran.said[1].ends_with("auc 0.7  (best mean)"), "{:?}", ran.said);
+    assert!(ran.said[2].ends_with("auc 0.6"), "{:?}", ran.said);
+    // Epoch 0 has no training figures, and none that only model files need.
+    assert_eq!(ran.table[0], ["epoch", "loss", "lr", "auc", "nll"]);
+    assert_eq!(ran.table[1], ["0", "", "", "0.5", "0.5"]);
+    assert_eq!(ran.table.len(), 4);
+    assert!(ran.events.contains("val/auc") && !ran.events.contains("same_bias"));
+}
+
+#[test]
+fn epoch_0_is_logged_before_the_first_epoch_is_trained() {
+    struct Stops(Scripted);
+    impl Task for Stops {
+        fn batches(&mut self, _: usize) -> Result<Vec<Vec<usize>>> {
+            Err(Error::Data("no batch".into()))
+        }
+        fn forward(&mut self, epoch: usize, at: usize, batch: &[usize]) -> Result<Forward<'_>> {
+            self.0.forward(epoch, at, batch)
+        }
+        fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
+            self.0.validate(epoch, log)
+        }
+        fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
+            self.0.save(path, epoch, scores)
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(&folder.path().join("run"), "test", &toml::Table::new()).unwrap();
+    let mut log = RunLog::create(run.path());
+    let mut task = Stops(Scripted::new(&[0.5]));
+    let params = vec![("weight".to_owned(), task.0.weight.shallow_clone())];
+    let (mut optimizer, plan) = (sgd(params, 0.1), config(1, 0.1));
+    let hidden = Reporter::hidden();
+    assert!(fit(&mut task, &mut optimizer, &plan, &run, &mut log, &hidden).is_err());
+    let table = std::fs::read_to_string(run.path().join(METRICS)).unwrap();
+    assert_eq!(table, "epoch,auc,nll\n0,0.5,0.5\n");
+}
+
+#[test]
+fn steps_are_logged_at_the_interval_with_their_gradient() {
+    let (task, ran) = scripted(&[0.5, 0.7, 0.6], &config(2, 0.1));
+    for tag in ["train/step/loss", "train/step/lr", "train/step/grad_norm"] {
+        // Steps 3 and 6 of 8.
+        assert_eq!(ran.events.matches(tag).count(), 2, "{tag}");
+    }
+    let (plain, none) =
+        scripted(&[0.5, 0.7, 0.6], &FitConfig { log_interval: 0, ..config(2, 0.1) });
+    assert!(!none.events.contains("train/step"));
+    assert_eq!(plain.weight, task.weight, "a norm that is measured changes nothing");
+}
+
+#[test]
+fn the_monitored_figure_decides_what_is_best() {
+    let auc = [0.5, 0.7, 0.6, 0.4];
+    let with = |name: &str| {
+        let monitor = Some(name.to_owned());
+        // Small steps, so that the loss falls in every one.
+        scripted(&auc, &FitConfig { monitor, ..config(3, 0.001) }).1
+    };
+    for (name, best) in [("auc", 1), ("nll", 3), ("loss", 3)] {
+        let ran = with(name);
+        assert_eq!(ran.result.best_epoch, best, "{name}");
+        let mark = format!("(best {name})");
+        assert!(ran.said.iter().any(|line| line.ends_with(&mark)), "{name}: {:?}", ran.said);
+    }
+    let mut task = Scripted::new(&auc);
+    let plan = FitConfig { monitor: Some("acc".into()), ..config(3, 0.1) };
+    let error = run(&mut task, Vec::new(), &plan).err().unwrap().to_string();
+    assert!(error.contains("--monitor acc") && error.contains("auc, nll, loss"), "{error}");
+}
+
+#[test]
+fn patience_ends_a_run_that_gets_no_better() {
+    let plan = FitConfig { patience: 2, ..config(9, 0.1) };
+    let (_, ran) = scripted(&[0.5, 0.7, 0.6, 0.7, 0.9, 0.9], &plan);
+    assert_eq!((ran.result.epochs, ran.result.best_epoch), (3, 1));
+    assert_eq!(ran.said.last().unwrap(), "stopping: no better mean for 2 epochs");
+}
+
+#[test]
+fn a_plateau_lowers_the_rate() {
+    let rates = |monitor: Option<&str>, auc: &[f64]| -> Vec<f64> {
+        let plan = FitConfig { schedule: ScheduleKind::Plateau, ..config(13, 0.1) };
+        let (_, ran) = scripted(auc, &FitConfig { monitor: monitor.map(str::to_owned), ..plan });
+        let lr = ran.table[0].iter().position(|name| name == "lr").unwrap();
+        ran.table[2..].iter().map(|row| row[lr].parse().unwrap()).collect()
+    };
+    // Epoch 1 sets the mark; after eleven that do not pass it the rate is a tenth.
+    let flat = rates(None, &[0.5; 14]);
+    assert_eq!((flat[11], flat[12]), (0.1, 0.1 * 0.1));
+    let falls: Vec<f64> = (0..14).map(|epoch| 0.9 - 0.01 * f64::from(epoch)).collect();
+    assert_eq!(rates(Some("auc"), &falls)[12], 0.1 * 0.1);
+    assert_eq!(rates(Some("nll"), &falls)[12], 0.1);
+}
+
+#[test]
+fn a_huge_rate_ends_with_advice_and_keeps_the_best_model() {
+    let (task, ran) = scripted(&[0.5; 10], &config(9, 1e9));
+    assert!(ran.result.epochs < 9 && ran.result.best_epoch == 0, "{:?}", ran.result);
+    let last = ran.said.last().unwrap();
+    assert!(last.starts_with("warning: training diverged in epoch"), "{last}");
+    assert!(last.contains("a lower --lr helps"), "{last}");
+    assert_eq!(task.saved.borrow()[0], "best 0");
+}
+
+/// Twelve points of three people through one linear layer, with the loss of the flags.
+struct Small {
+    weight: Tensor,
+    pictures: Tensor,
+    objective: Objective,
+}
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    settings: TripletSettings,
+}
+
+impl Small {
+    fn new(flags: &[&str]) -> Self {
+        let settings = Flags::parse_from([&["train"], flags].concat()).settings;
+        settings.check().unwrap();
+        tch::manual_seed(5);
+        let float = (Kind::Float, tch::Device::Cpu);
+        let centres = Tensor::randn([3, 6], float).repeat([4, 1]);
+        let pictures = centres + Tensor::randn([12, 6], float) * 0.3;
+        let weight = (Tensor::randn([6, 4], float) * 0.4).set_requires_grad(true);
+        let objective = Objective::new(&settings, 3, 4, tch::Device::Cpu);
+        Self { weight, pictures, objective }
+    }
+
+    fn params(&self) -> Vec<(String, Tensor)> {
+        let own = vec![("weight".to_owned(), self.weight.shallow_clone())];
+        own.into_iter().chain(self.objective.parameters()).collect()
+    }
+}
+
+impl Task for Small {
+    fn batches(&mut self, _: usize) -> Result<Vec<Vec<usize>>> {
+        Ok(vec![(0..12).collect(); 5])
+    }
+
+    fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
+        let embeddings = self.pictures.matmul(&self.weight);
+        let norm = embeddings.norm_scalaropt_dim(2.0, [1i64].as_slice(), true);
+        let labels: Vec<i64> = batch.iter().map(|at| (at % 3) as i64).collect();
+        let seed = (10 * epoch + index) as u64;
+        let (output, measures) =
+            self.objective.loss(&(embeddings / norm), &Tensor::from_slice(&labels), seed);
+        Ok(Forward { measures, ..Forward::from(output.loss) })
+    }
+
+    fn validate(&mut self, epoch: usize, _: &mut RunLog) -> Result<Scores> {
+        let rank = vec![epoch as f64];
+        Ok(Scores { rank, criterion: "epoch", ..Scores::default() })
+    }
+
+    fn save(&self, _: &Path, _: usize, _: &Scores) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The mean loss of both epochs.
+fn learn(flags: &[&str]) -> [f64; 2] {
+    let mut task = Small::new(flags);
+    let params = task.params();
+    let ran = run(&mut task, params, &config(2, 0.05)).unwrap();
+    let losses: Vec<f64> = ran.result.history.iter().filter_map(|(loss, _)| *loss).collect();
+    losses.try_into().unwrap()
+}
+
+#[test]
+fn every_loss_is_learnt_through_its_objective() {
+    for loss in LossKind::ALL {
+        for reduction in ["mean", "active"] {
+            let [first, second] = learn(&["--loss", loss.name(), "--reduction", reduction]);
+            assert!(first > 0.0 && second < first, "{loss} {reduction}: {first}, {second}");
+        }
+    }
+}
+
+#[test]
+fn every_miner_and_hinge_is_learnt_from() {
+    for miner in Miner::ALL {
+        for hinge in ["hard", "soft"] {
+            let flags = ["--miner", miner.name(), "--hinge", hinge, "--margin", "0.9"];
+            let [first, second] = learn(&flags);
+            assert!(second.is_finite() && second < first, "{miner} {hinge}: {first}, {second}");
+        }
+    }
+}

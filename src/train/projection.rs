@@ -1,0 +1,63 @@
+//! What TensorBoard's projector shows of a training: the pictures as points, with names and thumbnails.
+
+use std::borrow::Cow;
+
+use image::RgbImage;
+
+use super::log::{Projector, RunLog, Sprite};
+use super::scoring::Labelled;
+use crate::data::folder::FaceFolder;
+
+/// The most points: more make a browser slow, and their thumbnails too small to see.
+const POINTS: usize = 10_000;
+/// Side of a thumbnail in pixels.
+const THUMBNAIL: u32 = 64;
+
+/// The points' pictures and labels; the embeddings change.
+#[derive(Debug)]
+pub struct Projection {
+    /// The pictures shown.
+    rows: Vec<usize>,
+    columns: [(&'static str, Vec<String>); 3],
+    is_written: bool,
+}
+
+impl Projection {
+    /// The pictures of `folder`, evenly thinned out where there are too many; `is_validation` says of
+    /// which part one is.
+    pub fn new(folder: &FaceFolder, is_validation: impl Fn(usize) -> bool) -> Self {
+        let count = folder.pictures.len();
+        let rows: Vec<usize> = (0..count).step_by(count.div_ceil(POINTS).max(1)).collect();
+        let column = |text: &dyn Fn(usize) -> String| rows.iter().map(|&row| text(row)).collect();
+        let name = |row: usize| {
+            let identity = folder.pictures[row].identity;
+            folder.identities.get(identity).cloned().unwrap_or_default()
+        };
+        let part = |row| if is_validation(row) { "validation" } else { "train" }.to_owned();
+        let path = |row: usize| folder.relative(&folder.pictures[row].path);
+        let columns =
+            [("identity", column(&name)), ("part", column(&part)), ("path", column(&path))];
+        Self { rows, columns, is_written: false }
+    }
+
+    /// Shows embeddings of all pictures in the place of older ones. Pictures and labels are written
+    /// the first time only.
+    pub fn show(&mut self, all: &Labelled, folder: &FaceFolder, log: &mut RunLog) {
+        let shown = all.embeddings.subset(&self.rows);
+        if std::mem::replace(&mut self.is_written, true) {
+            return log.points(shown.values(), shown.dim());
+        }
+        // A picture that was deleted in the meantime leaves its place empty.
+        let picture = |&row: &usize| {
+            folder.fitted.get(row).map_or_else(|_| RgbImage::default(), Cow::into_owned)
+        };
+        let sprite = Sprite::tile(self.rows.iter().map(picture), (THUMBNAIL, THUMBNAIL));
+        let columns = self.columns.each_ref().map(|(name, labels)| (*name, labels.as_slice()));
+        log.projector(&Projector {
+            embeddings: shown.values(),
+            dim: shown.dim(),
+            columns: &columns,
+            sprite: Some(&sprite),
+        });
+    }
+}
