@@ -105,6 +105,13 @@ impl PairSampler {
         Ok(self)
     }
 
+    /// The pictures that pairs are drawn from, in ascending order.
+    pub fn pictures(&self) -> Vec<usize> {
+        let mut pictures = self.members.concat();
+        pictures.sort_unstable();
+        pictures
+    }
+
     /// The number of pairs in every epoch, even.
     pub fn count(&self) -> usize {
         2 * self.half
@@ -132,7 +139,7 @@ impl PairSampler {
     ) -> Vec<Pair> {
         let mut pairs = self.epoch(epoch);
         let mut random = generator(self.seed, Purpose::Pairs, epoch as u64 | 1 << 63);
-        let everybody: Vec<usize> = self.members.iter().flatten().copied().collect();
+        let everybody = self.members.concat();
         for pair in pairs.iter_mut().filter(|pair| pair.label == Verdict::Different) {
             let mut far = |b: usize| {
                 let d = distance(pair.a, b);
@@ -336,6 +343,7 @@ mod tests {
         let labels = labels(&[6, 6, 6]);
         let train: Vec<usize> = (0..18).filter(|picture| picture % 3 != 0).collect();
         let sampler = PairSampler::new(&labels, &train, 5).unwrap();
+        assert_eq!(sampler.pictures(), train);
         for epoch in 0..10 {
             for pair in sampler.epoch_hard(epoch, 4, |a, b| a.abs_diff(b) as f32) {
                 assert!(pair.a % 3 != 0 && pair.b % 3 != 0);

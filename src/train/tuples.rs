@@ -1,6 +1,5 @@
 //! Training of a [`PairNet`] on pairs of pictures, or on triplets somebody else has put together.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,8 +35,6 @@ pub enum TupleSource {
     Pairs {
         /// Draws them.
         sampler: PairSampler,
-        /// The training pictures.
-        pictures: Vec<usize>,
         /// Different pairs are the nearest of so many more.
         hard: usize,
         /// The loss.
@@ -114,22 +111,20 @@ impl<'a> TupleTask<'a> {
 
     /// The pairs of an epoch with hard negatives: near in the vectors of now.
     fn hard_pairs(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>> {
-        let TupleSource::Pairs { pictures, .. } = &self.tuple_source else { return Ok(Vec::new()) };
-        let pictures = pictures.clone();
+        let TupleSource::Pairs { sampler, hard, .. } = &self.tuple_source else {
+            return Ok(Vec::new());
+        };
+        let pictures = sampler.pictures();
         let vectors =
             vectors(self.net, &mut self.prefix, &pictures)?.to_device(Device::Cpu).contiguous();
         let dim = vectors.size().last().map_or(0, |&dim| dim as usize);
         let values: Vec<f32> = Vec::try_from(vectors.flatten(0, -1))?;
-        let place: HashMap<usize, usize> = pictures.iter().copied().zip(0..).collect();
         let row = |picture: usize| {
-            let start = place.get(&picture).map_or(0, |row| row * dim);
-            values.get(start..start + dim).unwrap_or_default()
+            let row = pictures.partition_point(|&other| other < picture);
+            &values[row * dim..][..dim]
         };
         let apart = |a: usize, b: usize| {
             row(a).iter().zip(row(b)).map(|(x, y)| (x - y) * (x - y)).sum::<f32>()
-        };
-        let TupleSource::Pairs { sampler, hard, .. } = &self.tuple_source else {
-            return Ok(Vec::new());
         };
         let pairs = sampler.epoch_hard(epoch, *hard, apart);
         Ok(pairs.iter().map(|pair| vec![pair.a, pair.b]).collect())
@@ -277,7 +272,7 @@ pub fn pair_distances(
     asked.dedup();
     let vectors = vectors(net, prefix, &asked)?;
     let rows = |picture: fn(&EvalPair) -> usize| {
-        let place = |pair| asked.binary_search(&picture(pair)).unwrap_or_default() as i64;
+        let place = |pair| asked.partition_point(|&other| other < picture(pair)) as i64;
         let places: Vec<i64> = eval_pairs.iter().map(place).collect();
         vectors.index_select(0, &Tensor::from_slice(&places).to_device(vectors.device()))
     };
