@@ -494,6 +494,24 @@ fn models_lists_all_and_shows_one() {
     assert!(said.contains("similar") && said.contains("'openface'"), "{said}");
 }
 
+/// OMP_DISPLAY_ENV has libgomp print its settings when it is loaded.
+#[test]
+fn openmp_threads_do_not_spin_unless_the_user_says_so() {
+    let spin_count = |variables: &[(&str, &str)]| {
+        let mut command = Command::cargo_bin("visage").unwrap();
+        command.env_remove("OMP_WAIT_POLICY").env_remove("GOMP_SPINCOUNT");
+        let command = command.env("OMP_DISPLAY_ENV", "verbose").envs(variables.to_vec());
+        let output = command.arg("--version").output().unwrap();
+        assert!(output.status.success() && output.stdout.starts_with(b"visage "));
+        let text = String::from_utf8(output.stderr).unwrap();
+        let line = text.lines().rev().find(|line| line.contains("GOMP_SPINCOUNT")).unwrap();
+        line.split('\'').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(spin_count(&[]), "0");
+    assert_eq!(spin_count(&[("GOMP_SPINCOUNT", "7")]), "7");
+    assert!(spin_count(&[("OMP_WAIT_POLICY", "active")]).parse::<u64>().unwrap() > 1_000_000);
+}
+
 #[test]
 fn doctor_tells_what_is_there_and_what_to_do() {
     let empty = tempfile::tempdir().unwrap();

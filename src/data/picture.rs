@@ -228,7 +228,8 @@ pub(super) fn hidden(name: &std::ffi::OsStr) -> bool {
 /// Where the pictures differ in size: [`fit`] them first.
 pub fn to_tensor(pictures: &[RgbImage]) -> Result<Tensor> {
     let (width, height) = pictures.first().map_or((0, 0), RgbImage::dimensions);
-    let mut values = Vec::with_capacity(pictures.iter().map(|picture| picture.as_raw().len()).sum());
+    let mut values =
+        Vec::with_capacity(pictures.iter().map(|picture| picture.as_raw().len()).sum());
     for picture in pictures {
         if picture.dimensions() != (width, height) {
             let (w, h) = picture.dimensions();
