@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::detection;
 use super::output::count;
-use crate::audit::{Facts, Picture};
+use crate::audit::{PictureStats, Picture};
 use crate::data::picture;
 use crate::data::split_file::read_parts;
 use crate::detect::{Detector, Face, rivals};
@@ -37,8 +37,8 @@ pub struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    /// The facts and the embeddings of a batch.
-    fn measure(&self, pictures: &[Decoded]) -> Result<(Vec<Facts>, Vec<f32>)> {
+    /// The stats and the embeddings of a batch.
+    fn measure(&self, pictures: &[Decoded]) -> Result<(Vec<PictureStats>, Vec<f32>)> {
         if pictures.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
@@ -51,12 +51,12 @@ impl Scanner<'_> {
         let measured = pictures.par_iter().zip(faces).map(|(decoded, faces)| {
             let cut = cropped(decoded, faces.as_deref(), crop);
             let seen = cut.as_ref().unwrap_or(&decoded.whole);
-            let mut facts = Facts::of(&decoded.content, &decoded.whole, seen);
-            facts.faces = faces.as_deref().map(rivals);
-            (facts, picture::fit(seen, side))
+            let mut stats = PictureStats::of(&decoded.content, &decoded.whole, seen);
+            stats.faces = faces.as_deref().map(rivals);
+            (stats, picture::fit(seen, side))
         });
-        let (facts, fitted): (Vec<_>, Vec<_>) = measured.unzip();
-        Ok((facts, self.trunk.rows(&picture::to_tensor(&fitted)?)?))
+        let (stats, fitted): (Vec<_>, Vec<_>) = measured.unzip();
+        Ok((stats, self.trunk.rows(&picture::to_tensor(&fitted)?)?))
     }
 }
 
@@ -69,11 +69,11 @@ pub struct Files {
     notes: Vec<String>,
 }
 
-/// The results for a data set. Pictures, facts and embeddings have the same order.
+/// The results for a data set. Pictures, stats and embeddings have the same order.
 pub struct Scan {
     pub identities: Vec<String>,
     pub pictures: Vec<Picture>,
-    pub facts: Vec<Facts>,
+    pub stats: Vec<PictureStats>,
     pub embeddings: Embeddings,
     pub unreadable: Vec<(Picture, String)>,
     pub notes: Vec<String>,
@@ -195,7 +195,7 @@ pub fn scan(scanner: &Scanner, files: Files, say: &Reporter) -> anyhow::Result<S
     let mut scan = Scan {
         identities,
         pictures: Vec::new(),
-        facts: Vec::new(),
+        stats: Vec::new(),
         embeddings: Embeddings::new(0, scanner.trunk.dim(), Vec::new())?,
         unreadable,
         notes,
@@ -220,8 +220,8 @@ pub fn scan(scanner: &Scanner, files: Files, say: &Reporter) -> anyhow::Result<S
                 Err(other) => return Err(other.into()),
             }
         }
-        let (facts, rows) = scanner.measure(&pictures)?;
-        scan.facts.extend(facts);
+        let (stats, rows) = scanner.measure(&pictures)?;
+        scan.stats.extend(stats);
         values.extend(rows);
         Ok(())
     })?;
