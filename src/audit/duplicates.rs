@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::mislabels::LabelScore;
-use super::{PictureStats, Finding, Kind, Picture, finding};
+use super::{Finding, Kind, Picture, PictureStats, finding};
 use crate::data::{Part, near_duplicates};
 
 /// All pairs of near-duplicates and of pictures with equal pixels.
 ///
 /// `step` is called once per picture; see [`near_duplicates::pairs`].
 pub fn pairs(stats: &[PictureStats], step: &(dyn Fn() + Sync)) -> Vec<(usize, usize)> {
-    let looks: Vec<_> = stats.iter().map(|stats| &stats.look).collect();
-    let mut pairs = near_duplicates::pairs(&looks, step);
+    let hashes: Vec<_> = stats.iter().map(|stats| &stats.hash).collect();
+    let mut pairs = near_duplicates::pairs(&hashes, step);
     let mut first = BTreeMap::new();
     for (index, stats) in stats.iter().enumerate() {
         let original = *first.entry(stats.pixels).or_insert(index);

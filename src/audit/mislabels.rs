@@ -88,7 +88,9 @@ fn one(
     others.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let mut nearest: Vec<Vec<(f32, usize)>> = vec![Vec::new(); identities];
     for (distance, other) in others {
-        let Some(nearest) = labels[other].and_then(|label| nearest.get_mut(label)) else { continue };
+        let Some(nearest) = labels[other].and_then(|label| nearest.get_mut(label)) else {
+            continue;
+        };
         let is_copy = nearest.iter().any(|&(_, known)| groups[known] == groups[other]);
         if nearest.len() < NEIGHBOURS && !is_copy {
             nearest.push((distance, other));

@@ -1,6 +1,6 @@
 //! Pictures that are too small, blurred, dark, without a face, ...
 
-use super::{PictureStats, Finding, Kind, Picture};
+use super::{Finding, Kind, Picture, PictureStats};
 
 /// Limits of acceptable pictures.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,7 +120,8 @@ mod tests {
         let (colour, grey) =
             (board(96, 96, 60, 200, 8), RgbImage::from_pixel(96, 96, Rgb([90; 3])));
         let audit = |pictures: &[&RgbImage]| {
-            let stats: Vec<PictureStats> = pictures.iter().map(|p| PictureStats::of(b"", p, p)).collect();
+            let stats: Vec<PictureStats> =
+                pictures.iter().map(|p| PictureStats::of(b"", p, p)).collect();
             let names = (0..stats.len())
                 .map(|k| Picture { name: k.to_string(), identity: Some(0), part: None })
                 .collect::<Vec<_>>();

@@ -149,7 +149,7 @@ fn judge(
 /// The table of kinds with the fixes, then the worst findings.
 fn print(report: &Report, top: usize) -> std::io::Result<()> {
     let sizes = report.sizes.map_or_else(String::new, |sizes| {
-        format!(" (min {}, median {}, max {} per identity)", sizes.least, sizes.median, sizes.most)
+        format!(" (min {}, median {}, max {} per identity)", sizes.min, sizes.median, sizes.max)
     });
     let (folder, pictures) = (&report.folder, count(report.pictures, "picture"));
     line(&format!("{folder}: {pictures} of {}{sizes}", identities(report.identities)))?;

@@ -9,10 +9,10 @@ use rayon::prelude::*;
 
 use super::detection;
 use super::output::count;
-use crate::audit::{PictureStats, Picture};
+use crate::audit::{Picture, PictureStats};
 use crate::data::picture;
 use crate::data::split_file::read_parts;
-use crate::detect::{Detector, Face, rivals};
+use crate::detect::{Detector, Face, similar_faces};
 use crate::eval::Embeddings;
 use crate::models::Backbone;
 use crate::recognise::Embedder;
@@ -52,7 +52,7 @@ impl Scanner<'_> {
             let cut = cropped(decoded, faces.as_deref(), crop);
             let seen = cut.as_ref().unwrap_or(&decoded.whole);
             let mut stats = PictureStats::of(&decoded.content, &decoded.whole, seen);
-            stats.faces = faces.as_deref().map(rivals);
+            stats.faces = faces.as_deref().map(similar_faces);
             (stats, picture::fit(seen, side))
         });
         let (stats, fitted): (Vec<_>, Vec<_>) = measured.unzip();

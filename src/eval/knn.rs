@@ -1,7 +1,7 @@
-//! Nearest neighbours: exact search, and the accuracy of naming a face after its nearest one.
+//! Nearest neighbours: exact search, and 1-NN accuracy.
 //!
-//! Ties go to the lowest index. Work is done in tiles (a few queries against a block of the
-//! gallery that fits the cache), so memory grows with the number of rows and not with its square.
+//! Ties go to the lowest index. Queries and gallery are processed in tiles that fit the cache; memory
+//! grows linearly with the number of rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +10,14 @@ use rayon::prelude::*;
 use super::distance::squared;
 use super::{Embeddings, assert_labelled, share};
 
-/// Queries handled together by one thread.
+/// Queries per tile.
 const TILE: usize = 16;
-/// Gallery rows scanned before the next query of the tile has its turn.
+/// Gallery rows per tile.
 const BLOCK: usize = 256;
 
-/// For each query the index of its nearest gallery row and the Euclidean distance to it.
+/// The index of each query's nearest gallery row, and the Euclidean distance.
 ///
-/// The result is empty when the gallery is.
+/// Empty if the gallery is empty.
 ///
 /// # Panics
 /// When both hold rows and their `dim`s differ.
@@ -25,10 +25,10 @@ pub fn nearest(gallery: &Embeddings, query: &Embeddings) -> Vec<(usize, f32)> {
     scan(gallery, query, |_| None)
 }
 
-/// Leave-one-out 1-NN accuracy: each picture is named after the nearest of all the others.
+/// Leave-one-out 1-NN accuracy: each picture is classified by the nearest of all others.
 ///
-/// A picture whose identity has no other picture cannot be named rightly; it stays in the
-/// gallery as a distractor and is not counted as a query. `None` when no query is left.
+/// Pictures of identities with one picture are no queries, but remain distractors. `None` without
+/// queries.
 ///
 /// # Panics
 /// When there is not one label per embedding.
@@ -38,17 +38,16 @@ pub fn leave_one_out(embeddings: &Embeddings, labels: &[usize]) -> Option<f64> {
     for &label in labels {
         *pictures.entry(label).or_default() += 1;
     }
-    // With a query that counts there are two rows, so that everyone has found a neighbour.
+    // With a query there are at least two rows, so that every row has a neighbour.
     let nearest = scan(embeddings, embeddings, Some);
     let queries = labels.iter().zip(nearest).filter(|(label, _)| pictures[*label] > 1);
     count(queries.map(|(&label, (found, _))| label == labels[found]))
 }
 
-/// 1-NN accuracy of `query` against a separate `gallery`.
+/// 1-NN accuracy of `query` on `gallery`.
 ///
-/// Queries whose identity the gallery does not hold are strangers and not counted (how often a
-/// stranger is rejected is the business of [`unknown`](super::unknown)). `None` when no query is
-/// left.
+/// Queries of identities that are not in the gallery are ignored; for their rejection see
+/// [`unknown`](super::unknown). `None` without queries.
 ///
 /// # Panics
 /// When there is not one label per embedding, or the `dim`s differ.
@@ -69,9 +68,9 @@ pub fn against_gallery(
     )
 }
 
-/// For each row its `k` nearest other rows as `(index, Euclidean distance)`, nearest first.
+/// The `k` nearest other rows of each row as `(index, Euclidean distance)`, nearest first.
 ///
-/// Rows have fewer than `k` neighbours when there are not that many others.
+/// Fewer than `k` if there are not that many rows.
 pub fn neighbours(embeddings: &Embeddings, k: usize) -> Vec<Vec<(usize, f32)>> {
     let k = k.min(embeddings.rows().saturating_sub(1));
     (0..embeddings.rows())
@@ -94,7 +93,7 @@ pub fn neighbours(embeddings: &Embeddings, k: usize) -> Vec<Vec<(usize, f32)>> {
         .collect()
 }
 
-/// Nearest gallery row of every query, leaving out the gallery row that `skip` names for it.
+/// The nearest gallery row of every query, except the row that `skip` gives.
 fn scan(
     gallery: &Embeddings,
     query: &Embeddings,
@@ -103,7 +102,7 @@ fn scan(
     if gallery.rows() == 0 || query.rows() == 0 {
         return Vec::new();
     }
-    assert_eq!(gallery.dim(), query.dim(), "gallery and query embeddings of one length");
+    assert_eq!(gallery.dim(), query.dim(), "gallery and query embeddings differ in size");
     let mut found = vec![(0, f32::INFINITY); query.rows()];
     found.par_chunks_mut(TILE).enumerate().for_each(|(tile, best)| {
         for from in (0..gallery.rows()).step_by(BLOCK) {
