@@ -285,7 +285,7 @@ fn pictures_of_other_formats_are_counted() {
     let output =
         visage(folder.path(), &["embed", "in", "--backbone", "openface", "--out", "e.csv"]);
     let said = text(&output.stderr);
-    let wanted = "note: in: files passed over: 1 without an ending, 1 .gif, 1 .tiff";
+    let wanted = "note: in: files ignored: 1 without extension, 1 .gif, 1 .tiff";
     assert!(output.status.success() && said.contains(wanted), "{said}");
 }
 
@@ -388,7 +388,7 @@ fn embeddings_come_in_three_formats_with_paths_and_labels() {
     std::fs::write(folder.join("record.csv"), "of something else").unwrap();
     for (out, existing) in [("e.csv", "e.csv"), ("record.npy", "record.csv")] {
         let said = fail(folder, &embed(out));
-        assert!(said.contains(&format!("{existing}: exists already")), "{said}");
+        assert!(said.contains(&format!("{existing}: already exists")), "{said}");
         assert!(said.contains("--force"), "{said}");
     }
     assert!(!folder.join("record.npy").exists());
@@ -434,7 +434,7 @@ fn an_exported_classifier_gives_embeddings_and_calibrated_logits() {
     let said = run(folder, &["export", model, "faces.bin", "--format", "onnx", "--batch", "2"]);
     assert!(said.contains("pictures [2, 3, 96, 96]"), "{said}");
     let said = fail(folder, &["export", model, "faces.pt"]);
-    assert!(said.contains("faces.pt: exists already") && said.contains("--force"), "{said}");
+    assert!(said.contains("faces.pt: already exists") && said.contains("--force"), "{said}");
     assert!(std::fs::read(folder.join("faces.bin")).unwrap().windows(6).any(|w| w == b"logits"));
 
     let recogniser = Recogniser::load(&folder.join(model), tch::Device::Cpu).unwrap();

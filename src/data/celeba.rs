@@ -1,14 +1,13 @@
-//! CelebA as it is published: one folder of pictures, and text files that say who is on each.
+//! CelebA as published: a folder of pictures, and text files with identities and parts.
 //!
 //! ```text
-//! img_align_celeba/000001.jpg ...   the pictures (also one folder deeper, as some archives have it)
-//! identity_CelebA.txt               `000001.jpg 2880` a line
-//! list_eval_partition.txt           `000001.jpg 0` a line: 0 train, 1 validation, 2 test; optional
+//! img_align_celeba/000001.jpg ... the pictures (or one folder deeper)
+//! identity_CelebA.txt lines of `000001.jpg 2880`
+//! list_eval_partition.txt lines of `000001.jpg 0`: 0 train, 1 validation, 2 test; optional
 //! ```
 //!
-//! Both text files may start with a line that counts their rows and with one that names the
-//! columns, and may separate them with commas (`list_eval_partition.csv`). Source: Liu et al., Deep
-//! Learning Face Attributes in the Wild, 2015.
+//! Both text files may start with a row count and a header, and may be comma-separated
+//! (`list_eval_partition.csv`). Source: Liu et al., Deep Learning Face Attributes in the Wild, 2015.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -26,33 +25,33 @@ const PICTURES: &str = "img_align_celeba";
 const IDENTITIES: &str = "identity_CelebA.txt";
 const PARTITIONS: [&str; 2] = ["list_eval_partition.txt", "list_eval_partition.csv"];
 
-/// The official part of a picture, or the drawn one.
+/// The part of a picture in the official or the random split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CelebaPart {
-    /// Weights are fitted to it.
+    /// Training.
     Train,
-    /// It chooses the best epoch and the thresholds.
+    /// Validation: chooses the best epoch and the thresholds.
     Validation,
-    /// It is measured once, at the end; only the official file has it.
+    /// Test: evaluated once, at the end; only in the official split.
     Test,
 }
 
-/// Where the files of the data set lie.
+/// Paths of the data set's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CelebaFiles {
-    /// The folder of pictures.
+    /// Folder of pictures.
     pub pictures: PathBuf,
-    /// Who is on them.
+    /// Identity file.
     pub identities: PathBuf,
-    /// The official parts.
+    /// Partition file.
     pub partition: Option<PathBuf>,
 }
 
 impl CelebaFiles {
-    /// Finds the files in the folder that holds them, under their official names.
+    /// Finds the files in a folder by their official names.
     ///
     /// # Errors
-    /// Names the file that is missing, and where it comes from.
+    /// Names the missing file and its source.
     pub fn find(folder: &Path) -> Result<Self> {
         let mut pictures = folder.join(PICTURES);
         if pictures.join(PICTURES).is_dir() {
@@ -73,39 +72,39 @@ impl CelebaFiles {
     }
 }
 
-/// The labelled pictures of the data set, or of the slice of it that is there.
+/// The labelled pictures that are on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Celeba {
-    /// The pictures, in the order of their names; `identity` indexes [`identities`](Self::identities).
+    /// The pictures, sorted by name; `identity` indexes [`identities`](Self::identities).
     pub pictures: Vec<Face>,
     /// The official identity numbers, ascending.
     pub identities: Vec<u32>,
     /// The part of each picture.
     pub parts: Vec<CelebaPart>,
-    /// Rows of the identity file whose picture is not there.
+    /// Number of rows of the identity file without a picture.
     pub missing: usize,
-    /// Pictures that no row names.
+    /// Number of pictures without a row.
     pub unnamed: usize,
-    /// What is remarkable, one sentence each.
+    /// Remarks, one sentence each.
     pub notes: Vec<String>,
 }
 
 impl Celeba {
-    /// Leaves out the pictures that `keep` does not want.
+    /// Keeps the pictures for which `keep` returns true.
     pub fn retain(&mut self, keep: impl Fn(&Face, CelebaPart) -> bool) {
         let both =
             std::mem::take(&mut self.pictures).into_iter().zip(std::mem::take(&mut self.parts));
         (self.pictures, self.parts) = both.filter(|(face, part)| keep(face, *part)).unzip();
     }
 
-    /// Reads the lists and looks which pictures are there. No picture is decoded.
+    /// Reads the lists and looks for the pictures, without decoding them.
     ///
-    /// Without an official partition file the identities are [split](disjoint), `val_fraction` of
-    /// them for validation; with one, `val_fraction` and `seed` are not used.
+    /// Without a partition file identities are [split](disjoint), `val_fraction` of them for
+    /// validation; with one, `val_fraction` and `seed` are ignored.
     ///
     /// # Errors
-    /// Names the file and the line that cannot be read; a picture without a row in the partition
-    /// file; a folder without any picture of the list. Rows without a picture are counted only.
+    /// A line cannot be parsed, a picture is missing in the partition file, or no picture of the list
+    /// exists. Rows without a picture are only counted.
     pub fn open(files: &CelebaFiles, val_fraction: f64, seed: u64) -> Result<Self> {
         let owners = read_rows(&files.identities, "an identity number")?;
         let found = find_pictures(&files.pictures)?;
@@ -151,9 +150,9 @@ impl Celeba {
         Ok(celeba)
     }
 
-    /// Decodes the pictures, [fit](super::picture::fit) to one size, and tells the part of each
-    /// one of the result, which are in the order of their people. Unreadable pictures are left out
-    /// and listed there, with `strict` an error.
+    /// Decodes the pictures, [fitted](super::picture::fit) to one size, and returns the part of each
+    /// one, in the order of the result. Unreadable pictures are left out and listed, or an error with
+    /// `strict`.
     ///
     /// # Errors
     /// As [`FaceFolder::of_files`].
@@ -196,7 +195,7 @@ impl Celeba {
     fn note(&mut self, files: &CelebaFiles) {
         if self.missing > 0 {
             self.notes.push(format!(
-                "{} of {} without a picture in {}: a slice of the data set",
+                "{} of {} without a picture in {}: only a part of the data set is used",
                 count(self.missing, "row"),
                 files.identities.display(),
                 files.pictures.display()
@@ -223,7 +222,7 @@ impl Celeba {
     }
 }
 
-/// The official part of each named picture.
+/// The official part of each picture.
 fn official(file: &Path, named: &[(&str, &Path, u32)]) -> Result<Vec<CelebaPart>> {
     let rows = read_rows(file, "0 (train), 1 (validation) or 2 (test)")?;
     let by_stem: HashMap<&str, &Row> = rows.iter().map(|(name, row)| (stem(name), row)).collect();
@@ -232,11 +231,11 @@ fn official(file: &Path, named: &[(&str, &Path, u32)]) -> Result<Vec<CelebaPart>
         Some(Row { value: 1, .. }) => Ok(CelebaPart::Validation),
         Some(Row { value: 2, .. }) => Ok(CelebaPart::Test),
         Some(Row { value, line }) => Err(Error::Data(format!(
-            "{}: line {line}: part {value} is none of 0 (train), 1 (validation) and 2 (test)",
+            "{}: line {line}: part {value} is not 0 (train), 1 (validation) or 2 (test)",
             file.display()
         ))),
         None => Err(Error::Data(format!(
-            "{}: has no row for {}; take the official file, or move it away to draw a split",
+            "{}: no row for {}; use the official file, or remove it to make a random split",
             file.display(),
             path.display()
         ))),
@@ -244,14 +243,14 @@ fn official(file: &Path, named: &[(&str, &Path, u32)]) -> Result<Vec<CelebaPart>
     named.iter().map(part).collect()
 }
 
-/// A picture's number and the line it stood on.
+/// A number and its line.
 #[derive(Debug)]
 struct Row {
     value: u32,
     line: usize,
 }
 
-/// Reads `NAME NUMBER` rows below at most two lines of heading.
+/// Reads rows of `NAME NUMBER` after at most two header lines.
 fn read_rows(file: &Path, second: &str) -> Result<BTreeMap<String, Row>> {
     let content = std::fs::read(file).map_err(|source| Error::io(file, source))?;
     let text = String::from_utf8_lossy(&content);
@@ -289,7 +288,7 @@ fn read_rows(file: &Path, second: &str) -> Result<BTreeMap<String, Row>> {
     Ok(rows)
 }
 
-/// The pictures of a folder by their names without ending (the PNG edition keeps the lists' .jpg).
+/// The pictures of a folder by file stem (the PNG version keeps the .jpg of the lists).
 fn find_pictures(folder: &Path) -> Result<HashMap<String, PathBuf>> {
     let fail = |source| Error::io(folder, source);
     let mut found = HashMap::new();

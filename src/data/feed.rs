@@ -1,4 +1,4 @@
-//! Pictures decoded, and brought to the device, ahead of whoever trains on them.
+//! Prefetching: decodes batches and uploads them to the device ahead of the training step.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -9,17 +9,16 @@ use super::store::PictureStore;
 use crate::Result;
 use crate::native::cuda::Upload;
 
-/// Batches that wait at most, besides the one in the making ...
+/// Maximum number of finished batches in the queue,
 const AHEAD: usize = 3;
-/// ... as far as they fit in so many bytes; one may wait in any case.
+/// as far as they fit into this many bytes; at least one.
 const ROOM: usize = 256 << 20;
 
 /// A batch of pictures: their numbers and their [bytes on the device](PictureStore::upload).
 type Batch = (Vec<usize>, Result<Upload>);
 
-/// A thread that decodes one batch after the other, each on all cores, copies it to the device beside
-/// the kernels that run there, and stays at most a few batches ahead.
-/// It ends with its last batch, at an error, or when the feed is dropped.
+/// A thread that decodes batches, using all cores, and uploads them while the device computes, at most
+/// a few batches ahead. It ends after the last batch, at an error, or when the feed is dropped.
 #[derive(Debug)]
 pub struct Feed {
     ready: Option<Receiver<Batch>>,
@@ -27,8 +26,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Starts to decode the pictures of `batches`, in their order. Where the system has no thread to
-    /// give, the feed is empty.
+    /// Starts to decode `batches`, in order. If no thread can be started, the feed is empty.
     pub fn start(pictures: &PictureStore, batches: Vec<Vec<usize>>, device: Device) -> Self {
         let largest = batches.iter().map(Vec::len).max().unwrap_or(0);
         let bytes = 3 * pictures.side() as usize * pictures.side() as usize * largest;
@@ -39,11 +37,11 @@ impl Feed {
         Self { ready: Some(ready), thread: thread.ok() }
     }
 
-    /// The next batch, which is to be `batch`; waits until it is decoded. None where another batch is
-    /// next, or no more.
+    /// Waits for the next batch, which must be `batch`; `None` if it is another one or there are no
+    /// more.
     ///
     /// # Errors
-    /// A picture cannot be decoded any more.
+    /// A picture cannot be decoded.
     pub fn next(&mut self, batch: &[usize]) -> Option<Result<Upload>> {
         let (numbers, bytes) = self.ready.as_ref()?.recv().ok()?;
         (numbers == batch).then_some(bytes)
@@ -52,7 +50,7 @@ impl Feed {
 
 impl Drop for Feed {
     fn drop(&mut self) {
-        // Without a receiver the thread's next batch goes nowhere, and it ends.
+        // Without a receiver the thread ends after its current batch.
         self.ready = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

@@ -1,4 +1,4 @@
-//! Where pictures and labels come from: decoding, datasets, splits, samplers, augmentation.
+//! Pictures and labels: decoding, data sets, splits, samplers, augmentation.
 //!
 //! ```text
 //! source::resolve -> FaceFolder::open -> near_duplicates::groups -> Split::stratified

