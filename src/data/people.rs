@@ -350,7 +350,10 @@ pub(super) mod tests {
         let root = tempfile::tempdir().unwrap();
         face_folder(root.path(), &[("ann", 1), ("bob", 1)]);
         let error = People::scan(root.path()).unwrap_err().to_string();
-        assert!(error.contains("it has 2") && error.contains("only as negatives (ann, bob)"), "{error}");
+        assert!(
+            error.contains("it has 2") && error.contains("only as negatives (ann, bob)"),
+            "{error}"
+        );
         assert!(People::scan(&root.path().join("gone")).unwrap_err().to_string().contains("gone"));
     }
 }

@@ -133,8 +133,8 @@ mod tests {
     #[test]
     fn indices_out_of_range_are_refused() {
         let mut table = Confusion::new(vec!["ann".into()]);
-        assert!(table.record(1, None).unwrap_err().to_string().contains("number 1"));
-        assert!(table.record(0, Some(7)).unwrap_err().to_string().contains("number 7"));
+        assert!(table.record(1, None).unwrap_err().to_string().contains("identity 1"));
+        assert!(table.record(0, Some(7)).unwrap_err().to_string().contains("identity 7"));
         assert_eq!((table.pictures(), table.accuracy()), (0, None));
         assert_eq!(Confusion::new(Vec::new()).accuracy(), None);
     }

@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_wrong_shape_and_a_nan_are_refused_by_name() {
         let wrong = Embeddings::new(2, 3, vec![0.; 5]).unwrap_err().to_string();
-        assert!(wrong.contains("5 values") && wrong.contains("2 rows of 3"), "{wrong}");
+        assert!(wrong.contains("5 values") && wrong.contains("shape [2, 3]"), "{wrong}");
         assert!(Embeddings::new(0, 0, vec![]).is_err());
         assert!(Embeddings::new(usize::MAX, 2, vec![]).is_err());
         assert_eq!(Embeddings::new(0, 4, vec![]).unwrap().iter().count(), 0);

@@ -253,7 +253,7 @@ pub(super) mod tests {
 
     /// A zip archive of one stored file, with this flag and this extra field.
     fn odd_zip(flags: u16, extra: &[u8]) -> Vec<u8> {
-        let content = b"content";
+        let content = b"content that is long enough";
         let common = |offset: &[u8]| {
             let mut header = vec![20, 0];
             header.extend(flags.to_le_bytes());
