@@ -60,6 +60,13 @@ fn build(root: &Path) {
         .file("native/visage_trace.cpp")
         .file("native/visage_version.cpp")
         .compile("visage_shim");
+    if has_openmp && std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "gnu") {
+        let mut start = cc::Build::new();
+        start.file("native/wait_policy.c").cargo_metadata(false);
+        for object in start.compile_intermediates() {
+            println!("cargo:rustc-link-arg-bin=visage={}", object.display());
+        }
+    }
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     // Functions of libtorch are looked up when they are first called, so that a program that meets
     // another version can say so before it needs one that is not there.

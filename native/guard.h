@@ -1,5 +1,6 @@
 // How the shim's functions end: null for success, or a message that the caller frees with
-// `visage_free`. Exceptions must not cross into Rust.
+// `visage_free`. Exceptions must not cross into Rust: a function that can throw has its body in
+// `guarded` or `asked`, and one that cannot is `noexcept`.
 
 #pragma once
 
@@ -36,7 +37,7 @@ char *guarded(F &&body) {
   }
 }
 
-// The answer to a question; no, where it cannot be asked of what was given.
+// Whether `body` returns true; false if it throws.
 template <class F>
 bool asked(F &&body) noexcept {
   try {

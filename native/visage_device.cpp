@@ -126,7 +126,7 @@ char *visage_deterministic(int on) {
 }
 
 // Starts to count on this thread how often the host waits for a CUDA device; 0 without CUDA.
-int visage_count_waits_start() {
+int visage_count_waits_start() noexcept {
   int *mode = sync_debug_mode();
   if (mode == nullptr) return 0;
   counter.count = 0;
@@ -135,7 +135,7 @@ int visage_count_waits_start() {
   return 1;
 }
 
-int64_t visage_count_waits_stop() {
+int64_t visage_count_waits_stop() noexcept {
   if (int *mode = sync_debug_mode()) *mode = 0;
   c10::WarningUtils::set_warning_handler(nullptr);
   return counter.count;

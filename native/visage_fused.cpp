@@ -108,7 +108,7 @@ extern "C" {
 
 // Whether `visage_fused_run` takes the tensor: on the CPU, channels side by side, in float32 or
 // bfloat16, nothing to be differentiated. The plain layout is left to libtorch's own operators.
-int visage_fuses(const at::Tensor *x) {
+int visage_fuses(const at::Tensor *x) noexcept {
   auto known = [](at::ScalarType kind) { return kind == at::kFloat || kind == at::kBFloat16; };
   return visage::asked([&] {
     return !at::GradMode::is_enabled() && x->device().is_cpu() && known(kind_of(*x)) && x->dim() == 4 &&
@@ -131,6 +131,6 @@ char *visage_fused_run(void **state, const at::Tensor *x, const at::Tensor *cons
   });
 }
 
-void visage_fused_free(void *state) { delete static_cast<Fused *>(state); }
+void visage_fused_free(void *state) noexcept { delete static_cast<Fused *>(state); }
 
 } // extern "C"

@@ -39,7 +39,7 @@ int64_t outputs(int64_t size, const Window &at, bool ceil) {
   int64_t room = size + 2 * at.padding - at.kernel;
   TORCH_CHECK(room >= 0 && at.stride > 0, "max pooling: a window of ", at.kernel, " does not fit into ",
               size, " with padding ", at.padding);
-  int64_t count = (room + (ceil ? at.stride - 1 : 0)) / at.stride + 1;
+  int64_t count = room / at.stride + (ceil && room % at.stride != 0 ? 1 : 0) + 1;
   if (ceil && (count - 1) * at.stride >= size + at.padding) --count;
   return count;
 }
@@ -186,7 +186,7 @@ extern "C" {
 char *visage_max_pool(const at::Tensor *x, int64_t kernel, int64_t stride, int64_t padding, int ceil,
                       at::Tensor **out) {
   return visage::guarded([&] {
-    TORCH_CHECK(kernel > 0 && kernel < 16 && padding >= 0 && 2 * padding <= kernel,
+    TORCH_CHECK(kernel > 0 && kernel < 16 && padding >= 0 && padding <= kernel / 2,
                 "max pooling: a window of ", kernel, " with padding ", padding);
     Tensor none;
     bool differentiates = at::GradMode::is_enabled() && x->requires_grad();

@@ -48,40 +48,53 @@ std::optional<at::Tensor> optional(const at::Tensor *tensor) {
   return tensor == nullptr ? std::nullopt : std::optional<at::Tensor>(*tensor);
 }
 
-} // namespace
-
-extern "C" {
-
-void visage_free(char *text) { std::free(text); }
-
-char *visage_cpu_capability() { return message(at::get_cpu_capability().c_str()); }
-
-// Autocast is a setting of the thread: on or off for the CPU (bit 0 of `enabled`) and for CUDA (bit
-// 1), and the 16-bit kind of each (0 bfloat16, 1 float16; bits 2 and 3). Sets all of it and hands
-// back what was set before in the same form. Each call that enters a region is paired with one that
-// leaves it, so that the 16-bit copies of the weights live as long as the outermost region.
-int visage_enter_autocast(int state) {
+int autocast_state() {
   using namespace at::autocast;
-  int before = (is_autocast_enabled(at::kCPU) ? 1 : 0) | (is_autocast_enabled(at::kCUDA) ? 2 : 0) |
-               (get_autocast_dtype(at::kCPU) == at::kHalf ? 4 : 0) |
-               (get_autocast_dtype(at::kCUDA) == at::kHalf ? 8 : 0);
+  return (is_autocast_enabled(at::kCPU) ? 1 : 0) | (is_autocast_enabled(at::kCUDA) ? 2 : 0) |
+         (get_autocast_dtype(at::kCPU) == at::kHalf ? 4 : 0) |
+         (get_autocast_dtype(at::kCUDA) == at::kHalf ? 8 : 0);
+}
+
+void set_autocast(int state) {
+  using namespace at::autocast;
   auto kind = [](bool half) { return half ? at::kHalf : at::kBFloat16; };
   set_autocast_enabled(at::kCPU, (state & 1) != 0);
   set_autocast_enabled(at::kCUDA, (state & 2) != 0);
   set_autocast_dtype(at::kCPU, kind((state & 4) != 0));
   set_autocast_dtype(at::kCUDA, kind((state & 8) != 0));
-  increment_nesting();
-  return before;
 }
 
-void visage_leave_autocast(int state) {
-  visage_enter_autocast(state);
-  at::autocast::decrement_nesting();
-  if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+} // namespace
+
+extern "C" {
+
+void visage_free(char *text) noexcept { std::free(text); }
+
+// The vector instructions of libtorch's CPU kernels, as text to be freed.
+char *visage_cpu_capability(char **text) {
+  return guarded([&] { *text = message(at::get_cpu_capability().c_str()); });
+}
+
+// Sets this thread's autocast state and returns the previous one in `before`: on for the CPU (bit 0) and
+// for CUDA (bit 1), and the dtype of each (bits 2 and 3: 0 bfloat16, 1 float16). Each enter is paired
+// with a leave, so that the 16-bit copies of the weights live as long as the outermost region.
+char *visage_enter_autocast(int state, int *before) {
+  return guarded([&] {
+    *before = autocast_state();
+    set_autocast(state);
+    at::autocast::increment_nesting();
+  });
+}
+
+char *visage_leave_autocast(int before) {
+  return guarded([&] {
+    set_autocast(before);
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+  });
 }
 
 // Whether the kernels over the channels of a pixel take the tensor.
-int visage_has_lanes(const at::Tensor *tensor) { return visage::has_lanes(*tensor); }
+int visage_has_lanes(const at::Tensor *tensor) noexcept { return visage::has_lanes(*tensor); }
 
 // A tensor `[N, C, H, W]` with the channels of a pixel side by side in memory.
 char *visage_channels_last(const at::Tensor *tensor, at::Tensor **out) {

@@ -195,7 +195,7 @@ void describe_ids(std::ostream &out, const Values &values) {
 
 extern "C" {
 
-void visage_trace_free(Trace *trace) { delete trace; }
+void visage_trace_free(Trace *trace) noexcept { delete trace; }
 
 // Runs `network` once on `input` and records it. `names`, `tensors` and `are_parameters` are the
 // state of the network: the very tensors it computes with. One output is returned as a tensor,
@@ -234,10 +234,10 @@ char *visage_trace_new(size_t count, const char *const *names, at::Tensor *const
 }
 
 // The recorded operations as JSON: {"input": id, "outputs": [id, ...], "nodes": [{"kind": "aten::relu",
-// "inputs": [argument, ...], "outputs": [id, ...]}, ...]} in the order in which they run. Freed like a
-// message; null when memory is short.
-char *visage_trace_describe(const Trace *trace) {
-  try {
+// "inputs": [argument, ...], "outputs": [id, ...]}, ...]} in the order in which they run, as text to be
+// freed.
+char *visage_trace_describe(const Trace *trace, char **text) {
+  return guarded([&] {
     std::ostringstream out;
     out.precision(17);
     const auto &graph = *trace->graph;
@@ -267,10 +267,8 @@ char *visage_trace_describe(const Trace *trace) {
       comma = ",";
     }
     out << "]}";
-    return message(out.str().c_str());
-  } catch (const std::exception &) {
-    return nullptr;
-  }
+    *text = message(out.str().c_str());
+  });
 }
 
 // A tensor of the module by its key; the caller owns the new handle.

@@ -18,17 +18,17 @@ constexpr const char *kAbiVersion = "aoti_torch_abi_version";
 extern "C" {
 
 // Such as "2.13.0".
-const char *visage_built_for() { return TORCH_VERSION; }
+const char *visage_built_for() noexcept { return TORCH_VERSION; }
 
 // The version of the libtorch that is loaded, `major << 16 | minor << 8 | patch`; 0 where it does not
 // say.
-uint32_t visage_runs_on() {
+uint32_t visage_runs_on() noexcept {
   auto version = reinterpret_cast<uint64_t (*)()>(dlsym(RTLD_DEFAULT, kAbiVersion));
   return version == nullptr ? 0 : static_cast<uint32_t>(version() >> 40);
 }
 
 // The file of the libtorch that is loaded; null where the loader does not say.
-const char *visage_libtorch_file() {
+const char *visage_libtorch_file() noexcept {
   void *address = dlsym(RTLD_DEFAULT, kAbiVersion);
   Dl_info info;
   return address != nullptr && dladdr(address, &info) != 0 ? info.dli_fname : nullptr;

@@ -1,4 +1,4 @@
-//! `--device` and `--precision`: what a command computes on and in, and why not when it cannot.
+//! `--device`, `--precision` and the default number of threads.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,15 +9,15 @@ use tch::Device;
 use crate::native::{Half, cuda};
 use crate::{Error, Result};
 
-/// What the user asked for.
+/// The value of `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// CUDA where it works, else the CPU.
+    /// CUDA if available, else the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// One CUDA device; a failure to use it is an error.
+    /// A CUDA device, by index.
     Cuda(usize),
 }
 
@@ -47,11 +47,10 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device to compute on. On CUDA, float32 means float32: TensorFloat-32 is off until
-    /// [`Precision::set_up`] allows it.
+    /// The device to compute on. TensorFloat-32 is disabled until [`Precision::set_up`] allows it.
     ///
     /// # Errors
-    /// CUDA was asked for and cannot be used: the sentence names what is missing.
+    /// CUDA was requested and cannot be used; names what is missing.
     pub fn resolve(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -76,7 +75,23 @@ impl DeviceChoice {
     }
 }
 
-/// A device as people write it: `cpu`, `cuda:0`.
+/// Limits libtorch's threads to the CPUs that this process may use. libtorch itself ignores the CPU
+/// quota of a container (cgroup `cpu.max` or `cpu.cfs_quota_us`). OMP_NUM_THREADS takes precedence.
+pub fn limit_threads() {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let set = std::env::var_os("OMP_NUM_THREADS").is_some();
+    if let Some(threads) = lower_limit(tch::get_num_threads(), available, set) {
+        tch::set_num_threads(threads);
+    }
+}
+
+/// The number of threads to set; `None` if there are no more threads than CPUs, or the user chose.
+fn lower_limit(threads: i32, available: usize, set: bool) -> Option<i32> {
+    let available = i32::try_from(available).ok()?;
+    (!set && available < threads).then_some(available)
+}
+
+/// The device as on the command line: `cpu`, `cuda:0`.
 pub fn name(device: Device) -> String {
     match device {
         Device::Cuda(index) => format!("cuda:{index}"),
@@ -84,8 +99,8 @@ pub fn name(device: Device) -> String {
     }
 }
 
-/// The numbers that convolutions and matrix products are computed in. Weights, gradients, statistics,
-/// distances and losses are float32 whatever is chosen.
+/// The dtype of convolutions and matrix products. Weights, gradients, statistics, distances and losses
+/// are always float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
@@ -104,7 +119,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The 16-bit kind to compute in on a device; none for float32.
+    /// The 16-bit dtype to compute in on a device; `None` for float32.
     pub fn resolve(self, device: Device) -> Option<Half> {
         match self {
             Self::F32 | Self::Tf32 => None,
@@ -121,7 +136,7 @@ impl Precision {
         }
     }
 
-    /// [`resolve`](Self::resolve), and sets libtorch's switches for TensorFloat-32.
+    /// [`resolve`](Self::resolve), and allows or forbids TensorFloat-32 in libtorch.
     ///
     /// # Errors
     /// What libtorch reports.
@@ -130,7 +145,7 @@ impl Precision {
         Ok(self.resolve(device))
     }
 
-    /// What `auto` stands for on a device, written out; any other choice as it is.
+    /// Replaces `auto` by what it stands for on a device.
     pub fn explicit(self, device: Device) -> Self {
         match (self, self.resolve(device)) {
             (Self::Auto, None) => Self::F32,
@@ -140,7 +155,7 @@ impl Precision {
         }
     }
 
-    /// As it is written on the command line.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -152,19 +167,19 @@ impl Precision {
     }
 }
 
-/// The processor multiplies bfloat16 in hardware.
+/// Whether the processor has bfloat16 instructions.
 #[cfg(target_arch = "x86_64")]
 fn has_fast_bf16() -> bool {
     std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
-/// The processor multiplies bfloat16 in hardware.
+/// Whether the processor has bfloat16 instructions.
 #[cfg(target_arch = "aarch64")]
 fn has_fast_bf16() -> bool {
     std::arch::is_aarch64_feature_detected!("bf16")
 }
 
-/// The processor multiplies bfloat16 in hardware.
+/// Whether the processor has bfloat16 instructions.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn has_fast_bf16() -> bool {
     false
@@ -183,7 +198,15 @@ mod tests {
     }
 
     #[test]
-    fn the_flag_is_read_and_written_back() {
+    fn no_more_threads_than_the_cpu_quota_allows() {
+        assert_eq!(lower_limit(16, 2, false), Some(2));
+        assert_eq!(lower_limit(2, 2, false), None);
+        assert_eq!(lower_limit(1, 2, false), None);
+        assert_eq!(lower_limit(16, 2, true), None);
+    }
+
+    #[test]
+    fn the_flag_is_parsed_and_printed() {
         for text in ["auto", "cpu", "cuda:0", "cuda:3"] {
             assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
         }

@@ -76,12 +76,12 @@ pub fn create_folder(folder: &Path) -> Result<()> {
 /// Refuses to overwrite a file, unless `force` allows it.
 ///
 /// # Errors
-/// `path` exists already: names it and the flag.
+/// `path` already exists: names it and the flag.
 pub fn refuse_existing(path: &Path, force: bool) -> Result<()> {
     match force || path.symlink_metadata().is_err() {
         true => Ok(()),
         false => Err(Error::Config(format!(
-            "{}: exists already; give --force to overwrite it, or choose another name",
+            "{}: already exists; give --force to overwrite it, or choose another name",
             path.display()
         ))),
     }

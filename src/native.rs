@@ -1,11 +1,9 @@
-//! The only place that speaks to the C++ shim in `native/`, and to the kernel about mapped files.
+//! Bindings of the C++ shim in `native/`, and memory-mapped files: all `unsafe` code of the crate.
 //!
-//! Every function here is safe to call: shapes, kinds, devices and lengths are compared before a
-//! pointer crosses, and a C++ exception comes back as an [`Error`]. The file is long so that all
-//! `unsafe` of the crate can be read in one place.
+//! Every function here is safe to call: shapes, dtypes, devices and lengths are checked before a pointer
+//! is passed on, and a C++ exception is returned as an [`Error`].
 
-// A C++ function and a library loaded at run time can only be called through `unsafe`; nowhere else
-// in the crate is it allowed.
+// Calls into C++ and into libraries loaded at run time need it; no other module allows it.
 #![allow(unsafe_code)]
 
 pub mod cuda;
@@ -28,9 +26,9 @@ type Message = *mut c_char;
 
 unsafe extern "C" {
     fn visage_free(text: Message);
-    fn visage_cpu_capability() -> Message;
-    fn visage_enter_autocast(state: c_int) -> c_int;
-    fn visage_leave_autocast(state: c_int);
+    fn visage_cpu_capability(text: *mut Message) -> Message;
+    fn visage_enter_autocast(state: c_int, before: *mut c_int) -> Message;
+    fn visage_leave_autocast(before: c_int) -> Message;
     fn visage_channels_last(tensor: TensorPtr, out: *mut TensorMut) -> Message;
     fn visage_set_channels_last(
         count: usize,
@@ -97,125 +95,135 @@ unsafe extern "C" {
     ) -> Message;
 }
 
-/// The vector instructions that libtorch's CPU kernels chose: `DEFAULT`, `AVX2`, `AVX512`...
+/// The vector instructions that libtorch's CPU kernels use: `DEFAULT`, `AVX2`, `AVX512`...
 ///
 /// # Errors
-/// When the shim ran out of memory for the answer.
+/// What libtorch reports.
 pub fn cpu_capability() -> Result<String> {
-    // SAFETY: no arguments; the text is ours to free.
-    let text = unsafe { take(visage_cpu_capability()) };
-    text.ok_or_else(|| Error::Device("libtorch did not name its CPU kernels".into()))
+    // SAFETY: the shim sets the text, which is ours to free.
+    text(|text| unsafe { visage_cpu_capability(text) })
 }
 
-/// Runs `body` with autocast off on this thread, on the CPU and on CUDA alike, and puts back what
-/// was set before, also when `body` panics. Nothing happens where autocast is off already.
+/// Runs `body` with autocast disabled on this thread, for the CPU and CUDA, and restores the previous
+/// state, also if `body` panics.
 ///
-/// Distances and losses need it: autocast would turn a float32 matrix product into a 16-bit one.
+/// Used for distances and losses: autocast would turn a float32 matrix product into a 16-bit one.
 pub fn without_autocast<T>(body: impl FnOnce() -> T) -> T {
     in_autocast(0, body)
 }
 
-/// A 16-bit kind of number that networks compute in.
+/// A 16-bit floating-point dtype.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Half {
-    /// The range of float32 with 8 bits of precision.
+    /// The range of float32, 8 bits of precision.
     BFloat16,
-    /// 11 bits of precision and a small range.
+    /// A small range, 11 bits of precision.
     Float16,
 }
 
-/// Runs `body` with autocast to `kind` on this thread for `device`, and puts back what was set
-/// before, also when `body` panics; regions may lie in one another.
+/// Runs `body` under autocast to `kind` on this thread for `device`, and restores the previous state,
+/// also if `body` panics. Regions can be nested.
 ///
-/// What autocast is for: convolutions and matrix products take 16-bit copies of their float32
-/// inputs and weights, and gradients come back in float32.
+/// Under autocast convolutions and matrix products use 16-bit copies of their float32 inputs and
+/// weights; gradients are float32.
 pub fn with_autocast<T>(device: Device, kind: Half, body: impl FnOnce() -> T) -> T {
     let half = c_int::from(kind == Half::Float16);
     in_autocast(if device.is_cuda() { 2 | half << 3 } else { 1 | half << 2 }, body)
 }
 
-/// Runs `body` as if inside a 16-bit autocast region of the CPU.
+/// Runs `body` under 16-bit autocast on the CPU.
 #[cfg(test)]
 pub(crate) fn with_cpu_autocast<T>(body: impl FnOnce() -> T) -> T {
     in_autocast(1, body)
 }
 
-/// Bits 0 and 1: on for the CPU, for CUDA; bits 2 and 3: float16 for them, else bfloat16.
+/// `state`, bits 0 and 1: enabled for the CPU, for CUDA; bits 2 and 3: their dtype is float16, not
+/// bfloat16.
 fn in_autocast<T>(state: c_int, body: impl FnOnce() -> T) -> T {
-    /// Autocast is a setting of the thread, so the guard must stay on it (not `Send`).
+    /// Autocast is thread-local, so the guard is not `Send`.
     struct Restore(c_int, PhantomData<*const ()>);
     impl Drop for Restore {
         fn drop(&mut self) {
             // SAFETY: sets thread-local flags.
-            unsafe { visage_leave_autocast(self.0) };
+            let _ = finish(unsafe { visage_leave_autocast(self.0) });
         }
     }
-    // SAFETY: sets thread-local flags.
-    let _restore = Restore(unsafe { visage_enter_autocast(state) }, PhantomData);
+    let mut before = 0;
+    // SAFETY: sets thread-local flags and writes one number.
+    let entered = finish(unsafe { visage_enter_autocast(state, &mut before) });
+    entered.unwrap_or_else(|error| panic!("autocast: {error}"));
+    let _restore = Restore(before, PhantomData);
     body()
 }
 
-/// A tensor `[N, C, H, W]` with the channels of a pixel side by side in memory, which is how many
-/// convolution kernels read them; the tensor itself where it is so already, or has not four
-/// dimensions. Differentiable.
+/// The tensor `[N, C, H, W]` in PyTorch's `channels_last` memory format, which many convolution kernels
+/// prefer. Tensors in that format already, and those without four dimensions, are returned as they are.
+/// Differentiable.
 ///
 /// # Errors
-/// What libtorch reports.
+/// The tensor is undefined, or what libtorch reports.
 pub fn channels_last(tensor: &Tensor) -> Result<Tensor> {
-    if tensor.dim() != 4 {
+    if check_defined(tensor)?.dim() != 4 {
         return Ok(tensor.shallow_clone());
     }
     // SAFETY: a live tensor goes in.
     made(|out| unsafe { visage_channels_last(tensor.as_ptr().cast(), out) })
 }
 
-/// Lays out parameters `[out, in, kh, kw]` in that way, or in PyTorch's own again, in place: all who
-/// share a parameter see it, and its values do not change.
+/// Converts parameters `[out, in, kh, kw]` to the `channels_last` memory format, or back to the
+/// contiguous one, in place: every handle to a parameter sees it, and the values do not change.
 ///
 /// # Errors
-/// What libtorch reports.
+/// A parameter is undefined, or what libtorch reports.
 pub fn set_channels_last(params: &[&Tensor], is_last: bool) -> Result<()> {
-    let wide: Vec<&Tensor> = params.iter().copied().filter(|param| param.dim() == 4).collect();
+    let mut wide = Vec::new();
+    for &param in params {
+        if check_defined(param)?.dim() == 4 {
+            wide.push(param);
+        }
+    }
     let wide = pointers(&wide);
     // SAFETY: `wide` holds live tensors; the shim reads `wide.len()` of them.
     finish(unsafe { visage_set_channels_last(wide.len(), wide.as_ptr(), is_last.into()) })
 }
 
-/// Whether the shim's kernels over the channels of a pixel take the tensor: float32 or bfloat16 maps
-/// `[N, C, H, W]` on the CPU that are [`channels_last`].
-fn has_lanes(xs: &Tensor) -> bool {
-    // SAFETY: a live tensor, looked at.
-    unsafe { visage_has_lanes(xs.as_ptr().cast()) != 0 }
+/// Whether the shim's `channels_last` kernels support the tensor: float32 or bfloat16 feature maps
+/// `[N, C, H, W]` on the CPU in that format.
+fn has_lanes(xs: &Tensor) -> Result<bool> {
+    // SAFETY: a live tensor, only read.
+    Ok(unsafe { visage_has_lanes(raw(check_defined(xs)?)) != 0 })
 }
 
 /// Local response normalisation across channels in one pass: `x_i (1 + alpha Σ x_j²)^-beta` over the
-/// channels j up to `reach` from i. Differentiable, once. None for anything but float32 and bfloat16 maps on
-/// the CPU that are [`channels_last`].
+/// channels j with `|i - j| <= reach`. Differentiable once. Returns `None` unless `xs` is a float32 or
+/// bfloat16 feature map on the CPU in the [`channels_last`] format.
 ///
 /// # Errors
-/// What libtorch reports.
+/// `xs` is undefined, or what libtorch reports.
 pub fn local_response_norm(
     xs: &Tensor,
     reach: i64,
     alpha: f64,
     beta: f64,
 ) -> Result<Option<Tensor>> {
-    if !has_lanes(xs) {
+    if !has_lanes(xs)? {
         return Ok(None);
     }
+    // Channels further away than there are add nothing, but the kernel would reserve memory for them.
+    let reach = reach.clamp(0, xs.size()[1]);
     made(|out| {
-        // SAFETY: a live tensor that the kernel takes.
-        unsafe { visage_lrn(xs.as_ptr().cast(), reach.max(0), alpha, beta, out) }
+        // SAFETY: a live tensor that the kernel supports.
+        unsafe { visage_lrn(raw(xs), reach, alpha, beta, out) }
     })
     .map(Some)
 }
 
-/// The largest value of each `kernel` x `kernel` window, as PyTorch's `max_pool2d` with the same
-/// switches. Differentiable, once. None for what [`local_response_norm`] does not take either, and for
-/// windows of more than 15 x 15.
+/// Max pooling over `kernel` x `kernel` windows, as PyTorch's `max_pool2d` with the same arguments.
+/// Differentiable once. Returns `None` where [`local_response_norm`] does, and for windows larger than
+/// 15 x 15.
 ///
 /// # Errors
-/// What libtorch reports: a window that does not fit into the map.
+/// `xs` is undefined, or the window does not fit into the map.
 pub fn max_pool(
     xs: &Tensor,
     kernel: i64,
@@ -223,18 +231,18 @@ pub fn max_pool(
     padding: i64,
     ceil: bool,
 ) -> Result<Option<Tensor>> {
-    if !has_lanes(xs) || kernel > 15 {
+    if !has_lanes(xs)? || kernel > 15 {
         return Ok(None);
     }
     let ceil = c_int::from(ceil);
     made(|out| {
-        // SAFETY: a live tensor that the kernel takes; the shim checks the window.
-        unsafe { visage_max_pool(xs.as_ptr().cast(), kernel, stride, padding, ceil, out) }
+        // SAFETY: a live tensor that the kernel supports; the shim checks the window.
+        unsafe { visage_max_pool(raw(xs), kernel, stride, padding, ceil, out) }
     })
     .map(Some)
 }
 
-/// The tensor that a function of the shim makes.
+/// The tensor that a function of the shim returns in `out`.
 fn made(make: impl FnOnce(*mut TensorMut) -> Message) -> Result<Tensor> {
     let mut out: TensorMut = std::ptr::null_mut();
     finish(make(&mut out))?;
@@ -242,8 +250,24 @@ fn made(make: impl FnOnce(*mut TensorMut) -> Message) -> Result<Tensor> {
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
-/// Divides gradients by the scale that the loss was multiplied with. `inverse` is 1 / scale, float32
-/// and of one element; `found`, likewise, becomes 1 where a gradient is not finite.
+/// The text that a function of the shim returns in its argument.
+fn text(make: impl FnOnce(*mut Message) -> Message) -> Result<String> {
+    let mut text = std::ptr::null_mut();
+    finish(make(&mut text))?;
+    // SAFETY: null, or a text of the shim that is ours, taken once.
+    let text = unsafe { take(text) };
+    text.ok_or_else(|| Error::Torch(TchError::Torch("out of memory".into())))
+}
+
+fn check_defined(tensor: &Tensor) -> Result<&Tensor> {
+    match tensor.defined() {
+        true => Ok(tensor),
+        false => Err(Error::Torch(TchError::Shape("the tensor is undefined".into()))),
+    }
+}
+
+/// Divides gradients by the scale of the loss. `inverse` is 1 / scale; `found` is set to 1 if a gradient
+/// is not finite. Both are float32 and have one element.
 ///
 /// # Errors
 /// What libtorch reports.
@@ -254,20 +278,20 @@ pub fn unscale(grads: &[&Tensor], found: &Tensor, inverse: &Tensor) -> Result<()
     finish(unsafe { visage_unscale(grads.len(), grads.as_ptr(), raw(found), raw(inverse)) })
 }
 
-/// How the scale of a loss follows the gradients' overflows.
+/// How the loss scale changes (`torch.amp.GradScaler`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ScaleRule {
-    /// The factor after `interval` steps without an overflow.
+    /// Factor after `interval` steps without an overflow.
     pub growth: f64,
-    /// The factor after an overflow.
+    /// Factor after an overflow.
     pub backoff: f64,
-    /// See `growth`.
+    /// Number of steps without an overflow before the scale grows.
     pub interval: i64,
 }
 
-/// Adapts `scale` (float32) in place: `found` (float32) says whether the last step overflowed, `good`
-/// (int32) counts the steps since the last change. All of one element on one device, which nothing
-/// waits for.
+/// Updates `scale` (float32) in place: `found` (float32) is 1 if the last step overflowed, `good` (int32)
+/// counts the steps since the last change. Each has one element, all on one device; the host does not
+/// wait.
 ///
 /// # Errors
 /// What libtorch reports.
@@ -291,39 +315,39 @@ fn check_scalars(kind: Kind, scalars: &[(&str, &Tensor)]) -> Result<()> {
     Ok(())
 }
 
-/// Makes the gradients of `params` undefined, as PyTorch's `zero_grad(set_to_none=True)` does: a
-/// parameter that the next backward pass does not reach is then skipped by the optimiser.
+/// Sets the gradients of `params` to undefined, as PyTorch's `zero_grad(set_to_none=True)` does: a
+/// parameter without a gradient in the next backward pass is then skipped by the optimiser.
 ///
 /// # Errors
-/// What libtorch reports.
+/// A parameter is undefined, or what libtorch reports.
 pub fn clear_gradients(params: &[&Tensor]) -> Result<()> {
+    params.iter().try_for_each(|param| check_defined(param).map(drop))?;
     let params = pointers(params);
     // SAFETY: `params` holds live tensors; the shim reads `params.len()` of them.
     finish(unsafe { visage_clear_gradients(params.len(), params.as_ptr()) })
 }
 
-/// The numbers of one Adam or AdamW step.
+/// The hyperparameters of one Adam or AdamW step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamStep {
-    /// Learning rate of this step.
+    /// Learning rate.
     pub lr: f64,
     /// Decay of the running mean of the gradient.
     pub beta1: f64,
     /// Decay of the running mean of the squared gradient.
     pub beta2: f64,
-    /// L2 penalty (Adam), or the share of the weights taken off a step per unit of `lr` (AdamW).
+    /// Weight decay: an L2 penalty (Adam), or decoupled (AdamW).
     pub weight_decay: f64,
-    /// Added to the root in the denominator.
+    /// Added to the denominator.
     pub eps: f64,
-    /// AdamW's decoupled decay instead of Adam's L2 penalty.
+    /// AdamW's decoupled weight decay instead of Adam's L2 penalty.
     pub decoupled: bool,
 }
 
 /// One Adam or AdamW step over all parameters in one kernel (PyTorch's `fused=True`), in place.
 ///
-/// `averages` and `squares` are the running means; `steps` are float32 scalars with the number of
-/// steps done so far, counted up here. Where `found` (float32, 0-d, as [`unscale`] sets it) is 1,
-/// nothing is changed.
+/// `averages` and `squares` are the running means; `steps` are float32 scalars, the number of steps so
+/// far, incremented here. If `found` (float32, 0-d, set by [`unscale`]) is 1, nothing changes.
 ///
 /// # Errors
 /// When the lists do not match in length, shape, strides, kind or device.
@@ -366,21 +390,21 @@ pub fn fused_adam_step(
     })
 }
 
-/// The numbers of one SGD step.
+/// The hyperparameters of one SGD step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SgdStep {
-    /// Learning rate of this step.
+    /// Learning rate.
     pub lr: f64,
-    /// Decay of the running sum of gradients; 0 wants no buffers.
+    /// Momentum; 0 needs no buffers.
     pub momentum: f64,
     /// L2 penalty.
     pub weight_decay: f64,
-    /// Nesterov's look-ahead.
+    /// Nesterov momentum.
     pub nesterov: bool,
 }
 
 /// One SGD step over all parameters in one kernel, in place. `momenta` is empty without momentum
-/// and otherwise one buffer a parameter, zero before the first step. `found` as in
+/// and otherwise has one buffer per parameter, zero before the first step. `found` as in
 /// [`fused_adam_step`].
 ///
 /// # Errors
@@ -418,10 +442,10 @@ pub fn fused_sgd_step(
     })
 }
 
-/// A file's bytes, mapped into memory: pages are read when they are looked at.
+/// A memory-mapped file.
 ///
-/// The bytes are the file's: whoever shortens it while it is mapped ends this process (SIGBUS).
-/// Files written by Visage are replaced and never shortened, so they are not affected.
+/// Truncating the file while it is mapped ends this process (SIGBUS). Files written by Visage are
+/// replaced and never truncated.
 #[derive(Debug)]
 pub struct FileMap {
     /// `None` for an empty file, which cannot be mapped.
@@ -443,9 +467,8 @@ impl FileMap {
         if about.len() == 0 {
             return Ok(Self { map: None });
         }
-        // SAFETY: read-only and private to this process; nothing but bytes is ever made of it, so
-        // a writer next door can change what is read but no invariant of a type. A shortened file
-        // is the documented exception.
+        // SAFETY: read-only and private to this process, and read as bytes only, so that another
+        // process that writes to the file breaks no invariant of a type. Truncation is documented.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(fail)?;
         Ok(Self { map: Some(map) })
     }
@@ -455,15 +478,15 @@ impl FileMap {
         self.map.as_deref().unwrap_or_default()
     }
 
-    /// Lets the system take back the memory of bytes that were read; they can be read again.
+    /// Releases the memory of bytes that were read; they can be read again.
     pub fn release(&self, range: std::ops::Range<usize>) {
         let Some(map) = &self.map else { return };
         if range.start >= range.end || range.end > map.len() {
             return;
         }
         #[cfg(unix)]
-        // SAFETY: the map is backed by its file and never written to: a page dropped here comes
-        // back from the file with the same bytes when it is next looked at.
+        // SAFETY: the map is backed by its file and never written to: a page dropped here is read
+        // from the file again, with the same bytes.
         let _ = unsafe {
             map.unchecked_advise_range(
                 memmap2::UncheckedAdvice::DontNeed,
@@ -474,14 +497,14 @@ impl FileMap {
     }
 }
 
-/// What two tensors must share.
+/// What two tensors must have in common.
 #[derive(Clone, Copy, PartialEq)]
 enum Alike {
     KindAndDevice,
     Everything,
 }
 
-/// Compares two lists of tensors, one by one, before their memory is walked side by side.
+/// Compares two lists of tensors pairwise before a kernel reads their memory.
 fn check_alike(what: &str, tensors: &[&Tensor], like: &[&Tensor], alike: Alike) -> Result<()> {
     let fail = |text: String| Err(Error::Torch(TchError::Shape(text)));
     if tensors.len() != like.len() {
@@ -491,7 +514,7 @@ fn check_alike(what: &str, tensors: &[&Tensor], like: &[&Tensor], alike: Alike) 
         if !tensor.defined() || !like.defined() {
             return fail(format!("{what} {index} is undefined"));
         }
-        // The stride of a dimension of size 1 is never used, and autograd leaves it as it falls.
+        // The stride of a dimension of size 1 is never used, and autograd leaves it arbitrary.
         let layout = |tensor: &Tensor| {
             let mut strides = tensor.stride();
             let size = tensor.size();
@@ -502,17 +525,17 @@ fn check_alike(what: &str, tensors: &[&Tensor], like: &[&Tensor], alike: Alike) 
             || tensor.device() != like.device()
             || (alike == Alike::Everything && layout(tensor) != layout(like))
         {
-            return fail(format!("{what} {index} is {tensor:?}, expected the like of {like:?}"));
+            return fail(format!("{what} {index} is {tensor:?}, expected the same as {like:?}"));
         }
     }
     Ok(())
 }
 
-/// The mark of an overflow, for a kernel that steps `param`; null where there is none.
+/// The overflow flag for a kernel that updates `param`; null if there is none.
 fn overflow(found: Option<&Tensor>, param: &Tensor) -> Result<TensorPtr> {
     let Some(found) = found else { return Ok(std::ptr::null()) };
     let like = Tensor::zeros([], (Kind::Float, param.device()));
-    check_alike("overflow mark", &[found], &[&like], Alike::Everything)?;
+    check_alike("overflow flag", &[found], &[&like], Alike::Everything)?;
     Ok(raw(found))
 }
 
@@ -533,7 +556,7 @@ fn finish(message: Message) -> Result<()> {
     }
 }
 
-/// Copies a text of the shim and frees it.
+/// Copies a text of the shim, and frees it.
 ///
 /// # Safety
 /// `text` is null or comes from the shim's `message()`, and is not used again.
@@ -588,6 +611,44 @@ mod tests {
     }
 
     #[test]
+    fn an_undefined_tensor_is_an_error() {
+        let none = Tensor::new();
+        let one = Tensor::ones([1], (Kind::Float, Device::Cpu));
+        let rule = ScaleRule { growth: 2.0, backoff: 0.5, interval: 1 };
+        let errors = [
+            channels_last(&none).map(drop),
+            set_channels_last(&[&none], true),
+            max_pool(&none, 2, 2, 0, false).map(drop),
+            local_response_norm(&none, 2, 1e-4, 0.75).map(drop),
+            unscale(&[&none], &one, &one),
+            unscale(&[&one], &none, &one),
+            update_scale(&none, &one, &one, rule),
+            clear_gradients(&[&none]),
+            fused_sgd_step(&[&none], &[&one], &[], STEP, None),
+            cuda::upload(&none, Device::Cpu).map(drop),
+            cuda::Upload::start(Tensor::new(), Device::Cpu).map(drop),
+        ];
+        for (at, outcome) in errors.into_iter().enumerate() {
+            assert!(outcome.is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn windows_of_any_size_are_computed_or_refused() {
+        let xs = Tensor::randn([2, 3, 4, 5], (Kind::Float, Device::Cpu));
+        let xs = channels_last(&xs).unwrap();
+        let norm = |reach| local_response_norm(&xs, reach, 1.0, 0.75).unwrap().unwrap();
+        assert_eq!(norm(i64::MAX), norm(3));
+        assert_eq!(norm(i64::MIN), norm(0));
+        for (kernel, padding) in [(i64::MIN, 0), (0, 0), (2, i64::MAX), (2, i64::MIN), (6, 0)] {
+            assert!(max_pool(&xs, kernel, 1, padding, true).is_err(), "{kernel} {padding}");
+        }
+        assert!(max_pool(&xs, 2, 0, 0, true).is_err());
+        let pooled = max_pool(&xs, 2, i64::MAX, 0, true).unwrap().unwrap();
+        assert_eq!(pooled.size(), [2, 3, 1, 1]);
+    }
+
+    #[test]
     fn cleared_gradients_are_undefined() {
         let x = Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         x.sum(Kind::Float).backward();
@@ -613,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn mapped_bytes_come_back_after_their_memory_was_given_up() {
+    fn released_bytes_can_be_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bytes");
         let bytes: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();

@@ -286,7 +286,7 @@ fn pictures_of_other_formats_are_counted() {
     let output =
         visage(folder.path(), &["embed", "in", "--backbone", "openface", "--out", "e.csv"]);
     let said = text(&output.stderr);
-    let wanted = "note: in: files passed over: 1 without an ending, 1 .gif, 1 .tiff";
+    let wanted = "note: in: files ignored: 1 without extension, 1 .gif, 1 .tiff";
     assert!(output.status.success() && said.contains(wanted), "{said}");
 }
 
@@ -389,7 +389,7 @@ fn embeddings_come_in_three_formats_with_paths_and_labels() {
     std::fs::write(folder.join("record.csv"), "of something else").unwrap();
     for (out, existing) in [("e.csv", "e.csv"), ("record.npy", "record.csv")] {
         let said = fail(folder, &embed(out));
-        assert!(said.contains(&format!("{existing}: exists already")), "{said}");
+        assert!(said.contains(&format!("{existing}: already exists")), "{said}");
         assert!(said.contains("--force"), "{said}");
     }
     assert!(!folder.join("record.npy").exists());
@@ -435,7 +435,7 @@ fn an_exported_classifier_gives_embeddings_and_calibrated_logits() {
     let said = run(folder, &["export", model, "faces.bin", "--format", "onnx", "--batch", "2"]);
     assert!(said.contains("pictures [2, 3, 96, 96]"), "{said}");
     let said = fail(folder, &["export", model, "faces.pt"]);
-    assert!(said.contains("faces.pt: exists already") && said.contains("--force"), "{said}");
+    assert!(said.contains("faces.pt: already exists") && said.contains("--force"), "{said}");
     assert!(std::fs::read(folder.join("faces.bin")).unwrap().windows(6).any(|w| w == b"logits"));
 
     let recogniser = Recogniser::load(&folder.join(model), tch::Device::Cpu).unwrap();
@@ -494,6 +494,24 @@ fn models_lists_all_and_shows_one() {
     assert_eq!(blocks[0]["name"], "layer1");
     let said = fail(here, &["models", "opnface"]);
     assert!(said.contains("similar") && said.contains("'openface'"), "{said}");
+}
+
+/// OMP_DISPLAY_ENV has libgomp print its settings when it is loaded.
+#[test]
+fn openmp_threads_do_not_spin_unless_the_user_says_so() {
+    let spin_count = |variables: &[(&str, &str)]| {
+        let mut command = Command::cargo_bin("visage").unwrap();
+        command.env_remove("OMP_WAIT_POLICY").env_remove("GOMP_SPINCOUNT");
+        let command = command.env("OMP_DISPLAY_ENV", "verbose").envs(variables.to_vec());
+        let output = command.arg("--version").output().unwrap();
+        assert!(output.status.success() && output.stdout.starts_with(b"visage "));
+        let text = String::from_utf8(output.stderr).unwrap();
+        let line = text.lines().rev().find(|line| line.contains("GOMP_SPINCOUNT")).unwrap();
+        line.split('\'').nth(1).unwrap().to_owned()
+    };
+    assert_eq!(spin_count(&[]), "0");
+    assert_eq!(spin_count(&[("GOMP_SPINCOUNT", "7")]), "7");
+    assert!(spin_count(&[("OMP_WAIT_POLICY", "active")]).parse::<u64>().unwrap() > 1_000_000);
 }
 
 #[test]

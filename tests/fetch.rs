@@ -355,7 +355,7 @@ fn mirrors_take_over_and_the_sum_decides() {
     assert_eq!(std::fs::read(&to).unwrap(), b"weights");
     assert_eq!(std::fs::read_dir(to.parent().unwrap()).unwrap().count(), 1, "rubbish left");
     let error = fetch_to(&single(&urls, None), &to).unwrap_err().to_string();
-    assert!(error.contains("exists already"), "{error}");
+    assert!(error.contains("already exists"), "{error}");
 
     let other = folder.path().join("other.bin");
     let error = fetch_to(&single(&urls, Some("00000000")), &other).unwrap_err().to_string();
@@ -461,7 +461,7 @@ fn a_data_set_comes_from_kaggle_once_its_terms_are_agreed_to() {
     assert!(!root.join("data/.fetch-avengers").exists());
 
     let errors = fail(root, Some(&server), &["avengers"]);
-    assert!(errors.contains("data/avengers: exists already"), "{errors}");
+    assert!(errors.contains("data/avengers: already exists"), "{errors}");
     assert!(!errors.contains("terms:"), "the terms a second time: {errors}");
     run(root, Some(&server), &["avengers", "--to", "elsewhere/faces"]);
     assert!(root.join("elsewhere/faces/chris_evans/1.png").is_file());

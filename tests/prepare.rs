@@ -114,8 +114,8 @@ fn misuse_is_explained_and_leaves_nothing() {
     write(root, &["faces/ann/1.png", "faces/ann/2.png", "faces/bob/1.png", "faces/bob/2.png"]);
     std::fs::create_dir(root.join("there")).unwrap();
     for (arguments, parts) in [
-        (vec!["faces", "there"], vec!["there: exists already"]),
-        (vec!["--cut", "faces", "there"], vec!["there: exists already"]),
+        (vec!["faces", "there"], vec!["there: already exists"]),
+        (vec!["--cut", "faces", "there"], vec!["there: already exists"]),
         (vec!["gone", "out"], vec!["gone: "]),
         (
             vec!["there", "out"],

@@ -428,7 +428,7 @@ fn convert_keeps_every_value_and_diff_says_so() {
     let new = out.path().join("new.pth");
     let (code, _, stderr) = visage(&["convert", "nested.pth", new.to_str().unwrap()]);
     assert_eq!(code, Some(2));
-    assert!(stderr.contains("new.pth: exists already") && stderr.contains("--force"), "{stderr}");
+    assert!(stderr.contains("new.pth: already exists") && stderr.contains("--force"), "{stderr}");
     let (code, ..) = visage(&["convert", "nested.pth", new.to_str().unwrap(), "--force"]);
     assert_eq!(code, Some(0));
     let (code, _, stderr) = visage(&["convert", "nested.pth", "x.onnx"]);

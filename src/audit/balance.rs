@@ -1,47 +1,46 @@
-//! Who has too few pictures, or too many.
+//! Identities with too few or too many pictures.
 
 use super::{Finding, Kind};
 
-/// A pair is the least that every identity should have, so no median below it is a yardstick.
-const LEAST: f64 = 2.0;
+/// Lower bound of the median that [`findings`] compares with: every identity needs a pair.
+const MIN_MEDIAN: f64 = 2.0;
 
-/// The middle of the numbers of pictures, and their ends.
+/// Minimum, median and maximum number of pictures per identity.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sizes {
-    /// The fewest pictures that an identity has.
-    pub least: usize,
-    /// The median.
+    /// Minimum.
+    pub min: usize,
+    /// Median.
     pub median: f64,
-    /// The most.
-    pub most: usize,
+    /// Maximum.
+    pub max: usize,
 }
 
 impl Sizes {
-    /// Of the numbers of pictures an identity; none without identities.
+    /// `counts` are pictures per identity; `None` without identities.
     pub fn of(counts: &[usize]) -> Option<Self> {
         let mut sorted = counts.to_vec();
         sorted.sort_unstable();
-        let (&least, &most) = (sorted.first()?, sorted.last()?);
+        let (&min, &max) = (sorted.first()?, sorted.last()?);
         let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-        Some(Self { least, median: (low as f64 + high as f64) / 2.0, most })
+        Some(Self { min, median: (low as f64 + high as f64) / 2.0, max })
     }
 }
 
-/// Identities with fewer than two pictures, and those with `times` fewer or more than the median.
-///
-/// `counts` are readable pictures, in step with the names.
+/// Identities with fewer than two pictures, and those whose number of pictures differs from the median by
+/// more than a factor of `times`. `counts` are readable pictures, in the order of `identities`.
 pub fn findings(identities: &[String], counts: &[usize], times: f64) -> Vec<Finding> {
     let Some(Sizes { median, .. }) = Sizes::of(counts) else { return Vec::new() };
     let finding = |(name, &count): (&String, &usize)| {
         let kind = match count as f64 {
             _ if count < 2 => Kind::Lonely,
-            many if many > times * median.max(LEAST) => Kind::Many,
+            many if many > times * median.max(MIN_MEDIAN) => Kind::Many,
             few if few * times < median => Kind::Few,
             _ => return None,
         };
         let what = match kind {
-            Kind::Lonely if count == 0 => "no picture that can be read".to_owned(),
-            Kind::Lonely => "1 picture; its name cannot be checked".to_owned(),
+            Kind::Lonely if count == 0 => "no readable picture".to_owned(),
+            Kind::Lonely => "1 picture; its label cannot be checked".to_owned(),
             _ => format!("{count} pictures, the median is {median}"),
         };
         let found = Finding::new(kind, Some(count as f64), what);
@@ -69,7 +68,7 @@ mod tests {
 
     #[test]
     fn the_median_lies_in_the_middle() {
-        let of = |counts: &[usize]| Sizes::of(counts).map(|s| (s.least, s.median, s.most));
+        let of = |counts: &[usize]| Sizes::of(counts).map(|s| (s.min, s.median, s.max));
         assert_eq!(of(&[5, 1, 9]), Some((1, 5.0, 9)));
         assert_eq!(of(&[4, 1, 9, 5]), Some((1, 4.5, 9)));
         assert_eq!(of(&[]), None);

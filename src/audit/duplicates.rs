@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::mislabels::Judgement;
-use super::{Facts, Finding, Kind, Picture, finding};
+use super::mislabels::LabelScore;
+use super::{Finding, Kind, Picture, PictureStats, finding};
 use crate::data::{Part, near_duplicates};
 
-/// All pairs of pictures that are one photo, those with equal pixels among them.
+/// All pairs of near-duplicates and of pictures with equal pixels.
 ///
-/// `step` is called once a picture; see [`near_duplicates::pairs`].
-pub fn pairs(facts: &[Facts], step: &(dyn Fn() + Sync)) -> Vec<(usize, usize)> {
-    let looks: Vec<_> = facts.iter().map(|facts| &facts.look).collect();
-    let mut pairs = near_duplicates::pairs(&looks, step);
+/// `step` is called once per picture; see [`near_duplicates::pairs`].
+pub fn pairs(stats: &[PictureStats], step: &(dyn Fn() + Sync)) -> Vec<(usize, usize)> {
+    let hashes: Vec<_> = stats.iter().map(|stats| &stats.hash).collect();
+    let mut pairs = near_duplicates::pairs(&hashes, step);
     let mut first = BTreeMap::new();
-    for (index, facts) in facts.iter().enumerate() {
-        let original = *first.entry(facts.pixels).or_insert(index);
+    for (index, stats) in stats.iter().enumerate() {
+        let original = *first.entry(stats.pixels).or_insert(index);
         if original != index {
             pairs.push((original, index));
         }
@@ -24,37 +24,37 @@ pub fn pairs(facts: &[Facts], step: &(dyn Fn() + Sync)) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// Says which pictures are one photo; `pairs` are from [`pairs`].
+/// Reports near-duplicates; `pairs` are from [`pairs`].
 ///
-/// Of photos under several names, or in several parts, every direct pair that crosses the border
-/// tells of one picture: the one that sits worse among its identity's others (`judgements`, see
-/// [`mislabels::judge`](super::mislabels::judge)), or, where that cannot be judged, the one whose
-/// name is not the majority's; or the one in validation. Of the others every picture but the largest
-/// of its group is told.
+/// For each pair with two identities, or in two parts of the split, one picture is reported: the one
+/// that agrees less with its label (`scores`, see
+/// [`mislabels::score`](super::mislabels::score)), without scores the one whose identity is not the
+/// majority's, or the one in validation. Within an identity all but the largest of each group are
+/// reported.
 pub fn findings(
     pictures: &[Picture],
-    facts: &[Facts],
+    stats: &[PictureStats],
     identities: &[String],
     pairs: &[(usize, usize)],
-    judgements: &[Option<Judgement>],
+    scores: &[Option<LabelScore>],
 ) -> Vec<Finding> {
-    let margin = |index: usize| Some(judgements.get(index)?.as_ref()?.margin);
-    let show = Show { pictures, facts, identities };
-    let count = pictures.len().min(facts.len());
+    let margin = |index: usize| Some(scores.get(index)?.as_ref()?.margin);
+    let show = Show { pictures, stats, identities };
+    let count = pictures.len().min(stats.len());
     let pairs: Vec<_> = pairs.iter().copied().filter(|&(a, b)| a.max(b) < count).collect();
     let groups = near_duplicates::join(count, &pairs);
     let main = majorities(pictures, &groups);
-    let (mut found, mut told) = (Vec::new(), BTreeSet::new());
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for &(a, b) in &pairs {
         let (one, two) = (&pictures[a], &pictures[b]);
-        // A picture outside all identities is nobody's, under no name at all.
+        // Pictures outside all identities have no label that could differ.
         if one.identity.is_some() && two.identity.is_some() && one.identity != two.identity {
             let first_is_right = match (margin(a), margin(b)) {
                 (Some(first), Some(second)) if first != second => first < second,
                 _ => one.identity == main[&groups[a]],
             };
             let wrong = if first_is_right { (b, a) } else { (a, b) };
-            if told.insert((Kind::TwoNames, wrong.0)) {
+            if seen.insert((Kind::TwoNames, wrong.0)) {
                 found.push(show.pair(Kind::TwoNames, wrong));
             }
         }
@@ -62,22 +62,22 @@ pub fn findings(
             && left != right
         {
             let held_back = if left == Part::Validation { (a, b) } else { (b, a) };
-            if told.insert((Kind::Leak, held_back.0)) {
+            if seen.insert((Kind::Leak, held_back.0)) {
                 found.push(show.pair(Kind::Leak, held_back));
             }
         }
     }
     // Within each identity: the largest is the one to keep.
-    let mut families = BTreeMap::<(usize, Option<usize>), Vec<usize>>::new();
+    let mut by_identity = BTreeMap::<(usize, Option<usize>), Vec<usize>>::new();
     for (index, &group) in groups.iter().enumerate() {
-        families.entry((group, pictures[index].identity)).or_default().push(index);
+        by_identity.entry((group, pictures[index].identity)).or_default().push(index);
     }
-    for family in families.values() {
+    for group_pictures in by_identity.values() {
         let area =
-            |&&index: &&usize| u64::from(facts[index].size.0) * u64::from(facts[index].size.1);
-        let Some(&best) = family.iter().rev().max_by_key(area) else { continue };
-        for &copy in family.iter().filter(|&&copy| copy != best) {
-            let twin = family.iter().find(|&&twin| twin < copy && show.equal(twin, copy));
+            |&&index: &&usize| u64::from(stats[index].size.0) * u64::from(stats[index].size.1);
+        let Some(&best) = group_pictures.iter().rev().max_by_key(area) else { continue };
+        for &copy in group_pictures.iter().filter(|&&copy| copy != best) {
+            let twin = group_pictures.iter().find(|&&twin| twin < copy && show.equal(twin, copy));
             found.push(match (twin, show.equal(best, copy)) {
                 (_, true) => show.pair(Kind::Duplicate, (copy, best)),
                 (Some(&twin), _) => show.pair(Kind::Duplicate, (copy, twin)),
@@ -88,7 +88,7 @@ pub fn findings(
     found
 }
 
-/// Under which identity most pictures of each group are filed; of equals, the first.
+/// The identity of most pictures in each group; the first of equals.
 fn majorities(pictures: &[Picture], groups: &[usize]) -> BTreeMap<usize, Option<usize>> {
     let mut votes = BTreeMap::<usize, BTreeMap<Option<usize>, usize>>::new();
     for (picture, &group) in pictures.iter().zip(groups) {
@@ -102,18 +102,18 @@ fn majorities(pictures: &[Picture], groups: &[usize]) -> BTreeMap<usize, Option<
 
 struct Show<'a> {
     pictures: &'a [Picture],
-    facts: &'a [Facts],
+    stats: &'a [PictureStats],
     identities: &'a [String],
 }
 
 impl Show<'_> {
     fn equal(&self, a: usize, b: usize) -> bool {
-        self.facts[a].pixels == self.facts[b].pixels
+        self.stats[a].pixels == self.stats[b].pixels
     }
 
     fn pair(&self, kind: Kind, (index, other): (usize, usize)) -> Finding {
         let alike = match () {
-            () if self.facts[index].file == self.facts[other].file => "same file",
+            () if self.stats[index].file == self.stats[other].file => "same file",
             () if self.equal(index, other) => "same pixels",
             () => "same photo",
         };
@@ -151,17 +151,17 @@ mod tests {
         RgbImage::from_fn(side, side, |x, y| image::Rgb([wave(x, y) as u8; 3]))
     }
 
-    struct Set(Vec<Picture>, Vec<Facts>);
+    struct Set(Vec<Picture>, Vec<PictureStats>);
 
     impl Set {
         fn of(rows: &[(&str, usize, Option<Part>, RgbImage)]) -> Self {
             let picture = |(name, identity, part, _): &(&str, usize, Option<Part>, RgbImage)| {
                 Picture { name: (*name).to_owned(), identity: Some(*identity), part: *part }
             };
-            let facts = |(name, _, _, picture): &(&str, _, _, RgbImage)| {
-                Facts::of(name.as_bytes(), picture, picture)
+            let stats = |(name, _, _, picture): &(&str, _, _, RgbImage)| {
+                PictureStats::of(name.as_bytes(), picture, picture)
             };
-            Self(rows.iter().map(picture).collect(), rows.iter().map(facts).collect())
+            Self(rows.iter().map(picture).collect(), rows.iter().map(stats).collect())
         }
 
         fn findings(&self) -> Vec<(Kind, String, String)> {
@@ -171,11 +171,11 @@ mod tests {
         fn judged(&self, margins: &[f64]) -> Vec<(Kind, String, String)> {
             let pairs = pairs(&self.1, &|| ());
             let names = ["ann", "bob", "cy"].map(str::to_owned);
-            let judgement = |&margin| {
-                Some(Judgement { margin, looks_like: 0, own: Vec::new(), other: Vec::new() })
+            let score = |&margin| {
+                Some(LabelScore { margin, looks_like: 0, own: Vec::new(), other: Vec::new() })
             };
-            let judgements: Vec<_> = margins.iter().map(judgement).collect();
-            let found = findings(&self.0, &self.1, &names, &pairs, &judgements);
+            let scores: Vec<_> = margins.iter().map(score).collect();
+            let found = findings(&self.0, &self.1, &names, &pairs, &scores);
             let short = |f: Finding| (f.kind, f.file.unwrap(), f.other.unwrap());
             found.into_iter().map(short).collect()
         }

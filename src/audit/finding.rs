@@ -1,23 +1,23 @@
-//! What an audit finds, and what there is to say about each kind of it.
+//! Findings of an audit.
 
 use serde::{Serialize, Serializer};
 
 use super::Picture;
 
-/// How much a finding matters.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Training or its measurement is wrong until it is mended.
+    /// Makes training or its evaluation wrong.
     High,
-    /// Worth a look: it costs accuracy, or may be worse than it seems.
+    /// Costs accuracy, or needs a check.
     Medium,
-    /// Good to know.
+    /// For information.
     Low,
 }
 
 impl Severity {
-    /// The word for it.
+    /// Its name: `high`, `medium`, `low`.
     pub fn name(self) -> &'static str {
         match self {
             Self::High => "high",
@@ -27,34 +27,34 @@ impl Severity {
     }
 }
 
-/// What can be found, the worst first.
+/// Kinds of findings, most severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// A file with a picture's name that cannot be decoded.
+    /// A picture file that cannot be decoded.
     Unreadable,
     /// One photo in several parts of the split.
     Leak,
-    /// One photo under several names.
+    /// One photo under several identities.
     TwoNames,
-    /// A face that is clearly nearer to another identity than to its own.
+    /// A face that is clearly closer to another identity than to its own.
     Mislabel,
-    /// A face that is nearer to another identity than to its own.
+    /// A face that is closer to another identity than to its own.
     Doubtful,
-    /// The same pixels twice.
+    /// Equal pixels.
     Duplicate,
-    /// Hardly any contrast.
+    /// Low contrast.
     Flat,
-    /// Nearly black.
+    /// Underexposed.
     Dark,
-    /// Nearly white.
+    /// Overexposed.
     Bright,
     /// Smaller than the network's input.
     Tiny,
-    /// Without sharp edges.
+    /// No sharp edges.
     Blurred,
-    /// Much wider than high, or the reverse.
+    /// Much wider than high, or higher than wide.
     Elongated,
-    /// One photo several times: saved again, mirrored, cut differently.
+    /// One photo several times: recompressed, mirrored or cropped.
     NearDuplicate,
     /// An identity with one picture, or none.
     Lonely,
@@ -62,16 +62,16 @@ pub enum Kind {
     Few,
     /// An identity with far more pictures than the others.
     Many,
-    /// Without colours, among coloured ones.
+    /// Grey, among coloured ones.
     Grey,
-    /// The detector sees no face.
+    /// No face detected.
     NoFace,
-    /// The detector sees several faces of like size.
+    /// Several faces of similar size detected.
     SeveralFaces,
 }
 
-/// The words of a kind.
-struct Words {
+/// How a kind is described.
+struct Description {
     name: &'static str,
     severity: Severity,
     title: &'static str,
@@ -79,7 +79,7 @@ struct Words {
 }
 
 impl Kind {
-    /// All kinds, the worst first.
+    /// All kinds, most severe first.
     pub const ALL: [Self; 19] = [
         Self::Unreadable,
         Self::Leak,
@@ -102,145 +102,145 @@ impl Kind {
         Self::SeveralFaces,
     ];
 
-    fn words(self) -> Words {
+    fn description(self) -> Description {
         use Severity::{High, Low, Medium};
         let (name, severity, title, fix) = match self {
             Self::Unreadable => (
                 "unreadable",
                 High,
                 "Files that cannot be read",
-                "get the file again, or delete it; training skips it",
+                "replace or delete the file; training skips it",
             ),
             Self::Leak => (
                 "leak",
                 High,
                 "One photo in two parts of the split",
-                "draw the split anew (train-triplet keeps copies together), or delete one of the two",
+                "make a new split (train-triplet keeps near-duplicates together), or delete one of them",
             ),
             Self::TwoNames => (
                 "two-names",
                 High,
                 "One photo under two names",
-                "look who it shows and delete the other; of a photo of two people cut out each face",
+                "keep the one with the right name; if the photo shows both people, crop each face",
             ),
             Self::Mislabel => (
                 "mislabel",
                 High,
-                "Probably filed under the wrong name",
-                "look at both people; move the file to the right folder, or delete it",
+                "Probably mislabelled",
+                "compare it with both people; move the file to the right folder, or delete it",
             ),
             Self::Doubtful => (
                 "doubtful",
                 Medium,
-                "Perhaps filed under the wrong name",
-                "look at it; leave it where the name is right: it is a hard picture",
+                "Possibly mislabelled",
+                "check it; if the label is right, keep it: it is a hard example",
             ),
             Self::Duplicate => (
                 "duplicate",
                 Medium,
-                "The same picture twice",
-                "delete the copy: it teaches nothing and counts double",
+                "Duplicates",
+                "delete the copy: it adds no information and is counted twice",
             ),
             Self::Flat => (
                 "flat",
                 Medium,
-                "Hardly any contrast",
-                "delete it where no face is to be made out, or get a better one",
+                "Low contrast",
+                "replace it, or delete it if no face can be recognised",
             ),
             Self::Dark => (
                 "dark",
                 Medium,
-                "Very dark",
-                "brighten it, or delete it where no face is to be made out",
+                "Underexposed",
+                "brighten it, or delete it if no face can be recognised",
             ),
             Self::Bright => (
                 "bright",
                 Medium,
-                "Very bright",
-                "get a picture with another exposure, or delete it",
+                "Overexposed",
+                "replace it, or delete it if no face can be recognised",
             ),
             Self::Tiny => (
                 "tiny",
                 Medium,
                 "Smaller than the network's input, or than --min-side",
-                "get a larger one; this one is blown up and blurred by that",
+                "replace it by a larger one; enlarging blurs it",
             ),
             Self::Blurred => (
                 "blurred",
                 Medium,
                 "Blurred",
-                "get a sharper one, or delete it where the face is hard to tell",
+                "replace it by a sharper one, or delete it if the face is hard to recognise",
             ),
             Self::Elongated => (
                 "elongated",
                 Medium,
-                "One side much longer than the other",
-                "cut the face out (`visage prepare faces`): only the central square is looked at",
+                "Extreme aspect ratio",
+                "crop the face (`visage prepare faces`): only the central square is used",
             ),
             Self::NearDuplicate => (
                 "near-duplicate",
                 Low,
-                "One photo several times: saved again, mirrored, or cut differently",
-                "keep the better one; a split drawn by train-triplet keeps them together",
+                "Near-duplicates: one photo recompressed, mirrored or cropped",
+                "keep the best one; train-triplet keeps them in one part of the split",
             ),
             Self::Lonely => (
                 "lonely",
                 Low,
                 "Identities with one picture or none",
-                "add pictures: one alone makes no pair, and its name cannot be checked",
+                "add pictures: one picture makes no pair, and its label cannot be checked",
             ),
             Self::Few => (
                 "few",
                 Low,
                 "Identities with far fewer pictures than the others",
-                "add pictures, or expect this identity to be named less reliably",
+                "add pictures, or expect lower accuracy for this identity",
             ),
             Self::Many => (
                 "many",
                 Low,
                 "Identities with far more pictures than the others",
-                "nothing for train-triplet, which draws identities evenly; else take some away",
+                "none for train-triplet, which samples identities equally; otherwise remove some",
             ),
             Self::Grey => (
                 "grey",
                 Low,
                 "Grey pictures among coloured ones",
-                "fine where the photos to come may be grey, too; else get a coloured one",
+                "keep it if grey photos are expected in use; otherwise replace it",
             ),
             Self::NoFace => (
                 "no-face",
                 Low,
-                "No face found",
-                "look at it: delete it where there is none; a tight crop of a face is fine",
+                "No face detected",
+                "check it; delete it if there is no face; tight crops are fine",
             ),
             Self::SeveralFaces => (
                 "several-faces",
                 Low,
-                "Several faces of like size",
-                "make sure that the one in the middle is meant, and cut it out",
+                "Several faces of similar size",
+                "check that the central face is the right one, and crop it",
             ),
         };
-        Words { name, severity, title, fix }
+        Description { name, severity, title, fix }
     }
 
-    /// The word for it in tables, CSV and JSON.
+    /// Its name in tables, CSV and JSON.
     pub fn name(self) -> &'static str {
-        self.words().name
+        self.description().name
     }
 
-    /// How much it matters.
+    /// Its severity.
     pub fn severity(self) -> Severity {
-        self.words().severity
+        self.description().severity
     }
 
-    /// A heading for it.
+    /// Its title.
     pub fn title(self) -> &'static str {
-        self.words().title
+        self.description().title
     }
 
-    /// What to do about it.
+    /// The recommended action.
     pub fn fix(self) -> &'static str {
-        self.words().fix
+        self.description().fix
     }
 }
 
@@ -250,34 +250,34 @@ impl Serialize for Kind {
     }
 }
 
-/// One thing that is wrong, or may be.
+/// A problem of a picture or an identity.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// How much it matters: the kind's severity.
+    /// Severity of the kind.
     pub severity: Severity,
-    /// The picture, below the data set's folder; none where a whole identity is meant.
+    /// Path of the picture relative to the data folder; `None` for findings about an identity.
     pub file: Option<String>,
-    /// The other picture, of two that are one photo.
+    /// The other picture of a pair of near-duplicates.
     pub other: Option<String>,
-    /// The identity that the picture is filed under, or that is meant.
+    /// The identity of the picture, or the one that the finding is about.
     pub identity: Option<String>,
-    /// The identity whose pictures it is nearer to, or that the other picture is filed under.
+    /// The identity that the picture is closer to, or the identity of the other picture.
     pub looks_like: Option<String>,
-    /// What was measured; its unit depends on the kind.
+    /// The measured value; its unit depends on the kind.
     pub value: Option<f64>,
-    /// The finding in words.
+    /// Description.
     pub what: String,
-    /// What to do about it.
+    /// Recommended action.
     pub fix: &'static str,
-    /// For a doubted name: the nearest pictures of its own identity, and of the other one.
+    /// For mislabels: the nearest pictures of its own identity, and of the other one.
     #[serde(skip)]
     pub nearest: [Vec<String>; 2],
 }
 
 impl Finding {
-    /// A finding with its kind, its value and its words; the rest is filled in by who found it.
+    /// A finding without picture and identity.
     pub(super) fn new(kind: Kind, value: Option<f64>, what: String) -> Self {
         Self {
             kind,
@@ -293,12 +293,12 @@ impl Finding {
         }
     }
 
-    /// A file that cannot be decoded, and why.
+    /// A file that cannot be decoded.
     pub fn unreadable(picture: &Picture, identities: &[String], reason: &str) -> Self {
         Self::new(Kind::Unreadable, None, reason.to_owned()).of(picture, identities)
     }
 
-    /// Names the picture and the identity it is filed under.
+    /// Sets the picture and its identity.
     pub(super) fn of(mut self, picture: &Picture, identities: &[String]) -> Self {
         self.file = Some(picture.name.clone());
         self.identity = identity(picture, identities);
@@ -306,7 +306,7 @@ impl Finding {
     }
 }
 
-/// The name of the identity that a picture is filed under.
+/// The name of a picture's identity.
 pub(super) fn identity(picture: &Picture, identities: &[String]) -> Option<String> {
     picture.identity.and_then(|index| identities.get(index)).cloned()
 }
@@ -316,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_in_order_of_severity_and_have_their_own_words() {
+    fn kinds_are_in_order_of_severity_and_have_distinct_names() {
         assert!(Kind::ALL.is_sorted());
         assert!(Kind::ALL.is_sorted_by_key(|kind| kind.severity()));
         let mut names = Kind::ALL.map(Kind::name).to_vec();

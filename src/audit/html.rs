@@ -1,4 +1,4 @@
-//! The findings as one page that needs nothing else: style and pictures are inside it.
+//! The report as a self-contained HTML page: style and thumbnails are embedded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,14 +9,14 @@ use super::thumbnail::thumbnail;
 use super::{Finding, Kind, Report, Severity};
 use crate::{Result, files};
 
-/// So many cards of a kind are shown; the CSV and the JSON have all.
+/// Maximum number of cards per kind; CSV and JSON have all findings.
 const CARDS: usize = 60;
-/// A card shows so many copies of one photo.
+/// Maximum number of near-duplicates on a card.
 const COPIES: usize = 8;
 
 const STYLE: &str = include_str!("report.css");
 
-/// Writes the page; pictures are read from below `root`.
+/// Writes the page. Picture paths are relative to `root`.
 ///
 /// # Errors
 /// Names the file that cannot be written.
@@ -25,7 +25,7 @@ pub fn write(path: &Path, report: &Report, root: &Path) -> Result<()> {
     files::write_atomically(path, |out| std::io::Write::write_all(out, page.as_bytes()))
 }
 
-/// The page. A picture that cannot be read has a box in place of its thumbnail.
+/// The page as text. Unreadable pictures have a placeholder instead of a thumbnail.
 pub fn page(report: &Report, root: &Path) -> String {
     let sections: Vec<Section> = Kind::ALL
         .into_iter()
@@ -60,11 +60,11 @@ fn summary(report: &Report) -> String {
         (report.identities.to_string(), "identities".to_owned(), ""),
     ];
     if let Some(sizes) = report.sizes {
-        let range = format!("{} / {} / {}", sizes.least, sizes.median, sizes.most);
-        figures.push((range, "pictures an identity: fewest, median, most".to_owned(), ""));
+        let range = format!("{} / {} / {}", sizes.min, sizes.median, sizes.max);
+        figures.push((range, "pictures per identity: min / median / max".to_owned(), ""));
     }
     for severity in [Severity::High, Severity::Medium, Severity::Low] {
-        let words = format!("of {} severity", severity.name());
+        let words = format!("{} severity", severity.name());
         figures.push((report.count(severity).to_string(), words, severity.name()));
     }
     let figure = |(value, words, class): (String, String, &str)| {
@@ -78,7 +78,7 @@ fn summary(report: &Report) -> String {
     format!("<div class=\"figures\">\n{figures}</div>\n{notes}")
 }
 
-/// The kinds that were found, with links; those that were not, in one sentence.
+/// Links to the kinds with findings, and a sentence with the other kinds.
 fn contents(report: &Report) -> String {
     let (found, clean): (Vec<_>, Vec<_>) =
         report.counts().into_iter().partition(|&(_, count)| count > 0);
@@ -92,12 +92,12 @@ fn contents(report: &Report) -> String {
     let clean: Vec<&str> = clean.into_iter().map(|(kind, _)| kind.name()).collect();
     let clean = match clean.is_empty() {
         true => String::new(),
-        false => format!("<p class=\"clean\">Nothing found of: {}.</p>\n", clean.join(", ")),
+        false => format!("<p class=\"clean\">No findings: {}.</p>\n", clean.join(", ")),
     };
     format!("<nav>\n<ul>\n{rows}</ul>\n{clean}</nav>\n")
 }
 
-/// The findings of a kind, those that belong together on one card.
+/// The findings of a kind, grouped into cards.
 struct Section<'a> {
     kind: Kind,
     findings: usize,
@@ -122,7 +122,7 @@ impl<'a> Section<'a> {
         Self { kind, findings: count, cards, left_out }
     }
 
-    /// The pictures that the section shows.
+    /// The pictures shown in the section.
     fn pictures(&self) -> impl Iterator<Item = &'a str> + '_ {
         let of_card = |card: &Vec<&'a Finding>| {
             let shown = card.iter().take(COPIES).copied();
@@ -183,13 +183,13 @@ impl<'a> Section<'a> {
         format!(
             "<div class=\"card wide\">{}{}{}</div>\n",
             figure(file, &first.what),
-            side(&format!("its nearest of {}", own.unwrap_or_default()), &first.nearest[0]),
-            side(&format!("the nearest of {}", like.unwrap_or_default()), &first.nearest[1]),
+            side(&format!("nearest of {} (its label)", own.unwrap_or_default()), &first.nearest[0]),
+            side(&format!("nearest of {}", like.unwrap_or_default()), &first.nearest[1]),
         )
     }
 }
 
-/// A picture with its path and some words.
+/// A picture with its path and a caption.
 fn figure(name: &str, words: &str, thumbnails: &BTreeMap<&str, String>) -> String {
     let picture =
         thumbnails.get(name).map_or("<span class=\"none\">unreadable</span>", |image| image);
@@ -198,12 +198,12 @@ fn figure(name: &str, words: &str, thumbnails: &BTreeMap<&str, String>) -> Strin
         false => format!("<em>{}</em>", escape(words)),
     };
     let name = escape(name);
-    // A line may break where a name has parts.
+    // Allow line breaks within long names.
     let broken = name.replace('/', "/<wbr>").replace('_', "_<wbr>").replace('.', "<wbr>.");
     format!("<figure title=\"{name}\">{picture}<figcaption>{broken}{words}</figcaption></figure>")
 }
 
-/// Text as HTML shows it, between tags and in quoted attributes.
+/// Escapes text for HTML content and quoted attributes.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -231,7 +231,7 @@ mod tests {
             folder: "fa<ces".into(),
             pictures: 4,
             identities: 2,
-            judged: 0,
+            scored: 0,
             sizes: None,
             findings,
             notes: vec!["a & b".into()],

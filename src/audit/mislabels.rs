@@ -1,28 +1,27 @@
-//! Faces that sit with somebody else's: probable mislabels.
+//! Probably mislabelled faces.
 //!
-//! A picture's distance to an identity is the mean of the distances to its three nearest pictures
-//! there, the picture itself left out. The margin is the distance to its own identity less the one to
-//! the nearest other identity: above 0, somebody else's pictures are nearer.
+//! A picture's distance to an identity is its mean distance to the three nearest pictures of it, without
+//! the picture itself. The margin is the distance to its own identity minus the distance to the nearest
+//! other identity: above 0, the other identity is closer.
 //!
-//! Copies have no say: those of the judged picture are left out on both sides, and of pictures that
-//! are copies of each other the nearest alone counts. So of one photo under two names the wrong one
-//! is found. An identity needs two different photos to be looked like, and one besides the judged
-//! picture to be judged by: a lone picture is not judged.
+//! Near-duplicates of the scored picture are ignored, and of other near-duplicates only the nearest
+//! counts. Another identity needs at least two different photos, and the picture's own identity one
+//! more photo; otherwise the picture has no score.
 //!
-//! A margin above the threshold is a probable mislabel where three other photos of the identity say
-//! so, and a doubt where there are fewer: two photos that do not look alike leave open which of them is
-//! wrong, or whether any is. From 60 % of the threshold on, three photos make a doubt.
+//! A margin above the threshold is a probable mislabel if the own identity has three other photos, and a
+//! doubtful label if it has fewer: of two photos that differ, either may be wrong. With three photos,
+//! labels are doubtful from 60 % of the threshold.
 //!
-//! The threshold was measured with the embedded OpenFace trunk. A few pictures were moved to
-//! another name, and `visage audit` was asked: how many of them are mislabels (or one photo under two
-//! names), how many are that or doubted, and how many of the other pictures are called so.
+//! The threshold was measured with the embedded OpenFace trunk. Some pictures were moved to another
+//! identity; the columns give how many of these `visage audit` reports as mislabelled (or as one photo
+//! under two names), how many as that or doubtful, and how many of the others as mislabelled.
 //!
-//! | data | moved | found | found or doubted | others |
+//! | data | moved | found | found or doubtful | others |
 //! |---|---|---|---|---|
 //! | 218 pictures of 5 actors | 5 x 10 | 68 % | 88 % | 0.0 % |
 //! | 1,815 pictures of the 298 people of LFW with 5 or more | 2 x 45 | 96 % | 99 % | 0.7 % |
 //!
-//! The more identities there are, the nearer the nearest stranger: with thousands, raise it.
+//! With more identities the nearest other identity is closer: use a larger threshold for thousands.
 
 use rayon::prelude::*;
 
@@ -30,39 +29,39 @@ use super::{Finding, Kind, Picture, finding};
 use crate::eval::Embeddings;
 use crate::eval::distance::euclidean;
 
-/// From this margin on a picture is probably mislabelled.
+/// Default threshold: a picture with this margin is probably mislabelled.
 pub const MISLABEL: f64 = 0.25;
-/// The share of [`MISLABEL`] from which on a name is doubted.
+/// Fraction of the threshold from which a label is doubtful.
 const DOUBT: f64 = 0.6;
-/// So many nearest pictures speak for an identity ...
-const VOICES: usize = 3;
-/// ... and of another identity than the picture's own there are so many at least.
-const WITNESSES: usize = 2;
+/// Number of nearest pictures in the distance to an identity.
+const NEIGHBOURS: usize = 3;
+/// Minimum number of these for other identities than the picture's own.
+const MIN_OTHER: usize = 2;
 
-/// How a picture sits among the others.
+/// How well a picture's label agrees with its embedding.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judgement {
-    /// The distance to its own identity less the one to the nearest other.
+pub struct LabelScore {
+    /// Distance to its own identity minus distance to the nearest other one.
     pub margin: f64,
     /// The nearest other identity.
     pub looks_like: usize,
-    /// The nearest pictures of its own identity, without copies.
+    /// Nearest pictures of its own identity, without near-duplicates.
     pub own: Vec<usize>,
-    /// The nearest pictures of the other one.
+    /// Nearest pictures of the other identity.
     pub other: Vec<usize>,
 }
 
-/// Judges every picture by all others; none where there is nothing to judge it by.
+/// Scores the label of every picture; `None` where there are too few pictures to compare with.
 ///
-/// `labels` are identities below `identities`, and `groups` the near-duplicates, as
-/// [`groups`](crate::data::near_duplicates::groups) counts them; both run in step with the rows.
-pub fn judge(
+/// `labels` are below `identities`; `groups` are those of
+/// [`near_duplicates::groups`](crate::data::near_duplicates::groups). Both have one entry per row.
+pub fn score(
     embeddings: &Embeddings,
     labels: &[Option<usize>],
     groups: &[usize],
     identities: usize,
     step: &(dyn Fn() + Sync),
-) -> Vec<Option<Judgement>> {
+) -> Vec<Option<LabelScore>> {
     let rows = embeddings.rows().min(labels.len()).min(groups.len());
     (0..rows)
         .into_par_iter()
@@ -79,7 +78,7 @@ fn one(
     labels: &[Option<usize>],
     groups: &[usize],
     identities: usize,
-) -> Option<Judgement> {
+) -> Option<LabelScore> {
     let own = labels[picture].filter(|&own| own < identities)?;
     let row = embeddings.row(picture);
     let mut others: Vec<(f32, usize)> = (0..labels.len().min(groups.len()))
@@ -87,36 +86,38 @@ fn one(
         .map(|other| (euclidean(row, embeddings.row(other)), other))
         .collect();
     others.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let mut voices: Vec<Vec<(f32, usize)>> = vec![Vec::new(); identities];
+    let mut nearest: Vec<Vec<(f32, usize)>> = vec![Vec::new(); identities];
     for (distance, other) in others {
-        let Some(voices) = labels[other].and_then(|label| voices.get_mut(label)) else { continue };
-        let is_copy = voices.iter().any(|&(_, known)| groups[known] == groups[other]);
-        if voices.len() < VOICES && !is_copy {
-            voices.push((distance, other));
+        let Some(nearest) = labels[other].and_then(|label| nearest.get_mut(label)) else {
+            continue;
+        };
+        let is_copy = nearest.iter().any(|&(_, known)| groups[known] == groups[other]);
+        if nearest.len() < NEIGHBOURS && !is_copy {
+            nearest.push((distance, other));
         }
     }
-    let mean = |voices: &[(f32, usize)]| {
-        voices.iter().map(|&(distance, _)| f64::from(distance)).sum::<f64>() / voices.len() as f64
+    let mean = |nearest: &[(f32, usize)]| {
+        nearest.iter().map(|&(distance, _)| f64::from(distance)).sum::<f64>() / nearest.len() as f64
     };
-    let nearest = voices
+    let closest = nearest
         .iter()
         .enumerate()
-        .filter(|(label, voices)| *label != own && voices.len() >= WITNESSES)
-        .map(|(label, voices)| (mean(voices), label))
+        .filter(|(label, nearest)| *label != own && nearest.len() >= MIN_OTHER)
+        .map(|(label, nearest)| (mean(nearest), label))
         .min_by(|a, b| a.0.total_cmp(&b.0));
-    let (distance, looks_like) = nearest.filter(|_| !voices[own].is_empty())?;
-    let names = |voices: &[(f32, usize)]| voices.iter().map(|&(_, other)| other).collect();
-    Some(Judgement {
-        margin: mean(&voices[own]) - distance,
+    let (distance, looks_like) = closest.filter(|_| !nearest[own].is_empty())?;
+    let names = |nearest: &[(f32, usize)]| nearest.iter().map(|&(_, other)| other).collect();
+    Some(LabelScore {
+        margin: mean(&nearest[own]) - distance,
         looks_like,
-        own: names(&voices[own]),
-        other: names(&voices[looks_like]),
+        own: names(&nearest[own]),
+        other: names(&nearest[looks_like]),
     })
 }
 
-/// The pictures whose margin reaches `threshold`, and those that come near to it.
+/// Pictures with a margin of at least `threshold` (mislabelled), or close to it (doubtful).
 pub fn findings(
-    judgements: &[Option<Judgement>],
+    scores: &[Option<LabelScore>],
     pictures: &[Picture],
     identities: &[String],
     threshold: f64,
@@ -124,22 +125,22 @@ pub fn findings(
     let names = |list: &[usize]| {
         list.iter().filter_map(|&index| Some(pictures.get(index)?.name.clone())).collect()
     };
-    let judged = judgements.iter().zip(pictures);
+    let judged = scores.iter().zip(pictures);
     judged
-        .filter_map(|(judgement, picture)| Some((judgement.as_ref()?, picture)))
-        .filter_map(|(judgement, picture)| {
-            let sure = judgement.own.len() >= VOICES;
-            let kind = match judgement.margin / threshold {
+        .filter_map(|(score, picture)| Some((score.as_ref()?, picture)))
+        .filter_map(|(score, picture)| {
+            let sure = score.own.len() >= NEIGHBOURS;
+            let kind = match score.margin / threshold {
                 share if share >= 1.0 && sure => Kind::Mislabel,
                 share if share >= 1.0 || (share >= DOUBT && sure) => Kind::Doubtful,
                 _ => return None,
             };
-            let looks_like = identities.get(judgement.looks_like).cloned().unwrap_or_default();
+            let looks_like = identities.get(score.looks_like).cloned().unwrap_or_default();
             let own = finding::identity(picture, identities).unwrap_or_default();
-            let margin = judgement.margin;
-            let what = format!("nearer to {looks_like} than to {own} by {margin:.2}");
+            let margin = score.margin;
+            let what = format!("closer to {looks_like} than to {own} by {margin:.2}");
             let found = Finding::new(kind, Some(margin), what).of(picture, identities);
-            let nearest = [names(&judgement.own), names(&judgement.other)];
+            let nearest = [names(&score.own), names(&score.other)];
             Some(Finding { looks_like: Some(looks_like), nearest, ..found })
         })
         .collect()
@@ -167,9 +168,9 @@ mod tests {
         labels.iter().enumerate().map(one).collect()
     }
 
-    fn judged(degrees: &[f32], labels: &[usize], groups: &[usize]) -> Vec<Option<Judgement>> {
+    fn judged(degrees: &[f32], labels: &[usize], groups: &[usize]) -> Vec<Option<LabelScore>> {
         let labels: Vec<_> = labels.iter().copied().map(Some).collect();
-        judge(&circle(degrees), &labels, groups, 3, &|| ())
+        score(&circle(degrees), &labels, groups, 3, &|| ())
     }
 
     #[test]
@@ -218,10 +219,10 @@ mod tests {
         let fooled = judged(&degrees, &labels, &alone)[6].as_ref().unwrap().margin;
         let copies = [0, 1, 2, 3, 4, 5, 6, 6];
         let all = judged(&degrees, &labels, &copies);
-        for judgement in &all[6..] {
-            let judgement = judgement.as_ref().unwrap();
-            assert!(judgement.margin > fooled + 0.2, "{judgement:?}");
-            assert_eq!((judgement.looks_like, &judgement.own[..]), (1, &[2, 1, 0][..]));
+        for score in &all[6..] {
+            let score = score.as_ref().unwrap();
+            assert!(score.margin > fooled + 0.2, "{score:?}");
+            assert_eq!((score.looks_like, &score.own[..]), (1, &[2, 1, 0][..]));
         }
         // Three copies are one witness, which is too few to be looked like.
         let copies = [0, 1, 2, 3, 3, 3, 6, 7];
@@ -235,7 +236,7 @@ mod tests {
         let all = judged(&degrees, &labels, &[0, 1, 2, 3, 4, 5]);
         assert_eq!(all.iter().filter(|one| one.is_none()).count(), 1);
         assert!(all[5].is_none());
-        let flat = judge(&circle(&degrees), &[None; 6], &[0, 1, 2, 3, 4, 5], 0, &|| ());
+        let flat = score(&circle(&degrees), &[None; 6], &[0, 1, 2, 3, 4, 5], 0, &|| ());
         assert_eq!(flat, vec![None; 6]);
     }
 }

@@ -1,40 +1,40 @@
-//! What is wrong with a data set, before anything is trained on it.
+//! Checks of a data set before training.
 //!
 //! ```text
-//! picture -> Facts::of -> quality        (tiny, blurred, dark, ...)
-//!    Look -> near_duplicates::pairs -> duplicates   (one photo twice, under two names, in two parts)
-//!    embedding -> mislabels              (a face that sits with somebody else's)
-//!    pictures an identity -> balance
-//!       all of them -> Report -> table, JSON, CSV, html
+//! picture -> PictureStats -> quality                        (tiny, blurred, dark, ...)
+//!    PerceptualHash -> near_duplicates::pairs -> duplicates (one photo twice, under two names, in two parts)
+//!    embedding -> mislabels                                 (a face closer to another identity)
+//!    pictures per identity -> balance
+//!       all of them -> Report -> table, JSON, CSV, HTML
 //! ```
 //!
-//! Everything here takes what was measured and gives [`Finding`]s; no file is touched but those of
-//! [`html`], which shows pictures. Nothing is ever moved or deleted.
+//! The functions take measurements and return [`Finding`]s. Only [`html`] reads pictures; nothing is
+//! ever moved or deleted.
 
 pub mod balance;
 pub mod duplicates;
-mod facts;
 mod finding;
 pub mod html;
 pub mod mislabels;
 pub mod quality;
 mod report;
+mod stats;
 mod thumbnail;
 
-pub use facts::Facts;
 pub use finding::{Finding, Kind, Severity};
 pub use quality::QualityLimits;
 pub use report::Report;
+pub use stats::PictureStats;
 
 use crate::data::Part;
 
-/// A picture of the data set, as far as its place tells.
+/// A picture of the data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
-    /// Its path below the data set's folder, with `/` between the parts.
+    /// Path relative to the data folder, with `/` as separator.
     pub name: String,
-    /// The index of the identity it is filed under; none in a folder without identities.
+    /// Index of its identity; `None` in a folder without identities.
     pub identity: Option<usize>,
-    /// The part of the split it is in, where there is one.
+    /// Its part of the split, if there is a split.
     pub part: Option<Part>,
 }

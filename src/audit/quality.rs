@@ -1,75 +1,75 @@
-//! Pictures that are too small, too blurred, too dark, without a face, ...
+//! Pictures that are too small, blurred, dark, without a face, ...
 
-use super::{Facts, Finding, Kind, Picture};
+use super::{Finding, Kind, Picture, PictureStats};
 
-/// From where on a picture is remarkable.
+/// Limits of acceptable pictures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QualityLimits {
-    /// The shorter side of what the network sees in pixels, at least.
+    /// Minimum shorter side of what the network sees, in pixels.
     pub side: u32,
-    /// The variance of the Laplacian at 96 x 96 pixels, at least.
+    /// Minimum variance of the Laplacian at 96 x 96 pixels.
     pub sharpness: f64,
-    /// The mean grey value, at least; 255 less this is the most.
+    /// Minimum mean grey value; the maximum is 255 minus this.
     pub darkness: f64,
-    /// The standard deviation of the grey values, at least.
+    /// Minimum standard deviation of the grey values.
     pub contrast: f64,
-    /// The longer side over the shorter one, at most.
+    /// Maximum ratio of the longer to the shorter side.
     pub aspect: f64,
 }
 
-/// A picture whose channels differ by less than this on average is grey.
+/// A picture with a mean channel difference below this is grey.
 const GREY: f64 = 2.0;
 
-/// Says what is wrong with each picture. `pictures` and `facts` run in step.
+/// The quality problems of each picture. `pictures` and `stats` have the same order.
 ///
-/// Where most of the pictures are grey, the data set is, and no picture of it stands out.
+/// Grey pictures are reported only if most of the pictures have colours.
 pub fn findings(
     pictures: &[Picture],
-    facts: &[Facts],
+    stats: &[PictureStats],
     identities: &[String],
     limits: &QualityLimits,
 ) -> Vec<Finding> {
-    let grey = facts.iter().filter(|facts| facts.colour < GREY).count();
-    let coloured = 2 * grey <= facts.len();
-    let one = |(picture, facts): (&Picture, &Facts)| {
-        judge(facts, limits, coloured)
+    let grey = stats.iter().filter(|stats| stats.colour < GREY).count();
+    let coloured = 2 * grey <= stats.len();
+    let one = |(picture, stats): (&Picture, &PictureStats)| {
+        problems(stats, limits, coloured)
             .into_iter()
             .map(|finding| finding.of(picture, identities))
             .collect::<Vec<_>>()
     };
-    pictures.iter().zip(facts).flat_map(one).collect()
+    pictures.iter().zip(stats).flat_map(one).collect()
 }
 
-fn judge(facts: &Facts, limits: &QualityLimits, coloured: bool) -> Vec<Finding> {
-    let (width, height) = facts.size;
+fn problems(stats: &PictureStats, limits: &QualityLimits, coloured: bool) -> Vec<Finding> {
+    let (width, height) = stats.size;
     let (short, long) = (width.min(height), width.max(height));
-    let seen = facts.seen.0.min(facts.seen.1);
-    let size = match facts.seen == facts.size {
+    let seen = stats.seen.0.min(stats.seen.1);
+    let size = match stats.seen == stats.size {
         true => format!("{width}x{height} pixels"),
-        false => format!("{}x{} of {width}x{height} pixels", facts.seen.0, facts.seen.1),
+        false => format!("{}x{} of {width}x{height} pixels", stats.seen.0, stats.seen.1),
     };
     let aspect = f64::from(long) / f64::from(short.max(1));
-    let flat = facts.contrast < limits.contrast;
-    let (brightness, contrast) = (facts.brightness, facts.contrast);
-    // A flat picture is blurred, too, and one without light is flat: the cause alone is told.
+    let flat = stats.contrast < limits.contrast;
+    let (brightness, contrast) = (stats.brightness, stats.contrast);
+    // A flat picture is also blurred, and a dark or bright one is also flat: report only the cause.
     let dark = brightness < limits.darkness;
     let bright = brightness > 255.0 - limits.darkness;
     let lit = !dark && !bright;
-    let blurred = lit && !flat && facts.sharpness < limits.sharpness;
-    let faces = facts.faces.unwrap_or(1);
+    let blurred = lit && !flat && stats.sharpness < limits.sharpness;
+    let faces = stats.faces.unwrap_or(1);
     let found = [
         (dark, Kind::Dark, brightness, format!("mean grey value {brightness:.0} of 255")),
         (bright, Kind::Bright, brightness, format!("mean grey value {brightness:.0} of 255")),
         (lit && flat, Kind::Flat, contrast, format!("contrast {contrast:.1}")),
         (seen < limits.side, Kind::Tiny, f64::from(seen), size),
-        (blurred, Kind::Blurred, facts.sharpness, format!("sharpness {:.0}", facts.sharpness)),
+        (blurred, Kind::Blurred, stats.sharpness, format!("sharpness {:.0}", stats.sharpness)),
         (
             aspect > limits.aspect,
             Kind::Elongated,
             aspect,
-            format!("{width}x{height} pixels, {aspect:.1} to 1"),
+            format!("{width}x{height} pixels, aspect ratio {aspect:.1}"),
         ),
-        (coloured && facts.colour < GREY, Kind::Grey, facts.colour, "no colours".into()),
+        (coloured && stats.colour < GREY, Kind::Grey, stats.colour, "no colours".into()),
         (faces == 0, Kind::NoFace, 0.0, "no face found".into()),
         (faces > 1, Kind::SeveralFaces, faces as f64, format!("{faces} faces")),
     ];
@@ -95,8 +95,8 @@ mod tests {
     }
 
     fn kinds(picture: &RgbImage, faces: Option<usize>) -> Vec<Kind> {
-        let facts = Facts { faces, ..Facts::of(b"", picture, picture) };
-        judge(&facts, &LIMITS, true).iter().map(|finding| finding.kind).collect()
+        let stats = PictureStats { faces, ..PictureStats::of(b"", picture, picture) };
+        problems(&stats, &LIMITS, true).iter().map(|finding| finding.kind).collect()
     }
 
     #[test]
@@ -120,11 +120,12 @@ mod tests {
         let (colour, grey) =
             (board(96, 96, 60, 200, 8), RgbImage::from_pixel(96, 96, Rgb([90; 3])));
         let audit = |pictures: &[&RgbImage]| {
-            let facts: Vec<Facts> = pictures.iter().map(|p| Facts::of(b"", p, p)).collect();
-            let names = (0..facts.len())
+            let stats: Vec<PictureStats> =
+                pictures.iter().map(|p| PictureStats::of(b"", p, p)).collect();
+            let names = (0..stats.len())
                 .map(|k| Picture { name: k.to_string(), identity: Some(0), part: None })
                 .collect::<Vec<_>>();
-            let found = findings(&names, &facts, &["ann".to_owned()], &LIMITS);
+            let found = findings(&names, &stats, &["ann".to_owned()], &LIMITS);
             let grey = found.into_iter().filter(|finding| finding.kind == Kind::Grey);
             grey.map(|finding| finding.file.unwrap()).collect::<Vec<_>>()
         };

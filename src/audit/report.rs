@@ -9,27 +9,27 @@ use super::balance::Sizes;
 use super::{Finding, Kind, Severity};
 use crate::{Result, files};
 
-/// What an audit has to say.
+/// The result of an audit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// The data set, as it was named.
+    /// The data folder, as given.
     pub folder: String,
-    /// How many picture files there are, the unreadable ones among them.
+    /// Number of picture files, including unreadable ones.
     pub pictures: usize,
-    /// How many identities there are.
+    /// Number of identities.
     pub identities: usize,
-    /// Pictures whose name could be checked.
-    pub judged: usize,
-    /// How many pictures the identities have; none in a folder without identities.
+    /// Number of pictures whose label could be checked.
+    pub scored: usize,
+    /// Pictures per identity; `None` in a folder without identities.
     pub sizes: Option<Sizes>,
-    /// The findings, the worst first.
+    /// The findings, most severe first.
     pub findings: Vec<Finding>,
-    /// What is remarkable besides, one sentence each.
+    /// Further remarks, one sentence each.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// Sorts the findings: by severity and kind, the largest margin first, then by file.
+    /// Sorts the findings by severity and kind, then by value, then by file.
     pub fn sort(&mut self) {
         let rank = |finding: &Finding| match finding.kind {
             Kind::Mislabel | Kind::Doubtful | Kind::SeveralFaces | Kind::Many => {
@@ -46,7 +46,7 @@ impl Report {
         });
     }
 
-    /// Every kind with the number of its findings, the worst kind first.
+    /// The number of findings of every kind, most severe first.
     pub fn counts(&self) -> Vec<(Kind, usize)> {
         let mut counts = BTreeMap::new();
         for finding in &self.findings {
@@ -55,23 +55,23 @@ impl Report {
         Kind::ALL.into_iter().map(|kind| (kind, counts.get(&kind).copied().unwrap_or(0))).collect()
     }
 
-    /// How many findings of a severity there are.
+    /// The number of findings of a severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 
-    /// One object: pictures, identities, findings, counts by kind and more.
+    /// The report as a JSON object.
     pub fn json(&self) -> Value {
         let counts: serde_json::Map<String, Value> =
             self.counts().into_iter().map(|(kind, n)| (kind.name().to_owned(), n.into())).collect();
         let sizes = self
             .sizes
-            .map(|sizes| json!({"min": sizes.least, "median": sizes.median, "max": sizes.most}));
+            .map(|sizes| json!({"min": sizes.min, "median": sizes.median, "max": sizes.max}));
         json!({
             "folder": self.folder,
             "pictures": self.pictures,
             "identities": self.identities,
-            "judged": self.judged,
+            "judged": self.scored,
             "pictures_per_identity": sizes,
             "counts": counts,
             "notes": self.notes,
@@ -79,7 +79,7 @@ impl Report {
         })
     }
 
-    /// Writes all findings as a table, one row each.
+    /// Writes all findings as CSV, one row each.
     ///
     /// # Errors
     /// Names the file that cannot be written.
@@ -129,7 +129,7 @@ mod tests {
             folder: "faces".into(),
             pictures: 9,
             identities: 2,
-            judged: 8,
+            scored: 8,
             sizes: Sizes::of(&[3, 6]),
             findings: vec![
                 finding(Kind::Tiny, "t2", 40.0),

@@ -1,4 +1,4 @@
-//! Small pictures inside a page.
+//! Thumbnails embedded in a page.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use crate::data::picture;
 const SIDE: u32 = 96;
 const QUALITY: u8 = 80;
 
-/// A picture file as a `data:` address of a small JPEG with its width and height; none where the
-/// file cannot be read.
+/// A small JPEG of a picture file as a `data:` URL, with its width and height; `None` if the file cannot
+/// be read.
 pub(super) fn thumbnail(path: &Path) -> Option<(String, u32, u32)> {
     let whole = picture::decode(path).ok()?;
     let (width, height) = whole.dimensions();

@@ -104,7 +104,7 @@ fn judge(
     scan: &Scan,
     say: &Reporter,
 ) -> Result<Report> {
-    let (pictures, facts, names) = (&scan.pictures, &scan.facts, &scan.identities);
+    let (pictures, stats, names) = (&scan.pictures, &scan.stats, &scan.identities);
     let total = pictures.len() as u64;
     let mut findings: Vec<Finding> = scan
         .unreadable
@@ -113,28 +113,28 @@ fn judge(
         .collect();
 
     let bar = say.progress("duplicates", total, "pictures");
-    let pairs = duplicates::pairs(facts, &|| bar.inc(1));
+    let pairs = duplicates::pairs(stats, &|| bar.inc(1));
     bar.finish();
     let labels: Vec<_> = pictures.iter().map(|picture| picture.identity).collect();
     let groups = near_duplicates::join(pictures.len(), &pairs);
     let bar = say.progress("labels", total, "pictures");
     let step = || bar.inc(1);
-    let judgements = mislabels::judge(&scan.embeddings, &labels, &groups, names.len(), &step);
+    let scores = mislabels::score(&scan.embeddings, &labels, &groups, names.len(), &step);
     bar.finish();
-    findings.extend(duplicates::findings(pictures, facts, names, &pairs, &judgements));
-    findings.extend(mislabels::findings(&judgements, pictures, names, flags.margin));
-    findings.extend(quality::findings(pictures, facts, names, limits));
+    findings.extend(duplicates::findings(pictures, stats, names, &pairs, &scores));
+    findings.extend(mislabels::findings(&scores, pictures, names, flags.margin));
+    findings.extend(quality::findings(pictures, stats, names, limits));
 
     let mut counts = vec![0; names.len()];
     labels.iter().flatten().for_each(|&label| counts[label] += 1);
     findings.extend(balance::findings(names, &counts, flags.imbalance));
 
-    let judged = judgements.iter().flatten().count();
+    let scored = scores.iter().flatten().count();
     let mut notes = scan.notes.clone();
     if names.is_empty() {
         notes.push("no sub-folders with pictures: there are no labels to check".into());
-    } else if judged < pictures.len() {
-        let which = count(pictures.len() - judged, "picture");
+    } else if scored < pictures.len() {
+        let which = count(pictures.len() - scored, "picture");
         notes.push(format!(
             "the labels of {which} could not be checked: no different photo of the identity, or no \
              other identity with two photos"
@@ -144,7 +144,7 @@ fn judge(
         folder: flags.data.display().to_string(),
         pictures: pictures.len() + scan.unreadable.len(),
         identities: names.len(),
-        judged,
+        scored,
         sizes: Sizes::of(&counts),
         findings,
         notes,
@@ -154,7 +154,7 @@ fn judge(
 /// The table of kinds with the fixes, then the worst findings.
 fn print(report: &Report, top: usize) -> std::io::Result<()> {
     let sizes = report.sizes.map_or_else(String::new, |sizes| {
-        format!(" (min {}, median {}, max {} per identity)", sizes.least, sizes.median, sizes.most)
+        format!(" (min {}, median {}, max {} per identity)", sizes.min, sizes.median, sizes.max)
     });
     let (folder, pictures) = (&report.folder, count(report.pictures, "picture"));
     line(&format!("{folder}: {pictures} of {}{sizes}", identities(report.identities)))?;

@@ -8,12 +8,12 @@ use image::{RgbImage, imageops};
 use rayon::prelude::*;
 
 use super::output::count;
-use crate::audit::{Facts, Picture};
+use crate::audit::{Picture, PictureStats};
 use crate::data::folder::TrainVal;
 use crate::data::prefetch::BatchLimits;
 use crate::data::split_file::read_parts;
 use crate::data::{Part, picture};
-use crate::detect::{Detector, Face, rivals};
+use crate::detect::{Detector, Face, similar_faces};
 use crate::eval::Embeddings;
 use crate::models::Backbone;
 use crate::recognise::pipeline::{Framed, Framer, PIXELS, Reader, embed_files};
@@ -39,7 +39,7 @@ pub struct Scanner<'a> {
 
 impl Framer for Scanner<'_> {
     type Read = Decoded;
-    type Info = Facts;
+    type Info = PictureStats;
 
     fn reader(&self) -> Reader<Decoded> {
         let search = self.detector.is_some();
@@ -50,7 +50,7 @@ impl Framer for Scanner<'_> {
         BatchLimits { files: 16, pixels: PIXELS, waiting: 0 }
     }
 
-    fn frame(&self, pictures: Vec<Decoded>) -> Result<Vec<Framed<Facts>>> {
+    fn frame(&self, pictures: Vec<Decoded>) -> Result<Vec<Framed<PictureStats>>> {
         let searched: Vec<&RgbImage> = pictures.iter().map(Decoded::searched).collect();
         let faces = match self.detector {
             Some(detector) => detector.detect(&searched)?.into_iter().map(Some).collect(),
@@ -60,9 +60,9 @@ impl Framer for Scanner<'_> {
         let measured = pictures.par_iter().zip(faces).map(|(decoded, faces)| {
             let cut = cropped(decoded, faces.as_deref(), crop);
             let seen = cut.as_ref().unwrap_or(&decoded.whole);
-            let mut facts = Facts::of(&decoded.content, &decoded.whole, seen);
-            facts.faces = faces.as_deref().map(rivals);
-            Framed { info: facts, faces: vec![picture::fit(seen, side)], pixels: 0 }
+            let mut stats = PictureStats::of(&decoded.content, &decoded.whole, seen);
+            stats.faces = faces.as_deref().map(similar_faces);
+            Framed { info: stats, faces: vec![picture::fit(seen, side)], pixels: 0 }
         });
         Ok(measured.collect())
     }
@@ -77,11 +77,11 @@ pub struct Files {
     notes: Vec<String>,
 }
 
-/// The results for a data set. Pictures, facts and embeddings have the same order.
+/// The results for a data set. Pictures, stats and embeddings have the same order.
 pub struct Scan {
     pub identities: Vec<String>,
     pub pictures: Vec<Picture>,
-    pub facts: Vec<Facts>,
+    pub stats: Vec<PictureStats>,
     pub embeddings: Embeddings,
     pub unreadable: Vec<(Picture, String)>,
     pub notes: Vec<String>,
@@ -221,7 +221,7 @@ pub fn scan(scanner: &Scanner, files: Files, say: &Reporter) -> Result<Scan> {
     let mut scan = Scan {
         identities,
         pictures: Vec::new(),
-        facts: Vec::new(),
+        stats: Vec::new(),
         embeddings: Embeddings::new(0, scanner.trunk.embedding_dim as usize, Vec::new())?,
         unreadable,
         notes,
@@ -233,9 +233,9 @@ pub fn scan(scanner: &Scanner, files: Files, say: &Reporter) -> Result<Scan> {
     embed_files(scanner.trunk, scanner, &paths, step, |_, seen| {
         let Some(place) = places.next() else { return Ok(()) };
         match seen {
-            Ok((facts, rows)) => {
+            Ok((stats, rows)) => {
                 scan.pictures.push(place);
-                scan.facts.push(facts);
+                scan.stats.push(stats);
                 values.extend_from_slice(rows.values());
             }
             Err(Error::Picture { reason, .. }) => scan.unreadable.push((place, reason)),

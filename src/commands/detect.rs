@@ -10,7 +10,7 @@ use super::detection::{self, short};
 use super::{Context, inputs, output};
 use crate::cli;
 use crate::detect::Face;
-use crate::figures::{self, Marked, save_png};
+use crate::figures::{self, FaceLabel, save_png};
 use crate::{Result, files};
 
 /// Number of photos from which on a progress bar is shown.
@@ -124,9 +124,9 @@ fn write_table(path: &Path, rows: &[Vec<String>]) -> Result<()> {
 }
 
 fn drawn(picture: &RgbImage, faces: &[Face]) -> RgbImage {
-    let marked: Vec<Marked> = faces
+    let marked: Vec<FaceLabel> = faces
         .iter()
-        .map(|face| Marked {
+        .map(|face| FaceLabel {
             bounds: face.bounds.map(f64::from),
             landmarks: face.landmarks.iter().map(|point| point.map(f64::from)).collect(),
             words: format!("{:.1} %", 100.0 * face.probability),

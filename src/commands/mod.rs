@@ -46,6 +46,7 @@ use tch::Device;
 
 use crate::Result;
 use crate::cli::{Cli, Command, Common};
+use crate::device;
 use crate::native::cuda;
 use crate::train::progress::Reporter;
 use crate::train::run_folder::RunFolder;
@@ -72,6 +73,8 @@ impl Context {
             // For decoding and distances. Only a second call could fail, and there is none.
             let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads));
             let _ = pool.build_global();
+        } else {
+            device::limit_threads();
         }
         let say = Reporter::stderr(common.quiet);
         Ok(Self { common, say, run: OnceCell::new() })

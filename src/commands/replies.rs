@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::detection::short;
 use crate::detect::Face;
-use crate::figures::Marked;
+use crate::figures::FaceLabel;
 use crate::recognise::{Answer, Classifier};
 
 /// Formats answers.
@@ -137,8 +137,8 @@ impl Reply<'_> {
     }
 
     /// The boxes and labels to draw.
-    pub fn marks(&self, words: &Words) -> Vec<Marked> {
-        let mark = |face: &(Option<Face>, Answer)| Marked {
+    pub fn marks(&self, words: &Words) -> Vec<FaceLabel> {
+        let mark = |face: &(Option<Face>, Answer)| FaceLabel {
             bounds: self.bounds(face).map(f64::from),
             landmarks: Vec::new(),
             words: words.label(&face.1),

@@ -50,9 +50,7 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
         PairLossKind::Bce => PairLoss::Bce(PairBceLoss::default()),
     };
     settings.pairs.get_or_insert(sampler.count());
-    let pictures = data.parts.train.clone();
-    let tuple_source =
-        TupleSource::Pairs { sampler, pictures, hard: settings.hard_negatives, loss };
+    let tuple_source = TupleSource::Pairs { sampler, hard: settings.hard_negatives, loss };
     let card = card(&net, &source, data.card.clone(), seed, super::settings_json(&settings)?);
     let config = TupleConfig {
         labels: &data.parts.labels,

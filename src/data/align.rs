@@ -1,21 +1,20 @@
-//! Are two pictures the same photo? Lays one grey thumbnail over another and measures how well
-//! they agree.
+//! Correlation of two grey thumbnails under the best alignment, to find near-duplicates.
 //!
-//! An affine warp is refined by Gauss-Newton steps (Lucas & Kanade 1981, with a gain and an offset
-//! for brightness), then the correlation coefficient under the best warp is the answer. Two crops
-//! of one photo reach 0.98 and more; two photos of one person from different days rarely 0.96.
+//! An affine warp is refined by Gauss-Newton steps (Lucas & Kanade 1981, with gain and offset for
+//! brightness); the result is the correlation coefficient under that warp. Two crops of one photo reach
+//! 0.98 and more; two photos of one person from different days rarely 0.96.
 
-/// The side of a thumbnail in pixels.
+/// Side of a thumbnail in pixels.
 pub(super) const SIDE: usize = 64;
 
-/// More steps than any true pair needs: those are settled after five to fifteen.
+/// Maximum number of steps; true pairs converge after five to fifteen.
 const STEPS: usize = 30;
-/// A pair this far apart after this many steps will not come together.
+/// Correlation below which a pair is given up after this many steps.
 const HOPELESS: (usize, f64) = (8, 0.85);
-/// The share of the template that must fall inside the other picture.
+/// Minimum fraction of the template inside the other picture.
 const OVERLAP: f64 = 0.8;
 
-/// A grey thumbnail, `SIDE * SIDE` values in row order.
+/// A grey thumbnail, `SIDE * SIDE` values, row-major.
 pub(super) type Thumbnail = [f32];
 
 /// A square part of a thumbnail, in pixels.
@@ -26,14 +25,14 @@ pub(super) struct Square {
     pub side: usize,
 }
 
-/// Where a template point lands: `x' = a[0] + a[1] u + a[2] v`, `y' = a[3] + a[4] u + a[5] v`, with
-/// (u, v) in [-1, 1] over the template.
+/// The warp of a template point: `x' = a[0] + a[1] u + a[2] v`, `y' = a[3] + a[4] u + a[5] v`, with (u,
+/// v) in [-1, 1] over the template.
 type Warp = [f64; 6];
 
-/// The correlation, in [-1, 1], of `template` cut to `part` with `picture`, under the best affine
-/// warp near the one that lays `part` over `start`.
+/// The correlation, in [-1, 1], of `part` of `template` with `picture` under the best affine warp near
+/// the one that maps `part` to `start`.
 ///
-/// 0 where the two leave each other's frame, or where one of them is flat under the warp.
+/// 0 if they do not overlap enough, or if one of them is flat.
 pub(super) fn correlation(
     template: &Thumbnail,
     part: Square,
@@ -54,7 +53,7 @@ pub(super) fn correlation(
         for (value, change) in warp.iter_mut().zip(step) {
             *value += change;
         }
-        // The four corners move by at most the sum of the changes of each row.
+        // Upper bound of the movement of the four corners.
         let moved = step.iter().take(6).map(|change| change.abs()).sum::<f64>();
         let area = (warp[1] * warp[5] - warp[2] * warp[4]).abs() / (half * half);
         if moved < 0.02 || !(0.4..2.5).contains(&area) {
@@ -64,17 +63,17 @@ pub(super) fn correlation(
     best
 }
 
-/// Sums over the template's points that fall inside the picture.
+/// Sums over the template points inside the picture.
 struct Overlay {
-    /// The normal equations of `I + dI/dwarp . step = gain * T + offset`: 8 unknowns, and the right
-    /// side in the last column.
+    /// Normal equations of `I + dI/dwarp . step = gain * T + offset`: 8 unknowns, the right-hand side
+    /// in the last column.
     normal: [[f64; 9]; 8],
     points: f64,
     sums: [f64; 5],
 }
 
 impl Overlay {
-    /// None where too little of the template falls inside the picture.
+    /// `None` if too little of the template is inside the picture.
     fn of(template: &Thumbnail, part: Square, picture: &Thumbnail, warp: &Warp) -> Option<Self> {
         let mut overlay = Self { normal: [[0.0; 9]; 8], points: 0.0, sums: [0.0; 5] };
         let unit = |k: usize| (k as f64 + 0.5) * 2.0 / part.side as f64 - 1.0;
@@ -93,7 +92,7 @@ impl Overlay {
     }
 
     fn add(&mut self, terms: [f64; 9]) {
-        // Symmetric: the upper triangle and the right side will do.
+        // Symmetric: only the upper triangle and the right-hand side.
         for (k, row) in self.normal.iter_mut().enumerate() {
             for (cell, right) in row.iter_mut().zip(terms).skip(k) {
                 *cell += terms[k] * right;
@@ -110,12 +109,12 @@ impl Overlay {
     fn correlation(&self) -> f64 {
         let [t, i, tt, ii, ti] = self.sums.map(|sum| sum / self.points);
         let spread = (tt - t * t) * (ii - i * i);
-        // One grey level squared, for each of the two: below that there is nothing to compare.
+        // Minimum variance: one squared grey level each.
         if spread < 1.0 { 0.0 } else { (ti - t * i) / spread.sqrt() }
     }
 }
 
-/// The bilinear value at (x, y) and its slopes; None outside the picture.
+/// Bilinear value at (x, y) and its derivatives; `None` outside the picture.
 fn sample(picture: &Thumbnail, x: f64, y: f64) -> Option<(f64, f64, f64)> {
     let last = (SIDE - 1) as f64;
     if !(0.0..=last).contains(&x) || !(0.0..=last).contains(&y) {
@@ -130,8 +129,8 @@ fn sample(picture: &Thumbnail, x: f64, y: f64) -> Option<(f64, f64, f64)> {
     Some((top + (bottom - top) * fy, dx, bottom - top))
 }
 
-/// Gaussian elimination with row pivoting of a symmetric matrix, given by its upper triangle; None
-/// where it is singular.
+/// Gaussian elimination with pivoting of a symmetric matrix given by its upper triangle; `None` if it
+/// is singular.
 fn solve(upper: [[f64; 9]; 8]) -> Option<[f64; 8]> {
     let mut rows = upper;
     for (k, row) in rows.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! Random views of training pictures, drawn for a whole batch at once on its device.
+//! Data augmentation of whole batches on their device.
 
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -8,32 +8,32 @@ use super::random::{Purpose, generator};
 use crate::Result;
 use crate::native::cuda::upload_slice;
 
-/// Zoom in and out.
+/// Range of scales.
 const SCALE: (f64, f64) = (0.9, 1.15);
-/// Shift along each axis, as a share of the side.
+/// Maximum shift along each axis, relative to the side.
 const SHIFT: f64 = 0.06;
-/// Rotation in degrees.
+/// Maximum rotation in degrees.
 const ANGLE: f64 = 8.0;
-/// Change of brightness, contrast and saturation.
+/// Maximum change of brightness, contrast and saturation.
 const JITTER: f64 = 0.2;
-/// How often a picture loses its colours.
+/// Probability of a grey picture.
 const GREY: f64 = 0.1;
 /// ITU-R 601 luma, as Pillow's `convert("L")`.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
-/// Which random changes are made to training pictures.
+/// Data augmentation of training pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Augment {
-    /// Mirror every second picture.
+    /// Horizontal flip with probability 0.5.
     pub flip: bool,
-    /// Scale by 0.9 to 1.15, shift by up to 6 % of the side, rotate by up to 8 degrees.
+    /// Random scale of 0.9 to 1.15, shift of up to 6 % of the side, rotation of up to 8 degrees.
     pub crop: bool,
-    /// Change brightness, contrast and saturation by up to 20 %; one picture in ten becomes grey.
+    /// Random brightness, contrast and saturation of up to 20 %; grey with probability 0.1.
     pub jitter: bool,
 }
 
-/// What chance decided for one picture. All of it is drawn whichever switches are on, so that a
-/// switch does not change what the others do.
+/// The random parameters of one picture. All are always drawn, so that one augmentation does not change
+/// the others.
 struct View {
     mirrored: bool,
     scale: f64,
@@ -61,7 +61,7 @@ impl View {
         }
     }
 
-    /// The affine map from places in the view to places in the picture, both in [-1, 1].
+    /// The affine map from positions in the view to positions in the picture, both in [-1, 1].
     fn theta(&self) -> [f32; 6] {
         let (sin, cos) = self.angle.sin_cos();
         let zoom = 1.0 / self.scale;
@@ -71,26 +71,25 @@ impl View {
 }
 
 impl Augment {
-    /// No change at all: what validation pictures get.
+    /// No augmentation, for validation.
     pub const NONE: Self = Self { flip: false, crop: false, jitter: false };
-    /// Every change.
+    /// All augmentations.
     pub const ALL: Self = Self { flip: true, crop: true, jitter: true };
 
-    /// A random view of each picture of `batch`: f32 `[B, 3, H, W]` in [0, 1] becomes
-    /// `[B, 3, size, size]` in [0, 1] on the same device, without a gradient.
+    /// A random view of each picture: f32 `[B, 3, H, W]` in [0, 1] to `[B, 3, size, size]` in [0, 1] on
+    /// the same device, without gradient.
     ///
-    /// `seed` decides everything; libtorch's own generators are not touched. With all switches off
-    /// the pictures are only resized (bilinear, antialiased), and not even that where they already
-    /// have the size.
+    /// Depends on `seed` only; libtorch's generators are not used. Without augmentation pictures are
+    /// only resized (bilinear, antialiased), if the size differs.
     ///
     /// # Errors
-    /// Where libtorch refuses, as for a batch of another shape.
+    /// What libtorch reports, such as a wrong shape.
     pub fn apply(&self, batch: &Tensor, size: i64, seed: u64) -> Result<Tensor> {
         no_grad(|| self.views(batch, size, seed))
     }
 
-    /// Which pictures of a batch of `count` [`apply`](Self::apply) mirrors, where that is all the
-    /// chance there is: neither crop nor jitter is on.
+    /// Which pictures of a batch of `count` are flipped by [`apply`](Self::apply), if neither crop nor
+    /// jitter is on.
     pub fn mirrored(&self, count: usize, seed: u64) -> Option<Vec<bool>> {
         if self.crop || self.jitter {
             return None;
@@ -103,7 +102,7 @@ impl Augment {
         let (count, _, height, width) = batch.size4()?;
         let mut random = generator(seed, Purpose::Augment, 0);
         let views: Vec<View> = (0..count).map(|_| View::draw(&mut random)).collect();
-        // One number a picture, shaped to spread over its channels and pixels.
+        // One number per picture, broadcast over channels and pixels.
         let each = |value: &dyn Fn(&View) -> f64| {
             let values: Vec<f32> = views.iter().map(|view| value(view) as f32).collect();
             Ok::<_, crate::Error>(upload_slice(&values, batch.device())?.f_view([count, 1, 1, 1])?)
@@ -129,8 +128,8 @@ impl Augment {
             let luma = upload_slice(&LUMA, out.device())?.f_view([1, 3, 1, 1])?;
             let grey =
                 |colours: &Tensor| colours.f_mul(&luma)?.f_sum_dim_intlist(1, true, Kind::Float);
-            // Each is a way from a plain picture (black, its mean grey, its grey) to the picture:
-            // 1 arrives, less stops short, more goes past.
+            // Each interpolates between a degenerate picture (black, its mean grey, its grey) and the
+            // picture: 1 is the picture itself.
             out = out.f_mul(&each(&|view| view.brightness)?)?.f_clamp(0.0, 1.0)?;
             let mean = grey(&out)?.f_mean_dim([2, 3].as_slice(), true, Kind::Float)?;
             out = mean.f_lerp_tensor(&out, &each(&|view| view.contrast)?)?.f_clamp(0.0, 1.0)?;
@@ -141,10 +140,10 @@ impl Augment {
     }
 }
 
-/// Pictures `[B, 3, H, W]`, those that `mirrored` marks turned left to right.
+/// Flips the pictures of `[B, 3, H, W]` that `mirrored` marks.
 ///
 /// # Errors
-/// Where libtorch refuses: not one mark a picture.
+/// What libtorch reports, such as a wrong number of marks.
 pub fn mirror(pictures: &Tensor, mirrored: &[bool]) -> Result<Tensor> {
     let marks = upload_slice(mirrored, pictures.device())?;
     let marks = marks.f_view([mirrored.len() as i64, 1, 1, 1])?;

@@ -1,14 +1,13 @@
-//! CelebA as it is published: one folder of pictures, and text files that say who is on each.
+//! CelebA as published: a folder of pictures, and text files with identities and parts.
 //!
 //! ```text
-//! img_align_celeba/000001.jpg ...   the pictures (also one folder deeper, as some archives have it)
-//! identity_CelebA.txt               `000001.jpg 2880` a line
-//! list_eval_partition.txt           `000001.jpg 0` a line: 0 train, 1 validation, 2 test; optional
+//! img_align_celeba/000001.jpg ... the pictures (or one folder deeper)
+//! identity_CelebA.txt lines of `000001.jpg 2880`
+//! list_eval_partition.txt lines of `000001.jpg 0`: 0 train, 1 validation, 2 test; optional
 //! ```
 //!
-//! Both text files may start with a line that counts their rows and with one that names the
-//! columns, and may separate them with commas (`list_eval_partition.csv`). Source: Liu et al., Deep
-//! Learning Face Attributes in the Wild, 2015.
+//! Both text files may start with a row count and a header, and may be comma-separated
+//! (`list_eval_partition.csv`). Source: Liu et al., Deep Learning Face Attributes in the Wild, 2015.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -27,19 +26,19 @@ const PARTITIONS: [&str; 2] = ["list_eval_partition.txt", "list_eval_partition.c
 /// Where the files of the data set lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CelebaFiles {
-    /// The folder of pictures.
+    /// Folder of pictures.
     pub pictures: PathBuf,
-    /// Who is on them.
+    /// Identity file.
     pub identities: PathBuf,
-    /// The official parts.
+    /// Partition file.
     pub partition: Option<PathBuf>,
 }
 
 impl CelebaFiles {
-    /// Finds the files in the folder that holds them, under their official names.
+    /// Finds the files in a folder by their official names.
     ///
     /// # Errors
-    /// Names the file that is missing, and where it comes from.
+    /// Names the missing file and its source.
     pub fn find(folder: &Path) -> Result<Self> {
         let mut pictures = folder.join(PICTURES);
         if pictures.join(PICTURES).is_dir() {
@@ -60,7 +59,7 @@ impl CelebaFiles {
     }
 }
 
-/// The labelled pictures of the data set, or of the slice of it that is there.
+/// The labelled pictures that are on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Celeba {
     /// The folder of pictures.
@@ -184,11 +183,11 @@ fn official(file: &Path, named: &[(u32, &str, &Path)]) -> Result<Vec<OfficialPar
         Some(Row { value: 1, .. }) => Ok(OfficialPart::Validation),
         Some(Row { value: 2, .. }) => Ok(OfficialPart::Test),
         Some(Row { value, line }) => Err(Error::Data(format!(
-            "{}: line {line}: part {value} is none of 0 (train), 1 (validation) and 2 (test)",
+            "{}: line {line}: part {value} is not 0 (train), 1 (validation) or 2 (test)",
             file.display()
         ))),
         None => Err(Error::Data(format!(
-            "{}: has no row for {}; take the official file, or move it away to draw a split",
+            "{}: no row for {}; use the official file, or remove it to make a random split",
             file.display(),
             path.display()
         ))),
@@ -196,14 +195,14 @@ fn official(file: &Path, named: &[(u32, &str, &Path)]) -> Result<Vec<OfficialPar
     named.iter().map(part).collect()
 }
 
-/// A picture's number and the line it stood on.
+/// A number and its line.
 #[derive(Debug)]
 struct Row {
     value: u32,
     line: usize,
 }
 
-/// Reads `NAME NUMBER` rows below at most two lines of heading.
+/// Reads rows of `NAME NUMBER` after at most two header lines.
 fn read_rows(file: &Path, second: &str) -> Result<BTreeMap<String, Row>> {
     let content = std::fs::read(file).map_err(|source| Error::io(file, source))?;
     let text = String::from_utf8_lossy(&content);
@@ -241,7 +240,7 @@ fn read_rows(file: &Path, second: &str) -> Result<BTreeMap<String, Row>> {
     Ok(rows)
 }
 
-/// The pictures of a folder by their names without ending (the PNG edition keeps the lists' .jpg).
+/// The pictures of a folder by file stem (the PNG version keeps the .jpg of the lists).
 fn find_pictures(folder: &Path) -> Result<HashMap<String, PathBuf>> {
     let fail = |source| Error::io(folder, source);
     let mut found = HashMap::new();
@@ -342,7 +341,7 @@ mod tests {
         says("900000.jpg 1\n", None, &["none of its 1 row", PICTURES]);
         says("\n\n\nnonsense\n", None, &["line 4"]);
         says(ROWS, Some("000001.jpg 5\n"), &["list_eval_partition.txt", "line 1", "part 5"]);
-        says(ROWS, Some("000001.jpg 1\n"), &["no row for", "000002.jpg", "move it away"]);
+        says(ROWS, Some("000001.jpg 1\n"), &["no row for", "000002.jpg", "remove it"]);
         let empty = tempfile::tempdir().unwrap();
         let error = CelebaFiles::find(empty.path()).unwrap_err().to_string();
         assert!(error.contains("img_align_celeba: is missing"), "{error}");

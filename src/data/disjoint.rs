@@ -1,4 +1,4 @@
-//! A split between people: nobody is on both sides, so that what is measured is faces never seen.
+//! A split by identity, to evaluate on unseen people.
 
 use rand::seq::SliceRandom;
 
@@ -6,14 +6,13 @@ use super::Part;
 use super::random::{Purpose, generator};
 use crate::{Error, Result};
 
-/// The part of each of `count` people: `val_fraction` of them, rounded, are held back.
+/// The part of each of `count` people; `val_fraction` of them, rounded, are for validation.
 ///
-/// At least two people stay on each side where there are four or more (one person alone makes no
-/// pair of different people), and nobody is held back where `val_fraction` is 0. The same count,
-/// fraction and seed make the same split.
+/// With four or more people each part has at least two (one alone makes no different pair). With
+/// `val_fraction` 0 all are for training. The same count, fraction and seed give the same split.
 ///
 /// # Errors
-/// Where `val_fraction` is outside [0, 1), or there are too few people to hold any back.
+/// `val_fraction` is not in [0, 1), or there are too few people.
 pub fn disjoint(count: usize, val_fraction: f64, seed: u64) -> Result<Vec<Part>> {
     if !(0.0..1.0).contains(&val_fraction) {
         let text = format!("--val-fraction {val_fraction}: must be at least 0 and below 1");

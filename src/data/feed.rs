@@ -9,7 +9,7 @@ use crate::native::cuda::Upload;
 
 /// The most batches that wait, besides the one being made ...
 const AHEAD: usize = 3;
-/// ... as far as they fit in so many bytes; one may wait in any case.
+/// as far as they fit into this many bytes; at least one.
 const ROOM: usize = 256 << 20;
 
 /// Batches of training pictures in the order of the epoch. Each is decoded on all cores and copied to

@@ -17,27 +17,26 @@ use super::store::{Fitting, Origin, PictureStore};
 use crate::words::{count, enumerate, identities};
 use crate::{Error, Result};
 
-/// Told how many of how many pictures are done; called from several threads.
+/// Progress callback (pictures done, total); called from several threads.
 pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
-/// One picture and whose face it shows.
+/// A picture file and its identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Face {
-    /// The file: the root of its data set, joined with the path below it.
+    /// Path of the file: the data folder joined with the relative path.
     pub path: PathBuf,
-    /// The index of its identity in [`FaceFolder::identities`].
+    /// Index into [`FaceFolder::identities`].
     pub identity: usize,
 }
 
-/// The pictures of a data set, read and decoded in one pass.
+/// The pictures of a data set, decoded in one pass.
 ///
-/// The order is that of the sorted identity names, and of the sorted paths within each. All vectors
-/// that speak of pictures run in step.
+/// Sorted by identity, then by path. All vectors with one entry per picture have this order.
 #[derive(Debug)]
 pub struct FaceFolder {
-    /// The data set's folder.
+    /// The data folder.
     pub root: PathBuf,
-    /// The names of the sub-folders with readable pictures, sorted: the classes.
+    /// Sorted names of the sub-folders with readable pictures: the classes.
     pub identities: Vec<String>,
     /// The readable pictures.
     pub pictures: Vec<Face>,
@@ -45,13 +44,13 @@ pub struct FaceFolder {
     pub parts: Option<Vec<Part>>,
     /// Each picture [`fit`] to one size.
     pub fitted: PictureStore,
-    /// What each picture looks like, for finding [near duplicates](super::near_duplicates).
+    /// Perceptual hashes, for finding [near-duplicates](super::near_duplicates).
     pub looks: Vec<PerceptualHash>,
-    /// The SHA-256 of each file.
+    /// SHA-256 of each file.
     pub digests: Vec<[u8; 32]>,
-    /// The pictures that could not be decoded, and why.
+    /// Unreadable pictures and the reasons.
     pub unreadable: Vec<(PathBuf, String)>,
-    /// What is remarkable about the folder, one sentence each.
+    /// Remarks about the folder, one sentence each.
     pub notes: Vec<String>,
 }
 
@@ -118,21 +117,21 @@ impl TrainVal {
 
 /// What is kept of a picture file.
 struct Loaded {
-    /// Where it is kept.
+    /// Where it is stored.
     fitted: Option<RgbImage>,
     look: PerceptualHash,
     digest: [u8; 32],
 }
 
 impl FaceFolder {
-    /// Reads a data set to train on: at least two identities.
+    /// Reads a data set for training: at least two identities.
     ///
-    /// `strict` makes unreadable pictures an error; otherwise they are listed in
-    /// [`unreadable`](Self::unreadable) and left out.
+    /// Unreadable pictures are listed in [`unreadable`](Self::unreadable) and left out, or an error
+    /// with `strict`.
     ///
     /// # Errors
-    /// Where the folder is missing or is not laid out as one folder per identity, where fewer than
-    /// two identities have a readable picture, and in strict mode.
+    /// The folder is missing or has another layout, fewer than two identities have readable pictures,
+    /// or a picture is unreadable with `strict`.
     pub fn open(
         root: &Path,
         strict: bool,
@@ -151,7 +150,7 @@ impl FaceFolder {
         if let [only] = self.identities.as_slice() {
             let hint = if has_folders(&root.join(only)) {
                 format!(
-                    "; if the identities lie one level deeper, name {}",
+                    "; if the identities are one level deeper, use {}",
                     root.join(only).display()
                 )
             } else {
@@ -167,10 +166,10 @@ impl FaceFolder {
         Ok(self)
     }
 
-    /// Like [`open`](Self::open), but one identity is enough.
+    /// Like [`open`](Self::open), for one identity or more.
     ///
     /// # Errors
-    /// As for `open`, with one identity in place of two.
+    /// As for `open`, with at least one identity.
     pub fn scan(
         root: &Path,
         strict: bool,
@@ -259,10 +258,8 @@ impl FaceFolder {
             return Err(Error::Data(text));
         }
         if self.pictures.is_empty() {
-            let text = format!(
-                "{root}: not one of its pictures can be read ({} tried)",
-                self.unreadable.len()
-            );
+            let text =
+                format!("{root}: none of its {} pictures can be read", self.unreadable.len());
             return Err(Error::Data(text));
         }
         let lonely: Vec<&str> = self
@@ -282,13 +279,13 @@ impl FaceFolder {
         Ok(())
     }
 
-    /// The SHA-256 of a picture's file, hexadecimal; empty where there is no such picture.
+    /// SHA-256 of a picture's file, in hexadecimal; empty if there is no such picture.
     pub fn digest(&self, picture: usize) -> String {
         let digest = self.digests.get(picture);
         digest.map(|bytes| bytes.iter().map(|b| format!("{b:02x}")).collect()).unwrap_or_default()
     }
 
-    /// The number of pictures of each identity.
+    /// Number of pictures per identity.
     pub fn sizes(&self) -> Vec<usize> {
         let mut sizes = vec![0; self.identities.len()];
         for face in &self.pictures {
@@ -302,22 +299,22 @@ impl FaceFolder {
         self.pictures.iter().map(|face| face.identity).collect()
     }
 
-    /// A file's path below the root, with `/` between its parts on every system.
+    /// Path relative to the data folder, with `/` as separator on every system.
     pub fn relative(&self, path: &Path) -> String {
         let below = path.strip_prefix(&self.root).unwrap_or(path);
         let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
         parts.join("/")
     }
 
-    /// The SHA-256, in hexadecimal, of all paths and contents: see [`fingerprint`].
+    /// SHA-256, in hexadecimal, of all paths and contents: see [`fingerprint`].
     pub fn fingerprint(&self) -> String {
         let names = self.pictures.iter().map(|face| self.relative(&face.path));
         fingerprint(names.zip(self.digests.iter().copied()))
     }
 }
 
-/// One number for a data set: the SHA-256 over the sorted (path, content) pairs, each as the path
-/// below the root, a zero byte, and the 32 bytes of the content's SHA-256. In hexadecimal.
+/// The fingerprint of a data set: SHA-256, in hexadecimal, over the sorted (path, content) pairs, each
+/// as relative path, a zero byte, and the 32 bytes of the content's SHA-256.
 pub fn fingerprint(files: impl Iterator<Item = (String, [u8; 32])>) -> String {
     let mut files: Vec<_> = files.collect();
     files.sort();
@@ -562,9 +559,9 @@ mod tests {
         says(root.path(), "1 picture directly in it");
         says(&root.path().join("loose.png"), "is not a folder");
         write(root.path().join("ann/broken.png"), "").unwrap();
-        says(root.path(), "not one of its pictures");
+        says(root.path(), "pictures can be read");
         face_folder(root.path(), &[("ann/chris", 2), ("ann/mark", 2)]);
-        says(root.path(), "one level deeper, name");
+        says(root.path(), "one level deeper, use");
         assert_eq!(FaceFolder::scan(root.path(), false, 8, &|_, _| {}).unwrap().pictures.len(), 4);
     }
 

@@ -1,4 +1,4 @@
-//! The manifest of data sets, `data/datasets.toml`: what there is, whose it is, how to get it.
+//! The manifest of data sets, `data/datasets.toml`.
 
 use serde::Deserialize;
 
@@ -6,66 +6,66 @@ use crate::{Error, Result};
 
 const MANIFEST: &str = include_str!("../../data/datasets.toml");
 
-/// One data set of the manifest.
+/// A data set of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublishedDataset {
-    /// The short name, and its folder below `data/`.
+    /// Short name, and its folder below `data/`.
     pub name: String,
-    /// The name for people.
+    /// Display name.
     pub title: String,
-    /// What the pictures show.
+    /// Description of the pictures.
     pub what: String,
-    /// The number of people.
+    /// Number of people.
     pub identities: usize,
-    /// The number of pictures, where it is settled.
+    /// Number of pictures, if it is fixed.
     pub pictures: Option<usize>,
-    /// Where it comes from, or whom to credit.
+    /// Source and credits.
     pub source: String,
-    /// What it may be used for.
+    /// Terms of use.
     pub terms: String,
-    /// How its files lie, from the project's folder.
+    /// Layout of its files, from the project's folder.
     pub layout: String,
     /// How to get it.
     pub how: String,
-    /// Whether Visage fetches it by itself.
+    /// Whether Visage can download it without arguments.
     pub fetched: bool,
-    /// The [fingerprint](super::folder::fingerprint) of its files, where it is fetched.
+    /// [Fingerprint](super::folder::fingerprint) of its files, if it is downloaded.
     pub sha256: Option<String>,
-    /// Its OWNER/NAME on Kaggle.
+    /// OWNER/NAME on Kaggle.
     pub kaggle: Option<String>,
-    /// Archives of it, tried in order.
+    /// URLs of archives, tried in order.
     #[serde(default)]
     pub urls: Vec<String>,
-    /// The SHA-256 of the archive, where it is known.
+    /// SHA-256 of the archive, if known.
     pub archive_sha256: Option<String>,
-    /// The folder of the archive that is the data set: the first of these that is there.
+    /// The folder within the archive: the first of these that exists.
     #[serde(default)]
     pub inside: Vec<String>,
 }
 
-/// One file that is downloaded as it is: a list of pairs, somebody's weights.
+/// A single file, such as a list of pairs or weights.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SingleFile {
-    /// The short name.
+    /// Short name.
     pub name: String,
-    /// The name for people.
+    /// Display name.
     pub title: String,
-    /// The name it is stored under.
+    /// File name.
     pub file: String,
-    /// The folder it goes to, from the project's folder.
+    /// Target folder, from the project's folder.
     pub folder: String,
-    /// Where it lies, tried in order; nowhere where only its user can get it.
+    /// URLs, tried in order; empty if it must be downloaded by hand.
     #[serde(default)]
     pub urls: Vec<String>,
-    /// How its user gets it.
+    /// How to download it by hand.
     pub how: Option<String>,
-    /// Its SHA-256, or the first digits of it.
+    /// Its SHA-256, or a prefix of it.
     pub sha256: Option<String>,
-    /// Whom to credit.
+    /// Credits.
     pub source: String,
-    /// What it may be used for.
+    /// Terms of use.
     pub terms: String,
 }
 
@@ -77,15 +77,15 @@ struct Manifest {
     file: Vec<SingleFile>,
 }
 
-/// All data sets of the manifest, in its order.
+/// All data sets of the manifest, in order.
 ///
 /// # Errors
-/// Where the manifest that was built in is damaged; a test keeps it from that.
+/// The embedded manifest is invalid, which a test excludes.
 pub fn datasets() -> Result<Vec<PublishedDataset>> {
     Ok(manifest()?.dataset)
 }
 
-/// The single files of the manifest: lists of pairs.
+/// The single files of the manifest.
 ///
 /// # Errors
 /// As [`datasets`].
@@ -97,10 +97,10 @@ fn manifest() -> Result<Manifest> {
     toml::from_str(MANIFEST).map_err(|error| Error::Data(format!("data/datasets.toml: {error}")))
 }
 
-/// One data set by its short name.
+/// The data set of this short name.
 ///
 /// # Errors
-/// Names the known ones where there is none of this name.
+/// There is none; lists the known ones.
 pub fn dataset(name: &str) -> Result<PublishedDataset> {
     let mut all = datasets()?;
     match all.iter().position(|known| known.name == name) {

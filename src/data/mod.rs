@@ -1,4 +1,4 @@
-//! Where pictures and labels come from: decoding, datasets, splits, samplers, augmentation.
+//! Pictures and labels: decoding, data sets, splits, samplers, augmentation.
 //!
 //! ```text
 //! dataset::open -> FaceFolder::decode -> near_duplicates::groups -> Split::stratified

@@ -1,15 +1,16 @@
-//! Finds pictures that are the same photo: saved again, resized, mirrored, or cut out differently.
+//! Near-duplicates: the same photo recompressed, resized, mirrored or cropped.
 //!
-//! Face sets gathered from the web are full of them, and one photo on both sides of a split makes
-//! a validation score worthless. Two steps: a perceptual hash of each picture's middle is looked
-//! for among the hashes of the other's crops (cheap, all pairs), and the pairs found are laid over
-//! one another and kept where they really agree. The hash alone is not enough: portraits of one
-//! person in one pose come as near to each other as two crops of one photo do.
+//! Face sets from the web have many, and one photo in both parts of a split makes validation too
+//! optimistic. Two steps: the perceptual hash of each picture's centre is compared with the hashes of
+//! the other's crops (cheap, all pairs), and candidates are aligned and kept if they correlate. The
+//! hash alone is not enough: portraits of one person in one pose are as similar as two crops of one
+//! photo.
 //!
-//! The thresholds were chosen by looking at real faces. Among 218 web pictures of five actors all
-//! 81 pairs that an exhaustive alignment and an eye found are joined, two mirrored ones besides, and
-//! one pair of different photos. A crop of 90 % of a photo's side is found again in 98 of 100
-//! places, one of 85 % in 85, one of 75 % in 40. Frames of a burst are joined, too: they tell a
+//! The thresholds were chosen on real faces. Of 218 web pictures of five actors, all 81 pairs that
+//! exhaustive alignment and inspection found are detected, two mirrored ones as well, and one pair of
+//! different photos. A crop of 90 % of a photo's side is found in 98 of 100 positions, of 85 % in 85,
+//! of 75 % in 40. Frames of a burst are detected, too: as validation pictures they are worth no more
+//! than copies.
 //! validation no more than a copy does.
 
 use std::borrow::Borrow;
@@ -23,25 +24,24 @@ use rayon::prelude::*;
 use super::align::{SIDE, Square, Thumbnail, correlation};
 use super::picture::fit;
 
-/// Slopes along both axes of a 12x12 picture: 2 * 12 * 11 bits.
+/// Gradients along both axes of a 12x12 picture: 2 * 12 * 11 bits.
 const SLOPES: u32 = 22;
-/// A pair is looked at closer when this many of the 264 bits differ, or fewer.
+/// Candidates differ in at most this many of the 264 bits.
 const CANDIDATE_BITS: u32 = 52;
-/// A pair that agrees this well is the same photo.
+/// Minimum correlation of near-duplicates.
 const SAME_PHOTO: f64 = 0.97;
-/// What is looked for: the middle of a picture, this share of its side.
+/// Template of the hash: the centre of a picture, relative to its side.
 const MIDDLE: f32 = 0.85;
-/// Where it is looked for: crops of these shares of the other's side ...
+/// Crops of the other picture, relative to its side,
 const CROPS: [f32; 5] = [0.95, 0.85, 0.75, 0.66, 0.58];
-/// ... in the middle and towards its eight neighbours, by this share of the free room.
+/// at its centre and shifted towards its eight neighbours by this fraction of the free space.
 const SHIFTS: [f32; 3] = [0.0, -0.6, 0.6];
-/// What is laid over the other picture: the face without its surroundings, which retouching and
-/// another viewpoint change most.
+/// Template of the alignment: the face without its surroundings, which change most.
 const CORE: f32 = 0.6;
 
 type Hash = [u64; 5];
 
-/// What a picture looks like to this module: 36 kB of hashes and grey thumbnails.
+/// Hashes and grey thumbnails of a picture, 36 kB.
 #[derive(Debug, Clone)]
 pub struct PerceptualHash {
     middle: Hash,
@@ -52,7 +52,7 @@ pub struct PerceptualHash {
 }
 
 impl PerceptualHash {
-    /// Takes the hashes of a picture of any size.
+    /// The hash of a picture of any size.
     pub fn of(picture: &RgbImage) -> Self {
         let grey = imageops::grayscale(&fit(picture, SIDE as u32));
         let hasher = HasherConfig::new()
@@ -77,12 +77,12 @@ impl PerceptualHash {
         self.found_in(other) || other.found_in(self) || self.equally_flat(other)
     }
 
-    /// Whether this picture's middle is somewhere in `other`.
+    /// Whether this picture's centre is found in `other`.
     fn found_in(&self, other: &Self) -> bool {
         [(&self.middle, &self.thumbnail), (&self.mirrored, &self.mirrored_thumbnail)]
             .into_iter()
             .any(|(hash, thumbnail)| {
-                // Of equally near crops the first is taken: the order of the crops is fixed.
+                // Among equals the first crop is taken; their order is fixed.
                 let nearest = other
                     .crops
                     .iter()
@@ -94,23 +94,22 @@ impl PerceptualHash {
             })
     }
 
-    /// Pictures without any structure have no correlation; equal ones are duplicates all the same.
+    /// Flat pictures have no correlation; identical ones are still duplicates.
     fn equally_flat(&self, other: &Self) -> bool {
         self.thumbnail.iter().zip(&other.thumbnail).all(|(a, b)| (a - b).abs() < 0.5)
     }
 }
 
-/// A group number for each picture: pictures that are the same photo, directly or through others,
-/// share it, whichever identity they are filed under. Numbers count up from 0 in the order of each
-/// group's first picture.
+/// The group number of each picture. Near-duplicates, directly or through others, share a group, also
+/// across identities. Groups are numbered from 0 in the order of their first picture.
 ///
-/// Compares all pairs: under a second for 200 pictures, about ten for 5,000.
+/// Compares all pairs: under a second for 200 pictures, about ten seconds for 5,000.
 pub fn groups(looks: &[PerceptualHash]) -> Vec<usize> {
     join(looks.len(), &pairs(looks, &|| ()))
 }
 
-/// All pairs of pictures that are the same photo, the smaller index first, in order; `step` is
-/// called once a picture, from several threads.
+/// All pairs of near-duplicates, smaller index first, sorted. `step` is called once per picture, from
+/// several threads.
 pub fn pairs<L: Borrow<PerceptualHash> + Sync>(
     looks: &[L],
     step: &(dyn Fn() + Sync),
@@ -126,11 +125,10 @@ pub fn pairs<L: Borrow<PerceptualHash> + Sync>(
         .collect()
 }
 
-/// A group number for each of `count` things of which these pairs belong together, as [`groups`]
-/// counts them.
+/// The group number of each of `count` items, given the connected pairs; numbered as in [`groups`].
 ///
 /// # Panics
-/// When a pair names something that is not below `count`, as a slice does.
+/// When an index of a pair is out of range.
 pub fn join(count: usize, pairs: &[(usize, usize)]) -> Vec<usize> {
     // The smaller index is always the root, so that roots come in order.
     let mut parent: Vec<usize> = (0..count).collect();
@@ -172,8 +170,7 @@ fn hash(hasher: &Hasher, picture: &GrayImage) -> Hash {
     words
 }
 
-/// The number of bits in which two hashes differ, if that is few enough for a candidate. Of most
-/// pairs the first words tell already that it is not.
+/// Hamming distance of two hashes if it is small enough; for most pairs the first words decide.
 fn candidate(a: &Hash, b: &Hash) -> Option<u32> {
     let mut bits = 0;
     for (a, b) in a.iter().zip(b) {
@@ -185,7 +182,8 @@ fn candidate(a: &Hash, b: &Hash) -> Option<u32> {
     Some(bits)
 }
 
-/// The square of share `size` of the grey picture, moved by (dx, dy) in [-1, 1] of the free room.
+/// The square of relative size `size` of the grey picture, shifted by (dx, dy) in [-1, 1] of the free
+/// space.
 fn square(size: f32, dx: f32, dy: f32) -> Square {
     let side = (SIDE as f32 * size).round();
     let room = (SIDE as f32 - side) / 2.0;
@@ -203,7 +201,7 @@ fn crops() -> impl Iterator<Item = Square> {
     })
 }
 
-/// The correlation of one picture's core with another, whose `crop` looks like its middle.
+/// The correlation of one picture's core with the other, starting at `crop`.
 fn agreement(one: &Thumbnail, other: &Thumbnail, crop: Square) -> f64 {
     let (core, middle) = (square(CORE, 0.0, 0.0), middle());
     let scale = |length: usize| length * crop.side / middle.side;
@@ -220,7 +218,7 @@ fn cut(grey: &GrayImage, square: Square) -> GrayImage {
     imageops::crop_imm(grey, left, top, side, side).to_image()
 }
 
-/// Slightly blurred, because sharpening and compression differ between copies of a photo.
+/// Slightly blurred, because sharpening and compression differ between copies.
 fn thumbnail(grey: &GrayImage) -> Vec<f32> {
     imageops::filter3x3(grey, &[0.0625, 0.125, 0.0625, 0.125, 0.25, 0.125, 0.0625, 0.125, 0.0625])
         .into_raw()

@@ -1,4 +1,4 @@
-//! Pairs for training: half of the same person, half of different people, drawn anew each epoch.
+//! Pairs for training: half same, half different, sampled every epoch.
 
 use rand::Rng;
 use rand::RngExt;
@@ -8,61 +8,59 @@ use super::random::{Purpose, generator};
 use crate::verdict::Verdict;
 use crate::{Error, Result};
 
-/// Two pictures and what is known about them.
+/// A labelled pair of pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pair {
     /// A picture number.
     pub a: usize,
     /// Another picture number.
     pub b: usize,
-    /// Whether they show one person.
+    /// Whether they show the same person.
     pub label: Verdict,
 }
 
-/// Whose share of the pairs is kept even.
+/// What occurs equally often in the pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Balance {
-    /// Each picture's: an epoch of the default length shows each of them twice, once beside its
-    /// like and once beside a stranger.
+    /// Pictures: an epoch of the default length has each of them in one same and one different pair.
     #[default]
     Pictures,
-    /// Each identity's: people with many pictures come no more often than people with few.
+    /// Identities: people with many pictures do not occur more often.
     Identities,
 }
 
-/// Draws the pairs of an epoch, half of them [`Same`](Verdict::Same).
+/// Samples the pairs of an epoch, half of them [`Same`](Verdict::Same).
 ///
-/// - Same: an identity's shuffled pictures are dealt in twos; the last of an odd number meets one
-///   of the others. Identities with one picture have no such pair.
-/// - Different: the pictures are shuffled and dealt in twos, and where chance put two of one
-///   identity together, one of them changes places with a picture of another pair. Where one
-///   identity has more than half of all pictures, the others' come a second time.
+/// - Same: the shuffled pictures of an identity are paired; the last of an odd number is paired with
+/// one of the others. Identities with one picture have no such pair.
+/// - Different: the pictures are shuffled and paired, and pairs of one identity swap a picture with
+/// another pair. If one identity has more than half of all pictures, those of others are repeated.
 ///
-/// The sampler knows the pictures of one part only, so that no pair crosses the split.
+/// The sampler has the pictures of one part only, so that no pair crosses the split.
 #[derive(Debug, Clone)]
 pub struct PairSampler {
-    /// The pictures of each identity, none of them empty.
+    /// The pictures of each identity, not empty.
     members: Vec<Vec<usize>>,
-    /// The identity, as index of `members`, of each picture number below the largest.
+    /// The identity, as an index into `members`, of each picture number.
     owner: Vec<usize>,
     balance: Balance,
-    /// Pairs of either label in an epoch.
+    /// Number of pairs of each label per epoch.
     half: usize,
     seed: u64,
 }
 
 impl PairSampler {
-    /// A sampler of the given `pictures` (of the training part, say), whose identities are
-    /// `labels[picture]`. An epoch has as many pairs as there are pictures, rounded up to even.
+    /// A sampler of `pictures`, such as the training part, with identities `labels[picture]`. An epoch
+    /// has as many pairs as there are pictures, rounded up to even.
     ///
     /// # Errors
-    /// Where a picture has no label, no identity has two of the pictures, or all have one identity.
+    /// A picture has no label, no identity has two of the pictures, or all have one identity.
     pub fn new(labels: &[usize], pictures: &[usize], seed: u64) -> Result<Self> {
         let mut pictures = pictures.to_vec();
         pictures.sort_unstable();
         pictures.dedup();
         if let Some(last) = pictures.last().filter(|&&last| last >= labels.len()) {
-            let text = format!("picture {last} has no label: there are {}", labels.len());
+            let text = format!("picture {last} has no label: there are {} labels", labels.len());
             return Err(Error::Data(text));
         }
         let mut by_label = std::collections::BTreeMap::<usize, Vec<usize>>::new();
@@ -86,17 +84,17 @@ impl PairSampler {
         Ok(Self { members, owner, balance: Balance::Pictures, half, seed })
     }
 
-    /// Keeps another share even.
+    /// Sets what occurs equally often.
     #[must_use]
     pub fn balance(mut self, balance: Balance) -> Self {
         self.balance = balance;
         self
     }
 
-    /// Draws this many pairs an epoch, rounded up to even.
+    /// Sets the number of pairs per epoch, rounded up to even.
     ///
     /// # Errors
-    /// Where there are none.
+    /// It is 0.
     pub fn pairs(mut self, pairs: usize) -> Result<Self> {
         if pairs == 0 {
             return Err(Error::Config("--pairs 0: an epoch needs at least one pair".into()));
@@ -105,12 +103,19 @@ impl PairSampler {
         Ok(self)
     }
 
-    /// The number of pairs in every epoch, even.
+    /// The pictures that pairs are drawn from, in ascending order.
+    pub fn pictures(&self) -> Vec<usize> {
+        let mut pictures = self.members.concat();
+        pictures.sort_unstable();
+        pictures
+    }
+
+    /// Number of pairs per epoch, even.
     pub fn count(&self) -> usize {
         2 * self.half
     }
 
-    /// The pairs of an epoch, shuffled; they depend on the seed and `epoch` only.
+    /// The pairs of an epoch, shuffled. Depends on the seed and `epoch` only.
     pub fn epoch(&self, epoch: usize) -> Vec<Pair> {
         let mut random = generator(self.seed, Purpose::Pairs, epoch as u64);
         let mut pairs = self.same(&mut random);
@@ -119,11 +124,11 @@ impl PairSampler {
         pairs
     }
 
-    /// Like [`epoch`](Self::epoch), with hard negatives: the second picture of each different pair
-    /// is the nearest to its first among the one that was drawn and `candidates` others, by the
-    /// `distance` of two pictures (larger means farther; not-a-number is farthest).
+    /// Like [`epoch`](Self::epoch), with hard negatives: the second picture of each different pair is
+    /// the nearest to the first among the sampled one and `candidates` others, by `distance` (larger
+    /// means farther; NaN is farthest).
     ///
-    /// Hard pictures come more often than easy ones; with 0 candidates it is `epoch`.
+    /// Hard pictures occur more often than easy ones; with 0 candidates it is `epoch`.
     pub fn epoch_hard(
         &self,
         epoch: usize,
@@ -132,7 +137,7 @@ impl PairSampler {
     ) -> Vec<Pair> {
         let mut pairs = self.epoch(epoch);
         let mut random = generator(self.seed, Purpose::Pairs, epoch as u64 | 1 << 63);
-        let everybody: Vec<usize> = self.members.iter().flatten().copied().collect();
+        let everybody = self.members.concat();
         for pair in pairs.iter_mut().filter(|pair| pair.label == Verdict::Different) {
             let mut far = |b: usize| {
                 let d = distance(pair.a, b);
@@ -185,9 +190,9 @@ impl PairSampler {
             .collect()
     }
 
-    /// `wanted` things dealt by `deal` from each identity's pictures, again and again. Within one
-    /// round each identity's things lie evenly between the others', so that a round cut short has
-    /// taken the same share of everybody's; balanced by identity, everybody gives one in turn.
+    /// `wanted` items, taken by `deal` from each identity in rounds. Within a round the items of each
+    /// identity are spread evenly, so that an incomplete round takes an equal share from all; with
+    /// [`Balance::Identities`] each gives one per round.
     fn in_turn<T: Clone, R: Rng>(
         &self,
         from: &[&Vec<usize>],
@@ -219,8 +224,8 @@ impl PairSampler {
         taken
     }
 
-    /// Exchanges pictures between neighbouring places (0, 1), (2, 3), ... until no two of one
-    /// identity are together; where that cannot be, another identity's picture comes a second time.
+    /// Swaps pictures between the pairs (0, 1), (2, 3), ... until no pair has one identity; if that is
+    /// impossible, a picture of another identity is repeated.
     fn part_like(&self, slots: &mut [usize], random: &mut impl Rng) {
         let couples = slots.len() / 2;
         let owner = |picture: usize| self.owner[picture];
@@ -336,6 +341,7 @@ mod tests {
         let labels = labels(&[6, 6, 6]);
         let train: Vec<usize> = (0..18).filter(|picture| picture % 3 != 0).collect();
         let sampler = PairSampler::new(&labels, &train, 5).unwrap();
+        assert_eq!(sampler.pictures(), train);
         for epoch in 0..10 {
             for pair in sampler.epoch_hard(epoch, 4, |a, b| a.abs_diff(b) as f32) {
                 assert!(pair.a % 3 != 0 && pair.b % 3 != 0);

@@ -1,16 +1,16 @@
-//! Lists of labelled picture pairs to measure with: LFW's `pairs.txt`, and plain tables.
+//! Lists of labelled pairs for verification: LFW's `pairs.txt`, and tables.
 //!
 //! ```text
-//! 1100                          LFW View 1: as many same lines, then as many different ones
-//! 10      300                   LFW View 2: 10 folds of 300 same and 300 different lines
-//! Abel_Pacheco  1  4            one person, pictures 1 and 4
-//! Abdel_Madi    1  Dean_Cain  3 two people
+//! 1100 LFW View 1: number of same lines, followed by as many different ones
+//! 10 300 LFW View 2: 10 folds of 300 same and 300 different lines
+//! Abel_Pacheco 1 4 same person, pictures 1 and 4
+//! Abdel_Madi 1 Dean_Cain 3 different people
 //!
-//! a,b,same                      a table (.csv, .tsv): paths below the picture folder, and
-//! ann/1.png,bob/2.png,0         1/0, true/false, yes/no or same/different; perhaps a column `fold`
+//! a,b,same a table (.csv, .tsv): paths below the picture folder, and
+//! ann/1.png,bob/2.png,0 1/0, true/false, yes/no or same/different; optionally a column `fold`
 //! ```
 //!
-//! Source of the LFW format: Huang et al., Labeled Faces in the Wild, 2007.
+//! LFW's format: Huang et al., Labeled Faces in the Wild, 2007.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -18,45 +18,45 @@ use crate::verdict::Verdict;
 use crate::words::count;
 use crate::{Error, Result};
 
-/// The endings tried for `NAME/NAME_0001`, in order.
+/// File extensions tried for `NAME/NAME_0001`, in order.
 const ENDINGS: [&str; 4] = ["jpg", "png", "jpeg", "JPG"];
 
-/// A pair of picture files.
+/// A labelled pair of picture files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedPair {
-    /// A picture that is there.
+    /// A picture.
     pub a: PathBuf,
-    /// Another.
+    /// Another picture.
     pub b: PathBuf,
-    /// Whether they show one person.
+    /// Whether they show the same person.
     pub label: Verdict,
-    /// The fold it belongs to, from 0.
+    /// Fold, from 0.
     pub fold: usize,
-    /// Its line in the file.
+    /// Line in the file.
     pub line: u64,
 }
 
-/// A pair that was left out because a picture is missing.
+/// A pair that was skipped because a picture is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SkippedPair {
-    /// Its line in the file.
+    /// Line in the file.
     pub line: u64,
-    /// The picture that is not there.
+    /// The missing picture.
     pub missing: PathBuf,
 }
 
-/// The pairs of a file whose pictures are there.
+/// The pairs of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PairList {
     /// The pairs, in the order of the file.
     pub pairs: Vec<ListedPair>,
-    /// The number of folds; 1 where the file has none.
+    /// Number of folds; 1 if the file has none.
     pub folds: usize,
-    /// The pairs left out.
+    /// The skipped pairs.
     pub skipped: Vec<SkippedPair>,
 }
 
-/// A line of the file, before its pictures are looked for.
+/// A line of the file.
 struct Row {
     a: PathBuf,
     b: PathBuf,
@@ -66,12 +66,12 @@ struct Row {
 }
 
 impl PairList {
-    /// Reads a list of pairs of the pictures below `root`; the content tells a table from LFW's
-    /// format. Pairs with a missing picture are [`skipped`](Self::skipped).
+    /// Reads a list of pairs of pictures below `root`; tables and LFW's format are told apart by
+    /// content. Pairs with a missing picture are [`skipped`](Self::skipped).
     ///
     /// # Errors
-    /// Names the file, the line and the fix where a line cannot be read or leads out of `root`, and
-    /// where the heading promises another number of lines; a list none of whose pictures is there.
+    /// A line cannot be parsed or leads out of `root`, the header gives another number of lines, or no
+    /// pair is complete. Names the file, the line and the fix.
     pub fn read(file: &Path, root: &Path) -> Result<Self> {
         let content = std::fs::read(file).map_err(|source| Error::io(file, source))?;
         let text = String::from_utf8_lossy(&content);
@@ -97,9 +97,9 @@ impl PairList {
         }
         let list = Self { pairs, folds, skipped };
         if list.pairs.is_empty() {
-            let what = list.describe_skipped(3).unwrap_or_else(|| "there is no pair in it".into());
+            let what = list.describe_skipped(3).unwrap_or_else(|| "it has no pairs".into());
             return Err(Error::Data(format!(
-                "{}: no pair to measure: {what}; {} must be the folder its paths begin in",
+                "{}: no complete pair: {what}; paths are relative to {}",
                 file.display(),
                 root.display()
             )));
@@ -107,7 +107,7 @@ impl PairList {
         Ok(list)
     }
 
-    /// A sentence on what was skipped, with the first `shown` lines; none where nothing was.
+    /// A sentence about the skipped pairs with the first `shown` lines; `None` if there are none.
     pub fn describe_skipped(&self, shown: usize) -> Option<String> {
         if self.skipped.is_empty() {
             return None;
@@ -126,13 +126,13 @@ impl PairList {
         Some(format!("{which} without their pictures ({}{more})", first.join(", ")))
     }
 
-    /// The number of pairs with this label.
+    /// Number of pairs with this label.
     pub fn count(&self, label: Verdict) -> usize {
         self.pairs.iter().filter(|pair| pair.label == label).count()
     }
 }
 
-/// `NAME/NAME_0001` with the first ending that exists.
+/// `NAME/NAME_0001` with the first extension that exists.
 fn official(root: &Path, name: &Path) -> Option<PathBuf> {
     let with = |ending: &&str| {
         let mut path = root.join(name).into_os_string();
@@ -143,7 +143,7 @@ fn official(root: &Path, name: &Path) -> Option<PathBuf> {
     ENDINGS.iter().map(with).find(|path| path.is_file())
 }
 
-/// The separator of a table with the columns a, b and same; none where the file is no such table.
+/// The separator of a table with the columns a, b and same; `None` if it is no such table.
 fn table_separator(text: &str) -> Option<u8> {
     let heading = text.lines().next()?.to_ascii_lowercase();
     [b',', b'\t', b';'].into_iter().find(|&separator| {
@@ -172,7 +172,7 @@ fn read_table(text: &str, separator: u8) -> Result<Vec<Row>, String> {
         let wrong = |what: String| format!("line {line}: {what}");
         let field = |place: usize, name: &str| match record.get(place) {
             Some(value) if !value.is_empty() => Ok(value),
-            _ => Err(wrong(format!("nothing in column {name}"))),
+            _ => Err(wrong(format!("column {name} is empty"))),
         };
         let path = |place, name| {
             let value = field(place, name)?;
@@ -185,7 +185,7 @@ fn read_table(text: &str, separator: u8) -> Result<Vec<Row>, String> {
             "0" | "0.0" | "false" | "no" | "different" => Verdict::Different,
             other => {
                 let known = "1, true, yes or same; 0, false, no or different";
-                return Err(wrong(format!("`{other}` in column same is none of {known}")));
+                return Err(wrong(format!("`{other}` in column same: expected {known}")));
             }
         };
         let fold = match fold.and_then(|place| record.get(place)) {
@@ -201,10 +201,10 @@ fn read_table(text: &str, separator: u8) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-/// More folds than anybody has; a wrong number is not to make a table of that size.
+/// Upper bound of fold numbers, against typing errors.
 const MOST_FOLDS: usize = 1000;
 
-/// What the heading of an LFW list promises.
+/// The header of an LFW list.
 struct Heading {
     folds: usize,
     of_a_kind: usize,
@@ -233,8 +233,8 @@ fn read_lfw(text: &str) -> Result<Vec<Row>, String> {
         let (a, b, label) = read_pair(&fields).ok_or_else(|| {
             let shown: String = content.chars().take(60).collect();
             format!(
-                "line {line}: `{shown}` is no pair; expected `NAME I J` (one person) or `NAME I \
-                 NAME J` (two), with picture numbers from 1 (or a table headed a,b,same)"
+                "line {line}: `{shown}` is not a pair; expected `NAME I J` (same) or `NAME I NAME \
+                 J` (different), with picture numbers from 1 (or a table headed a,b,same)"
             )
         })?;
         let fold = heading.as_ref().map_or(0, |heading| rows.len() / (2 * heading.of_a_kind));
@@ -242,8 +242,8 @@ fn read_lfw(text: &str) -> Result<Vec<Row>, String> {
     }
     match heading {
         Some(Heading { folds, of_a_kind }) if rows.len() != 2 * folds * of_a_kind => Err(format!(
-            "line 1 promises {} ({folds} x {of_a_kind} same and {of_a_kind} different), and {} \
-             follow; take the whole file, or correct the line",
+            "line 1 announces {} ({folds} x {of_a_kind} same and {of_a_kind} different), but {} \
+             follow; use the complete file, or correct the line",
             count(2 * folds * of_a_kind, "pair"),
             rows.len()
         )),
@@ -276,14 +276,14 @@ fn read_pair(fields: &[&str]) -> Option<(PathBuf, PathBuf, Verdict)> {
     }
 }
 
-/// `NAME/NAME_0001`, without an ending.
+/// `NAME/NAME_0001`, without extension.
 fn picture(name: &str, number: &str) -> Option<PathBuf> {
     let number: u32 = number.parse().ok().filter(|&number| number > 0)?;
     let folder = below(name).filter(|path| path.components().count() == 1)?;
     Some(folder.join(format!("{name}_{number:04}")))
 }
 
-/// A relative path that stays below where it begins.
+/// A relative path that stays below its root.
 fn below(text: &str) -> Option<PathBuf> {
     let path = PathBuf::from(text);
     let inside =
@@ -374,8 +374,8 @@ mod tests {
             let error = read("pairs.txt", text).unwrap_err().to_string();
             assert!(error.contains("pairs.txt") && error.contains(part), "{part} in {error}");
         };
-        says("1\nAl 1 2\n", "line 1 promises 2 pairs");
-        says("1\nAl 1 2\nAl 3\n", "line 3: `Al 3` is no pair");
+        says("1\nAl 1 2\n", "line 1 announces 2 pairs");
+        says("1\nAl 1 2\nAl 3\n", "line 3: `Al 3` is not a pair");
         says("Al 1 1\n", "line 1");
         says("Al 0 1\n", "line 1");
         says("Al 1 Al 2\n", "line 1");
@@ -384,9 +384,9 @@ mod tests {
         says("a,b,same\n../x.png,y.png,1\n", "line 2: `../x.png` in column a leads out");
         says("a,b,same\n/x.png,y.png,1\n", "leads out");
         says("a,b,same\nx.png,y.png,2\n", "`2` in column same");
-        says("a,b,same\nx.png,y.png\n", "nothing in column same");
+        says("a,b,same\nx.png,y.png\n", "column same is empty");
         says("a,b,same,fold\nx.png,y.png,1,-1\n", "number folds from 0");
-        says("", "there is no pair in it");
+        says("", "it has no pairs");
         says("Al 1 8\n", "1 pair without their pictures (line 1: Al/Al_0008)");
     }
 

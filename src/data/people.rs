@@ -1,9 +1,9 @@
-//! People and their pictures, to draw triplets from: passport folders, or any face folder.
+//! People and their pictures, for sampling triplets: passport folders, or any face folder.
 //!
-//! A triplet is an anchor, a positive (the same person) and a negative (somebody else). In passport
-//! folders, `trainset/*/user/*`, each folder with pictures is one person: the picture with `script`
-//! in its name is the passport's and the anchor, the others are the person's photos. In a face
-//! folder, one sub-folder per identity, every picture can be an anchor.
+//! A triplet is an anchor, a positive (the same person) and a negative (another person). In passport
+//! folders, `trainset/*/user/*`, each folder with pictures is a person: the picture with `script` in
+//! its name is the passport picture and the anchor, the others are photos. In a face folder, one
+//! sub-folder per identity, every picture can be an anchor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,23 +16,23 @@ use super::random::{Purpose, generator};
 use crate::words::{count, enumerate};
 use crate::{Error, Result};
 
-/// What a passport picture's name holds.
+/// Part of the names of passport pictures.
 const PASSPORT: &str = "script";
-/// The folder that passport sets keep their people in.
+/// The folder of people in passport sets.
 const TRAINSET: &str = "trainset";
 
-/// Somebody, and the pictures of them.
+/// A person and their pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
-    /// The folder's name, or its path below the root where names repeat.
+    /// Name of the folder, or its path relative to the root if names repeat.
     pub name: String,
-    /// What can be an anchor: the passport pictures, or all.
+    /// Possible anchors: the passport pictures, or all.
     pub anchors: Vec<PathBuf>,
-    /// What can be a positive, or somebody else's negative: the photos, or all.
+    /// Possible positives, and negatives for others: the photos, or all.
     pub photos: Vec<PathBuf>,
 }
 
-/// How the folders were read.
+/// The layout of the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// A passport picture and photos in each folder.
@@ -41,23 +41,22 @@ pub enum Layout {
     Faces,
 }
 
-/// The people of a folder that triplets can be drawn from.
+/// The people of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct People {
-    /// Those with an anchor and a photo that is not the anchor, and those who can only be somebody's
-    /// negative, sorted by name.
+    /// People with an anchor and another photo, and people who can only be negatives, sorted by name.
     pub people: Vec<Person>,
-    /// How the folder was read.
+    /// The layout found.
     pub layout: Layout,
-    /// What is remarkable, one sentence each.
+    /// Remarks, one sentence each.
     pub notes: Vec<String>,
 }
 
 impl People {
-    /// Reads passport folders where any picture's name holds `script`, else a face folder.
+    /// Reads passport folders if any picture has `script` in its name, otherwise a face folder.
     ///
     /// # Errors
-    /// A folder that cannot be read or has fewer than two people to draw from.
+    /// The folder cannot be read, or there are too few people.
     pub fn scan(root: &Path) -> Result<Self> {
         let pictures = walk(root)?;
         let layout = match pictures.iter().any(|path| is_passport(path)) {
@@ -81,7 +80,10 @@ impl People {
         let mut people = Self { people: Vec::new(), layout, notes: Vec::new() };
         if loose > 0 {
             let which = count(loose, "picture");
-            people.notes.push(format!("{which} directly in {} ignored: no person", root.display()));
+            people.notes.push(format!(
+                "{which} directly in {} ignored: not in a folder of a person",
+                root.display()
+            ));
         }
         people.sort_out(by_name);
         if people.usable().next().is_none() || people.people.len() < 2 {
@@ -97,7 +99,7 @@ impl People {
         Ok(people)
     }
 
-    /// Keeps the people that triplets can be drawn from, and notes the others.
+    /// Keeps the people with pictures for triplets, and adds remarks about the others.
     fn sort_out(&mut self, by_name: BTreeMap<String, Vec<PathBuf>>) {
         let (mut without_passport, mut alone) = (Vec::new(), Vec::new());
         for (name, pictures) in by_name {
@@ -122,15 +124,17 @@ impl People {
             if !names.is_empty() {
                 let shown: Vec<&str> = names.iter().map(String::as_str).collect();
                 let which = count(names.len(), "folder");
-                self.notes
-                    .push(format!("{which} {what}: negatives at most ({})", enumerate(&shown)));
+                self.notes.push(format!(
+                    "{which} {what}: used only as negatives ({})",
+                    enumerate(&shown)
+                ));
             }
         }
     }
 
-    /// Draws triplets: with `per_person`, that many of each person, else one for each photo.
-    /// Anchors, photos and the people of the negatives take turns, so that all come about equally
-    /// often; `limit` keeps that many, taking one of each person in turn. Seeded.
+    /// Samples triplets: `per_person` of each person, or one for each photo. Anchors, photos and the
+    /// people of negatives occur about equally often; `limit` keeps that many, one person after the
+    /// other. Seeded.
     pub fn draw(&self, per_person: Option<usize>, limit: Option<usize>, seed: u64) -> Vec<Drawn> {
         if self.people.len() < 2 {
             return Vec::new();
@@ -160,7 +164,7 @@ impl People {
                 }
                 let [anchors, photos, _] = &mut decks[identity];
                 let positive = &person.photos[photos.next(&mut random)];
-                // Two draws can meet at most twice in a row, where a deck is shuffled anew.
+                // At a reshuffle the same picture can come twice in a row.
                 let anchor = (0..3)
                     .map(|_| &person.anchors[anchors.next(&mut random)])
                     .find(|&anchor| anchor != positive);
@@ -175,7 +179,7 @@ impl People {
         drawn
     }
 
-    /// Takes pictures away, and the people who cannot do without them.
+    /// Removes pictures, and people without enough pictures.
     pub fn remove(&mut self, broken: &BTreeSet<PathBuf>) {
         for person in &mut self.people {
             person.anchors.retain(|path| !broken.contains(path));
@@ -184,14 +188,14 @@ impl People {
         self.people.retain(|person| !person.photos.is_empty());
     }
 
-    /// The people who can be anchors.
+    /// People who can be anchors.
     pub fn usable(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.people.len()).filter(|&index| self.people[index].is_usable())
     }
 }
 
 impl Person {
-    /// Whether there is an anchor, and for each anchor a photo beside it.
+    /// Whether there is an anchor and, for each anchor, another photo.
     fn is_usable(&self) -> bool {
         match (self.anchors.as_slice(), self.photos.as_slice()) {
             ([], _) | (_, []) => false,
@@ -201,18 +205,18 @@ impl Person {
     }
 }
 
-/// Three pictures, two of one person.
+/// A triplet of pictures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drawn {
     /// Anchor, positive, negative.
     pub files: [PathBuf; 3],
-    /// Whose anchor and positive: an index of [`People::people`].
+    /// The person of anchor and positive: an index into [`People::people`].
     pub identity: usize,
-    /// Whose negative.
+    /// The person of the negative.
     pub other: usize,
 }
 
-/// Numbers below `count`, shuffled anew each time all have come.
+/// The numbers below `count` in random order, reshuffled after each pass.
 struct Deck {
     count: usize,
     left: Vec<usize>,
@@ -227,7 +231,7 @@ impl Deck {
         if self.left.is_empty() {
             self.left = (0..self.count).collect();
         }
-        // Drawing from the middle is shuffling as it goes.
+        // Fisher-Yates shuffle, one step per draw.
         match self.left.len() {
             0 => 0,
             len => self.left.swap_remove(random.random_range(0..len)),
@@ -240,7 +244,7 @@ fn is_passport(path: &Path) -> bool {
     stem.contains(PASSPORT)
 }
 
-/// A passport folder's path below the root or its `trainset`, joined by `-`.
+/// Path of a passport folder relative to the root or its `trainset`, joined by `-`.
 fn passport_name(root: &Path, folder: &Path) -> String {
     let below = folder.strip_prefix(root).unwrap_or(folder);
     let below = below.strip_prefix(TRAINSET).unwrap_or(below);
@@ -291,7 +295,7 @@ pub(super) mod tests {
             }
             let notes = people.notes.join("\n");
             assert!(
-                notes.contains("without a picture named *script*: negatives at most (004)"),
+                notes.contains("without a picture named *script*: used only as negatives (004)"),
                 "{notes}"
             );
             assert!(notes.contains("without a second picture of the same person"), "{notes}");
@@ -346,7 +350,10 @@ pub(super) mod tests {
         let root = tempfile::tempdir().unwrap();
         face_folder(root.path(), &[("ann", 1), ("bob", 1)]);
         let error = People::scan(root.path()).unwrap_err().to_string();
-        assert!(error.contains("it has 2") && error.contains("at most (ann, bob)"), "{error}");
+        assert!(
+            error.contains("it has 2") && error.contains("only as negatives (ann, bob)"),
+            "{error}"
+        );
         assert!(People::scan(&root.path().join("gone")).unwrap_err().to_string().contains("gone"));
     }
 }

@@ -1,4 +1,4 @@
-//! From a picture file to square RGB pixels, and to a tensor of them.
+//! Decoding and resizing of pictures.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -10,26 +10,26 @@ use walkdir::WalkDir;
 use super::resize;
 use crate::{Error, Result};
 
-/// The endings of files that are taken for pictures.
+/// Extensions of picture files.
 pub const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "webp", "pgm", "ppm"];
 
-/// Endings of picture files that cannot be read; a folder's are counted, not silently ignored.
+/// Extensions of unsupported picture files, which are counted.
 const UNSUPPORTED: [&str; 10] =
     ["gif", "tif", "tiff", "heic", "heif", "avif", "jxl", "jfif", "jp2", "tga"];
 
-/// More pixels than any camera's picture has; a small file can claim to hold many more.
+/// Maximum number of pixels, against decompression bombs.
 const MOST_PIXELS: u64 = 200_000_000;
-/// Eight bytes a pixel (RGBA, 16 bits) for the largest picture.
+/// Eight bytes per pixel (RGBA, 16 bits) of the largest picture.
 const MOST_BYTES: u64 = 8 * MOST_PIXELS;
 
-/// Decodes a picture file to RGB with 8 bits a channel, turned upright.
+/// Decodes a picture file to 8-bit RGB.
 ///
-/// The content decides about the format, not the name: PNG, JPEG, BMP, WebP and PNM (PGM). The
-/// EXIF orientation is applied. Grey becomes three equal channels, 16 bits become 8, and an alpha
-/// channel is dropped, as Pillow's `convert("RGB")` does.
+/// The format is found from the content: PNG, JPEG, BMP, WebP or PNM (PGM). EXIF orientation is
+/// applied. Grey pictures are converted to three channels, 16 bits to 8, and an alpha channel is
+/// dropped, as in Pillow's `convert("RGB")`.
 ///
 /// # Errors
-/// Names the file, and what is wrong with it.
+/// Names the file and the problem.
 pub fn decode(path: &Path) -> Result<RgbImage> {
     decode_bytes(path, &read(path)?)
 }
@@ -39,10 +39,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|source| Error::io(path, source))
 }
 
-/// Like [`decode`], of content that is already in memory; `path` is for the error only.
+/// Like [`decode`], from memory; `path` is for error messages.
 ///
 /// # Errors
-/// Names `path`, and what is wrong with its content.
+/// Names `path` and the problem.
 pub fn decode_bytes(path: &Path, content: &[u8]) -> Result<RgbImage> {
     let fail = |reason: String| Error::Picture { path: path.to_path_buf(), reason };
     if content.is_empty() {
@@ -65,9 +65,9 @@ fn upright(content: &[u8]) -> Result<DynamicImage, String> {
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 || pixels > MOST_PIXELS || decoder.total_bytes() > MOST_BYTES {
-        return Err(format!("{width}x{height} pixels; 1 to {MOST_PIXELS} can be decoded"));
+        return Err(format!("{width}x{height} pixels; at most {MOST_PIXELS} pixels are decoded"));
     }
-    // A picture whose EXIF block is damaged is shown as it is stored, as viewers do.
+    // Damaged EXIF data is ignored, as in viewers.
     let orientation = decoder.orientation().ok();
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
     if let Some(orientation) = orientation {
@@ -76,10 +76,10 @@ fn upright(content: &[u8]) -> Result<DynamicImage, String> {
     Ok(picture)
 }
 
-/// The largest centred square of a picture, resized to `size` x `size` pixels.
+/// The largest central square of a picture, resized to `size` x `size` pixels.
 ///
-/// Resizing is bilinear with antialiasing, to the bit as Pillow's `BILINEAR` does it. A square that already has the
-/// wanted size is returned as it is, not resampled.
+/// Bilinear with antialiasing, bit-identical to Pillow's `BILINEAR`. A square of the right size is not
+/// resampled.
 pub fn fit(picture: &RgbImage, size: u32) -> RgbImage {
     let (width, height) = picture.dimensions();
     let side = width.min(height);
@@ -94,8 +94,8 @@ pub fn fit(picture: &RgbImage, size: u32) -> RgbImage {
     resize::resize(&square, size, size)
 }
 
-/// A picture resized to `width` x `height` pixels, bilinear with antialiasing, to the bit as
-/// Pillow's `BILINEAR` does it. A picture without pixels gives a black one.
+/// Resizes to `width` x `height`, bilinear with antialiasing, bit-identical to Pillow's `BILINEAR`. An
+/// empty picture gives a black one.
 pub fn resize(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
     if picture.is_empty() || width == 0 || height == 0 {
         return RgbImage::new(width, height);
@@ -103,7 +103,7 @@ pub fn resize(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
     resize::resize(picture, width, height)
 }
 
-/// The central square of `side` pixels; of a smaller picture the largest there is.
+/// The central square of at most `side` pixels.
 pub fn centre_crop(picture: &RgbImage, side: u32) -> RgbImage {
     let (width, height) = picture.dimensions();
     let side = side.min(width).min(height);
@@ -111,52 +111,51 @@ pub fn centre_crop(picture: &RgbImage, side: u32) -> RgbImage {
     imageops::crop_imm(picture, left, top, side, side).to_image()
 }
 
-/// Whether a file's name ends like a picture's.
+/// Whether a file name has the extension of a picture.
 pub fn is_picture(path: &Path) -> bool {
     let ending = path.extension().and_then(|ending| ending.to_str());
     ending.is_some_and(|ending| EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
-/// The pictures at `path`: the file itself, whatever its name, or all pictures below a folder,
-/// sorted by path.
+/// The pictures at `path`: the file itself, or all pictures below a folder, sorted by path.
 ///
-/// Hidden files and folders are skipped, links are followed. A link that leads nowhere is listed,
-/// so that reading it fails by name.
+/// Hidden files and folders are skipped, links are followed. Broken links are listed, so that they are
+/// reported when read.
 ///
 /// # Errors
-/// Where `path` does not exist or a folder cannot be read.
+/// `path` does not exist, or a folder cannot be read.
 pub fn walk(path: &Path) -> Result<Vec<PathBuf>> {
     let mut found = walk_on(path);
     if found.troubles.is_empty() { Ok(found.pictures) } else { Err(found.troubles.swap_remove(0)) }
 }
 
-/// What [`walk_on`] finds.
+/// The result of [`walk_on`].
 #[derive(Debug, Default)]
 pub struct Walk {
     /// The pictures, sorted by path.
     pub pictures: Vec<PathBuf>,
     /// Files and folders that cannot be read.
     pub troubles: Vec<Error>,
-    /// Number of files passed over by ending, in lower case: pictures of formats that are not
-    /// supported, and files without an ending (``).
+    /// Number of ignored files by extension, in lower case: unsupported formats, and files without
+    /// extension (``).
     pub passed_over: BTreeMap<String, usize>,
 }
 
 impl Walk {
-    /// What was passed over below `root`, in a sentence; none if there was nothing.
+    /// A sentence about the ignored files below `root`; `None` if there are none.
     pub fn note(&self, root: &Path) -> Option<String> {
         let kind = |(ending, count): (&String, &usize)| match ending.as_str() {
-            "" => format!("{count} without an ending"),
+            "" => format!("{count} without extension"),
             ending => format!("{count} .{ending}"),
         };
         let kinds: Vec<String> = self.passed_over.iter().map(kind).collect();
         let formats = "only PNG, JPEG, BMP, WebP and PGM are read";
         let (root, kinds) = (root.display(), (!kinds.is_empty()).then(|| kinds.join(", "))?);
-        Some(format!("{root}: files passed over: {kinds} ({formats})"))
+        Some(format!("{root}: files ignored: {kinds} ({formats})"))
     }
 }
 
-/// Like [`walk`], but goes on after what cannot be read.
+/// Like [`walk`], but continues after errors.
 pub fn walk_on(path: &Path) -> Walk {
     let mut found = Walk::default();
     match std::fs::metadata(path) {
@@ -199,8 +198,8 @@ fn walk_folder(path: &Path, found: &mut Walk) {
     found.pictures.sort();
 }
 
-/// Whose picture it is: the first folder below `root` on the way to it, or, for a picture that lies
-/// in `root` itself or is `root`, the folder it lies in.
+/// The identity of a picture: the first folder below `root`, or for pictures in `root` itself the
+/// folder they are in.
 pub fn owner(root: &Path, picture: &Path) -> String {
     let below = picture.strip_prefix(root).unwrap_or(Path::new(""));
     let mut parts = below.components();
@@ -216,7 +215,7 @@ pub fn owner(root: &Path, picture: &Path) -> String {
     name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Whether a file or folder is hidden: macOS leaves `._NAME.png` beside every unpacked NAME.png.
+/// Whether a file or folder is hidden, such as `._NAME.png` of macOS.
 pub(super) fn hidden(name: &std::ffi::OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
@@ -329,7 +328,7 @@ mod tests {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         let note = walk_on(folder.path()).note(Path::new("faces")).unwrap();
-        let wanted = "faces: files passed over: 1 without an ending, 2 .gif, 1 .tiff (only PNG";
+        let wanted = "faces: files ignored: 1 without extension, 2 .gif, 1 .tiff (only PNG";
         assert!(note.starts_with(wanted), "{note}");
         let file = folder.path().join("notes.txt");
         assert_eq!(walk(&file).unwrap(), [file]);

@@ -1,9 +1,9 @@
-//! One source of chance for the data room: a generator that a seed, a purpose and a step decide.
+//! Random generators that depend on a seed, a purpose and a step only.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-/// What random numbers are for: streams of different purposes never run in step.
+/// Purposes of random numbers, which have independent streams.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
     Split = 1,
@@ -14,8 +14,8 @@ pub(super) enum Purpose {
     Triplets = 6,
 }
 
-/// The generator of (seed, purpose, step). Nothing else matters: a resumed run draws the same
-/// numbers as one that was never interrupted.
+/// The generator of (seed, purpose, step): a resumed run draws the same numbers as an uninterrupted
+/// one.
 pub(super) fn generator(seed: u64, purpose: Purpose, step: u64) -> StdRng {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());

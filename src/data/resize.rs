@@ -1,36 +1,35 @@
-//! Resizing of pictures, to the bit as Pillow does it: what was measured with PyTorch and
-//! torchvision on resized pictures holds here.
+//! Resizing, bit-identical to Pillow, so that results agree with PyTorch and torchvision.
 //!
-//! Each output pixel is a weighted mean of the input pixels under a triangle around its place. The
-//! triangle is as wide as two input pixels, or as two output pixels where those are larger, which
-//! is the antialiasing. Rows are resized first and rounded to 8 bits, then columns.
+//! Each output pixel is a weighted mean of the input pixels under a triangle filter. Its width is two
+//! input pixels, or two output pixels if those are larger (antialiasing). Rows are resized first and
+//! rounded to 8 bits, then columns.
 
 use image::RgbImage;
 
-/// Weights are whole numbers of 2^-22: 8 bits of a pixel, 2 bits against overflow, 32 in all.
+/// Fixed-point weights in units of 2^-22: 8 bits for the pixel, 2 against overflow, 32 in total.
 const FRACTION: u32 = 22;
 
-/// The weights of one output pixel for the input pixels from `first` on.
+/// The weights of an output pixel for the input pixels from `first`.
 struct Taps {
     first: usize,
     weights: Vec<i32>,
 }
 
-/// Rows that are resized together, so that their bytes of one column lie side by side.
+/// Rows resized together, with their bytes of one column adjacent.
 const STRIP: usize = 8;
-/// Bytes of a column that are mixed together.
+/// Bytes of a column processed together.
 const LANES: usize = 32;
 
-/// Resizes a picture, which has pixels, to `width` x `height`: antialiased bilinear.
+/// Resizes a non-empty picture to `width` x `height`: antialiased bilinear.
 pub(super) fn resize(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
     let (from_width, from_height) = (picture.width() as usize, picture.height() as usize);
     let narrow = resize_rows(picture.as_raw(), from_width, &taps(from_width, width as usize));
     let pixels = resize_columns(&narrow, 3 * width as usize, &taps(from_height, height as usize));
-    // The buffer has width * height * 3 bytes, so that the blank picture is never taken.
+    // The buffer has width * height * 3 bytes, so this never falls back to the blank picture.
     RgbImage::from_raw(width, height, pixels).unwrap_or_else(|| RgbImage::new(width, height))
 }
 
-/// The weights for every output pixel of a row of `to`, made from a row of `from`.
+/// The weights of every output pixel when resizing from `from` to `to` pixels.
 fn taps(from: usize, to: usize) -> Vec<Taps> {
     let scale = from as f64 / to as f64;
     let reach = scale.max(1.0);
@@ -49,12 +48,12 @@ fn taps(from: usize, to: usize) -> Vec<Taps> {
         .collect()
 }
 
-/// Resizes each row of `width` RGB pixels. A strip of rows is turned on its side first: what is
-/// weighted alike then lies together, which is what makes a compiler use wide instructions.
+/// Resizes each row of `width` RGB pixels. A strip of rows is transposed first, so that equally
+/// weighted values are adjacent and the compiler can vectorise.
 fn resize_rows(pixels: &[u8], width: usize, taps: &[Taps]) -> Vec<u8> {
     let (from, to) = (3 * width, 3 * taps.len());
     let mut out = vec![0; pixels.len() / from * to];
-    // Four bytes a pixel, of which the last means nothing: moved with one load and one store.
+    // Four bytes per pixel, the last unused: moved with one load and one store.
     let mut columns = vec![[[0; 4]; STRIP]; width];
     let strips = pixels.chunks(STRIP * from).zip(out.chunks_mut(STRIP * to));
     for (source, target) in strips {
@@ -96,7 +95,7 @@ fn resize_columns(rows: &[u8], length: usize, taps: &[Taps]) -> Vec<u8> {
     out
 }
 
-/// The sum of some lines, each weighted, rounded to bytes.
+/// The weighted sum of lines, rounded to bytes.
 #[inline(always)] // its sums stay in registers only where it is inlined
 fn mix<'a, const N: usize>(lines: impl Iterator<Item = &'a [u8; N]>, weights: &[i32]) -> [u8; N] {
     let mut sums = [1_i32 << (FRACTION - 1); N];

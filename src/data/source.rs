@@ -1,18 +1,18 @@
-//! Which data a command uses when its user did not say, or did.
+//! The data set of a command, with or without `--data`.
 
 use std::path::{Path, PathBuf};
 
 use super::manifest::dataset;
 use crate::{Error, Result};
 
-/// The data that a command reads.
+/// A data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// Its folder.
     pub path: PathBuf,
-    /// What to call it: the manifest's title, or the folder as it was given.
+    /// Its name: the title in the manifest, or the folder as given.
     pub name: String,
-    /// A sentence to print when it was not asked for by name.
+    /// A message if it was not given by the user.
     pub note: Option<String>,
 }
 
@@ -26,7 +26,7 @@ pub fn resolve(flag: Option<&Path>, project: &Path) -> Result<Source> {
         if !path.is_dir() {
             let what = if path.exists() { "is not a folder" } else { "does not exist" };
             let text = format!(
-                "--data {}: {what}; name a folder with one folder per identity",
+                "--data {}: {what}; expected a folder with one folder per identity",
                 path.display()
             );
             return Err(Error::Config(text));

@@ -1,4 +1,4 @@
-//! Which pictures are trained on and which are held back to judge the training.
+//! Split into training and validation pictures.
 
 use rand::seq::SliceRandom;
 
@@ -8,20 +8,20 @@ use super::random::{Purpose, generator};
 use crate::words::{enumerate, identities};
 use crate::{Error, Result};
 
-/// Training never gets fewer pictures of an identity than a positive pair needs.
+/// Minimum number of training pictures per identity, for a positive pair.
 const LEAST_TRAINED: usize = 2;
 
-/// The side of the split that a picture is on.
+/// Part of the split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// Weights are fitted to it.
+    /// Training.
     Train,
-    /// Weights never see it; it chooses the best epoch and the thresholds.
+    /// Validation: chooses the best epoch and the thresholds.
     Validation,
 }
 
 impl Part {
-    /// The word that stands for it in a split file.
+    /// Its name in split files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -33,34 +33,33 @@ impl Part {
 /// The part of every picture of a [`FaceFolder`], in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
-    /// One part a picture.
+    /// One part per picture.
     pub parts: Vec<Part>,
-    /// What is remarkable about the split, one sentence each.
+    /// Remarks about the split, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// Pictures that must stay together, and how many of them each identity has.
+/// Pictures that must be in one part, and how many of them each identity has.
 struct Unit {
     pictures: Vec<usize>,
     shares: Vec<(usize, usize)>,
 }
 
 impl Split {
-    /// Draws a split: `val_fraction` of each identity's pictures, rounded, are held back.
+    /// A random split: `val_fraction` of each identity's pictures, rounded, are for validation.
     ///
-    /// Pictures of one near-duplicate group (`groups`, from
-    /// [`near_duplicates::groups`](super::near_duplicates::groups)) stay on one side. Of an
-    /// identity with n pictures
+    /// Near-duplicates (`groups` from [`near_duplicates::groups`](super::near_duplicates::groups)) stay
+    /// in one part. Of an identity with n pictures
     ///
-    /// - n = 1: the picture is for validation, as a negative, unless its group is trained on;
-    /// - n = 2: both are trained on, since one alone has no positive;
-    /// - n > 2: at least 2 are trained on and at least 1 is held back, where the groups allow it.
+    /// - n = 1: for validation, as a negative, unless its group is used for training;
+    /// - n = 2: both for training, since one alone has no positive;
+    /// - n > 2: at least 2 for training and at least 1 for validation, if the groups allow it.
     ///
-    /// With `val_fraction` 0 everything but the lone pictures is trained on. The same folder, groups, fraction and seed
-    /// make the same split.
+    /// With `val_fraction` 0 all but single pictures are for training. The same folder, groups,
+    /// fraction and seed give the same split.
     ///
     /// # Errors
-    /// Where `val_fraction` is outside [0, 1).
+    /// `val_fraction` is not in [0, 1).
     pub fn stratified(
         folder: &FaceFolder,
         groups: &[usize],
@@ -106,12 +105,12 @@ impl Split {
         (0..self.parts.len()).filter(|&picture| self.parts[picture] == part).collect()
     }
 
-    /// The number of pictures in one part.
+    /// Number of pictures in one part.
     pub fn count(&self, part: Part) -> usize {
         self.parts.iter().filter(|&&other| other == part).count()
     }
 
-    /// Says which identities cannot be judged because all their pictures are trained on.
+    /// Adds a remark about identities without validation pictures.
     fn note_missing(&mut self, folder: &FaceFolder, sizes: &[usize]) {
         let mut held_back = vec![0; sizes.len()];
         for (face, part) in folder.pictures.iter().zip(&self.parts) {
@@ -141,7 +140,7 @@ fn draw(
     let mut parts = vec![Part::Train; labels.len()];
     if val_fraction == 0.0 {
         for (part, &label) in parts.iter_mut().zip(labels) {
-            // A lone picture has no positive: it can only be a negative to measure against.
+            // A single picture has no positive and can only be a negative.
             if sizes[label] == 1 {
                 *part = Part::Validation;
             }
@@ -150,7 +149,7 @@ fn draw(
     }
     let mut units = units(labels, groups);
     units.shuffle(&mut generator(seed, Purpose::Split, 0));
-    // An identity with one picture has nothing to train on: it never stands in a unit's way.
+    // Identities with one picture do not constrain a group.
     let mut room: Vec<usize> = sizes.iter().map(|&size| wanted(size, val_fraction)).collect();
     let mut held_back = vec![0; sizes.len()];
     let mut hold_back = |unit: &Unit, room: &mut [usize], held_back: &mut [usize]| {
@@ -162,7 +161,7 @@ fn draw(
             held_back[identity] += share;
         }
     };
-    // First fill each identity's share without exceeding it ...
+    // First fill each identity's fraction without exceeding it,
     units.retain(|unit| {
         let fits = unit.shares.iter().all(|&(id, share)| sizes[id] == 1 || share <= room[id]);
         if fits {
@@ -170,7 +169,7 @@ fn draw(
         }
         !fits
     });
-    // ... then give an identity that is left with nothing its smallest group, if it can spare it.
+    // then give identities without validation pictures their smallest group, if possible.
     units.sort_by_key(|unit| unit.pictures.len());
     for unit in &units {
         let needed = unit.shares.iter().any(|&(id, _)| room[id] > 0 && held_back[id] == 0);
@@ -184,13 +183,13 @@ fn draw(
     parts
 }
 
-/// How many of an identity's pictures should be held back.
+/// Number of an identity's pictures for validation.
 fn wanted(size: usize, val_fraction: f64) -> usize {
     let most = size.saturating_sub(LEAST_TRAINED);
     ((size as f64 * val_fraction).round() as usize).max(1).min(most)
 }
 
-/// One unit a group, in the order of the group numbers.
+/// One unit per group, in the order of group numbers.
 fn units(labels: &[usize], groups: &[usize]) -> Vec<Unit> {
     let mut order: Vec<usize> = (0..labels.len()).collect();
     order.sort_by_key(|&picture| (groups[picture], labels[picture], picture));

@@ -1,4 +1,4 @@
-//! A split as a CSV file: `path,identity,part`, paths below the data folder.
+//! Split files: CSV with `path,identity,part`, paths relative to the data folder.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,10 +11,10 @@ use crate::{Error, Result};
 const HEADER: [&str; 3] = ["path", "identity", "part"];
 
 impl Split {
-    /// Writes the split of `folder`, one row a picture.
+    /// Writes the split of `folder`, one row per picture.
     ///
     /// # Errors
-    /// Where the file cannot be written, or the split is not of this folder.
+    /// The file cannot be written, or the split does not belong to this folder.
     pub fn write_csv(&self, path: &Path, folder: &FaceFolder) -> Result<()> {
         if self.parts.len() != folder.pictures.len() {
             let (parts, pictures) = (self.parts.len(), folder.pictures.len());
@@ -31,14 +31,13 @@ impl Split {
         })
     }
 
-    /// Reads the split of `folder` that [`write_csv`](Self::write_csv) wrote, perhaps for the same
-    /// data set at another place.
+    /// Reads the split of `folder`, also if the data set was moved.
     ///
-    /// Rows of pictures that are there but unreadable are passed over: the folder has told of them.
+    /// Rows of unreadable pictures are ignored.
     ///
     /// # Errors
-    /// Names the file and the line that cannot be used; names the pictures that are in the file and
-    /// not in the folder, or in the folder and not in the file.
+    /// Names the file and the invalid line, or the pictures that are only in the file or only in the
+    /// folder.
     pub fn read_csv(path: &Path, folder: &FaceFolder) -> Result<Self> {
         let content = std::fs::read(path).map_err(|source| Error::io(path, source))?;
         let wrong = |what: String| Error::Data(format!("{}: {what}", path.display()));
@@ -51,7 +50,7 @@ impl Split {
             match rows.remove(&name) {
                 Some(row) if row.identity != *identity => {
                     return Err(wrong(format!(
-                        "line {}: {name} is filed under {identity}, not {}",
+                        "line {}: the identity of {name} is {identity}, not {}",
                         row.line, row.identity
                     )));
                 }
@@ -84,22 +83,22 @@ impl Split {
     }
 }
 
-/// A split carried over to pictures that may have changed since it was written.
+/// A split for pictures that may have changed since it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CarriedOver {
-    /// The split of all pictures that are there now.
+    /// The split of the current pictures.
     pub split: Split,
-    /// How many of them the file did not know.
+    /// Number of pictures that are not in the file.
     pub new: usize,
 }
 
 impl Split {
-    /// Reads a split file for a folder that may have gained or lost pictures: known pictures keep
-    /// their part, a new one joins the part of a near-duplicate of it (`groups`), else training.
-    /// `None` where the file knows less than half of the pictures: it is another data set's.
+    /// Reads a split file for a folder that may have changed: known pictures keep their part, a new one
+    /// gets the part of a near-duplicate (`groups`), otherwise training. `None` if the file has less
+    /// than half of the pictures.
     ///
     /// # Errors
-    /// Names the file and the line that cannot be used.
+    /// Names the file and the invalid line.
     pub fn carry_over(
         path: &Path,
         folder: &FaceFolder,
@@ -135,11 +134,10 @@ impl Split {
     }
 }
 
-/// The parts that a split file names, by the pictures' paths below the data folder, whatever that
-/// folder holds now.
+/// The parts of all pictures in a split file, by relative path.
 ///
 /// # Errors
-/// Names the file and the line that cannot be used.
+/// Names the file and the invalid line.
 pub fn read_parts(path: &Path) -> Result<BTreeMap<String, Part>> {
     let content = std::fs::read(path).map_err(|source| Error::io(path, source))?;
     let wrong = |what: String| Error::Data(format!("{}: {what}", path.display()));
@@ -147,7 +145,7 @@ pub fn read_parts(path: &Path) -> Result<BTreeMap<String, Part>> {
     Ok(rows.into_iter().map(|(name, row)| (name, row.part)).collect())
 }
 
-/// What a row says about its picture.
+/// A row of the file.
 struct Row {
     line: u64,
     identity: String,
@@ -177,7 +175,7 @@ fn read_rows(content: &[u8]) -> Result<BTreeMap<String, Row>, String> {
         })?;
         let row = Row { line, identity: identity.to_string(), part };
         if let Some(first) = rows.insert(name.to_string(), row) {
-            return Err(format!("line {line}: {name} stands already in line {}", first.line));
+            return Err(format!("line {line}: {name} is already in line {}", first.line));
         }
     }
     Ok(rows)
@@ -267,11 +265,11 @@ mod tests {
             ("path,identity,part\nann/0.png\n", "line 2: 1 field instead of 3"),
             (
                 "path,identity,part\nann/0.png,ann,train\nann/0.png,ann,train\n",
-                "line 3: ann/0.png stands already in line 2",
+                "line 3: ann/0.png is already in line 2",
             ),
             (
                 "path,identity,part\nann/0.png,bob,train\nbob/0.png,bob,train\n",
-                "line 2: ann/0.png is filed under ann, not bob",
+                "line 2: the identity of ann/0.png is ann, not bob",
             ),
             ("path,identity,part\nann/0.png,ann,train\n", "not in the file: bob/0.png"),
             (

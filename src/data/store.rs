@@ -1,4 +1,4 @@
-//! The decoded pictures of a data set: kept in memory up to a limit, the rest decoded again.
+//! Decoded pictures, kept in memory up to a limit; others are decoded again.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -15,27 +15,27 @@ use crate::native::cuda::Upload;
 use crate::words::grouped;
 use crate::{Error, Result};
 
-/// How pictures are fitted, and how much of them is kept.
+/// Size of pictures, and memory limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fitting {
-    /// Their side S in pixels, after [`fit`].
+    /// Side S in pixels, after [`fit`].
     pub side: u32,
-    /// Bytes of memory for fitted pictures, 3 S² each.
+    /// Memory limit in bytes; a picture takes 3 S².
     pub memory: u64,
 }
 
 impl Fitting {
-    /// The limit where none is given: 4096 MB, which is 155,000 pictures at S = 96.
+    /// Default limit: 4096 MB, 155,000 pictures with S = 96.
     pub const MEMORY_MB: u64 = 4096;
 
-    /// Whether a picture is kept that so many others come before.
+    /// Whether a picture with this many pictures before it is kept.
     pub(super) fn keeps(&self, before: usize) -> bool {
         let each = 3 * u64::from(self.side) * u64::from(self.side);
         (before as u64 + 1).saturating_mul(each) <= self.memory
     }
 }
 
-/// A side, and the usual limit.
+/// A size, with the default limit.
 impl From<u32> for Fitting {
     fn from(side: u32) -> Self {
         Self { side, memory: Self::MEMORY_MB << 20 }
@@ -47,7 +47,7 @@ impl From<u32> for Fitting {
 pub struct Panel {
     /// The file.
     pub file: PathBuf,
-    /// Which third of it, from 0; none where the file is the picture.
+    /// Which third of a strip, from 0; `None` for the whole picture.
     pub third: Option<usize>,
 }
 
@@ -64,7 +64,7 @@ impl Origin {
     /// Decodes it.
     ///
     /// # Errors
-    /// Names the file, and what is wrong with it.
+    /// Names the file and the problem.
     pub fn decode(&self) -> Result<RgbImage> {
         let missing = |path: &Path, what: &str| Error::Data(format!("{}: {what}", path.display()));
         match self {
@@ -81,14 +81,14 @@ impl Origin {
     }
 }
 
-/// The pictures of a data set, all [`fit`] to one side S. Clones share them.
+/// The pictures of a data set, [`fit`] to side S. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct PictureStore {
     side: u32,
     pictures: Arc<Vec<Stored>>,
 }
 
-/// One picture; of those in memory only, no origin is known.
+/// A picture; those given in memory have no origin.
 #[derive(Debug)]
 struct Stored {
     origin: Option<Origin>,
@@ -96,7 +96,7 @@ struct Stored {
 }
 
 impl PictureStore {
-    /// Of pictures with their origins; those without pixels are decoded when they are asked for.
+    /// From pictures and origins; pictures without pixels are decoded on demand.
     pub(super) fn new(
         side: u32,
         pictures: impl IntoIterator<Item = (Origin, Option<RgbImage>)>,
@@ -105,18 +105,18 @@ impl PictureStore {
         Self { side, pictures: Arc::new(pictures.into_iter().map(stored).collect()) }
     }
 
-    /// Of pictures in memory, fitted to `side`.
+    /// From pictures in memory, fitted to `side`.
     pub fn of(pictures: &[RgbImage], side: u32) -> Self {
         let stored = |picture| Stored { origin: None, kept: Some(fit(picture, side)) };
         Self { side, pictures: Arc::new(pictures.iter().map(stored).collect()) }
     }
 
-    /// The number of pictures.
+    /// Number of pictures.
     pub fn len(&self) -> usize {
         self.pictures.len()
     }
 
-    /// Whether there is no picture.
+    /// Whether there are no pictures.
     pub fn is_empty(&self) -> bool {
         self.pictures.is_empty()
     }
@@ -126,18 +126,18 @@ impl PictureStore {
         (0..self.len()).collect()
     }
 
-    /// The side S of the pictures in pixels.
+    /// Side S in pixels.
     pub fn side(&self) -> u32 {
         self.side
     }
 
-    /// How many pictures are in memory.
+    /// Number of pictures in memory.
     pub fn kept(&self) -> usize {
         self.pictures.iter().filter(|picture| picture.kept.is_some()).count()
     }
 
-    /// A sentence where not all pictures are in memory; `flag` is what would change that, if
-    /// anything does.
+    /// A sentence if not all pictures are in memory; `flag` is the option that sets the limit, if there
+    /// is one.
     pub fn note(&self, flag: &str) -> Option<String> {
         let (kept, all) = (self.kept(), self.len());
         let (some, all_of_them) = (grouped(kept), grouped(all));
@@ -149,10 +149,10 @@ impl PictureStore {
         })
     }
 
-    /// One picture.
+    /// A picture.
     ///
     /// # Errors
-    /// Its file is gone or does not decode any more, or there is no such picture.
+    /// Its file cannot be decoded (any more), or the number is out of range.
     pub fn get(&self, picture: usize) -> Result<Cow<'_, RgbImage>> {
         let stored = self.pictures.get(picture);
         match stored.map(|stored| (&stored.kept, &stored.origin)) {
@@ -162,7 +162,7 @@ impl PictureStore {
         }
     }
 
-    /// The bytes of some pictures, in the order asked for: B x S x S x RGB. On all cores.
+    /// The bytes of pictures, in the given order: B x S x S x RGB. Uses all cores.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
@@ -176,16 +176,15 @@ impl PictureStore {
         Ok(bytes)
     }
 
-    /// The same as numbers for a network: f32 `[B, 3, S, S]` in [0, 1] on `device`.
+    /// The pictures as f32 `[B, 3, S, S]` in [0, 1] on `device`.
     ///
     /// # Errors
-    /// As for [`get`](Self::get), or what libtorch raises.
+    /// As for [`get`](Self::get), or what libtorch reports.
     pub fn batch(&self, pictures: &[usize], device: Device) -> Result<Tensor> {
         scaled(self.upload(pictures, device)?)
     }
 
-    /// What [`bytes`](Self::bytes) gives, on its way to `device` as u8 `[B, S, S, 3]`; any thread may
-    /// start it.
+    /// Starts the upload of [`bytes`](Self::bytes) to `device` as u8 `[B, S, S, 3]`; from any thread.
     ///
     /// # Errors
     /// As for [`batch`](Self::batch).
@@ -196,11 +195,11 @@ impl PictureStore {
     }
 }
 
-/// Uploaded bytes u8 `[B, S, S, 3]` as numbers for a network: f32 `[B, 3, S, S]` in [0, 1]. In memory
-/// the channels of a pixel stay together.
+/// Converts uploaded bytes u8 `[B, S, S, 3]` to f32 `[B, 3, S, S]` in [0, 1], in the channels_last
+/// format.
 ///
 /// # Errors
-/// What libtorch raises.
+/// What libtorch reports.
 pub fn scaled(bytes: Upload) -> Result<Tensor> {
     let pictures = bytes.finish()?.f_permute([0, 3, 1, 2])?;
     Ok(pictures.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?)

@@ -1,4 +1,4 @@
-//! Folders of strips: built from people's pictures, and cut into triplets again.
+//! Folders of strips: built from pictures of people, and cut into triplets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,27 +16,27 @@ use super::triplets::{STRIPS, TRIPLETS, TripletSet};
 use crate::files::{create_folder, write_atomically};
 use crate::{Error, Result};
 
-/// The list of what could not be used.
+/// The list of unusable files.
 pub const QUARANTINE: &str = "quarantine.csv";
-/// The names of a strip's pictures once they are cut.
+/// File names of a strip's pictures after cutting.
 const NAMES: [&str; 3] = ["anchor", "positive", "negative"];
 
-/// What strips are built like.
+/// Options for building strips.
 #[derive(Debug, Clone)]
 pub struct BuildOptions {
-    /// The side of each of the three pictures in pixels.
+    /// Side of each of the three pictures in pixels.
     pub size: u32,
-    /// Strips of each person; none for one a photo.
+    /// Strips per person; `None` for one per photo.
     pub per_person: Option<usize>,
-    /// The most strips in all.
+    /// Maximum number of strips.
     pub limit: Option<usize>,
-    /// What decides which pictures meet.
+    /// Random seed.
     pub seed: u64,
-    /// How the strips are stored.
+    /// File format of the strips.
     pub format: StripFormat,
 }
 
-/// How the triplets of cut strips are laid out.
+/// Layout of cut strips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum CutLayout {
@@ -46,24 +46,24 @@ pub enum CutLayout {
     Files,
 }
 
-/// What was made.
+/// The result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// Strips built or cut.
+    /// Number of strips built or cut.
     pub done: usize,
-    /// People on the built strips; none where it is not known.
+    /// Number of people; `None` if unknown.
     pub people: Option<usize>,
-    /// Files that could not be used, and why.
+    /// Unusable files and the reasons.
     pub quarantined: Vec<(PathBuf, String)>,
 }
 
-/// Draws triplets of `people` and writes them as strips into the new folder `out`, with `strips.csv`
-/// and, where pictures are unreadable or blank, `quarantine.csv`. Those are left out of the draw.
+/// Samples triplets of `people` and writes them as strips into the new folder `out`, with `strips.csv`
+/// and, if pictures are unreadable or blank, `quarantine.csv`.
 ///
-/// Everything is written beside `out` and renamed when it is whole.
+/// Everything is written to a temporary folder, which is renamed at the end.
 ///
 /// # Errors
-/// `out` exists or cannot be written; too few people have readable pictures.
+/// `out` exists or cannot be written, or too few people have readable pictures.
 pub fn build(
     mut people: People,
     root: &Path,
@@ -76,7 +76,7 @@ pub fn build(
     if drawn.is_empty() {
         let first = quarantined.first().map(|(path, why)| format!(" ({}: {why})", path.display()));
         return Err(Error::Data(format!(
-            "{}: too few readable pictures to draw a strip from{}",
+            "{}: too few readable pictures for a strip{}",
             root.display(),
             first.unwrap_or_default()
         )));
@@ -85,7 +85,7 @@ pub fn build(
     let names: Vec<String> = (0..drawn.len())
         .map(|index| format!("{index:0width$}.{}", options.format.ending()))
         .collect();
-    let stage = Stage::beside(out)?;
+    let stage = Stage::next_to(out)?;
     let done = AtomicUsize::new(0);
     drawn.par_iter().zip(&names).try_for_each(|(drawn, name)| {
         let pictures: Vec<RgbImage> =
@@ -110,7 +110,7 @@ pub fn build(
     Ok(Summary { done: drawn.len(), people: Some(shown.len()), quarantined })
 }
 
-/// Draws until every picture drawn is readable; the others are taken away from the people.
+/// Samples until every picture is readable, removing the others.
 fn draw_readable(
     people: &mut People,
     options: &BuildOptions,
@@ -146,7 +146,7 @@ fn draw_readable(
     }
 }
 
-/// Why a picture cannot be used; none where it can.
+/// Why a picture cannot be used; `None` if it can.
 fn trouble(file: &Path) -> Option<String> {
     match decode(file) {
         Ok(picture) if is_blank(&picture) => Some("all one colour".into()),
@@ -155,7 +155,7 @@ fn trouble(file: &Path) -> Option<String> {
     }
 }
 
-/// An error's reason without the file's name, which stands beside it.
+/// An error's reason without the file name.
 fn reason(error: &Error) -> String {
     match error {
         Error::Picture { reason, .. } => reason.clone(),
@@ -164,11 +164,11 @@ fn reason(error: &Error) -> String {
     }
 }
 
-/// Cuts the strips below `input` into triplets in the new folder `out`, with `triplets.csv` and,
-/// where strips are broken, `quarantine.csv`. A `strips.csv` in `input` tells who is on them.
+/// Cuts the strips below `input` into triplets in the new folder `out`, with `triplets.csv` and, if
+/// strips are invalid, `quarantine.csv`. Identities come from `strips.csv` in `input`, if it exists.
 ///
 /// # Errors
-/// `out` exists or cannot be written; `input` cannot be read or has no strip that can be cut.
+/// `out` exists or cannot be written, or `input` has no strip that can be cut.
 pub fn cut_folder(
     input: &Path,
     out: &Path,
@@ -181,7 +181,7 @@ pub fn cut_folder(
     let mut files = walk(input)?;
     files.truncate(limit.unwrap_or(usize::MAX));
     let known = known_people(input)?;
-    let stage = Stage::beside(out)?;
+    let stage = Stage::next_to(out)?;
     let done = AtomicUsize::new(0);
     let total = files.len();
     let outcomes: Vec<Result<Result<[String; 3], String>>> = files
@@ -213,7 +213,7 @@ pub fn cut_folder(
         return Err(Error::Data(format!(
             "{}: no strip can be cut{}",
             input.display(),
-            first.unwrap_or_else(|| "; it has no picture".into())
+            first.unwrap_or_else(|| "; it has no pictures".into())
         )));
     }
     let (done, named) = (rows.len(), rows.iter().any(|row| !row[3].is_empty()));
@@ -226,7 +226,7 @@ pub fn cut_folder(
     Ok(Summary { done, people, quarantined })
 }
 
-/// Who is on the strips, where `strips.csv` says so: identity and other by the strip's path.
+/// The identities in `strips.csv`, if any: identity and other by the strip's path.
 fn known_people(input: &Path) -> Result<BTreeMap<String, (String, String)>> {
     let list = input.join(STRIPS);
     if !list.is_file() {
@@ -242,14 +242,14 @@ fn known_people(input: &Path) -> Result<BTreeMap<String, (String, String)>> {
     Ok(named.collect())
 }
 
-/// A file's path below `root`, with `/` between its parts.
+/// Path relative to `root`, with `/` as separator.
 fn below(root: &Path, file: &Path) -> String {
     let below = file.strip_prefix(root).unwrap_or(file);
     below.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
-/// A strip's name for its triplet: its path below the folder without ending, `/` as `-`; the ending
-/// stays where two strips differ in nothing else.
+/// The name of a strip's triplet: its relative path without extension, with `-` for `/`; the extension
+/// is kept where two names would be equal.
 fn stem(root: &Path, file: &Path) -> String {
     let twins = super::picture::EXTENSIONS.iter().filter(|&&ending| {
         let other = file.with_extension(ending);
@@ -265,21 +265,21 @@ fn stem(root: &Path, file: &Path) -> String {
 fn refuse_existing(out: &Path) -> Result<()> {
     match out.symlink_metadata() {
         Ok(_) => {
-            let text = format!("{}: exists already; name a new folder", out.display());
+            let text = format!("{}: already exists; give a new folder", out.display());
             Err(Error::Config(text))
         }
         Err(_) => Ok(()),
     }
 }
 
-/// A folder being filled beside its place.
+/// A temporary folder next to its target.
 struct Stage {
     work: tempfile::TempDir,
     folder: PathBuf,
 }
 
 impl Stage {
-    fn beside(out: &Path) -> Result<Self> {
+    fn next_to(out: &Path) -> Result<Self> {
         let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         create_folder(parent)?;
@@ -417,11 +417,11 @@ mod tests {
         assert_eq!(one, list("again", 1));
         assert_ne!(one, list("two", 2));
         let error = build_in(root.path(), &work.path().join("one"), &options()).unwrap_err();
-        assert!(error.to_string().contains("exists already"), "{error}");
+        assert!(error.to_string().contains("already exists"), "{error}");
         let strips = work.path().join("one");
         let two = work.path().join("two");
         let cut = cut_folder(&strips, &two, CutLayout::Files, StripFormat::Png, None, QUIET);
-        assert!(cut.unwrap_err().to_string().contains("exists already"));
+        assert!(cut.unwrap_err().to_string().contains("already exists"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Strips: three pictures in one row of one file; anchor (passport), positive, negative.
+//! Strips: anchor (passport), positive and negative side by side in one file.
 
 use std::path::Path;
 
@@ -8,24 +8,24 @@ use image::{ExtendedColorType, ImageEncoder, RgbImage, imageops};
 
 use super::picture::{decode, fit};
 
-/// The pictures in a strip: anchor, positive, negative.
+/// Number of pictures in a strip.
 pub const PANELS: u32 = 3;
-/// A face of fewer pixels tells nothing.
+/// Minimum side of a face in pixels.
 const LEAST_SIDE: u32 = 16;
-/// A picture whose channels all stay within this of one colour is blank; JPEG needs some room.
+/// A picture whose channels differ by at most this is blank; JPEG needs some tolerance.
 const BLANK: u8 = 4;
 
-/// How strips and pictures are stored.
+/// File format of strips and pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StripFormat {
-    /// Without loss.
+    /// Lossless.
     Png,
     /// With this quality, 1 to 100.
     Jpeg(u8),
 }
 
 impl StripFormat {
-    /// The ending of a file's name.
+    /// The file extension.
     pub fn ending(self) -> &'static str {
         match self {
             Self::Png => "png",
@@ -33,10 +33,10 @@ impl StripFormat {
         }
     }
 
-    /// The picture as the content of a file.
+    /// Encodes a picture.
     ///
     /// # Errors
-    /// What the encoder says.
+    /// What the encoder reports.
     pub fn encode(self, picture: &RgbImage) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
         let (width, height) = picture.dimensions();
@@ -51,7 +51,7 @@ impl StripFormat {
     }
 }
 
-/// Puts three pictures in a row, each [`fit`] to `size` x `size` pixels.
+/// Joins three pictures, each [`fit`] to `size` x `size` pixels.
 pub fn join(pictures: [&RgbImage; 3], size: u32) -> RgbImage {
     let mut strip = RgbImage::new(PANELS * size, size);
     for (panel, picture) in (0_i64..).zip(pictures) {
@@ -63,9 +63,8 @@ pub fn join(pictures: [&RgbImage; 3], size: u32) -> RgbImage {
 /// Cuts a strip into its three pictures.
 ///
 /// # Errors
-/// The reason why it is none, for people: its width is not a multiple of 3, it is no row of three
-/// faces (each at most twice as wide as high, or as high as wide), it is tiny, or one of the
-/// pictures is blank.
+/// The reason why it is invalid: its width is not a multiple of 3, the aspect ratio of a third is more
+/// than 2, it is too small, or a picture is blank.
 pub fn cut(strip: &RgbImage) -> Result<[RgbImage; 3], String> {
     let (width, height) = strip.dimensions();
     if width % PANELS != 0 {
@@ -88,7 +87,7 @@ pub fn cut(strip: &RgbImage) -> Result<[RgbImage; 3], String> {
     Ok(panels)
 }
 
-/// Whether a picture is all one colour.
+/// Whether a picture is of one colour.
 pub fn is_blank(picture: &RgbImage) -> bool {
     (0..3).all(|channel| {
         let values = || picture.pixels().map(|pixel| pixel.0[channel]);
@@ -97,10 +96,10 @@ pub fn is_blank(picture: &RgbImage) -> bool {
     })
 }
 
-/// A strip file's three pictures.
+/// The three pictures of a strip file.
 pub(super) fn cut_file(file: &Path) -> crate::Result<[RgbImage; 3]> {
     let fail = |reason| crate::Error::Picture { path: file.to_path_buf(), reason };
-    cut(&decode(file)?).map_err(|reason| fail(format!("no strip of three pictures: {reason}")))
+    cut(&decode(file)?).map_err(|reason| fail(format!("not a strip of three pictures: {reason}")))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Made-up pictures and folders for the tests of this room.
+//! Synthetic pictures and folders for the tests of this module.
 
 use std::path::{Path, PathBuf};
 

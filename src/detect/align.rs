@@ -1,8 +1,8 @@
-//! From a face on a photo to the upright crop a backbone expects.
+//! Face alignment: upright crops of faces on photos.
 //!
-//! Two ways: five landmarks are laid over a template's by the similarity transform (turn, scale,
-//! shift) with the least squared error (Umeyama, 1991), or the box is cut out with a margin, as
-//! facenet-pytorch's `extract_face` does.
+//! Either the similarity transform (rotation, scale, translation) from five landmarks to a template
+//! with the least squared error (Umeyama, 1991), or the box with a margin, as facenet-pytorch's
+//! `extract_face`.
 
 use image::{RgbImage, imageops};
 use rayon::prelude::*;
@@ -11,15 +11,15 @@ use super::Face;
 use crate::data::picture;
 use crate::{Error, Result};
 
-/// Where a backbone wants a face.
+/// The position of the face in a crop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Template {
-    /// The framing that the embedded OpenFace was taught on: a centred part of LFW's deep-funneled
+    /// The crops that the embedded OpenFace was trained on: the central part of LFW's deep-funneled
     /// pictures, 96x96
     Openface,
-    /// The box with a margin, resized, not turned: facenet-pytorch's crop, 160x160
+    /// The box with a margin, resized, not rotated: facenet-pytorch's crop, 160x160
     Facenet,
     /// CelebA's aligned pictures, 178x218
     Celeba,
@@ -35,7 +35,7 @@ impl Template {
         }
     }
 
-    /// The mean landmarks as this detector sees them, in pixels of a crop of [`Template::size`].
+    /// Landmark positions as this detector finds them, in pixels of a crop of [`Template::size`].
     const fn landmarks(self) -> Option<[[f64; 2]; 5]> {
         match self {
             Self::Openface => Some(LFW),
@@ -45,18 +45,18 @@ impl Template {
     }
 }
 
-/// Medians over the faces nearest the middle of LFW's pictures, in a centred square of 156 of their
-/// 250 pixels resized to 96, both sides levelled; see tests/golden/templates.py.
+/// Medians over the most central faces of LFW's pictures, in the central square of 156 of 250 pixels,
+/// resized to 96 and levelled; see tests/golden/templates.py.
 const LFW: [[f64; 2]; 5] = [[35.2, 40.5], [61.4, 40.5], [48.5, 55.4], [37.4, 68.5], [60.4, 68.5]];
 
-/// Medians over CelebA's aligned pictures, likewise.
+/// Medians over CelebA's aligned pictures.
 const CELEBA: [[f64; 2]; 5] =
     [[69.5, 111.8], [107.7, 111.8], [88.3, 135.7], [72.0, 152.1], [105.3, 152.1]];
 
-/// How a face is cut out.
+/// How faces are cropped.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Crop {
-    /// Where the landmarks go, in pixels of the crop; without them the box is cut out.
+    /// Target positions of the landmarks, in pixels of the crop; `None` to crop the box.
     landmarks: Option<[[f64; 2]; 5]>,
     width: u32,
     height: u32,
@@ -64,28 +64,28 @@ pub struct Crop {
 }
 
 impl Crop {
-    /// Crops of `width` pixels (None: the template's own) with its proportions; `margin` pixels of
-    /// the width show what lies around the template's face, as facenet-pytorch counts them.
+    /// Crops with the template's aspect ratio, `width` pixels wide (`None`: the template's width).
+    /// `margin` is the part of the width around the template's face, as in facenet-pytorch.
     ///
     /// # Errors
-    /// A width outside 16 to 4096, or a margin that leaves nothing of the face.
+    /// The width is not in 16 to 4096, or the margin is not smaller than the width.
     pub fn new(template: Template, width: Option<u32>, margin: f64) -> Result<Self> {
         let (natural, high) = template.size();
         let width = width.unwrap_or(natural);
         if !(16..=4096).contains(&width) {
             return Err(Error::Config(format!(
-                "a crop of {width} pixels: 16 to 4096 are possible"
+                "crop width {width}: must be between 16 and 4096 pixels"
             )));
         }
         if !(margin >= 0.0 && margin < f64::from(width)) {
-            let text = format!("a margin of {margin} pixels: must be less than the crop's {width}");
+            let text = format!("margin {margin}: must be smaller than the crop width {width}");
             return Err(Error::Config(text));
         }
         let height = (u64::from(width) * u64::from(high)).div_ceil(u64::from(natural)) as u32;
         let landmarks = template.landmarks().map(|landmarks| {
             let grown = f64::from(width) / f64::from(natural);
             let shrunk = (f64::from(width) - margin) / f64::from(width);
-            // Pixel centres lie at whole numbers on both sides.
+            // Pixel centres are at integers on both sides.
             let place = |at: f64, side: u32| {
                 let half = 0.5 * f64::from(side);
                 ((at + 0.5) * grown - half) * shrunk + half - 0.5
@@ -95,7 +95,7 @@ impl Crop {
         Ok(Self { landmarks, width, height, margin })
     }
 
-    /// Square crops of `side` pixels with the landmarks at these places, in shares of the side.
+    /// Square crops of `side` pixels with the landmarks at these positions, relative to the side.
     pub fn at(landmarks: &[[f64; 2]; 5], side: u32) -> Self {
         let landmarks = landmarks.map(|point| point.map(|at| at * f64::from(side) - 0.5));
         Self { landmarks: Some(landmarks), width: side, height: side, margin: 0.0 }
@@ -106,7 +106,7 @@ impl Crop {
         (self.width, self.height)
     }
 
-    /// Cuts a face out of its picture; None where its landmarks fall into one point.
+    /// Crops a face; `None` if its landmarks coincide.
     pub fn cut(&self, picture: &RgbImage, face: &Face) -> Option<RgbImage> {
         let Some(landmarks) = self.landmarks else {
             return Some(face_with_margin(picture, face.bounds, self.width, self.margin as f32));
@@ -114,8 +114,8 @@ impl Crop {
         Some(onto_picture(&landmarks, face)?.sample(picture, self.size()))
     }
 
-    /// Left, top, right and bottom edge of what [`Crop::cut`] shows, in pixels of the picture from
-    /// its corner on, as if the face stood upright; None where the landmarks fall into one point.
+    /// Left, top, right and bottom edge of what [`Crop::cut`] shows, in pixels of the picture, ignoring
+    /// rotation; `None` if the landmarks coincide.
     pub fn region(&self, face: &Face) -> Option<[f64; 4]> {
         let (width, height) = (f64::from(self.width), f64::from(self.height));
         let Some(landmarks) = self.landmarks else {
@@ -132,8 +132,8 @@ impl Crop {
         Some([x - wide, y - high, x + wide, y + high])
     }
 
-    /// The share of [`Crop::region`] that lies outside a picture of `size`, where the picture's edge
-    /// is repeated, in [0, 1].
+    /// The fraction of [`Crop::region`] outside a picture of `size`, where the edge pixels are
+    /// repeated, in [0, 1].
     pub fn outside(&self, (width, height): (u32, u32), face: &Face) -> f64 {
         let Some([x1, y1, x2, y2]) = self.region(face) else { return 1.0 };
         let wide = (x2.min(width.into()) - x1.max(0.0)).max(0.0);
@@ -143,25 +143,25 @@ impl Crop {
     }
 }
 
-/// From a crop with the landmarks at these places to the face's picture.
+/// The transform from a crop with the landmarks at these positions to the picture of the face.
 fn onto_picture(landmarks: &[[f64; 2]; 5], face: &Face) -> Option<Similarity> {
     Similarity::between(landmarks, &face.landmarks.map(|point| point.map(f64::from)))
 }
 
-/// x' = a x - b y + c, y' = b x + a y + d: a turn, a scale and a shift, no mirroring.
+/// x' = a x - b y + c, y' = b x + a y + d: rotation, scale and translation, without reflection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Similarity {
-    /// Scale times the cosine of the turn.
+    /// Scale times the cosine of the rotation.
     pub a: f64,
-    /// Scale times the sine of the turn.
+    /// Scale times the sine of the rotation.
     pub b: f64,
-    /// Where the origin lands.
+    /// Translation.
     pub shift: [f64; 2],
 }
 
 impl Similarity {
-    /// The transform T with the least Σ ‖T(from) - to‖² (Umeyama, 1991; in the plane it has a
-    /// closed form). None where all of `from` is one point, or the scale is nothing or no number.
+    /// The transform T that minimises Σ ‖T(from) - to‖² (Umeyama, 1991; closed form in two dimensions).
+    /// `None` if all of `from` coincide, or the scale is zero or not finite.
     pub fn between(from: &[[f64; 2]], to: &[[f64; 2]]) -> Option<Self> {
         let count = from.len().min(to.len()) as f64;
         let mean = |points: &[[f64; 2]], axis: usize| {
@@ -186,22 +186,21 @@ impl Similarity {
         })
     }
 
-    /// Where a point lands.
+    /// Transforms a point.
     pub fn apply(&self, [x, y]: [f64; 2]) -> [f64; 2] {
         let Self { a, b, shift: [c, d] } = self;
         [a * x - b * y + c, b * x + a * y + d]
     }
 
-    /// The size of an image over the original's.
+    /// The scale factor.
     pub fn scale(&self) -> f64 {
         self.a.hypot(self.b)
     }
 
-    /// A picture of `size` whose pixel p shows what lies at T(p) in `picture`.
+    /// A picture of `size` whose pixel p is `picture` at T(p).
     ///
-    /// Bilinear; where the crop is smaller than what it shows, each pixel is the mean over a grid of
-    /// such samples, about one a source pixel, so that nothing is skipped. Outside the picture its
-    /// nearest pixel goes on.
+    /// Bilinear. When shrinking, each pixel is the mean over a grid of samples, about one per source
+    /// pixel. Outside the picture the edge pixels are repeated.
     pub fn sample(&self, picture: &RgbImage, (width, height): (u32, u32)) -> RgbImage {
         let mut crop = RgbImage::new(width, height);
         if picture.width() == 0 || picture.height() == 0 || width == 0 {
@@ -228,7 +227,7 @@ impl Similarity {
     }
 }
 
-/// The value between the four pixels around a point; beyond the edge the nearest pixel's.
+/// Bilinear interpolation; outside the picture the edge pixels are repeated.
 fn bilinear(picture: &RgbImage, [x, y]: [f64; 2]) -> [f64; 3] {
     let (right, bottom) = (picture.width() - 1, picture.height() - 1);
     let (x, y) = (x.clamp(0.0, f64::from(right)), y.clamp(0.0, f64::from(bottom)));
@@ -244,9 +243,9 @@ fn bilinear(picture: &RgbImage, [x, y]: [f64; 2]) -> [f64; 3] {
     })
 }
 
-/// The box of a face, grown so that `margin` of the crop's `size` pixels lie around it, cut at the
-/// picture's edges and resized to a square: facenet-pytorch's `extract_face`, to the bit as with
-/// Pillow. Black where nothing of the box lies on the picture.
+/// The box of a face with a margin of `margin` of the crop's `size` pixels, clipped to the picture and
+/// resized to a square: facenet-pytorch's `extract_face`, bit-identical to it with Pillow. Black if the
+/// box is outside the picture.
 pub fn face_with_margin(picture: &RgbImage, bounds: [f32; 4], size: u32, margin: f32) -> RgbImage {
     let [x1, y1, x2, y2] = bounds;
     let grow = |side: f32| margin * side / (size as f32 - margin) / 2.0;

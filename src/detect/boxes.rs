@@ -1,20 +1,20 @@
-//! Boxes of candidates: suppression of overlaps, regression, squares, and the pixels they cover.
+//! Candidate boxes: non-maximum suppression, regression, squares, and the pixels they cover.
 //!
-//! The arithmetic is facenet-pytorch's, in float32 and with its two conventions: between the nets a
-//! box is [x1, x2] without a pixel added (as torchvision's NMS), while regression behind R-Net and
-//! O-Net and the last suppression count the last pixel, too (+ 1).
+//! The arithmetic is facenet-pytorch's, in float32 and with its two conventions: between the networks a
+//! box is [x1, x2] (as in torchvision's NMS), while the regression after R-Net and O-Net and the last
+//! suppression include the last pixel (+ 1).
 
-/// A candidate.
+/// A candidate box.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Candidate {
     /// x1, y1, x2, y2 in pixels of the picture.
     pub edges: [f32; 4],
     pub score: f32,
-    /// What the net would add to the four edges, in box sides.
+    /// Predicted shifts of the four edges, relative to the box side.
     pub shift: [f32; 4],
 }
 
-/// Pixels of a picture, at least one.
+/// A rectangle of at least one pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Region {
     pub left: usize,
@@ -23,7 +23,7 @@ pub(super) struct Region {
     pub height: usize,
 }
 
-/// What an overlap is measured against.
+/// Denominator of an overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overlap {
     /// The union, without the last pixel: torchvision's `nms`.
@@ -33,7 +33,7 @@ pub(super) enum Overlap {
 }
 
 impl Overlap {
-    /// (pixels added to a side)
+    /// Pixels added to a side.
     fn rim(self) -> f32 {
         match self {
             Self::Union => 0.0,
@@ -49,9 +49,9 @@ impl Overlap {
     }
 }
 
-/// Non-maximum suppression: the indices of the boxes kept, likeliest first. Of two boxes that
-/// overlap by more than `threshold` the less likely goes. Of equally likely ones, and behind O-Net
-/// many are worth exactly 1, torchvision's keeps the earlier and MTCNN's "Min" the later.
+/// Non-maximum suppression: the indices of the boxes kept, most probable first. Of two boxes that
+/// overlap by more than `threshold` the less probable one is dropped. Among equal probabilities (many
+/// are exactly 1 after O-Net) torchvision's NMS keeps the earlier and MTCNN's "Min" the later.
 pub(super) fn suppress(boxes: &[Candidate], threshold: f32, overlap: Overlap) -> Vec<usize> {
     let rim = overlap.rim();
     let area = |[x1, y1, x2, y2]: [f32; 4]| (x2 - x1 + rim) * (y2 - y1 + rim);
@@ -83,7 +83,7 @@ pub(super) fn suppress(boxes: &[Candidate], threshold: f32, overlap: Overlap) ->
 }
 
 impl Candidate {
-    /// The edges moved by the shift; `rim` is 1 where the last pixel counts.
+    /// The box with its edges shifted; `rim` is 1 if the last pixel counts.
     pub fn regressed(&self, rim: f32) -> [f32; 4] {
         let [x1, y1, x2, y2] = self.edges;
         let (width, height) = (x2 - x1 + rim, y2 - y1 + rim);
@@ -92,7 +92,7 @@ impl Candidate {
     }
 }
 
-/// The square with the same middle and the longer side.
+/// The square with the same centre and the longer side.
 pub(super) fn square([x1, y1, x2, y2]: [f32; 4]) -> [f32; 4] {
     let (width, height) = (x2 - x1, y2 - y1);
     let side = width.max(height);
@@ -100,8 +100,8 @@ pub(super) fn square([x1, y1, x2, y2]: [f32; 4]) -> [f32; 4] {
     [x, y, x + side, y + side]
 }
 
-/// The pixels a box covers in a picture: edges cut to whole numbers, counted from 1, both ends
-/// included, clipped. None where nothing is left.
+/// The pixels of a picture that a box covers: edges truncated to integers, counted from 1, inclusive,
+/// clipped. `None` if it is empty.
 pub(super) fn region(edges: [f32; 4], width: usize, height: usize) -> Option<Region> {
     let [x1, y1, x2, y2] = edges.map(|edge| edge as i64);
     let (left, top) = (x1.max(1) - 1, y1.max(1) - 1);

@@ -1,5 +1,5 @@
-//! A second look at pictures on which no face was found: crops so tight that the usual search, which
-//! wants some surroundings, overlooks them.
+//! Second detection pass for pictures without a detected face: crops that are too tight for the normal
+//! pass.
 
 use image::RgbImage;
 use tch::Device;
@@ -7,21 +7,21 @@ use tch::Device;
 use super::{DetectOptions, Detector, Face, MinFace, Similarity};
 use crate::Result;
 
-/// A picture's shorter side is brought down to so many pixels at most: large faces alone are wanted.
+/// Maximum shorter side of a picture after scaling: only large faces are of interest.
 const SIDE: f64 = 240.0;
-/// So much of the shorter side is put around the picture; its edges go on there.
+/// Border around the picture relative to the shorter side; edge pixels are repeated.
 const BORDER: f64 = 0.3;
-/// Less than the usual search demands.
+/// Lower thresholds than the normal pass.
 const THRESHOLDS: [f32; 3] = [0.4, 0.5, 0.5];
-/// Of the shorter side of picture and border.
+/// Minimum face size relative to the shorter side of picture and border.
 const MIN_FACE: f64 = 0.2;
 
-/// A search for faces that fill their picture.
+/// A detector for faces that fill their picture.
 #[derive(Debug)]
 pub struct CloseUp(Detector);
 
 impl CloseUp {
-    /// On `device`.
+    /// A detector on `device`.
     ///
     /// # Errors
     /// As [`Detector::new`].
@@ -33,7 +33,7 @@ impl CloseUp {
         )?))
     }
 
-    /// The large faces of every picture, the largest first, in its own pixels.
+    /// The large faces of every picture, largest first, in pixels of the picture.
     ///
     /// # Errors
     /// As [`Detector::detect`].
@@ -48,19 +48,19 @@ impl CloseUp {
     }
 }
 
-/// A smaller picture with a border, and the way from its pixels to the original's.
+/// A scaled picture with a border, and the mapping back to the original's pixels.
 fn padded(picture: &RgbImage) -> (RgbImage, Similarity) {
     let [width, height] = [picture.width(), picture.height()].map(f64::from);
     let scale = (width.min(height) / SIDE).max(1.0);
     let border = (BORDER * width.min(height) / scale).ceil();
     let side = |all: f64| (all / scale + 2.0 * border).ceil() as u32;
-    // Pixel centres lie at whole numbers on both sides.
+    // Pixel centres are at integers on both sides.
     let start = (0.5 - border) * scale - 0.5;
     let back = Similarity { a: scale, b: 0.0, shift: [start; 2] };
     (back.sample(picture, (side(width), side(height))), back)
 }
 
-/// A face under a shift and a scale.
+/// A face translated and scaled.
 fn moved(face: Face, way: &Similarity) -> Face {
     let place = |[x, y]: [f32; 2]| way.apply([f64::from(x), f64::from(y)]).map(|at| at as f32);
     let [x1, y1, x2, y2] = face.bounds;

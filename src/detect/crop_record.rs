@@ -1,8 +1,7 @@
-//! `faces.csv`: what became of every photo whose faces were cut out, so that a second run goes on
-//! where the first one stopped.
+//! `faces.csv`: the outcome for every photo, so that an interrupted run can be resumed.
 //!
-//! Rows are appended as photos are done; a row that a stopped run left half written is passed over.
-//! At the end the table is written anew, sorted.
+//! Rows are appended while photos are processed; an incomplete last row is ignored. At the end the
+//! table is sorted and rewritten.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -13,31 +12,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, files};
 
-/// What became of a photo, or of one of its faces.
+/// The outcome for a photo, or for one of its faces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FaceOutcome {
-    /// Its face was cut out.
+    /// Its face was cropped.
     #[serde(rename = "ok")]
     Ok,
-    /// One of its faces was cut out; somebody should look whether the right one.
+    /// One of its faces was cropped; check that it is the right one.
     #[serde(rename = "several faces")]
     SeveralFaces,
-    /// The detector saw none.
+    /// No face was detected.
     #[serde(rename = "no face")]
     NoFace,
-    /// All faces are smaller than was asked for.
+    /// All faces are smaller than the minimum size.
     #[serde(rename = "too small")]
     TooSmall,
-    /// The crop is less sharp than was asked for.
+    /// The crop is less sharp than the minimum.
     #[serde(rename = "blurred")]
     Blurred,
-    /// The file is not a picture.
+    /// The file cannot be decoded.
     #[serde(rename = "unreadable")]
     Unreadable,
 }
 
 impl FaceOutcome {
-    /// Every outcome with its name.
+    /// All outcomes and their names.
     pub const ALL: [(Self, &'static str); 6] = [
         (Self::Ok, "ok"),
         (Self::SeveralFaces, "several faces"),
@@ -53,18 +52,18 @@ impl FaceOutcome {
     }
 }
 
-/// One row: a photo, or one of its faces where all are kept.
+/// A row: a photo, or one face of it if all are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// The photo, below the folder of photos.
+    /// Path of the photo, relative to the input folder.
     pub file: String,
-    /// What became of it.
+    /// Outcome.
     pub outcome: FaceOutcome,
-    /// How many faces were found on the photo.
+    /// Number of faces detected on the photo.
     pub faces: usize,
-    /// The crop, below the folder of crops.
+    /// Path of the crop, relative to the output folder.
     pub crop: Option<String>,
-    /// Left edge of the face's box, pixels.
+    /// Left edge of the face's box, in pixels.
     pub x1: Option<f32>,
     /// Top edge.
     pub y1: Option<f32>,
@@ -72,15 +71,15 @@ pub struct Row {
     pub x2: Option<f32>,
     /// Bottom edge.
     pub y2: Option<f32>,
-    /// What the detector thinks of the face.
+    /// Face probability.
     pub probability: Option<f32>,
-    /// Of the crop; see [`super::sharpness`].
+    /// Sharpness of the crop; see [`super::sharpness`].
     pub sharpness: Option<f64>,
-    /// The share of the crop that lies outside the photo, where its edge is repeated.
+    /// Fraction of the crop outside the photo, where edge pixels are repeated.
     pub outside: Option<f64>,
 }
 
-/// The table of one folder of crops.
+/// The table of an output folder.
 #[derive(Debug)]
 pub struct CropRecord {
     path: PathBuf,
@@ -89,8 +88,8 @@ pub struct CropRecord {
 }
 
 impl CropRecord {
-    /// Opens the table, or begins it. `whole` says whether a photo's rows are all there and true;
-    /// those of the others are forgotten.
+    /// Opens or creates the table. `whole` tells whether the rows of a photo are complete and up to
+    /// date; others are dropped.
     ///
     /// # Errors
     /// Names the file.
@@ -109,17 +108,17 @@ impl CropRecord {
         Ok(Self { path: path.to_path_buf(), rows, end })
     }
 
-    /// Whether a photo needs no second look.
+    /// Whether a photo has been processed.
     pub fn knows(&self, file: &str) -> bool {
         self.rows.contains_key(file)
     }
 
-    /// All rows, by photo.
+    /// All rows, grouped by photo.
     pub fn photos(&self) -> impl Iterator<Item = &[Row]> {
         self.rows.values().map(Vec::as_slice)
     }
 
-    /// Adds the rows of photos that are done.
+    /// Appends the rows of processed photos.
     ///
     /// # Errors
     /// Names the file.
@@ -132,7 +131,7 @@ impl CropRecord {
         Ok(())
     }
 
-    /// Writes the table sorted.
+    /// Writes the table, sorted.
     ///
     /// # Errors
     /// Names the file.

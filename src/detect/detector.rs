@@ -1,4 +1,5 @@
-//! The cascade: P-Net proposes on every level, R-Net refines, O-Net decides and finds landmarks.
+//! The cascade: P-Net proposes boxes on every pyramid level, R-Net refines them, O-Net decides and
+//! finds landmarks.
 
 use image::RgbImage;
 use rayon::prelude::*;
@@ -12,25 +13,25 @@ use super::resample::area;
 use crate::Result;
 use crate::weights::manifest;
 
-/// Candidates that go through R-Net or O-Net at once.
+/// Batch size of R-Net and O-Net.
 const BATCH: usize = 128;
-/// Rows that one thread resamples at a time.
+/// Rows that a thread resamples at a time.
 const BAND: usize = 16;
-/// Overlaps above which the less likely candidate goes: within a level of the pyramid, within a
-/// picture behind P-Net and R-Net, and of the smaller box behind O-Net.
+/// NMS thresholds: within a pyramid level, within a picture after P-Net and R-Net, and of the smaller
+/// box after O-Net.
 const WITHIN_LEVEL: f32 = 0.5;
 const WITHIN_PICTURE: f32 = 0.7;
 const AT_LAST: f32 = 0.7;
 
-/// A face on a picture.
+/// A detected face.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Face {
-    /// Left, top, right and bottom edge in pixels; they may lie a little outside the picture.
+    /// Left, top, right and bottom edge in pixels; may lie slightly outside the picture.
     pub bounds: [f32; 4],
-    /// What O-Net thinks of it, in [0, 1].
+    /// Face probability of O-Net, in [0, 1].
     pub probability: f32,
-    /// Left eye, right eye, nose, left and right corner of the mouth, as seen on the picture: (x, y)
-    /// in pixels.
+    /// Left eye, right eye, nose, left and right mouth corner, as seen on the picture: (x, y) in
+    /// pixels.
     pub landmarks: [[f32; 2]; 5],
 }
 
@@ -47,17 +48,17 @@ impl Face {
     }
 }
 
-/// A second face counts where its box's longer side is at least this share of the first one's.
+/// Minimum ratio of a box's longer side to that of the largest face for [`similar_faces`].
 const RIVAL: f32 = 0.7;
 
-/// How many faces are about as large as the largest.
-pub fn rivals(faces: &[Face]) -> usize {
+/// The number of faces of about the size of the largest, including it.
+pub fn similar_faces(faces: &[Face]) -> usize {
     let side = |face: &Face| face.size().0.max(face.size().1);
     let largest = faces.iter().map(side).fold(0.0, f32::max);
     faces.iter().filter(|face| side(face) >= RIVAL * largest).count()
 }
 
-/// MTCNN with its weights.
+/// The MTCNN detector.
 #[derive(Debug)]
 pub struct Detector {
     nets: Nets,
@@ -66,23 +67,23 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// The detector with its embedded weights, on `device`.
+    /// A detector with the embedded weights, on `device`.
     ///
     /// # Errors
-    /// Impossible options; a program built with other weights, which a test excludes.
+    /// The options are invalid, or the embedded weights do not fit.
     pub fn new(device: Device, options: DetectOptions) -> Result<Self> {
         options.validate()?;
         let nets = Nets::load(device, manifest::tool("mtcnn")?)?;
         Ok(Self { nets, device, options })
     }
 
-    /// The faces of every picture, the largest first. Pictures may have any sizes, and no face.
+    /// The faces of every picture, largest first. Pictures may differ in size.
     ///
-    /// The answer for a picture does not depend on what else is in the batch. Beside the pictures
-    /// themselves it takes some 100 MB, however large they are.
+    /// The result for a picture does not depend on the others in the batch. Takes about 100 MB besides
+    /// the pictures, whatever their size.
     ///
     /// # Errors
-    /// What libtorch raises, such as a device without memory.
+    /// What libtorch reports, such as lack of memory.
     pub fn detect(&self, pictures: &[&RgbImage]) -> Result<Vec<Vec<Face>>> {
         tch::no_grad(|| {
             let proposed = self.propose(pictures)?;
@@ -91,7 +92,7 @@ impl Detector {
         })
     }
 
-    /// First stage: candidates' boxes, squares.
+    /// First stage: candidate boxes, squares.
     fn propose(&self, pictures: &[&RgbImage]) -> Result<Vec<Vec<[f32; 4]>>> {
         let pyramid = |picture: &&RgbImage| {
             let (width, height) = picture.dimensions();
@@ -107,7 +108,7 @@ impl Detector {
         let reduce = |levels: Vec<Vec<Candidate>>| {
             let mut all = Vec::new();
             for mut level in levels {
-                // Strips come in any order; equally likely candidates are taken row by row.
+                // Strips come in any order; equally probable candidates are sorted by row.
                 level.sort_by(|a, b| a.edges[1].total_cmp(&b.edges[1]));
                 let kept = suppress(&level, WITHIN_LEVEL, Overlap::Union);
                 all.extend(kept.into_iter().map(|index| level[index]));
@@ -118,7 +119,7 @@ impl Detector {
         Ok(found.into_par_iter().map(reduce).collect())
     }
 
-    /// Runs P-Net on strips of one size and adds what it sees to `found`, by picture and level.
+    /// Runs P-Net on strips of one size and adds its candidates to `found`, by picture and level.
     fn scan(
         &self,
         pictures: &[&RgbImage],
@@ -224,7 +225,7 @@ impl Detector {
         self.input(&pixels, [batch.len(), side, side])
     }
 
-    /// `[N, H, W, 3]` values as `[N, 3, H, W]`, laid out channels-last.
+    /// `[N, H, W, 3]` to `[N, 3, H, W]` in the channels_last format.
     fn input(&self, pixels: &[f32], [count, height, width]: [usize; 3]) -> Result<Tensor> {
         let shape = [count as i64, height as i64, width as i64, 3];
         let tensor = Tensor::f_from_slice(pixels)?.f_view(shape)?.f_to_device(self.device)?;
@@ -232,14 +233,14 @@ impl Detector {
     }
 }
 
-/// A candidate's pixels.
+/// The pixels of a candidate.
 struct Cut {
     picture: usize,
     edges: [f32; 4],
     region: Region,
 }
 
-/// The candidates of all pictures in one row; those outside their picture are gone.
+/// The candidates of all pictures, without those outside their picture.
 struct Crops(Vec<Cut>);
 
 impl Crops {
@@ -261,13 +262,13 @@ fn whole(picture: &RgbImage) -> Region {
     Region { left: 0, top: 0, width, height }
 }
 
-/// The values of a tensor in row order.
+/// The values of a tensor in row-major order.
 fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     let flat = tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
     Ok(Vec::try_from(flat.f_view([-1])?)?)
 }
 
-/// The last suppression; faces with their landmarks, the largest first.
+/// The last suppression; faces with landmarks, largest first.
 fn finish(found: Vec<(Candidate, [f32; 10])>) -> Vec<Face> {
     let moved = |(candidate, _): &(Candidate, _)| Candidate {
         edges: candidate.regressed(1.0),
@@ -301,8 +302,8 @@ mod tests {
             probability: 1.0,
             landmarks: [[0.0; 2]; 5],
         };
-        assert_eq!(rivals(&[face(62.0), face(60.0), face(20.0)]), 2);
-        assert_eq!(rivals(&[face(60.0), face(20.0)]), 1);
-        assert_eq!(rivals(&[]), 0);
+        assert_eq!(similar_faces(&[face(62.0), face(60.0), face(20.0)]), 2);
+        assert_eq!(similar_faces(&[face(60.0), face(20.0)]), 1);
+        assert_eq!(similar_faces(&[]), 0);
     }
 }

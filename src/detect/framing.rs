@@ -1,41 +1,39 @@
-//! How a model's pictures hold the face: measured on its training pictures, so that a face on a
-//! photo is cut out as the model knows faces, and a picture that is such a crop already is left
-//! alone.
+//! Where a model's training pictures have the face, so that faces on photos are cropped in the same way
+//! and pictures that are such crops already are used as they are.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Crop, Face};
 
-/// The share of the training pictures that must show a face for them to have a framing.
+/// Minimum fraction of the training pictures with a detected face.
 const ENOUGH: f64 = 0.5;
-/// The tolerance is this share of the [`cover`] that all but [`STRAYS`] of the training pictures reach
-/// ...
+/// The tolerance is this fraction of the [`cover`] that all but [`STRAYS`] of the training pictures
+/// reach,
 const SLACK: f64 = 0.8;
 const STRAYS: f64 = 0.02;
-/// ... but between these: below the first hardly a photo is a photo, above the second hardly a crop
-/// is a crop.
+/// clamped to this range: below it hardly any picture counts as a photo, above it hardly any as a crop.
 const TOLERANCES: (f64, f64) = (0.35, 0.6);
 
-/// Where the face lies in the pictures that a model was trained on.
+/// The position of the face in a model's training pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Framing {
-    /// They show no faces that can be found: drawings, or something else altogether.
+    /// No faces were detected in them, such as in drawings.
     None,
-    /// They show a face each.
+    /// They show one face each.
     Face {
-        /// The median places of the five landmarks, in shares of the picture's central square.
+        /// Median positions of the five landmarks, relative to the side of the central square.
         landmarks: [[f64; 2]; 5],
-        /// A picture whose [`cover`] is at least this is such a crop itself.
+        /// Pictures with at least this [`cover`] are crops already.
         tolerance: f64,
     },
 }
 
 impl Framing {
-    /// The tolerance where training pictures could not be asked.
+    /// Default tolerance, without training pictures.
     pub const TOLERANCE: f64 = 0.5;
 
-    /// Of training pictures: width and height, and the largest face where one was found.
+    /// Measures training pictures: width and height, and the largest face if one was detected.
     pub fn measure(pictures: &[((u32, u32), Option<Face>)]) -> Self {
         let faces: Vec<((u32, u32), Face)> =
             pictures.iter().filter_map(|&(size, face)| Some((size, face?))).collect();
@@ -55,8 +53,8 @@ impl Framing {
     }
 }
 
-/// How much of a picture's central square `crop` would show of it for that face, in [0, 1]: all of a
-/// picture that the face fills, little of a photo.
+/// The fraction of a picture's central square that `crop` would show for that face, in [0, 1]: 1 if the
+/// face fills the picture, small for a photo.
 pub fn cover(crop: &Crop, size: (u32, u32), face: &Face) -> f64 {
     let Some([x1, y1, x2, y2]) = crop.region(face) else { return 0.0 };
     let ([left, top], side) = central_square(size);
@@ -66,21 +64,21 @@ pub fn cover(crop: &Crop, size: (u32, u32), face: &Face) -> f64 {
     if share.is_finite() { share } else { 0.0 }
 }
 
-/// The landmarks in shares of the central square.
+/// The landmarks relative to the central square.
 fn places(size: (u32, u32), face: &Face) -> [[f64; 2]; 5] {
     let ([left, top], side) = central_square(size);
     let place = |at: f32, start: f64| (f64::from(at) + 0.5 - start) / side;
     face.landmarks.map(|[x, y]| [place(x, left), place(y, top)])
 }
 
-/// Corner and side of the square that [`fit`](crate::data::picture::fit) shows.
+/// Corner and side of the square that [`fit`](crate::data::picture::fit) uses.
 fn central_square((width, height): (u32, u32)) -> ([f64; 2], f64) {
     let side = width.min(height);
     ([width, height].map(|all| f64::from((all - side) / 2)), f64::from(side))
 }
 
-/// The value with a `share` of all values below it; the mean of the two in the middle of an even
-/// number, as usual for the median. 0 of no values.
+/// The quantile at `share`; for an even number of values the median is the mean of the two central
+/// ones. 0 without values.
 fn quantile(values: impl Iterator<Item = f64>, share: f64) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! Faces on photos: where they are, and how to cut them out upright.
+//! Face detection and alignment.
 //!
 //! ```text
 //! photo -> Detector::detect -> Face { bounds, probability, landmarks }
@@ -23,7 +23,7 @@ mod resample;
 
 pub use align::{Crop, Similarity, Template};
 pub use close_up::CloseUp;
-pub use detector::{Detector, Face, rivals};
+pub use detector::{Detector, Face, similar_faces};
 pub use framing::Framing;
 pub use options::{DetectOptions, MinFace};
 pub use quality::sharpness;

@@ -1,13 +1,13 @@
 //! The three networks of MTCNN (Zhang et al., 2016), with facenet-pytorch's key names.
 //!
-//! | net | sees | says |
+//! | network | input | output |
 //! |---|---|---|
 //! | P-Net | every 12x12 window of a picture, in steps of 2 pixels | face?, box |
 //! | R-Net | candidates, 24x24 | face?, box |
 //! | O-Net | candidates, 48x48 | face?, box, five landmarks |
 //!
-//! Pixels are (p - 127.5) / 128. Pools round their size up. Inputs are best laid out
-//! channels-last: the same numbers, several times faster on a CPU.
+//! Pixels are (p - 127.5) / 128. Pooling rounds up (`ceil_mode`). The channels_last format is several
+//! times faster on a CPU, with the same results.
 
 use std::collections::BTreeMap;
 
@@ -19,14 +19,14 @@ use crate::models::params::Scope;
 use crate::weights::{TensorFile, load};
 use crate::{Error, Result};
 
-/// max(0, x) + w min(0, x), one w a channel (He et al., 2015).
+/// max(0, x) + w min(0, x) with one w per channel (He et al., 2015).
 #[derive(Debug)]
 struct Prelu {
     weight: Tensor,
 }
 
 impl Prelu {
-    /// Registers `weight` `[channels]`, 0.25 at first, as PyTorch.
+    /// Registers `weight` `[channels]`, initialised to 0.25 as in PyTorch.
     fn new(at: &Scope, channels: i64) -> Self {
         let weight = Tensor::full([channels], 0.25, (Kind::Float, Device::Cpu));
         Self { weight: at.parameter("weight", weight) }
@@ -37,7 +37,7 @@ impl Prelu {
     }
 }
 
-/// `conv{N}`, `prelu{N}`, and perhaps a pool behind them.
+/// `conv{N}`, `prelu{N}`, and optionally max pooling.
 #[derive(Debug)]
 struct Stage {
     conv: Conv2d,
@@ -64,7 +64,7 @@ fn chain(stages: &[Stage], xs: &Tensor) -> Tensor {
     stages.iter().fold(xs.shallow_clone(), |xs, stage| stage.forward(&xs))
 }
 
-/// The share of "face" in a softmax over (no face, face), for every place.
+/// The probability of "face" in a softmax over (no face, face), at every position.
 fn face(logits: &Tensor) -> Tensor {
     logits.softmax(1, Kind::Float).select(1, 1)
 }
@@ -78,12 +78,12 @@ pub struct PNet {
 }
 
 impl PNet {
-    /// Side of the window that one output sees, in pixels.
+    /// Side of the receptive field of an output, in pixels.
     pub const WINDOW: usize = 12;
-    /// Pixels from one window to the next.
+    /// Stride of the outputs, in pixels.
     pub const STRIDE: usize = 2;
-    /// Channels behind the first convolution: 10, and 6 that are always zero. Vector units take 8 or
-    /// 16 channels at a time; ten take half as long again as sixteen.
+    /// Channels after the first convolution: 10, and 6 that are always zero. Vector units process 8 or
+    /// 16 channels at a time; 10 take one and a half times as long as 16.
     const WIDTH: i64 = 16;
 
     pub fn new(at: &Scope) -> Self {
@@ -98,7 +98,7 @@ impl PNet {
         }
     }
 
-    /// Adds the channels that are always zero to the tensors of a file, by key.
+    /// Pads the tensors of a file, by key, with the channels that are always zero.
     fn widen(tensors: &mut BTreeMap<String, Tensor>) {
         for (key, axis) in [
             ("pnet.conv1.weight", 0),
@@ -108,7 +108,7 @@ impl PNet {
         ] {
             let Some(tensor) = tensors.get_mut(key) else { continue };
             let mut shape = tensor.size();
-            // Of another shape than the published file's: loading says so.
+            // A shape that differs from the published file's is reported when loading.
             let Some(length) = shape.get_mut(axis).filter(|length| **length < Self::WIDTH) else {
                 continue;
             };
@@ -118,8 +118,8 @@ impl PNet {
         }
     }
 
-    /// `[N, 3, H, W]` to probabilities `[N, H', W']` and the shifts of the boxes' four edges, in box
-    /// sides, `[N, 4, H', W']`.
+    /// `[N, 3, H, W]` to probabilities `[N, H', W']` and shifts of the four box edges relative to the
+    /// box side, `[N, 4, H', W']`.
     pub fn forward(&self, xs: &Tensor) -> (Tensor, Tensor) {
         let xs = chain(&self.stages, xs);
         (face(&self.face.forward(&xs)), self.shift.forward(&xs))
@@ -135,7 +135,7 @@ struct Body {
 }
 
 impl Body {
-    /// `[N, 3, S, S]` to features `[N, D]`. The map is flattened by column, row, channel.
+    /// `[N, 3, S, S]` to features `[N, D]`. The map is flattened in the order column, row, channel.
     fn forward(&self, xs: &Tensor) -> Tensor {
         let map = chain(&self.stages, xs).permute([0, 3, 2, 1]);
         self.prelu.forward(&self.dense.forward(&map.flatten(1, -1)))
@@ -207,14 +207,14 @@ impl ONet {
     }
 
     /// `[N, 3, 48, 48]` to probabilities `[N]`, edge shifts `[N, 4]` and landmarks `[N, 10]`: five x,
-    /// then five y, as shares of the box.
+    /// then five y, relative to the box.
     pub fn forward(&self, xs: &Tensor) -> (Tensor, Tensor, Tensor) {
         let xs = self.body.forward(xs);
         (face(&self.face.forward(&xs)), self.shift.forward(&xs), self.landmarks.forward(&xs))
     }
 }
 
-/// The three nets in one book of tensors: `pnet.`, `rnet.`, `onet.` before facenet-pytorch's keys.
+/// The three networks: `pnet.`, `rnet.` and `onet.`, followed by facenet-pytorch's keys.
 #[derive(Debug)]
 pub struct Nets {
     pub pnet: PNet,
@@ -223,10 +223,10 @@ pub struct Nets {
 }
 
 impl Nets {
-    /// The nets on `device` with the values of `file`, which is facenet-pytorch's three in one.
+    /// Loads the networks on `device` from `file`, which holds facenet-pytorch's three state dicts.
     ///
     /// # Errors
-    /// A file that does not fit.
+    /// The file does not fit.
     pub fn load(device: Device, mut file: TensorFile) -> Result<Self> {
         let (nets, params) = Params::collect(device, Self::new);
         PNet::widen(&mut file.tensors);

@@ -1,24 +1,24 @@
-//! What a search for faces looks for.
+//! Options of the detector.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::{Error, Result};
 
-/// The smallest face that is looked for, as the side of its box.
+/// Minimum face size, as the side of the box.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MinFace {
     /// Pixels of the picture.
     Pixels(f64),
-    /// A share of the picture's shorter side, in (0, 1]; never less than [`MinFace::FEWEST`] pixels.
+    /// Fraction of the picture's shorter side, in (0, 1]; at least [`MinFace::FEWEST`] pixels.
     Share(f64),
 }
 
 impl MinFace {
-    /// Below that many pixels a picture would be blown up to a multiple of itself.
+    /// Smaller faces would need the picture enlarged several times.
     pub const FEWEST: f64 = 8.0;
 
-    /// The side in pixels on a picture of that size.
+    /// The size in pixels on a picture of that size.
     pub fn pixels(self, width: u32, height: u32) -> f64 {
         match self {
             Self::Pixels(side) => side,
@@ -30,7 +30,7 @@ impl MinFace {
 impl FromStr for MinFace {
     type Err = String;
 
-    /// `40` or `40px` are pixels, `10%` and `0.1` a share.
+    /// `40` or `40px` are pixels, `10%` and `0.1` fractions.
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |text: &str| text.trim().parse::<f64>().ok().filter(|value| value.is_finite());
         let found = if let Some(percent) = text.strip_suffix('%') {
@@ -46,7 +46,10 @@ impl FromStr for MinFace {
             Self::Share(share) => share > 0.0 && share <= 1.0,
         };
         found.filter(fits).ok_or_else(|| {
-            format!("expected pixels from {} on, or a share as 10% or 0.1", Self::FEWEST)
+            format!(
+                "expected a number of pixels (at least {}) or a fraction such as 10% or 0.1",
+                Self::FEWEST
+            )
         })
     }
 }
@@ -60,14 +63,14 @@ impl fmt::Display for MinFace {
     }
 }
 
-/// How to search; the default is facenet-pytorch's.
+/// Options of the detector; the defaults are facenet-pytorch's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DetectOptions {
-    /// The smallest face. Time falls with its square.
+    /// Minimum face size. The time falls with its square.
     pub min_face: MinFace,
-    /// What P-Net, R-Net and O-Net must think of a candidate at least.
+    /// Minimum face probabilities of P-Net, R-Net and O-Net.
     pub thresholds: [f32; 3],
-    /// From one level of the pyramid to the next.
+    /// Scale factor between pyramid levels.
     pub factor: f64,
 }
 
@@ -78,22 +81,25 @@ impl Default for DetectOptions {
 }
 
 impl DetectOptions {
-    /// Refuses values that no search can work with.
+    /// Checks the values.
     ///
     /// # Errors
     /// Names the setting.
     pub fn validate(&self) -> Result<()> {
         let fail = |text: String| Err(Error::Config(text));
         if let Some(wrong) = self.thresholds.iter().find(|value| !(0.0..=1.0).contains(*value)) {
-            return fail(format!("threshold {wrong}: must lie in 0 to 1"));
+            return fail(format!("threshold {wrong}: must be between 0 and 1"));
         }
         if !(0.1..=0.95).contains(&self.factor) {
-            return fail(format!("pyramid factor {}: must lie in 0.1 to 0.95", self.factor));
+            return fail(format!("pyramid factor {}: must be between 0.1 and 0.95", self.factor));
         }
         match self.min_face {
             MinFace::Pixels(side) if side.is_finite() && side >= MinFace::FEWEST => Ok(()),
             MinFace::Share(share) if share > 0.0 && share <= 1.0 => Ok(()),
-            wrong => fail(format!("smallest face {wrong}: at least {} pixels", MinFace::FEWEST)),
+            wrong => fail(format!(
+                "minimum face size {wrong}: must be at least {} pixels",
+                MinFace::FEWEST
+            )),
         }
     }
 }
@@ -129,6 +135,6 @@ mod tests {
         let wrong = DetectOptions { factor: 1.0, ..DetectOptions::default() };
         assert!(wrong.validate().unwrap_err().to_string().contains("factor 1"));
         let wrong = DetectOptions { min_face: MinFace::Pixels(1.0), ..DetectOptions::default() };
-        assert!(wrong.validate().unwrap_err().to_string().contains("smallest face 1"));
+        assert!(wrong.validate().unwrap_err().to_string().contains("minimum face size 1"));
     }
 }

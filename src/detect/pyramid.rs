@@ -1,31 +1,30 @@
-//! The sizes at which P-Net looks at a picture, and how that work is cut into batches.
+//! The image pyramid of P-Net, and how it is split into batches.
 //!
-//! Large levels are cut into strips: P-Net is fully convolutional with a stride of 2, so that a
-//! strip of input rows 2a to 2(b - 1) + 12 gives exactly the output rows a to b. A picture of 40
-//! megapixels then needs no more memory than a small one, and answers the same.
-//! Strips of one size, of one picture or of many, go through the network together.
+//! Large levels are split into strips: P-Net is fully convolutional with a stride of 2, so that a strip
+//! of input rows 2a to 2(b - 1) + 12 gives exactly the output rows a to b. A picture of 40 megapixels
+//! then needs no more memory than a small one, with the same result. Strips of equal size, of one or
+//! several pictures, are batched.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::nets::PNet;
 
-/// Pixels that go through P-Net at once: 64 bytes each behind its first convolution, 8 MB.
+/// Pixels in a P-Net batch: 64 bytes each after its first convolution, 8 MB.
 const BATCH_PIXELS: usize = 1 << 17;
-/// Output rows of a strip of a very wide level, which is then larger; 10 input rows are looked at
-/// twice.
+/// Minimum output rows of a strip; 10 input rows of each strip overlap the next one.
 const FEWEST_ROWS: usize = 32;
 
-/// One size of one picture.
+/// A pyramid level of a picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Level {
-    /// Level pixels a picture pixel.
+    /// Level pixels per picture pixel.
     pub scale: f64,
     pub width: usize,
     pub height: usize,
 }
 
-/// The levels of a picture, largest first; none where the picture is smaller than `min_face`.
+/// The levels of a picture, largest first; none if the picture is smaller than `min_face`.
 pub(super) fn levels(width: u32, height: u32, min_face: f64, factor: f64) -> Vec<Level> {
     let window = PNet::WINDOW as f64;
     let mut scale = window / min_face;
@@ -40,18 +39,18 @@ pub(super) fn levels(width: u32, height: u32, min_face: f64, factor: f64) -> Vec
     levels
 }
 
-/// Some rows of a level.
+/// A strip of a level.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Strip {
     pub picture: usize,
     pub level: usize,
-    /// The level's rows that P-Net sees.
+    /// Input rows, in the level.
     pub rows: Range<usize>,
-    /// The output row that the strip begins with.
+    /// First output row.
     pub first: usize,
 }
 
-/// The rows of P-Net's output for `height` rows of input.
+/// Number of output rows of P-Net for `height` input rows.
 fn outputs(height: usize) -> usize {
     (height.saturating_sub(2).div_ceil(2)).saturating_sub(4)
 }

@@ -1,11 +1,10 @@
-//! How sharp a crop is.
+//! Sharpness of crops.
 
 use image::{GrayImage, RgbImage, imageops};
 
-/// The variance of the Laplacian of the grey crop (Pech-Pacheco et al., 2000): 4 p minus its four
-/// neighbours, over the inner pixels.
+/// Variance of the Laplacian of the grey crop (Pech-Pacheco et al., 2000), over the inner pixels.
 ///
-/// Comparable between crops of one size only. A crop without inner pixels has 0.
+/// Comparable only between crops of one size. 0 for a crop without inner pixels.
 pub fn sharpness(crop: &RgbImage) -> f64 {
     let grey: GrayImage = imageops::grayscale(crop);
     let (width, height) = (grey.width() as usize, grey.height() as usize);

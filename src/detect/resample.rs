@@ -1,9 +1,8 @@
-//! Area resampling of 8-bit pixels, to the bit as `interpolate(mode="area")` of PyTorch does it on
-//! the same pixels in float32.
+//! Area resampling of 8-bit pixels, bit-identical to PyTorch's `interpolate(mode="area")` in float32.
 //!
-//! Output pixel i of n, made of m input pixels, is the mean of the inputs from floor(i m / n) to
-//! ceil((i + 1) m / n). Sums of 8-bit values are whole numbers, so that their order does not
-//! matter and no float copy of a large picture is needed.
+//! Output pixel i of n, from m input pixels, is the mean of the inputs floor(i m / n) to ceil((i + 1) m
+//! / n). Sums of 8-bit values are integers, so that their order does not matter and no float copy of a
+//! large picture is needed.
 
 use std::ops::Range;
 
@@ -16,10 +15,10 @@ fn windows(inputs: usize, outputs: usize) -> impl Fn(usize) -> Range<usize> {
     move |k| (k * inputs / outputs)..((k + 1) * inputs).div_ceil(outputs)
 }
 
-/// Fills `out` with the rows `rows` of `region` resampled to `width` x `height`, as
-/// `[rows, width, 3]` of (p - 127.5) / 128.
+/// Resamples rows `rows` of `region` to `width` x `height`, as `[rows, width, 3]` of (p - 127.5) / 128,
+/// into `out`.
 ///
-/// The region must lie inside the picture and have a pixel.
+/// The region must be inside the picture and not empty.
 pub(super) fn area(
     picture: &RgbImage,
     region: Region,

@@ -1,8 +1,8 @@
-//! True accept rates at small false accept rates, and how far chance may have moved them.
+//! True accept rates at given false accept rates, with bootstrap confidence intervals.
 //!
-//! The intervals are percentile bootstrap intervals: same and different pairs are drawn anew with
-//! replacement, each kind as often as there are pairs of it, and the rate is read again. Pairs are
-//! taken for independent; people who come in many pairs make the true interval wider.
+//! Percentile intervals: same and different pairs are resampled with replacement, each kind separately,
+//! and the rate is computed again. Pairs are treated as independent; if people occur in many pairs, the
+//! true interval is wider.
 //!
 //! Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
 
@@ -12,20 +12,19 @@ use rayon::prelude::*;
 use super::roc::Roc;
 use super::verification::Pairs;
 
-/// The share of resamples between the ends of an interval.
+/// Coverage of the interval.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// The true accept rate where at most the share `far` of the different pairs is accepted.
+/// The true accept rate at a false accept rate of at most `far`.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct TarAtFar {
-    /// The false accept rate allowed.
+    /// Maximum false accept rate.
     pub far: f64,
-    /// The highest true accept rate of a threshold that keeps to it; none where it cannot be
-    /// measured.
+    /// The highest true accept rate of the thresholds within it; `None` where it cannot be measured.
     pub tar: Option<f64>,
-    /// The lower end of its 95 % interval.
+    /// Lower bound of the 95 % interval.
     pub low: Option<f64>,
-    /// The upper end.
+    /// Upper bound.
     pub high: Option<f64>,
     /// Why it cannot be measured.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,9 +33,8 @@ pub struct TarAtFar {
 
 /// The true accept rate at each of `fars`, with an interval from `resamples` seeded resamples.
 ///
-/// A rate below one in the number of different pairs cannot be measured: not one acceptance would
-/// be allowed. `None` unless both kinds of pairs are there. The answer does not depend on the
-/// number of threads. O(n log n + resamples n).
+/// Rates below one over the number of different pairs cannot be measured. `None` unless there are pairs
+/// of both kinds. The result does not depend on the number of threads. O(n log n + resamples n).
 pub fn tar_at_far(
     pairs: &Pairs,
     fars: &[f64],
@@ -72,7 +70,7 @@ pub fn tar_at_far(
     Some(rates.collect())
 }
 
-/// Every pair by the rank of its distance among the distinct ones.
+/// Each pair by the rank of its distance among the distinct ones.
 struct Groups {
     count: usize,
     same: Vec<usize>,
@@ -128,7 +126,7 @@ impl Groups {
     }
 }
 
-/// Between the two nearest of the rising values, as NumPy's `percentile` does it.
+/// Linear interpolation between order statistics, as NumPy's `percentile`.
 fn quantile(sorted: &[Vec<f64>], column: usize, part: f64) -> Option<f64> {
     let place = part * sorted.len().checked_sub(1)? as f64;
     let (below, above) = (sorted.get(place.floor() as usize)?, sorted.get(place.ceil() as usize)?);

@@ -1,14 +1,14 @@
-//! Probabilities that mean what they say: temperature scaling and how to measure it.
+//! Temperature scaling and calibration error.
 //!
 //! Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
 
-/// The lowest and highest temperature that [`fit_temperature`] gives.
+/// Range of temperatures in [`fit_temperature`].
 pub const TEMPERATURES: (f64, f64) = (0.05, 20.0);
 
-/// `softmax(logits / temperature)`, in f64 and safe for large logits; empty for no logits.
+/// `softmax(logits / temperature)` in f64, stable for large logits.
 ///
 /// # Panics
-/// Never; with a `temperature` that is not positive the result means nothing.
+/// Never; with a `temperature` that is not positive the result is meaningless.
 pub fn softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
     let mut scaled: Vec<f64> = logits.iter().map(|&x| f64::from(x) / temperature).collect();
     let max = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -18,17 +18,16 @@ pub fn softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
     scaled
 }
 
-/// The softmax temperature T with the least negative log-likelihood of the labels.
+/// The softmax temperature T that minimises the negative log-likelihood of the labels.
 ///
-/// `logits` is `[labels, classes]`, row-major. The loss, convex in 1/T and so with one valley in
-/// ln T, is searched by golden section over ln T within [`TEMPERATURES`].
+/// `logits` is `[labels, classes]`, row-major. The loss is convex in 1/T; golden-section search over ln
+/// T within [`TEMPERATURES`].
 ///
-/// `smoothing` in [0, 1) moves that share of each target from its label evenly to the other
-/// classes. With 0 a set without a single mistake has its optimum at T = 0, where every
-/// probability is 1: a claim that no finite set can back. [`laplace_smoothing`] is Laplace's rule
-/// of succession, the sensible choice for a small validation part.
+/// Label smoothing of `smoothing` in [0, 1) moves that fraction of each target to the other classes.
+/// Without smoothing a set without errors has its optimum at T = 0, probability 1. For small validation
+/// parts use [`laplace_smoothing`].
 ///
-/// Without labels, or where T makes no difference, T is 1.
+/// Returns 1 without labels, or if T makes no difference.
 ///
 /// # Panics
 /// When `logits` is not `labels.len() * classes` long or a label is not below `classes`.
@@ -40,18 +39,19 @@ pub fn fit_temperature(logits: &[f32], classes: usize, labels: &[usize], smoothi
     let loss = |t: f64| negative_log_likelihood(logits, labels, t, smoothing);
     let (low, high) = TEMPERATURES;
     let valley = golden_section(low.ln(), high.ln(), |log_t| loss(log_t.exp())).exp();
-    // Golden section only comes near to the bounds. The first of equals wins, 1 before all.
+    // Golden-section search only approaches the bounds. The first of equals wins, 1 before all.
     let candidates = [1.0, low, high, valley].map(|t| (t, loss(t)));
     candidates.into_iter().fold((1.0, f64::INFINITY), |a, b| if b.1 < a.1 { b } else { a }).0
 }
 
-/// The share of doubt that `pictures` right answers in a row leave: 1 / (pictures + 2).
+/// Laplace's rule of succession: the probability of an error after `pictures` correct predictions, 1 /
+/// (pictures + 2).
 pub fn laplace_smoothing(pictures: usize) -> f64 {
     1.0 / (pictures as f64 + 2.0)
 }
 
-/// Mean cross-entropy of softmax(logits / temperature) against (smoothed) labels, in nats; 0 for
-/// no labels. Shapes and `smoothing` as in [`fit_temperature`].
+/// Mean cross-entropy of softmax(logits / temperature) with (smoothed) labels, in nats; 0 without
+/// labels. Arguments as in [`fit_temperature`].
 ///
 /// # Panics
 /// When a label is not below the number of classes.
@@ -68,7 +68,7 @@ pub fn negative_log_likelihood(
     let mut scaled = Vec::with_capacity(classes);
     let mut total = 0.0;
     for (&label, row) in labels.iter().zip(logits.chunks_exact(classes)) {
-        // Relative to the label's own logit, which then drops out of its own likelihood.
+        // Relative to the label's own logit, for numerical accuracy.
         scaled.clear();
         let own = f64::from(row[label]);
         scaled.extend(row.iter().map(|&x| (f64::from(x) - own) / temperature));
@@ -80,10 +80,10 @@ pub fn negative_log_likelihood(
     total / labels.len() as f64
 }
 
-/// Expected calibration error: over `bins` equal slices of confidence (0 to 1, upper ends
-/// included), the mean of |share right - mean confidence|, weighted by the slice's pictures.
+/// Expected calibration error: the mean of |accuracy - mean confidence| over `bins` equal bins of
+/// confidence (upper edges included), weighted by their number of pictures.
 ///
-/// The usual number of bins is 15. `None` without answers or bins.
+/// 15 bins are usual. `None` without predictions or bins.
 ///
 /// # Panics
 /// When there is not one `correct` per confidence.
@@ -96,7 +96,7 @@ pub fn expected_calibration_error(
     if confidences.is_empty() || bins == 0 {
         return None;
     }
-    // Sum of (right - confidence) of each bin: its gap times its count.
+    // Sum of (correct - confidence) per bin: gap times count.
     let mut gaps = vec![0.0; bins];
     for (&confidence, &correct) in confidences.iter().zip(correct) {
         let bin = (confidence * bins as f64).ceil().clamp(1.0, bins as f64) as usize - 1;
@@ -110,7 +110,7 @@ fn log_sum_exp(values: &[f64]) -> f64 {
     max + values.iter().map(|value| (value - max).exp()).sum::<f64>().ln()
 }
 
-/// The lowest point of a function with one valley, to about 1e-9 of the interval.
+/// Minimum of a unimodal function, to about 1e-9 of the interval.
 fn golden_section(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
     let ratio = 2.0 / (1.0 + 5f64.sqrt());
     let (mut left, mut right) = (high - ratio * (high - low), low + ratio * (high - low));

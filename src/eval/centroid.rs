@@ -1,7 +1,7 @@
-//! Naming a face after the nearest average face (a nearest-class-mean classifier).
+//! Nearest-centroid classification.
 //!
-//! A centroid is the plain mean of an identity's embeddings, summed in f64 and not projected
-//! back to the unit sphere. Ties go to the lowest label.
+//! A centroid is the mean of an identity's embeddings, computed in f64, not normalised. Ties go to the
+//! lowest label.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use rayon::prelude::*;
 
 use super::{Embeddings, assert_labelled, share};
 
-/// Leave-one-out nearest-centroid accuracy: each picture is taken out of its own identity's mean
-/// before it is compared with all means.
+/// Leave-one-out nearest-centroid accuracy: each picture is removed from its own identity's centroid
+/// before it is compared with all.
 ///
-/// An identity with a single picture has no centroid left then, so its picture is not counted as
-/// a query; it remains a distractor to the others. `None` when no query is left.
+/// Pictures of identities with one picture are no queries, but remain distractors. `None` without
+/// queries.
 ///
 /// # Panics
 /// When there is not one label per embedding.
@@ -28,10 +28,9 @@ pub fn leave_one_out(embeddings: &Embeddings, labels: &[usize]) -> Option<f64> {
     share(right, all)
 }
 
-/// Nearest-centroid accuracy of `query` against the centroids of a separate `gallery`.
+/// Nearest-centroid accuracy of `query` on the centroids of `gallery`.
 ///
-/// Queries whose identity the gallery does not hold are strangers and not counted. `None` when
-/// no query is left.
+/// Queries of identities that are not in the gallery are ignored. `None` without queries.
 ///
 /// # Panics
 /// When there is not one label per embedding, or the `dim`s differ.
@@ -45,7 +44,7 @@ pub fn against_gallery(
     if gallery.rows() == 0 || query.rows() == 0 {
         return None;
     }
-    assert_eq!(gallery.dim(), query.dim(), "gallery and query embeddings of one length");
+    assert_eq!(gallery.dim(), query.dim(), "gallery and query embeddings differ in size");
     let centroids = Centroids::new(gallery, gallery_labels);
     let answers = (0..query.rows()).into_par_iter().filter_map(|i| {
         let own = centroids.find(query_labels[i])?;
@@ -55,9 +54,9 @@ pub fn against_gallery(
     share(right, all)
 }
 
-/// The sums of the embeddings of every identity, kept so that one picture can be taken out.
+/// The sums of embeddings per identity, from which one picture can be subtracted.
 struct Centroids {
-    /// Labels in rising order; the position of a label is its place in `sums` and `counts`.
+    /// Labels in ascending order; the index of a label is that in `sums` and `counts`.
     labels: Vec<usize>,
     /// `[labels, dim]`.
     sums: Vec<f64>,
@@ -87,14 +86,14 @@ impl Centroids {
         self.labels.binary_search(&label).ok()
     }
 
-    /// The place of the centroid nearest to `row`.
+    /// The index of the centroid nearest to `row`.
     fn nearest(&self, row: &[f32]) -> Option<usize> {
         let centroids = self.sums.chunks_exact(self.dim).zip(&self.counts);
         first_smallest(centroids.map(|(sum, &count)| distance(row, sum, count as f64)))
     }
 
-    /// As [`nearest`](Self::nearest), with `row` taken out of centroid `own`; `None` when that
-    /// leaves `own` without a picture.
+    /// As [`nearest`](Self::nearest), with `row` removed from centroid `own`; `None` if that leaves
+    /// `own` empty.
     fn nearest_without(&self, row: &[f32], own: usize) -> Option<usize> {
         if self.counts[own] < 2 {
             return None;

@@ -1,9 +1,9 @@
-//! Who is taken for whom, and how often nobody is named at all.
+//! Confusion matrix of identities and UNKNOWN.
 
 use super::share;
 use crate::{Error, Result};
 
-/// Counts of (true identity, answer); the answer may be UNKNOWN.
+/// Counts of (true identity, prediction); the prediction may be UNKNOWN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confusion {
     names: Vec<String>,
@@ -11,52 +11,53 @@ pub struct Confusion {
     counts: Vec<usize>,
 }
 
-/// How one identity fares.
+/// The scores of an identity.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct IdentityScore {
-    /// The identity.
+    /// Identity.
     pub name: String,
-    /// The share of the pictures given this name that show this identity; `None` when none were.
+    /// Precision: the fraction of pictures predicted as this identity that show it; `None` if there are
+    /// none.
     pub precision: Option<f64>,
-    /// The share of this identity's pictures given this name; `None` without pictures.
+    /// Recall: the fraction of its pictures predicted as this identity; `None` without pictures.
     pub recall: Option<f64>,
-    /// How many of this identity's pictures were called UNKNOWN.
+    /// Number of its pictures predicted as UNKNOWN.
     pub unknown: usize,
-    /// How many pictures show this identity.
+    /// Number of its pictures.
     pub support: usize,
 }
 
 impl Confusion {
-    /// An empty table over identities in the given order.
+    /// An empty matrix over identities in the given order.
     pub fn new(names: Vec<String>) -> Self {
         let counts = vec![0; names.len() * (names.len() + 1)];
         Self { names, counts }
     }
 
-    /// Counts one picture of identity `truth` that was answered with `predicted`, or UNKNOWN.
+    /// Counts one picture of identity `truth`, predicted as `predicted` or UNKNOWN.
     ///
     /// # Errors
-    /// An index that is no identity's.
+    /// An index is out of range.
     pub fn record(&mut self, truth: usize, predicted: Option<usize>) -> Result<()> {
         let identities = self.names.len();
         if let Some(wrong) =
             [Some(truth), predicted].into_iter().flatten().find(|&i| i >= identities)
         {
             return Err(Error::Data(format!(
-                "confusion table: identity number {wrong} does not exist, there are {identities}"
+                "confusion matrix: identity {wrong} is out of range for {identities} identities"
             )));
         }
         self.counts[truth * (identities + 1) + predicted.unwrap_or(identities)] += 1;
         Ok(())
     }
 
-    /// The identities, in the order of rows and of all columns but the last.
+    /// The identities, in the order of rows and columns.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// All counts, row after row: rows are true identities, columns the answers, UNKNOWN last;
-    /// shape `[names, names + 1]`.
+    /// All counts `[names, names + 1]`, row-major: rows are true identities, columns predictions,
+    /// UNKNOWN last.
     pub fn counts(&self) -> &[usize] {
         &self.counts
     }
@@ -64,30 +65,30 @@ impl Confusion {
     /// The counts of one true identity, UNKNOWN last.
     ///
     /// # Panics
-    /// When `truth` is no identity, as a slice does.
+    /// When `truth` is out of range.
     pub fn row(&self, truth: usize) -> &[usize] {
         let width = self.names.len() + 1;
         &self.counts[truth * width..(truth + 1) * width]
     }
 
-    /// How many pictures were counted.
+    /// Number of pictures.
     pub fn pictures(&self) -> usize {
         self.counts.iter().sum()
     }
 
-    /// The share of all pictures given their right name; UNKNOWN is wrong. `None` of nothing.
+    /// Accuracy; UNKNOWN counts as wrong. `None` without pictures.
     pub fn accuracy(&self) -> Option<f64> {
         let right = (0..self.names.len()).map(|i| self.row(i)[i]).sum();
         share(right, self.pictures())
     }
 
-    /// The share of all pictures that were called UNKNOWN. `None` of nothing.
+    /// The fraction of pictures predicted as UNKNOWN. `None` without pictures.
     pub fn unknown_rate(&self) -> Option<f64> {
         let unknown = (0..self.names.len()).map(|i| self.row(i)[self.names.len()]).sum();
         share(unknown, self.pictures())
     }
 
-    /// One line per identity, in order.
+    /// The scores of every identity, in order.
     pub fn table(&self) -> Vec<IdentityScore> {
         let identities = self.names.len();
         (0..identities)
@@ -130,10 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_nobody_are_refused() {
+    fn indices_out_of_range_are_refused() {
         let mut table = Confusion::new(vec!["ann".into()]);
-        assert!(table.record(1, None).unwrap_err().to_string().contains("number 1"));
-        assert!(table.record(0, Some(7)).unwrap_err().to_string().contains("number 7"));
+        assert!(table.record(1, None).unwrap_err().to_string().contains("identity 1"));
+        assert!(table.record(0, Some(7)).unwrap_err().to_string().contains("identity 7"));
         assert_eq!((table.pictures(), table.accuracy()), (0, None));
         assert_eq!(Confusion::new(Vec::new()).accuracy(), None);
     }

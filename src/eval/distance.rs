@@ -1,17 +1,16 @@
-//! The one distance of this room: Euclidean, larger means farther.
+//! Euclidean distance.
 
-/// Independent running sums, so that the compiler can keep them in vector registers.
+/// Number of independent sums, for vector registers.
 const LANES: usize = 16;
 
 /// `|a - b|`, the Euclidean distance of two embeddings.
 ///
-/// Differences are taken before squaring, which keeps close neighbours apart where the shorter
-/// `|a|^2 + |b|^2 - 2 a.b` cancels. Symmetric to the last bit.
+/// Computed from differences: `|a|^2 + |b|^2 - 2 a.b` cancels for close embeddings. Exactly symmetric.
 pub fn euclidean(a: &[f32], b: &[f32]) -> f32 {
     squared(a, b).sqrt()
 }
 
-/// `|a - b|^2`, for comparing without the root. Its order of summation is fixed.
+/// `|a - b|^2`. The order of summation is fixed.
 pub(super) fn squared(a: &[f32], b: &[f32]) -> f32 {
     debug_assert_eq!(a.len(), b.len(), "embeddings of one length");
     let mut lanes = [0f32; LANES];

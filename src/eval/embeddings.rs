@@ -1,8 +1,8 @@
-//! A checked matrix of embeddings, one picture a row.
+//! A checked matrix of embeddings.
 
 use crate::{Error, Result};
 
-/// Embeddings of shape `[rows, dim]`, row-major; every value is finite.
+/// Embeddings `[rows, dim]`, row-major; all values are finite.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embeddings {
     rows: usize,
@@ -11,16 +11,16 @@ pub struct Embeddings {
 }
 
 impl Embeddings {
-    /// Takes `rows * dim` values, row after row. No rows are fine; a `dim` of zero is not.
+    /// From `rows * dim` values, row-major. There may be no rows; `dim` must not be 0.
     ///
     /// # Errors
-    /// The shape does not fit the number of values, or a value is NaN or infinite (the sign of a
-    /// training that diverged); the message names the row.
+    /// The number of values does not match the shape, or a value is NaN or infinite (after training
+    /// diverged); names the row.
     pub fn new(rows: usize, dim: usize, values: Vec<f32>) -> Result<Self> {
         if dim == 0 || rows.checked_mul(dim) != Some(values.len()) {
             let count = values.len();
             return Err(Error::Data(format!(
-                "embeddings: {count} values do not make {rows} rows of {dim}"
+                "embeddings: {count} values do not fit the shape [{rows}, {dim}]"
             )));
         }
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
@@ -34,17 +34,17 @@ impl Embeddings {
         Ok(Self { rows, dim, values })
     }
 
-    /// How many embeddings there are.
+    /// Number of embeddings.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The length of one embedding.
+    /// Embedding size.
     pub fn dim(&self) -> usize {
         self.dim
     }
 
-    /// All values, row after row.
+    /// All values, row-major.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
@@ -52,7 +52,7 @@ impl Embeddings {
     /// The embedding of picture `i`.
     ///
     /// # Panics
-    /// When `i` is not below [`rows`](Self::rows), as a slice does.
+    /// When `i` is out of range.
     pub fn row(&self, i: usize) -> &[f32] {
         &self.values[i * self.dim..(i + 1) * self.dim]
     }
@@ -62,10 +62,10 @@ impl Embeddings {
         self.values.chunks_exact(self.dim)
     }
 
-    /// The given rows, in the given order; a row may come twice.
+    /// Selects rows, in the given order; rows may be repeated.
     ///
     /// # Panics
-    /// When an index is not below [`rows`](Self::rows), as a slice does.
+    /// When an index is out of range.
     pub fn subset(&self, indices: &[usize]) -> Self {
         let values = indices.iter().flat_map(|&i| self.row(i)).copied().collect();
         Self { rows: indices.len(), dim: self.dim, values }
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_wrong_shape_and_a_nan_are_refused_by_name() {
         let wrong = Embeddings::new(2, 3, vec![0.; 5]).unwrap_err().to_string();
-        assert!(wrong.contains("5 values") && wrong.contains("2 rows of 3"), "{wrong}");
+        assert!(wrong.contains("5 values") && wrong.contains("shape [2, 3]"), "{wrong}");
         assert!(Embeddings::new(0, 0, vec![]).is_err());
         assert!(Embeddings::new(usize::MAX, 2, vec![]).is_err());
         assert_eq!(Embeddings::new(0, 4, vec![]).unwrap().iter().count(), 0);

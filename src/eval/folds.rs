@@ -1,9 +1,9 @@
-//! Accuracy by k folds, the protocol of Labeled Faces in the Wild: each fold is decided with the
-//! threshold that is most accurate on all the others.
+//! K-fold accuracy, the protocol of Labeled Faces in the Wild: each fold is evaluated with the
+//! threshold that is most accurate on the others.
 //!
-//! Huang, Ramesh, Berg, Learned-Miller, "Labeled Faces in the Wild", 2007. Accuracy here is the
-//! plain share of pairs decided rightly, as there; on as many same as different pairs it equals
-//! the balanced one of [`verification`](super::verification).
+//! Huang, Ramesh, Berg, Learned-Miller, "Labeled Faces in the Wild", 2007. As there, accuracy is the
+//! fraction of correctly classified pairs; with equally many same and different pairs it equals the
+//! balanced accuracy of [`verification`](super::verification).
 
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
@@ -11,22 +11,22 @@ use rand::{SeedableRng, rngs::StdRng};
 use super::share;
 use super::verification::{Pairs, Threshold, best_cut, steps};
 
-/// What the folds gave, in their order; folds without pairs are left out.
+/// The results of the folds, in order; empty folds are left out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoldAccuracy {
-    /// The share of each fold's pairs decided rightly.
+    /// Accuracy of each fold.
     pub accuracies: Vec<f64>,
-    /// The threshold each fold was decided with.
+    /// Threshold used for each fold.
     pub thresholds: Vec<f64>,
 }
 
 impl FoldAccuracy {
-    /// The mean over the folds.
+    /// Mean over the folds.
     pub fn mean(&self) -> f64 {
         self.accuracies.iter().sum::<f64>() / self.accuracies.len() as f64
     }
 
-    /// The standard deviation over the folds, with k - 1 in the denominator.
+    /// Standard deviation over the folds, with k - 1 in the denominator.
     pub fn std(&self) -> f64 {
         let mean = self.mean();
         let squares: f64 = self.accuracies.iter().map(|value| (value - mean).powi(2)).sum();
@@ -34,10 +34,10 @@ impl FoldAccuracy {
     }
 }
 
-/// Decides every fold with the threshold of the others; `fold` numbers each pair's.
+/// Evaluates every fold with the threshold of the others. `fold` is the fold number of each pair.
 ///
-/// `None` where there are fewer than two folds with pairs, or where the others of some fold hold
-/// one kind of pairs only, which gives no threshold. O(k n log n).
+/// `None` with fewer than two non-empty folds, or if the other folds of one have no same or no
+/// different pairs. O(k n log n).
 ///
 /// # Panics
 /// When there is not one fold number per pair.
@@ -60,10 +60,10 @@ pub fn accuracy_by_folds(pairs: &Pairs, fold: &[usize]) -> Option<FoldAccuracy> 
     Some(found)
 }
 
-/// Deals the pairs into `folds` folds, each with its even share of same and of different pairs;
-/// with fewer pairs of a kind than folds, into that many. The same seed gives the same folds.
+/// Stratified assignment of pairs to `folds` folds (fewer if there are fewer pairs of a kind). The same
+/// seed gives the same folds.
 ///
-/// One person may come in several folds; where that matters, take a file that has folds.
+/// A person may be in several folds; use a file with folds where that matters.
 pub fn stratified_folds(same: &[bool], folds: usize, seed: u64) -> Vec<usize> {
     let mut rng = StdRng::seed_from_u64(seed);
     let kinds = [true, false].map(|kind| {
@@ -79,15 +79,14 @@ pub fn stratified_folds(same: &[bool], folds: usize, seed: u64) -> Vec<usize> {
     fold
 }
 
-/// The threshold with the highest plain accuracy: halfway between two neighbouring distances; of
-/// equally good ones in the widest gap, then the lowest. `None` unless both kinds are there.
+/// The threshold with the highest accuracy: halfway between two neighbouring distances; among equals
+/// the one in the widest gap, then the lowest. `None` unless there are pairs of both kinds.
 pub fn most_accurate_threshold(pairs: &Pairs) -> Option<Threshold> {
     let distance = best_cut(&steps(pairs)?, (1, 1))?;
     Some(Threshold { distance, accuracy: plain_accuracy_at(pairs, distance)? })
 }
 
-/// The share of pairs decided rightly when those nearer than `threshold` are called the same;
-/// `None` without pairs.
+/// Accuracy of calling pairs closer than `threshold` same; `None` without pairs.
 pub fn plain_accuracy_at(pairs: &Pairs, threshold: f64) -> Option<f64> {
     let decided = pairs.distance.iter().zip(&pairs.same);
     let right =
@@ -95,8 +94,8 @@ pub fn plain_accuracy_at(pairs: &Pairs, threshold: f64) -> Option<f64> {
     share(right, pairs.len())
 }
 
-/// F1 of calling the pairs nearer than `threshold` the same, "same" being the positive kind:
-/// 2 TP / (2 TP + FP + FN). `None` where no pair is the same and none is called so.
+/// F1 of calling pairs closer than `threshold` same, with "same" as the positive class: 2 TP / (2 TP +
+/// FP + FN). `None` without true or predicted positives.
 pub fn f1_at(pairs: &Pairs, threshold: f64) -> Option<f64> {
     let (mut hits, mut errors) = (0, 0);
     for (&distance, &same) in pairs.distance.iter().zip(&pairs.same) {

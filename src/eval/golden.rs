@@ -1,4 +1,4 @@
-//! All of this room against tests/golden/eval_metrics.py (NumPy and torch).
+//! This module against tests/golden/eval_metrics.py (NumPy and torch).
 
 use serde::Deserialize;
 

@@ -1,7 +1,7 @@
-//! Nearest neighbours: exact search, and the accuracy of naming a face after its nearest one.
+//! Nearest neighbours: exact search, and 1-NN accuracy.
 //!
-//! Ties go to the lowest index. Work is done in tiles (a few queries against a block of the
-//! gallery that fits the cache), so memory grows with the number of rows and not with its square.
+//! Ties go to the lowest index. Queries and gallery are processed in tiles that fit the cache; memory
+//! grows linearly with the number of rows.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +10,14 @@ use rayon::prelude::*;
 use super::distance::squared;
 use super::{Embeddings, assert_labelled, share};
 
-/// Queries handled together by one thread.
+/// Queries per tile.
 const TILE: usize = 16;
-/// Gallery rows scanned before the next query of the tile has its turn.
+/// Gallery rows per tile.
 const BLOCK: usize = 256;
 
-/// For each query the index of its nearest gallery row and the Euclidean distance to it.
+/// The index of each query's nearest gallery row, and the Euclidean distance.
 ///
-/// The result is empty when the gallery is.
+/// Empty if the gallery is empty.
 ///
 /// # Panics
 /// When both hold rows and their `dim`s differ.
@@ -46,11 +46,10 @@ pub fn nearest(gallery: &Embeddings, query: &Embeddings) -> Vec<(usize, f32)> {
     found
 }
 
-/// 1-NN accuracy of `query` against a separate `gallery`.
+/// 1-NN accuracy of `query` on `gallery`.
 ///
-/// Queries whose identity the gallery does not hold are strangers and not counted (how often a
-/// stranger is rejected is the business of [`unknown`](super::unknown)). `None` when no query is
-/// left.
+/// Queries of identities that are not in the gallery are ignored; for their rejection see
+/// [`unknown`](super::unknown). `None` without queries.
 ///
 /// # Panics
 /// When there is not one label per embedding, or the `dim`s differ.
@@ -71,9 +70,9 @@ pub fn against_gallery(
     )
 }
 
-/// For each row its `k` nearest other rows as `(index, Euclidean distance)`, nearest first.
+/// The `k` nearest other rows of each row as `(index, Euclidean distance)`, nearest first.
 ///
-/// Rows have fewer than `k` neighbours when there are not that many others.
+/// Fewer than `k` if there are not that many rows.
 pub fn neighbours(embeddings: &Embeddings, k: usize) -> Vec<Vec<(usize, f32)>> {
     let k = k.min(embeddings.rows().saturating_sub(1));
     (0..embeddings.rows())

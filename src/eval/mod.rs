@@ -1,20 +1,19 @@
-//! Pure functions over embeddings: who is nearest, is this the same person, how sure is sure.
+//! Metrics: pure functions over embeddings.
 //!
-//! Everything here takes plain slices and gives plain numbers: no tensors, no files, no
-//! randomness that is not seeded, and the same answer on one thread as on many. A distance is
-//! always Euclidean (not squared), and larger always means farther.
+//! Plain slices in, plain numbers out: no tensors, no files, seeded randomness, and results that do not
+//! depend on the number of threads. Distances are Euclidean (not squared); larger means farther.
 //!
-//! | file | the question |
+//! | module | metric |
 //! |---|---|
-//! | [`knn`] | whose face is the nearest one? |
-//! | [`retrieval`] | how many of the nearest pictures show the same person? |
-//! | [`centroid`] | whose average face is the nearest one? |
-//! | [`verification`], [`roc`] | do two pictures show one person? |
-//! | [`folds`], [`bootstrap`], [`pair_scores`] | how sure is the answer to that? |
-//! | [`calibration`] | does 90 % mean 90 %? |
-//! | [`unknown`] | when is the answer UNKNOWN? |
-//! | [`confusion`] | who is taken for whom? |
-//! | [`tsne`] | what does it all look like in two dimensions? |
+//! | [`knn`] | 1-NN accuracy |
+//! | [`retrieval`] | MAP@R and R-precision |
+//! | [`centroid`] | nearest-centroid accuracy |
+//! | [`verification`], [`roc`] | verification: balanced accuracy, ROC, AUC, EER |
+//! | [`folds`], [`bootstrap`], [`pair_scores`] | k-fold accuracy, TAR@FAR with confidence intervals |
+//! | [`calibration`] | temperature scaling, calibration error |
+//! | [`unknown`] | open-set threshold |
+//! | [`confusion`] | confusion matrix |
+//! | [`tsne`] | t-SNE |
 
 pub mod bootstrap;
 pub mod calibration;

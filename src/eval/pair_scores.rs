@@ -1,4 +1,4 @@
-//! Everything that `visage evaluate --pairs` measures, from the distances alone.
+//! All metrics of `visage evaluate --pairs`, from distances.
 
 use super::bootstrap::{TarAtFar, tar_at_far};
 use super::folds::{
@@ -8,39 +8,38 @@ use super::roc::Roc;
 use super::unknown::Logistic;
 use super::verification::Pairs;
 
-/// The false accept rates at which true accept rates are given.
+/// False accept rates at which true accept rates are reported.
 pub const FARS: [f64; 4] = [1e-1, 1e-2, 1e-3, 1e-4];
-/// Resamples behind each interval.
+/// Bootstrap resamples.
 pub const RESAMPLES: usize = 1000;
-/// Folds drawn where the pairs come without.
+/// Number of folds if the pairs have none.
 pub const FOLDS: usize = 10;
 
-/// How well distances tell one person from two.
+/// Verification metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PairScores {
-    /// Accuracy by folds: each fold decided with the others' threshold. None where there are too
-    /// few pairs for two folds with a threshold each.
+    /// K-fold accuracy; `None` with too few pairs.
     pub folds: Option<FoldAccuracy>,
-    /// The ROC curve.
+    /// ROC curve.
     pub roc: Roc,
-    /// The area under it.
+    /// Area under the ROC curve.
     pub auc: f64,
-    /// The equal error rate, between the curve's points by a straight line.
+    /// Equal error rate, linearly interpolated.
     pub eer: f64,
     /// True accept rates at [`FARS`].
     pub tar_at_far: Vec<TarAtFar>,
-    /// The threshold most accurate on all pairs; no pair is left to test it on.
+    /// The most accurate threshold on all pairs.
     pub threshold: f64,
-    /// F1 at that threshold, "same" being the positive kind.
+    /// F1 at that threshold, with "same" as the positive class.
     pub f1: f64,
-    /// P(same | distance) where same and different pairs are as likely, fitted on all pairs.
+    /// P(same | distance) for equally likely same and different pairs, fitted on all pairs.
     pub probability: Option<Logistic>,
 }
 
 impl PairScores {
-    /// Scores `pairs` by the folds given, or by [`FOLDS`] drawn ones; what is drawn follows `seed`.
+    /// Computes the metrics of `pairs`, with the given folds or [`FOLDS`] seeded ones.
     ///
-    /// `None` unless both kinds of pairs are there.
+    /// `None` unless there are pairs of both kinds.
     ///
     /// # Panics
     /// When there are folds, and not one per pair.

@@ -1,18 +1,18 @@
-//! The two directions in which embeddings vary most, as the starting place of a map.
+//! The two leading principal components, as the initialisation of t-SNE.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::Embeddings;
 
-/// Spread of the starting map: small, so that no picture begins in a wrong corner.
+/// Standard deviation of the initial positions.
 const SPREAD: f64 = 1e-4;
-/// Jitter beside it.
+/// Amplitude of the added jitter.
 const JITTER: f64 = 1e-6;
-/// Rounds of subspace iteration; a start needs a direction, not sixteen digits of it.
+/// Subspace iterations; an initialisation needs no more.
 const ROUNDS: usize = 40;
 
-/// `[rows * 2]` coordinates on the first two principal components, scaled so that the first has
-/// a standard deviation of 1e-4, plus a uniform jitter of 1e-6 drawn from `seed`.
+/// `[rows * 2]` coordinates on the first two principal components, scaled so that the first has a
+/// standard deviation of 1e-4, plus uniform jitter of 1e-6 seeded by `seed`.
 pub(super) fn start(embeddings: &Embeddings, seed: u64) -> Vec<f32> {
     let mut rng = StdRng::seed_from_u64(seed);
     let scores = scores(embeddings);
@@ -23,7 +23,7 @@ pub(super) fn start(embeddings: &Embeddings, seed: u64) -> Vec<f32> {
     scores.iter().flatten().map(|&score| place(score)).collect()
 }
 
-/// The coordinates of every row on the two leading principal directions.
+/// The coordinates of every row on the two leading principal components.
 fn scores(embeddings: &Embeddings) -> Vec<[f64; 2]> {
     let dim = embeddings.dim();
     let mut mean = vec![0.0; dim];
@@ -36,7 +36,7 @@ fn scores(embeddings: &Embeddings) -> Vec<[f64; 2]> {
         terms.map(|((&value, mean), d)| (f64::from(value) - mean) * d).sum()
     };
 
-    // A fixed start without symmetries, so that it is at right angles to nothing in particular.
+    // A fixed start without symmetries, so that it is not orthogonal to a component.
     let mut rng = StdRng::seed_from_u64(0);
     let mut directions: [Vec<f64>; 2] =
         std::array::from_fn(|_| (0..dim).map(|_| rng.random_range(-1.0..1.0)).collect());
@@ -58,8 +58,7 @@ fn scores(embeddings: &Embeddings) -> Vec<[f64; 2]> {
     embeddings.iter().map(|row| [centred(row, first), centred(row, second)]).collect()
 }
 
-/// Gram-Schmidt; a direction without length stays zero. The largest part of each points up, so
-/// that a map is not mirrored by chance.
+/// Gram-Schmidt; zero vectors stay zero. The largest component of each is positive, to fix the sign.
 fn orthonormal([first, second]: &mut [Vec<f64>; 2]) {
     normalise(first);
     let along: f64 = first.iter().zip(second.iter()).map(|(a, b)| a * b).sum();

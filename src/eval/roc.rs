@@ -1,29 +1,28 @@
-//! The receiver operating characteristic of verification: what a looser threshold lets in.
+//! ROC curve of verification.
 
 use super::verification::{Pairs, steps};
 
-/// What happens when the pairs nearer than `threshold` are accepted as "same".
+/// The error rates of a threshold.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct RocPoint {
-    /// Euclidean distance below which a pair is accepted.
+    /// Pairs closer than this are accepted as "same".
     pub threshold: f64,
-    /// False accept rate: the share of different pairs that are accepted.
+    /// False accept rate: the fraction of different pairs accepted.
     pub far: f64,
-    /// True accept rate: the share of same pairs that are accepted.
+    /// True accept rate: the fraction of same pairs accepted.
     pub tar: f64,
 }
 
-/// The curve from (0, 0) to (1, 1), both rates rising with the threshold.
+/// The curve from (0, 0) to (1, 1); both rates rise with the threshold.
 ///
-/// Points inside a straight vertical or horizontal stretch are left out; neither the area nor any
-/// rate read from the curve changes.
+/// Points within straight segments are left out, which changes neither the area nor any rate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Roc {
     points: Vec<RocPoint>,
 }
 
 impl Roc {
-    /// The curve of `pairs`; `None` unless both kinds of pairs are there. O(n log n).
+    /// The curve of `pairs`; `None` unless there are pairs of both kinds. O(n log n).
     pub fn of(pairs: &Pairs) -> Option<Self> {
         let steps = steps(pairs)?;
         let last = *steps.last()?;
@@ -46,19 +45,18 @@ impl Roc {
         Some(Self { points })
     }
 
-    /// The corners of the curve, rising.
+    /// The points of the curve, ascending.
     pub fn points(&self) -> &[RocPoint] {
         &self.points
     }
 
-    /// Area under the curve: the chance that a same pair is nearer than a different one, ties
-    /// counting half. Exact (the Mann-Whitney statistic).
+    /// Area under the curve: the probability that a same pair is closer than a different pair, ties
+    /// counting half (the Mann-Whitney statistic).
     pub fn auc(&self) -> f64 {
         self.points.windows(2).map(|p| (p[1].far - p[0].far) * (p[1].tar + p[0].tar) / 2.0).sum()
     }
 
-    /// Equal error rate: where as many different pairs are accepted as same pairs are refused,
-    /// on the straight line between the two points around it.
+    /// Equal error rate: false accept rate = false reject rate, linearly interpolated.
     pub fn eer(&self) -> f64 {
         for pair in self.points.windows(2) {
             let (from, to) = (pair[0].far + pair[0].tar, pair[1].far + pair[1].tar);
@@ -67,17 +65,17 @@ impl Roc {
                 return pair[0].far + part * (pair[1].far - pair[0].far);
             }
         }
-        // Not reached: the last point is (1, 1).
+        // Unreachable: the last point is (1, 1).
         1.0
     }
 
-    /// The highest true accept rate of a threshold whose false accept rate is at most `far`.
+    /// The highest true accept rate at a false accept rate of at most `far`.
     pub fn tar_at_far(&self, far: f64) -> f64 {
         self.points.iter().rev().find(|point| point.far <= far).map_or(0.0, |point| point.tar)
     }
 }
 
-/// Area under the ROC curve, ties counting half; `None` unless both kinds of pairs are there.
+/// Area under the ROC curve, ties counting half; `None` unless there are pairs of both kinds.
 pub fn roc_auc(pairs: &Pairs) -> Option<f64> {
     Roc::of(pairs).map(|roc| roc.auc())
 }

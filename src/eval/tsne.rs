@@ -1,8 +1,7 @@
-//! A map of the embeddings in two dimensions (t-SNE).
+//! t-SNE.
 //!
-//! van der Maaten & Hinton, "Visualizing Data using t-SNE", JMLR 2008; the Barnes-Hut form: van
-//! der Maaten, "Accelerating t-SNE using Tree-Based Algorithms", JMLR 2014. Distances between
-//! far-apart groups of a map mean little; who sits together means a lot.
+//! van der Maaten & Hinton, "Visualizing Data using t-SNE", JMLR 2008; Barnes-Hut approximation: van
+//! der Maaten, "Accelerating t-SNE using Tree-Based Algorithms", JMLR 2014.
 
 use bhtsne::{Neighbor, tSNE};
 
@@ -10,19 +9,19 @@ use super::distance::euclidean;
 use super::{Embeddings, knn, pca};
 use crate::{Error, Result};
 
-/// Up to this many pictures the forces are summed exactly, beyond it by Barnes-Hut.
+/// Maximum number of pictures for exact forces; beyond it Barnes-Hut.
 const EXACT_UP_TO: usize = 1000;
-/// Barnes-Hut accuracy; 0 would be exact.
+/// Barnes-Hut accuracy; 0 is exact.
 const THETA: f32 = 0.5;
 
-/// The settings of a map.
+/// Settings of t-SNE.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TsneOptions {
-    /// About how many neighbours each picture feels; lowered to (pictures - 1) / 3 where needed.
+    /// Perplexity: the effective number of neighbours; at most (pictures - 1) / 3.
     pub perplexity: f64,
-    /// Gradient steps; the first quarter, up to 250, exaggerates the attraction.
+    /// Iterations; early exaggeration in the first quarter, at most 250.
     pub iterations: usize,
-    /// Seed of the jitter that parts pictures which start in one place.
+    /// Seed of the initial jitter.
     pub seed: u64,
 }
 
@@ -32,14 +31,13 @@ impl Default for TsneOptions {
     }
 }
 
-/// Places every embedding in the plane; one `[x, y]` per row, centred on the origin.
+/// The 2-D map of the embeddings: one `[x, y]` per row, centred at the origin.
 ///
-/// It starts from the two principal components (plus a seeded jitter a hundred times smaller) and
-/// runs on one thread: the same input gives the same map bit for bit, whatever the machine's
-/// number of cores. `progress` is told (steps done, steps in all) after every step.
+/// Initialised with PCA (plus seeded jitter) and computed on one thread, so that the same input gives
+/// the same map. `progress` is called with (steps done, total steps) after every step.
 ///
 /// # Errors
-/// Fewer than 4 embeddings, a perplexity below 1 (or not a number), or no iterations.
+/// Fewer than 4 embeddings, a perplexity below 1 or NaN, or no iterations.
 pub fn tsne(
     embeddings: &Embeddings,
     options: &TsneOptions,
@@ -47,9 +45,7 @@ pub fn tsne(
 ) -> Result<Vec<[f32; 2]>> {
     let rows = embeddings.rows();
     if rows < 4 {
-        return Err(Error::Data(format!(
-            "t-SNE needs at least 4 pictures to make a map, there are {rows}"
-        )));
+        return Err(Error::Data(format!("t-SNE needs at least 4 pictures, there are {rows}")));
     }
     if options.perplexity.is_nan() || options.perplexity < 1.0 || options.iterations == 0 {
         return Err(Error::Config(format!(
@@ -60,14 +56,13 @@ pub fn tsne(
     }
     let perplexity = options.perplexity.min((rows - 1) as f64 / 3.0);
     let start = pca::start(embeddings, options.seed);
-    // Thrice the perplexity is where a Gaussian of that width has faded.
+    // At three times the perplexity a Gaussian is close to zero.
     let neighbours =
         (rows > EXACT_UP_TO).then(|| knn::neighbours(embeddings, (3.0 * perplexity) as usize));
     let samples: Vec<&[f32]> = embeddings.iter().collect();
     let exaggerated = (options.iterations / 4).min(250);
 
-    // The crate sums in whatever order its threads finish, and a last bit grows into another
-    // map: one thread it is.
+    // The crate's sums depend on the order of threads, so that several would not be reproducible.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .build()

@@ -1,22 +1,21 @@
-//! When to say UNKNOWN: a threshold on the score of the best answer, and P(known | score).
+//! Open-set recognition: the UNKNOWN threshold, and P(known | score).
 //!
-//! A face is named when its score reaches the threshold. Scores are larger for more familiar
-//! faces: a probability, or a negated distance.
+//! A face is named if its score is at least the threshold. Larger scores are more similar: a
+//! probability, or a negative distance.
 
-/// The threshold on a probability in [0, 1] that best tells the known from the strangers.
+/// The threshold on a probability in [0, 1] that separates known from unknown people best.
 ///
-/// It maximises the mean of (share of known pictures named) and (share of strangers rejected)
-/// without rejecting more than the share `max_rejected` of the known. It lies in the middle of
-/// the gap between the highest rejected and the lowest named score (or 0 and 1 at the ends); of
-/// equally good gaps the widest wins, then the lowest.
+/// Maximises the mean of (fraction of known pictures named) and (fraction of unknown pictures rejected)
+/// while rejecting at most `max_rejected` of the known. It is the midpoint between the highest rejected
+/// and the lowest named score (or 0 and 1 at the ends); among equals the widest gap wins, then the
+/// lowest.
 ///
-/// Without strangers it is the `max_rejected` quantile of the known: the lowest score that is
-/// still named when as many as allowed are rejected. `None` without known scores.
+/// Without unknown scores it is the `max_rejected` quantile of the known. `None` without known scores.
 pub fn unknown_threshold(known: &[f64], strangers: &[f64], max_rejected: f64) -> Option<f64> {
     if known.is_empty() {
         return None;
     }
-    // The least excess, so that 10 % of 30 pictures are 3 in spite of rounding.
+    // Tolerates rounding: 10 % of 30 pictures are 3.
     let allowed = (max_rejected.clamp(0.0, 1.0) * known.len() as f64 + 1e-9).floor() as usize;
     if strangers.is_empty() {
         let mut known = known.to_vec();
@@ -34,12 +33,12 @@ pub fn unknown_threshold(known: &[f64], strangers: &[f64], max_rejected: f64) ->
     loop {
         // Everything up to `below` is rejected.
         let above = groups.peek().map_or(1.0, |group| group[0].0);
-        // The mean of both rates in whole numbers, so that equal is equal.
+        // The sum of both rates as integers, so that equal values compare as equal.
         let merit = rejected as i128 * known.len() as i128 - lost as i128 * strangers.len() as i128;
         let gap = above - below;
         if best.is_none_or(|(m, g, _)| merit > m || (merit == m && gap > g)) {
             let threshold = if gap > 0.0 { f64::midpoint(below, above) } else { above };
-            // Of two neighbouring floats the midpoint is the lower one: it would name `below`.
+            // The midpoint of adjacent floats is the lower one, which would name `below`.
             let threshold =
                 if threshold <= below && rejected + lost > 0 { below.next_up() } else { threshold };
             best = Some((merit, gap, threshold));
@@ -59,22 +58,21 @@ pub fn unknown_threshold(known: &[f64], strangers: &[f64], max_rejected: f64) ->
 /// Logistic regression on one score: `P(known | score) = 1 / (1 + exp(-(weight score + bias)))`.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Logistic {
-    /// Change of the log-odds by one unit of score.
+    /// Slope: change of the log-odds per unit of score.
     pub weight: f64,
     /// Log-odds at score 0.
     pub bias: f64,
 }
 
-/// Weight of the squared slope (of the standardised score) beside the mean log loss: enough to
-/// keep it finite where known and strangers do not overlap.
+/// L2 penalty on the slope (of the standardised score), which keeps it finite for separable data.
 const RIDGE: f64 = 1e-3;
 
 impl Logistic {
-    /// Fits scores to whether their picture was known, both kinds weighing the same in total.
+    /// Fits P(known | score), with equal total weight of both classes.
     ///
-    /// Minimises the class-balanced mean log loss plus `1e-3 / 2 w^2`, where `w` is the slope on
-    /// the score standardised to mean 0 and deviation 1, by Newton's method with step halving.
-    /// `None` unless both kinds are there and all scores are finite.
+    /// Minimises the class-balanced mean log loss plus `1e-3 / 2 w^2`, where `w` is the slope on the
+    /// standardised score, by Newton's method with step halving. `None` unless there are both classes
+    /// and all scores are finite.
     ///
     /// # Panics
     /// When there is not one `known` per score.
@@ -89,7 +87,7 @@ impl Logistic {
         let variance = scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / count;
         let deviation = variance.sqrt();
         if deviation <= f64::EPSILON * mean.abs() {
-            // All scores alike: they tell nothing.
+            // All scores equal: no information.
             return Some(Self { weight: 0.0, bias: 0.0 });
         }
         let points: Vec<(f64, f64, f64)> = scores
@@ -111,8 +109,8 @@ impl Logistic {
     }
 }
 
-/// Minimises the sum of share * ln(1 + exp(-sign (slope x + offset))) + RIDGE / 2 slope^2 over
-/// points (x, sign, share).
+/// Minimises the sum of weight * ln(1 + exp(-sign (slope x + offset))) + RIDGE / 2 slope^2 over points
+/// (x, sign, weight).
 fn newton(points: &[(f64, f64, f64)]) -> (f64, f64) {
     let loss = |slope: f64, offset: f64| {
         let logs = points.iter().map(|(x, sign, share)| {
@@ -125,7 +123,7 @@ fn newton(points: &[(f64, f64, f64)]) -> (f64, f64) {
     let mut current = loss(slope, offset);
     for _ in 0..100 {
         let (mut g0, mut g1) = (RIDGE * slope, 0.0);
-        // The tiny diagonal keeps the system solvable when all probabilities saturate.
+        // The small diagonal keeps the system solvable if all probabilities saturate.
         let (mut h00, mut h01, mut h11) = (RIDGE, 0.0, 1e-12);
         for (x, sign, share) in points {
             let p = sigmoid(-sign * (slope * x + offset));

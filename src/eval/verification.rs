@@ -1,9 +1,8 @@
-//! Verification: given two pictures, is this the same person?
+//! Verification: do two pictures show the same person?
 //!
-//! A pair is accepted as "same" when its distance is below a threshold. Accuracies are BALANCED:
-//! the mean of the share of same pairs accepted and the share of different pairs refused. Among
-//! all pairs of a set the different ones outnumber the same ones by about the number of
-//! identities, so that plain accuracy would praise a model that refuses everybody.
+//! A pair is accepted as "same" if its distance is below a threshold. Accuracies are balanced: the mean
+//! of the fraction of same pairs accepted and of different pairs rejected. Among all pairs of a set
+//! most are different, so that plain accuracy would favour a model that rejects everything.
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rayon::prelude::*;
@@ -12,30 +11,29 @@ use super::distance::euclidean;
 use super::{Embeddings, assert_labelled, share};
 use crate::{Error, Result};
 
-/// Pairs of pictures: how far apart they are, and whether they show one identity.
+/// Distances of pairs of pictures, and whether each shows one identity.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pairs {
     /// Euclidean distance of each pair.
     pub distance: Vec<f32>,
-    /// Whether the two pictures show the same identity; as many as distances.
+    /// Whether each pair shows the same identity.
     pub same: Vec<bool>,
 }
 
-/// A distance below which two pictures count as one identity, and how well that does.
+/// A threshold and its accuracy.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Threshold {
-    /// Pairs nearer than this are accepted as "same".
+    /// Pairs closer than this are accepted as "same".
     pub distance: f64,
     /// Balanced accuracy in [0, 1] on the pairs it was chosen on.
     pub accuracy: f64,
 }
 
 impl Pairs {
-    /// Pairs whose distances somebody else has measured.
+    /// Pairs with given distances.
     ///
     /// # Errors
-    /// Not one answer per distance, or a distance that is NaN or infinite; the message numbers the
-    /// pair from 1.
+    /// The lengths differ, or a distance is NaN or infinite; pairs are numbered from 1.
     pub fn new(distance: Vec<f32>, same: Vec<bool>) -> Result<Self> {
         if distance.len() != same.len() {
             let (distances, answers) = (distance.len(), same.len());
@@ -51,7 +49,7 @@ impl Pairs {
         Ok(Self { distance, same })
     }
 
-    /// The distances of the pairs that show one person, or of those that show two.
+    /// The distances of the same or of the different pairs.
     pub fn of_kind(&self, same: bool) -> impl Iterator<Item = f32> {
         let all = self.distance.iter().zip(&self.same);
         all.filter(move |(_, kind)| **kind == same).map(|(distance, _)| *distance)
@@ -60,7 +58,7 @@ impl Pairs {
     /// The pairs at `indices`, in that order.
     ///
     /// # Panics
-    /// When an index is not below [`len`](Self::len), as a slice does.
+    /// When an index is out of range.
     pub fn subset(&self, indices: &[usize]) -> Self {
         Self {
             distance: indices.iter().map(|&at| self.distance[at]).collect(),
@@ -68,12 +66,11 @@ impl Pairs {
         }
     }
 
-    /// All pairs of distinct rows, or a seeded sample when there are more than `max_pairs`.
+    /// All pairs of distinct rows, or a seeded sample if there are more than `max_pairs`.
     ///
-    /// All pairs come in the order (0, 1), (0, 2), ... (1, 2), ... A sample takes half of its
-    /// pairs from the same ones and half from the different ones as far as there are so many,
-    /// none twice, each pair of a kind with one chance. Everything measured on pairs here is a
-    /// rate within one kind, or made of such rates, so the sample does not bias it.
+    /// All pairs come in the order (0, 1), (0, 2), ... (1, 2), ... A sample has half same and half
+    /// different pairs, as far as there are enough, without repetition. All metrics here are rates
+    /// within one kind, so that sampling does not bias them.
     ///
     /// # Panics
     /// When there is not one label per embedding.
@@ -94,12 +91,12 @@ impl Pairs {
         }
     }
 
-    /// How many pairs there are.
+    /// Number of pairs.
     pub fn len(&self) -> usize {
         self.distance.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.distance.is_empty()
     }
@@ -107,18 +104,17 @@ impl Pairs {
 
 /// The threshold with the highest balanced accuracy: halfway between two neighbouring distances.
 ///
-/// Of equally good thresholds the one in the widest gap wins, then the lowest. `None` unless both
-/// kinds of pairs are there.
+/// Among equals the one in the widest gap wins, then the lowest. `None` unless there are pairs of both
+/// kinds.
 pub fn best_threshold(pairs: &Pairs) -> Option<Threshold> {
     let steps = steps(pairs)?;
     let last = steps.last()?;
-    // Balanced accuracy in whole numbers (times both counts), so that equal is equal.
+    // Balanced accuracy as integers (times both counts), so that equal values compare as equal.
     let distance = best_cut(&steps, (last.different as u128, last.same as u128))?;
     Some(Threshold { distance, accuracy: accuracy_at(pairs, distance)? })
 }
 
-/// The middle of the best gap, where each same pair accepted and each different pair refused
-/// counts as much as `worth` says.
+/// The midpoint of the best gap; `worth` weights accepted same pairs and rejected different pairs.
 pub(super) fn best_cut(steps: &[Step], worth: (u128, u128)) -> Option<f64> {
     let last = *steps.last()?;
     let merit = |step: &Step| {
@@ -131,8 +127,8 @@ pub(super) fn best_cut(steps: &[Step], worth: (u128, u128)) -> Option<f64> {
     Some(steps.get(at + 1).map_or(steps[at].distance.next_up(), |next| steps[at].below(next)))
 }
 
-/// Balanced accuracy of accepting the pairs nearer than `threshold`; `None` unless both kinds of
-/// pairs are there.
+/// Balanced accuracy of accepting pairs closer than `threshold`; `None` unless there are pairs of both
+/// kinds.
 pub fn accuracy_at(pairs: &Pairs, threshold: f64) -> Option<f64> {
     let (mut all, mut right) = ([0; 2], [0; 2]);
     for (&distance, &same) in pairs.distance.iter().zip(&pairs.same) {
@@ -143,7 +139,7 @@ pub fn accuracy_at(pairs: &Pairs, threshold: f64) -> Option<f64> {
     Some((share(right[0], all[0])? + share(right[1], all[1])?) / 2.0)
 }
 
-/// How many pairs of each kind lie at or below a distance.
+/// Number of pairs of each kind with at most this distance.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
     pub distance: f64,
@@ -152,21 +148,20 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// A threshold that accepts this step's pairs and not the next one's: the midpoint, which
-    /// f64 always has between two distinct f32.
+    /// The midpoint between this step's distance and the next, which exists in f64 for distinct f32.
     pub(super) fn below(&self, next: &Step) -> f64 {
         f64::midpoint(self.distance, next.distance)
     }
 }
 
-/// Cumulative counts at every distinct distance in rising order, after a first step at 0 or
-/// below that accepts nothing. `None` unless both kinds of pairs are there. O(n log n).
+/// Cumulative counts at every distinct distance in ascending order, after a first step that accepts
+/// nothing. `None` unless there are pairs of both kinds. O(n log n).
 pub(super) fn steps(pairs: &Pairs) -> Option<Vec<Step>> {
     let mut sorted: Vec<(f32, bool)> =
         pairs.distance.iter().copied().zip(pairs.same.iter().copied()).collect();
     sorted.par_sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
     let nearest = f64::from(sorted.first()?.0);
-    // A distance of 0 is accepted by no threshold up to 0, hence a start just below it.
+    // No threshold up to 0 accepts a distance of 0, so that the start is just below it.
     let start = if nearest > 0.0 { 0.0 } else { nearest.next_down() };
     let mut steps = vec![Step { distance: start, same: 0, different: 0 }];
     let mut sum = steps[0];
@@ -180,10 +175,10 @@ pub(super) fn steps(pairs: &Pairs) -> Option<Vec<Step>> {
     (sum.same > 0 && sum.different > 0).then_some(steps)
 }
 
-/// Index pairs `i < j`, sorted: up to `max_pairs`, half of each kind where there are so many.
+/// Index pairs `i < j`, sorted: up to `max_pairs`, half of each kind if there are enough.
 fn sample(labels: &[usize], max_pairs: usize, seed: u64) -> Vec<(usize, usize)> {
-    // With the rows sorted by label, the partners of place p are the places from p + 1 to the
-    // end of its identity (same) and from there to the end (different), each pair once.
+    // With rows sorted by label, the partners of position p are p + 1 to the end of its identity (same)
+    // and from there to the end (different).
     let mut order: Vec<usize> = (0..labels.len()).collect();
     order.sort_by_key(|&row| labels[row]);
     let mut partners = Vec::with_capacity(order.len());
@@ -214,7 +209,7 @@ fn sample(labels: &[usize], max_pairs: usize, seed: u64) -> Vec<(usize, usize)> 
     chosen
 }
 
-/// Running totals with a leading 0: where each place's numbers start, and last the total.
+/// Cumulative sums with a leading 0.
 fn starts(lengths: impl Iterator<Item = usize>) -> Vec<usize> {
     let mut total = 0;
     let ends = lengths.map(|length| {
@@ -224,7 +219,7 @@ fn starts(lengths: impl Iterator<Item = usize>) -> Vec<usize> {
     std::iter::once(0).chain(ends).collect()
 }
 
-/// `want` distinct numbers below `all`, rising: one from each of `want` stretches of equal length.
+/// `want` distinct numbers below `all`, ascending: one from each of `want` equal stretches.
 fn spread(all: usize, want: usize, rng: &mut StdRng) -> Vec<usize> {
     let edge = |at: usize| (all as u128 * at as u128 / want as u128) as usize;
     (0..want).map(|at| rng.random_range(edge(at)..edge(at + 1))).collect()

@@ -63,7 +63,7 @@ pub struct Fetched {
 pub fn fetch(item: &Item, options: &FetchOptions) -> Result<Fetched> {
     if options.to.symlink_metadata().is_ok() {
         return Err(Error::Config(format!(
-            "{}: exists already; move it away, or name another place by --to",
+            "{}: already exists; move it away, or name another place by --to",
             options.to.display()
         )));
     }

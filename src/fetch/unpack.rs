@@ -149,7 +149,10 @@ fn zip(file: File, target: &mut Target) -> Result<(), String> {
         |error: zip::result::ZipError| format!("cannot be read as a zip archive: {error}");
     let mut archive = ZipArchive::new(file).map_err(damaged)?;
     for index in 0..archive.len() {
-        let entry = archive.by_index(index).map_err(damaged)?;
+        // Not `by_index`, which panics if an entry has AES's extra field without being encrypted.
+        let Ok(entry) = archive.by_index_decrypt(index, b"").map_err(damaged)? else {
+            return Err(format!("its entry {} is encrypted", index + 1));
+        };
         let name = entry.name().to_owned();
         if entry.unix_mode().is_some_and(is_special) {
             return Err(format!("its entry `{}` is a link or device", name.escape_default()));
@@ -246,6 +249,62 @@ pub(super) mod tests {
         let root = tempfile::tempdir().unwrap();
         zip_of(&root.path().join("x"), files);
         std::fs::read(root.path().join("x")).unwrap()
+    }
+
+    /// A zip archive of one stored file, with this flag and this extra field.
+    fn odd_zip(flags: u16, extra: &[u8]) -> Vec<u8> {
+        let content = b"content that is long enough";
+        let common = |offset: &[u8]| {
+            let mut header = vec![20, 0];
+            header.extend(flags.to_le_bytes());
+            header.extend([0; 6]); // stored, no time
+            header.extend(crc32fast::hash(content).to_le_bytes());
+            header.extend([content.len() as u8, 0, 0, 0].repeat(2));
+            header.extend([1, 0, extra.len() as u8, 0]);
+            header.extend(offset);
+            header.push(b'a');
+            header.extend(extra);
+            header
+        };
+        let mut bytes = [b"PK\x03\x04".to_vec(), common(&[]), content.to_vec()].concat();
+        let start = bytes.len() as u32;
+        let central = [b"PK\x01\x02\x14\0".to_vec(), common(&[0; 14])].concat();
+        bytes.extend(&central);
+        bytes.extend(b"PK\x05\x06\0\0\0\0\x01\0\x01\0");
+        bytes.extend((central.len() as u32).to_le_bytes());
+        bytes.extend(start.to_le_bytes());
+        bytes.extend([0; 2]);
+        bytes
+    }
+
+    /// Version 2 of AES with 256 bits, over a stored file.
+    const AES: &[u8] = b"\x01\x99\x07\0\x02\0AE\x03\0\0";
+
+    #[test]
+    fn encrypted_entries_are_refused_even_if_they_do_not_say_so() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("plain"), odd_zip(0, b"")).unwrap();
+        assert_eq!(unpack(&root.path().join("plain"), root.path(), WIDE).unwrap(), 1);
+        refused(&odd_zip(1, b""), WIDE, "encrypted");
+        refused(&odd_zip(1, AES), WIDE, "encrypted");
+        refused(&odd_zip(0, AES), WIDE, "encrypted");
+    }
+
+    #[test]
+    fn a_damaged_archive_never_panics() {
+        let whole = [odd_zip(0, b""), zip_bytes(&[("a", b"some content"), ("b/c", b"more")])];
+        for whole in whole {
+            for at in 0..whole.len() {
+                for value in [0, 1, 0x7f, 0xff] {
+                    let mut damaged = whole.clone();
+                    damaged[at] = value;
+                    let into = tempfile::tempdir().unwrap();
+                    let archive = into.path().join("archive");
+                    std::fs::write(&archive, damaged).unwrap();
+                    let _ = unpack(&archive, &into.path().join("into"), WIDE);
+                }
+            }
+        }
     }
 
     #[test]

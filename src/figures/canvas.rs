@@ -1,4 +1,4 @@
-//! A sheet of paper measured in units, drawn on at four pixels a unit and given out at two.
+//! A canvas measured in units, drawn at four pixels per unit and downsampled to two.
 
 use image::{Rgb, RgbImage};
 use plotters::backend::{BitMapBackend, DrawingBackend};
@@ -12,30 +12,28 @@ impl Colour {
     pub const WHITE: Self = Self(255, 255, 255);
     /// Titles and text.
     pub const INK: Self = Self(34, 40, 49);
-    /// Text of second rank.
+    /// Secondary text.
     pub const FAINT: Self = Self(104, 112, 122);
     /// Frames and ticks.
     pub const LINE: Self = Self(176, 182, 190);
     /// Grid lines.
     pub const GRID: Self = Self(231, 234, 238);
 
-    /// The colour `part` (0 to 1) of the way to `other`.
+    /// Interpolates to `other`: 0 is this colour, 1 the other one.
     pub fn towards(self, other: Self, part: f64) -> Self {
         let mix =
             |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * part).round() as u8;
         Self(mix(self.0, other.0), mix(self.1, other.1), mix(self.2, other.2))
     }
 
-    /// How bright it looks, 0 to 1.
+    /// Luma, 0 to 1.
     pub fn brightness(self) -> f64 {
         (0.299 * f64::from(self.0) + 0.587 * f64::from(self.1) + 0.114 * f64::from(self.2)) / 255.0
     }
 }
 
-/// White paper to draw on. Coordinates are units from the upper left corner, y downwards.
-///
-/// The sheet lies in memory, where a stroke cannot fail: what the drawing library returns is
-/// dropped. Strokes beyond the edge are cut off.
+/// A white canvas. Coordinates are in units from the upper left corner, y downwards. Drawing is clipped
+/// at the edges. Drawing in memory cannot fail, so that results of the drawing library are ignored.
 pub(super) struct Canvas {
     width: u32,
     height: u32,
@@ -43,31 +41,31 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    /// Pixels a unit while drawing.
+    /// Pixels per unit while drawing.
     pub const DENSITY: f64 = (OUTPUT * FINER) as f64;
 
-    /// A blank sheet of about that many units.
+    /// A blank canvas of this size, rounded up to whole output pixels.
     pub fn new(width: f64, height: f64) -> Self {
-        // A whole number of output pixels; 4000 units are 16 000 pixels, the most there may be.
+        // At most 4000 units, 16,000 pixels.
         let side = |units: f64| (units.clamp(1.0, 4000.0) * OUTPUT as f64).ceil() as u32 * FINER;
         let (width, height) = (side(width), side(height));
         Self { width, height, pixels: vec![255; width as usize * height as usize * 3] }
     }
 
-    /// A photo to draw on, at one drawing pixel a pixel.
+    /// A canvas with a photo, at one drawing pixel per pixel.
     pub fn over(photo: &RgbImage) -> Self {
         Self { width: photo.width(), height: photo.height(), pixels: photo.as_raw().clone() }
     }
 
-    /// The drawing pixels as they are.
+    /// The picture without downsampling.
     pub fn unscaled(self) -> RgbImage {
         let (width, height) = (self.width, self.height);
-        // The buffer has width * height * 3 bytes, so that the blank picture is never taken.
+        // The buffer has width * height * 3 bytes, so this never falls back to the blank picture.
         RgbImage::from_raw(width, height, self.pixels)
             .unwrap_or_else(|| RgbImage::new(width, height))
     }
 
-    /// A filled rectangle; its edges fall on whole pixels so that neighbours touch.
+    /// A filled rectangle, with its edges rounded to whole pixels so that adjacent ones touch.
     pub fn rectangle(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), fill: Colour) {
         let column =
             |at: f64| ((at * Self::DENSITY).round().max(0.0) as usize).min(self.width as usize);
@@ -122,7 +120,7 @@ impl Canvas {
         self.backend().draw_circle(pixel(centre), radius, &solid(fill), true).ok();
     }
 
-    /// Mixes `colour` into one drawing pixel; outside the sheet nothing happens.
+    /// Blends `colour` into one drawing pixel, if it is on the canvas.
     pub fn blend(&mut self, x: i64, y: i64, colour: Colour, cover: f64) {
         if x < 0 || y < 0 || x >= i64::from(self.width) || y >= i64::from(self.height) {
             return;
@@ -134,7 +132,7 @@ impl Canvas {
         }
     }
 
-    /// The sheet at two pixels a unit, each the mean of the finer ones under it.
+    /// The picture at two pixels per unit, averaged from the drawing pixels.
     pub fn finish(self) -> RgbImage {
         let stride = self.width as usize;
         RgbImage::from_fn(self.width / FINER, self.height / FINER, |x, y| {
@@ -157,9 +155,9 @@ impl Canvas {
     }
 }
 
-/// Pixels a unit in the picture that comes out.
+/// Output pixels per unit.
 pub(super) const OUTPUT: u32 = 2;
-/// Pixels drawn for each of those, along one side.
+/// Drawing pixels per output pixel, in each direction.
 const FINER: u32 = 2;
 
 fn solid(colour: Colour) -> RGBColor {
@@ -167,7 +165,7 @@ fn solid(colour: Colour) -> RGBColor {
 }
 
 fn pixel((x, y): (f64, f64)) -> (i32, i32) {
-    // Far outside stays far outside, without overflowing the drawing library's sums.
+    // Clamped so that the drawing library does not overflow.
     let place = |at: f64| (at * Canvas::DENSITY).round().clamp(-30_000.0, 30_000.0) as i32;
     (place(x), place(y))
 }

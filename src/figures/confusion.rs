@@ -10,34 +10,32 @@ const WRONG: Colour = Colour(190, 38, 48);
 const UNKNOWN: Colour = Colour(92, 100, 112);
 const MARGIN: f64 = 24.0;
 const TITLE: f64 = 40.0;
-/// Longest name beside the table.
+/// Maximum width of names.
 const NAME: f64 = 150.0;
-/// Beyond this many identities the cells are too small for numbers.
+/// Maximum number of identities for numbers in the cells.
 const COUNTED: usize = 40;
-/// The table grows to this side before its cells shrink.
+/// Maximum side of the matrix.
 const SIDE: f64 = 800.0;
 
-/// What to draw.
+/// A confusion matrix.
 #[derive(Debug, Clone, Copy)]
 pub struct ConfusionFigure<'a> {
-    /// The line above the table.
+    /// Title.
     pub title: &'a str,
-    /// The identities, in the order of the rows.
+    /// Identities, in the order of the rows.
     pub names: &'a [String],
-    /// Shape `[names, names + 1]`, row-major: rows are true identities, columns the answers, the
-    /// last one UNKNOWN.
+    /// `[names, names + 1]`, row-major: rows are true identities, columns predictions, the last one
+    /// UNKNOWN.
     pub counts: &'a [usize],
 }
 
-/// Draws the table. The shade of a cell is its share of its row's pictures; counts that are 0 are
-/// left blank, and beyond 40 identities there are shades only.
-///
-/// Counts that `counts` lacks are taken as 0.
+/// Draws the matrix. The shade of a cell is its fraction of the row. Zeros are blank, and with more than
+/// 40 identities there are no numbers. Missing `counts` are 0.
 pub fn confusion(figure: &ConfusionFigure<'_>) -> RgbImage {
     let identities = figure.names.len();
     let cell = (SIDE / identities.max(1) as f64).min(56.0);
     let aside = cell.max(8.0);
-    // Names need 9 units of height; in a larger table there is no room for them.
+    // Names need cells of 9 units.
     let name_size = (cell * 0.62).min(12.5);
     let named = cell >= 9.0;
     let widest = |names: &mut dyn Iterator<Item = &str>| {
@@ -59,7 +57,7 @@ pub fn confusion(figure: &ConfusionFigure<'_>) -> RgbImage {
     Text::new(&title, 18.0, Colour::INK).bold().draw(&mut canvas, MARGIN, TITLE / 2.0 + 4.0);
     let middle = (left + table / 2.0, top + table / 2.0);
     let axis = |words| Text::new(words, 12.0, Colour::FAINT).anchored(Anchor::Middle);
-    axis("answer").draw(&mut canvas, middle.0, TITLE + 14.0);
+    axis("predicted identity").draw(&mut canvas, middle.0, TITLE + 14.0);
     axis("true identity").upward().draw(&mut canvas, MARGIN + 6.0, middle.1);
 
     for (i, name) in figure.names.iter().enumerate().filter(|_| named) {
@@ -107,7 +105,7 @@ pub fn confusion(figure: &ConfusionFigure<'_>) -> RgbImage {
     canvas.frame((left + table + gap, top), (aside, table), 1.0, Colour::LINE);
 
     let mut x = left;
-    for (colour, words) in [(RIGHT, "right"), (WRONG, "wrong"), (UNKNOWN, "UNKNOWN")] {
+    for (colour, words) in [(RIGHT, "correct"), (WRONG, "wrong"), (UNKNOWN, "UNKNOWN")] {
         canvas.rectangle((x, top + table + 15.0), (10.0, 10.0), colour);
         Text::new(words, 11.0, Colour::FAINT).draw(&mut canvas, x + 15.0, top + table + 20.0);
         x += width(words, 11.0) + 32.0;
@@ -115,7 +113,7 @@ pub fn confusion(figure: &ConfusionFigure<'_>) -> RgbImage {
     canvas.finish()
 }
 
-/// From white (no picture) to `full` (the whole row); even a single picture can be seen.
+/// From white (0) to `full` (the whole row); a single picture is visible.
 fn shade(full: Colour, count: usize, pictures: usize) -> Colour {
     if count == 0 {
         return Colour::WHITE;

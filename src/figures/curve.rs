@@ -14,32 +14,32 @@ const SMALL: f64 = 12.0;
 /// Widest name in the legend.
 const LEGEND_NAME: f64 = 210.0;
 
-/// One line.
+/// A line of a chart.
 #[derive(Debug, Clone)]
 pub struct Series {
-    /// Its name in the legend.
+    /// Name in the legend.
     pub name: String,
     /// (x, y) in drawing order; a point that is not finite breaks the line. A single point is drawn
     /// as a marker.
     pub points: Vec<(f64, f64)>,
 }
 
-/// What to draw.
+/// A line chart.
 #[derive(Debug, Clone, Copy)]
 pub struct Curve<'a> {
-    /// The title.
+    /// Title.
     pub title: &'a str,
     /// Title of the x axis.
     pub x_label: &'a str,
     /// Title of the y axis.
     pub y_label: &'a str,
-    /// The lines; a legend names them when there is more than one.
+    /// The lines; with more than one there is a legend.
     pub series: &'a [Series],
-    /// Ends of the x axis; `None` to fit the points.
+    /// Limits of the x axis; `None` to fit the points.
     pub x_range: Option<(f64, f64)>,
-    /// Ends of the y axis; `None` to fit the points.
+    /// Limits of the y axis; `None` to fit the points.
     pub y_range: Option<(f64, f64)>,
-    /// Draws a dashed diagonal: in an ROC chart, chance level.
+    /// Draws a dashed diagonal: chance level of an ROC curve.
     pub diagonal: bool,
 }
 
@@ -49,8 +49,8 @@ pub fn curve(figure: &Curve<'_>) -> RgbImage {
     draw(figure, &x)
 }
 
-/// Draws the chart over a logarithmic x axis with whole powers of ten at its ends. Points whose x is
-/// not above 0 break the line; `x_range` is in the unit of x.
+/// Draws the chart with a logarithmic x axis, from one power of ten to another. Points with x <= 0 break
+/// the line; `x_range` is in the unit of x.
 pub fn log_curve(figure: &Curve<'_>) -> RgbImage {
     let power = |x: f64| if x > 0.0 { x.log10() } else { f64::NAN };
     let powers = |series: &Series| Series {
@@ -137,7 +137,7 @@ fn draw(figure: &Curve<'_>, x: &Axis) -> RgbImage {
     canvas.finish()
 }
 
-/// The line, cut at the frame.
+/// Draws the line, clipped at the frame.
 fn draw_line(
     canvas: &mut Canvas,
     series: &Series,
@@ -194,12 +194,12 @@ struct Axis {
     low: f64,
     high: f64,
     step: f64,
-    /// Its values are powers of ten.
+    /// Values are exponents of ten.
     powers: bool,
 }
 
 impl Axis {
-    /// The given ends, or ends on round numbers around the finite `values`.
+    /// The given limits, or round numbers around the finite `values`.
     fn new(range: Option<(f64, f64)>, values: impl Iterator<Item = f64>) -> Self {
         let fitted = range.filter(|(low, high)| low < high && (high - low).is_finite());
         let (mut low, mut high) = fitted.unwrap_or_else(|| {
@@ -212,7 +212,7 @@ impl Axis {
         if !(high - low).is_finite() {
             (low, high) = (0.0, 1.0);
         } else if high - low <= 1e-12 * high.abs().max(low.abs()) {
-            // One value only: some room around it.
+            // All values equal: add space around them.
             let room = if high == 0.0 { 1.0 } else { high.abs() * 0.1 };
             (low, high) = (low - room, high + room);
         }
@@ -223,7 +223,7 @@ impl Axis {
         Self { low, high, step, powers: false }
     }
 
-    /// An axis of the powers of ten `values`, with a tick at each or, beyond ten, at fewer.
+    /// A logarithmic axis; `values` are exponents. At most ten or so ticks.
     fn powers(range: Option<(f64, f64)>, values: impl Iterator<Item = f64>) -> Self {
         let Self { low, high, .. } = Self::new(range, values);
         let (low, high) = (low.floor(), high.ceil());
@@ -235,7 +235,7 @@ impl Axis {
         (value - self.low) / (self.high - self.low)
     }
 
-    /// Round values within the axis and what to write at them.
+    /// Round values within the limits, and their labels.
     fn ticks(&self) -> Vec<(f64, String)> {
         let digits = (-self.step.log10().floor()).clamp(0.0, 12.0) as usize;
         // 2.5 needs one digit more than 2.

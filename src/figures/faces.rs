@@ -5,31 +5,31 @@ use image::RgbImage;
 use super::canvas::{Canvas, Colour};
 use super::text::{Anchor, Text, shortened, width};
 
-/// What is drawn for one face, in pixels of the photo.
+/// The annotation of a face, in pixels of the photo.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Marked {
+pub struct FaceLabel {
     /// Left, top, right and bottom edge.
     pub bounds: [f64; 4],
-    /// Points inside, (x, y).
+    /// Landmarks, (x, y).
     pub landmarks: Vec<[f64; 2]>,
-    /// Label beside the box; may be empty.
+    /// Text of the label; may be empty.
     pub words: String,
-    /// Green, otherwise red.
+    /// Green if known, otherwise red.
     pub is_known: bool,
 }
 
 const POINT: Colour = Colour(255, 64, 129);
-/// Colours of the frame and of the label: of known faces, and of unknown ones.
+/// Colours of frame and label, of known and of unknown faces.
 const KNOWN: (Colour, Colour) = (Colour(0, 204, 102), Colour(0, 102, 51));
 const UNKNOWN: (Colour, Colour) = (Colour(214, 84, 84), Colour(128, 48, 48));
 
 /// Left, top, right and bottom edge in units.
 type Area = [f64; 4];
 
-/// The photo with a frame, landmarks and a label for every face; line width and font size grow with
-/// the photo and the face, so that they are visible when the photo is shown small. Labels stay on the
-/// photo and off each other and all faces; where there is no room, they get smaller.
-pub fn faces(photo: &RgbImage, faces: &[Marked]) -> RgbImage {
+/// The photo with a frame, landmarks and a label for every face. Line width and font size grow with the
+/// photo and the face. Labels are placed on the photo so that they cover neither each other nor faces;
+/// where there is no space, they are smaller.
+pub fn faces(photo: &RgbImage, faces: &[FaceLabel]) -> RgbImage {
     let units = |value: f64| value / Canvas::DENSITY;
     let paper = [photo.width(), photo.height()].map(|side| units(f64::from(side)));
     let side = paper[0].min(paper[1]);
@@ -70,9 +70,8 @@ pub fn faces(photo: &RgbImage, faces: &[Marked]) -> RgbImage {
     canvas.unscaled()
 }
 
-/// The upper left corner of a label of `room` (width, height), with what it covers there: above its
-/// face, below, beside or inside it, wherever it covers least of other labels and of faces, and
-/// always on the paper.
+/// The best upper left corner of a label of `room` (width, height), and its cost: above, below, beside
+/// or inside its face, where it covers least of other labels and faces.
 fn place(
     room: [f64; 2],
     face: &Area,
@@ -93,7 +92,7 @@ fn place(
         let corner = [inside(left, wide, paper[0]), inside(top, tall, paper[1])];
         let label = [corner[0], corner[1], corner[0] + wide, corner[1] + tall];
         let covered = |areas: &[Area]| areas.iter().map(|area| common(&label, area)).sum::<f64>();
-        // Covering a neighbour's face is worse than covering the own one, covering a label worst.
+        // Covering another face costs more than covering its own, covering a label most.
         let cost = 2.0 * covered(faces) - common(&label, face) + 4.0 * covered(labels);
         if cost < best.0 {
             best = (cost, corner);
@@ -102,7 +101,7 @@ fn place(
     best
 }
 
-/// The area that two have in common.
+/// Area of the intersection.
 fn common(a: &Area, b: &Area) -> f64 {
     let side = |low: usize| (a[low + 2].min(b[low + 2]) - a[low].max(b[low])).max(0.0);
     side(0) * side(1)
@@ -117,13 +116,13 @@ mod tests {
     #[test]
     fn frames_lie_on_the_edges_and_the_rest_stays() {
         let photo = RgbImage::from_fn(200, 150, |x, y| Rgb([x as u8, y as u8, 9]));
-        let face = Marked {
+        let face = FaceLabel {
             bounds: [40.0, 60.0, 100.0, 120.0],
             landmarks: vec![[70.0, 90.0]],
             words: String::new(),
             is_known: true,
         };
-        let far = Marked { bounds: [-900.0, -900.0, 1e9, 1e9], ..face.clone() };
+        let far = FaceLabel { bounds: [-900.0, -900.0, 1e9, 1e9], ..face.clone() };
         let drawn = faces(&photo, &[face]);
         assert_eq!(drawn.dimensions(), (200, 150));
         assert_eq!(drawn.get_pixel(40, 80).0, [0, 204, 102]);
@@ -138,7 +137,7 @@ mod tests {
     #[test]
     fn words_are_written_over_the_box() {
         let photo = RgbImage::from_pixel(400, 300, Rgb([200; 3]));
-        let face = Marked {
+        let face = FaceLabel {
             bounds: [100.0, 100.0, 200.0, 200.0],
             landmarks: vec![],
             words: "99.9".into(),
@@ -185,13 +184,13 @@ mod tests {
             labels.push(label);
         }
         // What is wider than the photo is shortened; any letters can be drawn, red where unknown.
-        let face = Marked {
+        let face = FaceLabel {
             bounds: [0.0, 0.0, 600.0, 400.0],
             landmarks: vec![],
             words: "Žofie Łukasiewicz-Ångström 李雷 \u{1F600} ".repeat(9),
             is_known: false,
         };
-        let drawn = faces(&photo, &[face.clone(), Marked { bounds: [f64::NAN; 4], ..face }]);
+        let drawn = faces(&photo, &[face.clone(), FaceLabel { bounds: [f64::NAN; 4], ..face }]);
         assert_eq!(drawn.get_pixel(1, 200).0, [214, 84, 84]);
         assert_eq!(drawn.dimensions(), (600, 400));
     }

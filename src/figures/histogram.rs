@@ -1,4 +1,4 @@
-//! Overlaid histograms: the distances of same and of different pairs.
+//! Overlaid histograms, such as distances of same and of different pairs.
 
 use image::RgbImage;
 
@@ -7,20 +7,20 @@ use super::curve::{Curve, Series, curve};
 /// Bins between the smallest and the largest value.
 const BINS: usize = 50;
 
-/// What to draw.
+/// Overlaid histograms.
 #[derive(Debug, Clone, Copy)]
 pub struct Histogram<'a> {
-    /// The title.
+    /// Title.
     pub title: &'a str,
     /// Title of the x axis.
     pub x_label: &'a str,
-    /// The kinds and their values; those that are not finite are left out.
+    /// Each histogram's name and values; values that are not finite are left out.
     pub kinds: &'a [(&'a str, Vec<f64>)],
-    /// A vertical line with its name in the legend.
+    /// Name and position of a vertical line.
     pub line: Option<(&'a str, f64)>,
 }
 
-/// Draws the outline of each kind's histogram: the share of that kind in each bin, in percent.
+/// Draws the outline of each histogram, in percent of its values.
 pub fn histogram(figure: &Histogram<'_>) -> RgbImage {
     let finite = |values: &[f64]| -> Vec<f64> {
         values.iter().copied().filter(|value| value.is_finite()).collect()
@@ -40,14 +40,14 @@ pub fn histogram(figure: &Histogram<'_>) -> RgbImage {
         series.push(Series { name: (*name).to_owned(), points: outline(&shares, low, width) });
     }
     if let Some((name, at)) = figure.line.filter(|(_, at)| at.is_finite()) {
-        // Points enough to be drawn as a line without dots.
+        // Enough points to be drawn without markers.
         let points = (0..=60).map(|i| (at, top * f64::from(i) / 60.0)).collect();
         series.push(Series { name: name.to_owned(), points });
     }
     curve(&Curve {
         title: figure.title,
         x_label: figure.x_label,
-        y_label: "percent of the pairs",
+        y_label: "pairs (%)",
         series: &series,
         x_range: None,
         y_range: None,
@@ -55,7 +55,7 @@ pub fn histogram(figure: &Histogram<'_>) -> RgbImage {
     })
 }
 
-/// The percentage of the values in each bin; the last bin has its upper end.
+/// The percentage of the values in each bin; the last bin includes its upper edge.
 fn shares(values: &[f64], low: f64, width: f64) -> Vec<f64> {
     let mut shares = vec![0.0; BINS];
     for value in values {
@@ -65,7 +65,7 @@ fn shares(values: &[f64], low: f64, width: f64) -> Vec<f64> {
     shares
 }
 
-/// The steps from the axis up, over the bins and down again.
+/// The outline of the bins as a line from and to the x axis.
 fn outline(shares: &[f64], low: f64, width: f64) -> Vec<(f64, f64)> {
     let edge = |at: usize| low + at as f64 * width;
     let mut points = vec![(edge(0), 0.0)];

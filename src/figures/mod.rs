@@ -1,9 +1,8 @@
-//! Pictures of the results: every function here takes plain data and gives an [`RgbImage`].
+//! Charts and annotated pictures: every function takes plain data and returns an [`RgbImage`].
 //!
-//! Figures are laid out in units of 1/96 inch and come out at two pixels a unit, sharp on a
-//! dense screen. Fonts are part of the program; nothing is looked up on the system. What does
-//! not fit is shortened with an ellipsis, and values that are not finite are left out, so that a
-//! figure never stands in the way of a result.
+//! Figures are laid out in units of 1/96 inch and rendered at two pixels per unit. Fonts are compiled
+//! in. Text that does not fit is shortened with an ellipsis, and values that are not finite are left
+//! out, so that drawing never fails.
 
 mod canvas;
 mod confusion;
@@ -22,14 +21,14 @@ use image::codecs::png::PngEncoder;
 
 pub use confusion::{ConfusionFigure, confusion};
 pub use curve::{Curve, Series, curve, log_curve, stacked};
-pub use faces::{Marked, faces};
+pub use faces::{FaceLabel, faces};
 pub use histogram::{Histogram, histogram};
 pub use scatter::{Scatter, scatter};
 pub use strip::{Triplet, strip};
 
 use crate::{Result, files};
 
-/// Writes a picture as PNG, whole or not at all.
+/// Writes a picture as PNG, atomically.
 ///
 /// # Errors
 /// Names `path`.

@@ -1,8 +1,8 @@
-//! Twelve colours and seven marker shapes, told apart even without colour vision or print ink.
+//! Twelve colours and seven marker shapes, distinguishable without colours.
 
 use super::canvas::{Canvas, Colour};
 
-/// Hues in an order that keeps neighbours apart, all dark enough for white paper.
+/// Consecutive colours differ clearly; all are dark enough for a white background.
 const COLOURS: [Colour; 12] = [
     Colour(31, 108, 186),
     Colour(226, 106, 17),
@@ -19,17 +19,17 @@ const COLOURS: [Colour; 12] = [
 ];
 const SHAPES: usize = 7;
 
-/// The colour of identity (or line) number `i`.
+/// The colour of identity or line `i`.
 pub(super) fn colour(i: usize) -> Colour {
     COLOURS[i % COLOURS.len()]
 }
 
-/// Draws the marker of identity `i`; the first 84 have a pair of colour and shape to themselves.
+/// Draws the marker of identity `i`; the first 84 combinations of colour and shape are distinct.
 pub(super) fn marker(canvas: &mut Canvas, i: usize, (x, y): (f64, f64), radius: f64, hollow: bool) {
     let corners = |scale: f64| -> Vec<(f64, f64)> {
         outline(shape(i)).into_iter().map(|(dx, dy)| (x + dx * scale, y + dy * scale)).collect()
     };
-    // A white rim keeps markers apart where they overlap.
+    // A white outline separates overlapping markers.
     let rim = if hollow { 0.25 } else { 0.22 };
     canvas.polygon(&corners(radius * (1.0 + rim)), Colour::WHITE);
     canvas.polygon(&corners(radius), colour(i));
@@ -38,12 +38,12 @@ pub(super) fn marker(canvas: &mut Canvas, i: usize, (x, y): (f64, f64), radius: 
     }
 }
 
-/// After a full round of colours every one of them comes with another shape.
+/// The shape of identity `i`; the second identity of a colour has another one.
 fn shape(i: usize) -> usize {
     (i + i / COLOURS.len()) % SHAPES
 }
 
-/// Corners around (0, 0), of about the area of a circle of radius 1.
+/// Corners around (0, 0), with about the area of a circle of radius 1.
 fn outline(shape: usize) -> Vec<(f64, f64)> {
     let regular = |corners: usize, radius: f64, turn: f64| -> Vec<(f64, f64)> {
         (0..corners)

@@ -1,4 +1,4 @@
-//! A map of pictures in the plane, one colour and shape per identity.
+//! A scatter plot of embeddings, one colour and marker per identity.
 
 use image::RgbImage;
 
@@ -6,7 +6,7 @@ use super::canvas::{Canvas, Colour};
 use super::palette::marker;
 use super::text::{Anchor, Text, shortened, width};
 
-/// Side of the square map.
+/// Side of the square plot.
 const SIDE: f64 = 640.0;
 const MARGIN: f64 = 24.0;
 const TITLE: f64 = 40.0;
@@ -14,28 +14,26 @@ const LEGEND_SIZE: f64 = 12.5;
 const LEGEND_ROW: f64 = 21.0;
 /// Widest name in the legend.
 const LEGEND_NAME: f64 = 150.0;
-/// Most identities in the legend.
+/// Maximum number of identities in the legend.
 const LEGEND_ENTRIES: usize = 40;
 
-/// What to draw: one point per picture.
+/// A scatter plot with one point per picture.
 #[derive(Debug, Clone, Copy)]
 pub struct Scatter<'a> {
-    /// The line above the map.
+    /// Title.
     pub title: &'a str,
     /// Identity names; labels index into them.
     pub names: &'a [String],
-    /// A place for each picture, in any unit; both axes are drawn to the same scale.
+    /// Position of each picture, in any unit; both axes have the same scale.
     pub points: &'a [[f32; 2]],
     /// The identity of each picture.
     pub labels: &'a [usize],
-    /// Whether each picture belongs to the validation part, drawn hollow; empty for none.
+    /// Whether each picture is in the validation part, drawn hollow; empty for none.
     pub validation: &'a [bool],
 }
 
-/// Draws the map with its legend beside it.
-///
-/// Identities beyond the fortieth keep their markers and share a last line of the legend. Points
-/// that are not finite, have no label or no name are left out.
+/// Draws the plot and its legend, which lists at most 40 identities. Points that are not finite or have
+/// no name are left out.
 pub fn scatter(figure: &Scatter<'_>) -> RgbImage {
     let named = figure.names.len();
     let listed = if named > LEGEND_ENTRIES { LEGEND_ENTRIES - 1 } else { named };
@@ -90,7 +88,7 @@ pub fn scatter(figure: &Scatter<'_>) -> RgbImage {
     canvas.finish()
 }
 
-/// The identity whose marker is grey, for the lines that explain hollow ones.
+/// The identity with a grey marker, for the legend of hollow ones.
 const NEUTRAL: usize = 8;
 
 enum Line {
@@ -141,7 +139,7 @@ fn draw_points(canvas: &mut Canvas, figure: &Scatter<'_>, (left, top): (f64, f64
         2001..=6000 => 2.5,
         _ => 1.8,
     };
-    // Scattered order, or the last identity would lie on top of all others.
+    // In scattered order, so that no identity covers all others.
     points.sort_by_key(|&(i, _, _)| (i as u32).wrapping_mul(0x9E37_79B1));
     for (i, x, y) in points {
         let place =

@@ -1,4 +1,4 @@
-//! A strip of triplets: in each row an anchor, its positive and its negative.
+//! A picture of triplets: in each row an anchor, its positive and its negative.
 
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
@@ -10,7 +10,7 @@ const GAP: f64 = 12.0;
 const HEADER: f64 = 26.0;
 const CAPTION: f64 = 11.0;
 const CAPTION_LINE: f64 = 14.0;
-/// Beside small pictures columns widen up to this for their captions.
+/// Maximum width of captions that widen the columns of small pictures.
 const CAPTION_WIDTH: f64 = 110.0;
 const RIM: f64 = 2.0;
 const COLUMNS: [(&str, Colour); 3] = [
@@ -19,18 +19,17 @@ const COLUMNS: [(&str, Colour); 3] = [
     ("negative", Colour(197, 42, 61)),
 ];
 
-/// One row of the strip.
+/// One row.
 #[derive(Debug, Clone)]
 pub struct Triplet<'a> {
     /// Anchor, positive, negative.
     pub pictures: [&'a RgbImage; 3],
-    /// Lines under each picture, such as a name and a distance; empty for none.
+    /// Caption of each picture, such as name and distance; may be empty or have several lines.
     pub captions: [String; 3],
 }
 
-/// Draws the triplets under each other, every picture in a square of `side` pixels (32 to 1024);
-/// its aspect is kept. Columns are as wide as their captions, within limits; beyond them captions
-/// are shortened. Rows that no longer fit a sheet of 8000 pixels are left out.
+/// Draws one triplet per row, every picture fitted into a square of `side` pixels (32 to 1024). Long
+/// captions are shortened. Rows beyond a height of 8000 pixels are left out.
 pub fn strip(triplets: &[Triplet<'_>], side: u32) -> RgbImage {
     let side = side.clamp(32, 1024).next_multiple_of(OUTPUT);
     let square = f64::from(side) / f64::from(OUTPUT);
@@ -65,7 +64,7 @@ pub fn strip(triplets: &[Triplet<'_>], side: u32) -> RgbImage {
         }
     }
 
-    // Pictures go on the finished sheet, where each of their pixels is one pixel.
+    // Pictures are copied to the output after downsampling.
     let mut sheet = canvas.finish();
     for (i, triplet) in triplets.iter().take(shown).enumerate() {
         for (at, picture) in triplet.pictures.iter().enumerate() {
@@ -78,7 +77,7 @@ pub fn strip(triplets: &[Triplet<'_>], side: u32) -> RgbImage {
     sheet
 }
 
-/// The whole picture in a square of `side`, its aspect kept, on `ground`.
+/// The picture fitted into a square of `side` pixels, on `ground`.
 pub(super) fn fitted(picture: &RgbImage, side: u32, ground: Rgb<u8>) -> RgbImage {
     if picture.dimensions() == (side, side) {
         return picture.clone();

@@ -1,4 +1,4 @@
-//! Words on a canvas: measuring, shortening and drawing with the fonts that are built in.
+//! Text on a canvas: measured, shortened and drawn with the compiled-in fonts.
 //!
 //! Ubuntu Light (Ubuntu font licence 1.0) and, for characters it lacks, Hack (MIT and Bitstream
 //! Vera licences), both out of `epaint_default_fonts`.
@@ -16,13 +16,12 @@ static FONTS: LazyLock<Vec<FontRef<'static>>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Height of a capital letter, of the font size.
+/// Height of a capital letter relative to the font size.
 const CAPITAL: f64 = 0.69;
-/// The Ubuntu font has no bold face on board: bold letters are printed twice, this part of their
-/// size apart.
+/// There is no bold font: bold text is drawn twice with this offset, relative to the font size.
 const BOLD: f64 = 0.035;
 
-/// Where a text lies relative to its point, along its reading direction.
+/// Alignment of a text relative to its point, in reading direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Anchor {
     Start,
@@ -30,7 +29,7 @@ pub(super) enum Anchor {
     End,
 }
 
-/// A piece of text and its looks; sizes in units.
+/// A text and its style; sizes in units.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Text<'a> {
     pub words: &'a str,
@@ -38,12 +37,12 @@ pub(super) struct Text<'a> {
     pub colour: Colour,
     pub anchor: Anchor,
     pub bold: bool,
-    /// Reads from bottom to top.
+    /// Rotated, reading from bottom to top.
     pub upward: bool,
 }
 
 impl<'a> Text<'a> {
-    /// Plain text that starts at its point.
+    /// Plain text, left-aligned.
     pub fn new(words: &'a str, size: f64, colour: Colour) -> Self {
         Self { words, size, colour, anchor: Anchor::Start, bold: false, upward: false }
     }
@@ -60,7 +59,7 @@ impl<'a> Text<'a> {
         Self { upward: true, ..self }
     }
 
-    /// Draws with the middle of its capital letters at height `y` (at `x`, when upward).
+    /// Draws with the middle of its capital letters at `y` (at `x` if upward).
     pub fn draw(&self, canvas: &mut Canvas, x: f64, y: f64) {
         let start = match self.anchor {
             Anchor::Start => 0.0,
@@ -94,7 +93,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Width of a line of text in the unit of `size`.
+/// Width of a line of text, in the unit of `size`.
 pub(super) fn width(words: &str, size: f64) -> f64 {
     // Measured at a large size: advances scale linearly.
     let large = 1000.0;
@@ -105,7 +104,7 @@ pub(super) fn width(words: &str, size: f64) -> f64 {
     end * size / large
 }
 
-/// The text, or as much of its beginning as fits `room` with an ellipsis after it.
+/// The text, truncated with an ellipsis if it is wider than `room`.
 pub(super) fn shortened(words: &str, size: f64, room: f64) -> String {
     if width(words, size) <= room {
         return words.to_owned();
@@ -120,7 +119,7 @@ pub(super) fn shortened(words: &str, size: f64, room: f64) -> String {
     }
 }
 
-/// The text's glyphs on a baseline at y = 0 that starts at x = 0, each with its font.
+/// The glyphs of a text on a baseline from (0, 0), each with its font.
 fn glyphs(words: &str, size: f64) -> Vec<(&'static FontRef<'static>, Glyph)> {
     let mut placed: Vec<(&'static FontRef<'static>, Glyph)> = Vec::new();
     let mut x = 0.0;

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use tch::{Device, Tensor};
 
-use super::{Message, TensorMut, TensorPtr, finish, made, version};
+use super::{Message, TensorMut, TensorPtr, check_defined, finish, made, version};
 use crate::{Error, Result};
 
 unsafe extern "C" {
@@ -36,7 +36,7 @@ unsafe extern "C" {
 /// What libtorch reports: not enough memory on the device.
 pub fn upload(tensor: &Tensor, device: Device) -> Result<Tensor> {
     match device {
-        Device::Cuda(index) if tensor.device() == Device::Cpu => {
+        Device::Cuda(index) if check_defined(tensor)?.device() == Device::Cpu => {
             // SAFETY: a live CPU tensor; the shim keeps its pinned copy until the device has read it.
             made(|out| unsafe { visage_upload(tensor.as_ptr().cast(), index as c_int, out) })
         }
@@ -81,7 +81,7 @@ impl Upload {
         let Device::Cuda(index) = device else {
             return Ok(Self { copied: upload(&tensor, device)?, event });
         };
-        let source = tensor.as_ptr().cast::<c_void>();
+        let source = check_defined(&tensor)?.as_ptr().cast::<c_void>();
         // SAFETY: a live CPU tensor, and two places to write to.
         let copied =
             made(|out| unsafe { visage_upload_ahead(source, index as c_int, out, &mut event) })?;

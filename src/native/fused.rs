@@ -5,7 +5,7 @@ use std::ptr;
 
 use tch::Tensor;
 
-use super::{Message, TensorMut, TensorPtr, made};
+use super::{Message, TensorMut, TensorPtr, check_defined, made, raw};
 use crate::Result;
 
 unsafe extern "C" {
@@ -23,7 +23,7 @@ unsafe extern "C" {
     fn visage_fused_free(state: *mut c_void);
 }
 
-/// What a convolution, and the batch normalisation behind it, compute with.
+/// The tensors and settings of a convolution and the batch normalisation after it.
 #[derive(Debug, Clone, Copy)]
 pub struct FusedParts<'a> {
     /// `[out, in, kh, kw]`
@@ -32,26 +32,26 @@ pub struct FusedParts<'a> {
     pub bias: Option<&'a Tensor>,
     /// Weight and bias of the normalisation, `[out]` each.
     pub affine: Option<[&'a Tensor; 2]>,
-    /// Running mean and variance, `[out]` each, and the number of batches in them; none where there is
-    /// no normalisation.
+    /// Running mean and variance, `[out]` each, and the number of batches tracked; `None` without
+    /// normalisation.
     pub statistics: Option<[&'a Tensor; 3]>,
     /// Added to the variance.
     pub eps: f64,
-    /// In both directions.
+    /// Stride, both height and width.
     pub stride: i64,
-    /// Rows and columns of zeros around the map.
+    /// Zero padding: rows, columns.
     pub padding: [i64; 2],
 }
 
-/// Folded and reordered weights, made at the first call and again whenever a tensor they were made of
-/// has changed: a copy of the layer's own, in the order that suits the first call's maps.
+/// Folded and reordered weights of a layer: made in the first call, in the layout that suits its input
+/// shape, and again after any of the tensors they were made from has changed.
 #[derive(Debug)]
 pub struct FusedConv {
     /// Null before the first call; freed once, on drop.
     state: *mut c_void,
 }
 
-// SAFETY: the state holds tensors, which are `Send`, and nobody else knows it.
+// SAFETY: the state holds tensors, which are `Send`, and is not shared.
 unsafe impl Send for FusedConv {}
 
 impl Default for FusedConv {
@@ -61,42 +61,40 @@ impl Default for FusedConv {
 }
 
 impl FusedConv {
-    /// Frees the weights until the next call of [`run`](Self::run).
+    /// Frees the weights; the next [`run`](Self::run) makes them again.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// `relu(norm(conv(xs)))` in one pass, where that is possible: without gradients, in float32 or
-    /// bfloat16 (autocast's kind where that is on), for maps `[N, in, H, W]` on the CPU with the
-    /// channels of a pixel side by side. None for anything else.
+    /// `relu(norm(conv(xs)))` in one pass. Returns `None` where that is not possible: it needs
+    /// `no_grad`, float32 or bfloat16 (the autocast dtype where that is enabled), and a feature map
+    /// `[N, in, H, W]` on the CPU in the `channels_last` format.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// `xs` is undefined, or what libtorch reports.
     pub fn run(&mut self, xs: &Tensor, parts: FusedParts) -> Result<Option<Tensor>> {
-        // SAFETY: a live tensor, looked at.
-        if unsafe { visage_fuses(xs.as_ptr().cast()) } == 0 {
+        // SAFETY: a live tensor, only read.
+        if unsafe { visage_fuses(raw(check_defined(xs)?)) } == 0 {
             return Ok(None);
         }
-        let raw = |tensor: Option<&Tensor>| {
-            tensor.map_or(ptr::null(), |tensor| tensor.as_ptr().cast::<c_void>())
-        };
         let pointers = [
-            raw(Some(parts.weight)),
-            raw(parts.bias),
-            raw(parts.affine.map(|[weight, _]| weight)),
-            raw(parts.affine.map(|[_, bias]| bias)),
-            raw(parts.statistics.map(|[mean, ..]| mean)),
-            raw(parts.statistics.map(|[_, variance, _]| variance)),
-            raw(parts.statistics.map(|[.., batches]| batches)),
-        ];
+            Some(parts.weight),
+            parts.bias,
+            parts.affine.map(|[weight, _]| weight),
+            parts.affine.map(|[_, bias]| bias),
+            parts.statistics.map(|[mean, ..]| mean),
+            parts.statistics.map(|[_, variance, _]| variance),
+            parts.statistics.map(|[.., batches]| batches),
+        ]
+        .map(|part| part.map_or(ptr::null(), raw));
         let [high, wide] = parts.padding;
         made(|out| {
-            // SAFETY: live tensors or null; the shim reads seven of them, and libtorch compares their
+            // SAFETY: live tensors or null; the shim reads seven of them, and libtorch checks their
             // shapes.
             unsafe {
                 visage_fused_run(
                     &mut self.state,
-                    xs.as_ptr().cast(),
+                    raw(xs),
                     pointers.as_ptr(),
                     parts.stride,
                     high,
@@ -124,9 +122,9 @@ mod tests {
     use super::*;
     use crate::native::{channels_last, local_response_norm, max_pool};
 
-    /// libtorch throws where such tensors are asked for their device or layout.
+    /// libtorch throws when a sparse tensor is asked for its layout.
     #[test]
-    fn tensors_without_a_layout_are_left_to_libtorch() {
+    fn sparse_tensors_are_left_to_libtorch_and_undefined_ones_are_errors() {
         let map = Tensor::ones([1, 2, 4, 4], (Kind::Float, Device::Cpu));
         let sparse = map.to_sparse_sparse_dim(4);
         let weight = Tensor::ones([2, 2, 1, 1], (Kind::Float, Device::Cpu));
@@ -140,11 +138,10 @@ mod tests {
             padding: [0; 2],
         };
         let mut fused = FusedConv::default();
-        for xs in [Tensor::new(), sparse] {
-            assert!(max_pool(&xs, 2, 2, 0, false).unwrap().is_none());
-            assert!(local_response_norm(&xs, 2, 1e-4, 0.75).unwrap().is_none());
-            assert!(tch::no_grad(|| fused.run(&xs, parts)).unwrap().is_none());
-        }
+        assert!(max_pool(&sparse, 2, 2, 0, false).unwrap().is_none());
+        assert!(local_response_norm(&sparse, 2, 1e-4, 0.75).unwrap().is_none());
+        assert!(tch::no_grad(|| fused.run(&sparse, parts)).unwrap().is_none());
+        assert!(fused.run(&Tensor::new(), parts).is_err());
         let map = channels_last(&map).unwrap();
         assert!(tch::no_grad(|| fused.run(&map, parts)).unwrap().is_some());
     }

@@ -1,6 +1,6 @@
 //! How long each of libtorch's operators takes.
 
-use super::{Message, finish, take};
+use super::{Message, finish, text};
 use crate::Result;
 
 unsafe extern "C" {
@@ -31,11 +31,8 @@ pub fn profile(body: impl FnOnce() -> Result<()>) -> Result<Vec<OperatorTime>> {
     impl Measuring {
         fn stop(&mut self) -> Result<String> {
             let Some(handle) = self.0.take() else { return Ok(String::new()) };
-            let mut text = std::ptr::null_mut();
-            // SAFETY: the handle of a measurement that runs, used once.
-            finish(unsafe { visage_profile_stop(handle, &mut text) })?;
-            // SAFETY: the shim's text, ours to free.
-            Ok(unsafe { take(text) }.unwrap_or_default())
+            // SAFETY: the handle of a running measurement, used once.
+            text(|text| unsafe { visage_profile_stop(handle, text) })
         }
     }
     impl Drop for Measuring {

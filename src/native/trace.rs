@@ -7,7 +7,7 @@ use std::ptr;
 
 use tch::Tensor;
 
-use super::{Message, TensorPtr, finish, take};
+use super::{Message, TensorPtr, finish, text};
 use crate::{Error, Result};
 
 type Network =
@@ -27,7 +27,7 @@ unsafe extern "C" {
         data: *mut c_void,
         made: *mut *mut c_void,
     ) -> Message;
-    fn visage_trace_describe(trace: *const c_void) -> Message;
+    fn visage_trace_describe(trace: *const c_void, text: *mut Message) -> Message;
     fn visage_trace_tensor(
         trace: *const c_void,
         key: *const c_char,
@@ -178,9 +178,8 @@ impl Trace {
     /// # Errors
     /// Memory is short.
     pub fn describe(&self) -> Result<String> {
-        // SAFETY: the module is alive; the text is ours to free.
-        let text = unsafe { take(visage_trace_describe(self.module)) };
-        text.ok_or_else(|| Error::Config("out of memory for the recorded network".into()))
+        // SAFETY: the module is alive; the shim sets the text, which is ours to free.
+        text(|text| unsafe { visage_trace_describe(self.module, text) })
     }
 
     /// A tensor of the module, by its key.

@@ -14,7 +14,9 @@ use crate::Result;
 use crate::data::picture;
 use crate::data::prefetch::BatchLimits;
 use crate::detect::framing::cover;
-use crate::detect::{CloseUp, Crop, DetectOptions, Detector, Face, Framing, Template, rivals};
+use crate::detect::{
+    CloseUp, Crop, DetectOptions, Detector, Face, Framing, Template, similar_faces,
+};
 use crate::models::Architecture;
 
 /// When pictures are searched for faces.
@@ -213,8 +215,8 @@ impl FaceFinder {
             }
             for ((is_crop, picture), faces) in is_crop.iter_mut().zip(pictures).zip(&found) {
                 // Two people side by side are a photo, however near.
-                *is_crop =
-                    rivals(faces) == 1 && faces.first().is_some_and(|face| fills(picture, face));
+                *is_crop = similar_faces(faces) == 1
+                    && faces.first().is_some_and(|face| fills(picture, face));
             }
         }
         let pictures = pictures.iter().zip(found).zip(is_crop);

@@ -1,6 +1,5 @@
 //! Training of a [`PairNet`] on pairs of pictures, or on triplets somebody else has put together.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -39,8 +38,6 @@ pub enum TupleSource {
     Pairs {
         /// Draws them.
         sampler: PairSampler,
-        /// The training pictures.
-        pictures: Vec<usize>,
         /// Different pairs are the nearest of so many more.
         hard: usize,
         /// The loss.
@@ -135,16 +132,14 @@ impl<'a> TupleTask<'a> {
 
     /// The pairs of an epoch with hard negatives: near in the vectors of now.
     fn hard_pairs(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>> {
-        let TupleSource::Pairs { pictures, .. } = &self.tuple_source else { return Ok(Vec::new()) };
-        let pictures = pictures.clone();
-        let vectors = vectors(self.net, &mut self.prefix, &pictures)?;
-        let place: HashMap<usize, usize> = pictures.iter().copied().zip(0..).collect();
-        let row = |picture: usize| place.get(&picture).map_or(&[][..], |&row| vectors.row(row));
-        let apart = |a: usize, b: usize| {
-            row(a).iter().zip(row(b)).map(|(x, y)| (x - y) * (x - y)).sum::<f32>()
-        };
         let TupleSource::Pairs { sampler, hard, .. } = &self.tuple_source else {
             return Ok(Vec::new());
+        };
+        let pictures = sampler.pictures();
+        let vectors = vectors(self.net, &mut self.prefix, &pictures)?;
+        let row = |picture| vectors.row(pictures.partition_point(|&other| other < picture));
+        let apart = |a: usize, b: usize| {
+            row(a).iter().zip(row(b)).map(|(x, y)| (x - y) * (x - y)).sum::<f32>()
         };
         let pairs = sampler.epoch_hard(epoch, *hard, apart);
         Ok(pairs.iter().map(|pair| vec![pair.a, pair.b]).collect())
@@ -297,7 +292,7 @@ pub fn pair_distances(
     asked.sort_unstable();
     asked.dedup();
     let rows = vectors(net, prefix, &asked)?;
-    let row = |picture| asked.binary_search(&picture).unwrap_or_default();
+    let row = |picture| asked.partition_point(|&other| other < picture);
     let places: Vec<_> = eval_pairs.iter().map(|&(a, b, _)| (row(a), row(b))).collect();
     let distance = Comparison::of(net).distances(&rows, &places)?;
     let same = eval_pairs.iter().map(|&(_, _, same)| same).collect();

@@ -1,4 +1,4 @@
-//! What is measured of one picture while it is decoded.
+//! Statistics of one picture.
 
 use image::{RgbImage, imageops};
 use sha2::{Digest, Sha256};
@@ -7,37 +7,37 @@ use crate::data::near_duplicates::PerceptualHash;
 use crate::data::picture::fit;
 use crate::detect::sharpness;
 
-/// Pictures are measured at this side, so that the values of all sizes can be compared.
+/// Pictures are measured at this size, so that the values are comparable.
 const SIDE: u32 = 96;
 
-/// What is known of a readable picture.
+/// Statistics of a readable picture.
 #[derive(Debug, Clone)]
-pub struct Facts {
-    /// Width and height in pixels.
+pub struct PictureStats {
+    /// Width and height.
     pub size: (u32, u32),
-    /// Width and height of the part that the network gets to see.
+    /// Width and height of the part that the network sees.
     pub seen: (u32, u32),
-    /// The SHA-256 of the file.
+    /// SHA-256 of the file.
     pub file: [u8; 32],
-    /// The SHA-256 of the size and the pixels, whatever format they are stored in.
+    /// SHA-256 of the size and the decoded pixels.
     pub pixels: [u8; 32],
-    /// The mean grey value, 0 to 255.
+    /// Mean grey value, 0 to 255.
     pub brightness: f64,
-    /// The standard deviation of the grey values.
+    /// Standard deviation of the grey values.
     pub contrast: f64,
-    /// The mean difference between a pixel's largest and smallest channel, 0 for grey.
+    /// Mean difference between the largest and the smallest channel of a pixel; 0 for grey.
     pub colour: f64,
-    /// The [`sharpness`] at 96 x 96 pixels.
+    /// [`sharpness`] at 96 x 96 pixels.
     pub sharpness: f64,
-    /// What it looks like, for finding its copies.
-    pub look: PerceptualHash,
-    /// How many faces of like size there are; none where nobody looked.
+    /// For finding near-duplicates.
+    pub hash: PerceptualHash,
+    /// Number of faces of similar size; `None` without detection.
     pub faces: Option<usize>,
 }
 
-impl Facts {
-    /// Measures a picture; `content` is its file. Brightness, contrast, colour and sharpness are
-    /// those of `seen`, the part of the picture that the network gets to see.
+impl PictureStats {
+    /// Measures a picture. `content` is its file. Brightness, contrast, colour and sharpness are those of
+    /// `seen`, the part that the network sees.
     pub fn of(content: &[u8], picture: &RgbImage, seen: &RgbImage) -> Self {
         let small = fit(seen, SIDE);
         let grey = imageops::grayscale(&small);
@@ -56,7 +56,7 @@ impl Facts {
             contrast: variance.sqrt(),
             colour: pixels.iter().map(spread).sum::<f64>() / count,
             sharpness: sharpness(&small),
-            look: PerceptualHash::of(picture),
+            hash: PerceptualHash::of(picture),
             faces: None,
         }
     }
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn flat_colours_and_halves_have_the_values_of_paper_and_pencil() {
-        let of = |picture: &RgbImage| Facts::of(b"", picture, picture);
+        let of = |picture: &RgbImage| PictureStats::of(b"", picture, picture);
         let red = of(&RgbImage::from_pixel(30, 40, Rgb([255, 55, 55])));
         assert_eq!((red.size, red.colour, red.contrast), ((30, 40), 200.0, 0.0));
         assert_eq!(red.sharpness, 0.0);
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn pixels_are_told_apart_by_shape_and_files_by_bytes() {
         let picture = |width, height| RgbImage::from_pixel(width, height, Rgb([9; 3]));
-        let of = |content: &[u8], p: &RgbImage| Facts::of(content, p, p);
+        let of = |content: &[u8], p: &RgbImage| PictureStats::of(content, p, p);
         let (a, b) = (of(b"png", &picture(4, 6)), of(b"bmp", &picture(4, 6)));
         assert_eq!(a.pixels, b.pixels);
         assert_ne!(a.file, b.file);
