@@ -60,7 +60,8 @@ impl ScheduleKind {
     }
 }
 
-#[cfg(all(test, feature = "cli"))]
+#[cfg(test)]
+#[cfg(feature = "cli")]
 mod tests {
     use clap::ValueEnum;
 

@@ -226,7 +226,8 @@ fn demand(ok: bool, flag: &str, value: f64, what: &str) -> Result<()> {
     if ok { Ok(()) } else { Err(Error::Config(format!("{flag} {value}: expected {what}"))) }
 }
 
-#[cfg(all(test, feature = "cli"))]
+#[cfg(test)]
+#[cfg(feature = "cli")]
 mod tests {
     use clap::{Args, Command};
 
