@@ -36,7 +36,11 @@ fn every_head_trains_and_its_model_file_answers_alike_both_ways() {
     people(&folder.path().join("people"));
     for (head, kind, flags) in [
         ("projection", HeadKind::Projection, vec!["--embedding-dim", "6", "--hard-negatives", "3"]),
-        ("euclidean", HeadKind::Euclidean, vec!["--schedule", "triangular2", "--cycle", "1"]),
+        (
+            "euclidean",
+            HeadKind::Euclidean,
+            vec!["--schedule", "triangular2", "--cycle", "1", "--model-ema", "0.5"],
+        ),
         ("concat", HeadKind::Concat, vec!["--freeze", "all", "--crop", "off", "--jitter", "off"]),
     ] {
         let out = format!("runs/{head}");
@@ -56,6 +60,7 @@ fn every_head_trains_and_its_model_file_answers_alike_both_ways() {
             let chance = model.pair.probability.unwrap().probability(one.into());
             assert!((0.0..=1.0).contains(&chance) && model.pair.threshold.is_some());
         }
+        assert!(folder.path().join(&out).join("curves.png").is_file());
         let split = std::fs::read_to_string(folder.path().join(&out).join("split.csv")).unwrap();
         for identity in 0..8 {
             let own: Vec<_> =

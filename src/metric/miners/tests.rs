@@ -57,10 +57,12 @@ fn embeddings_are_mined_as_their_distances_are_by_chunks_of_any_size() {
                     for chunk in [1, 3 * size, 1 << 20] {
                         assert_eq!(mine(size, chunk), wanted, "{miner} {distance} {seed}");
                     }
-                    // Fewer anchors: the same triplets, as far as they have them.
-                    let first = wanted.iter().filter(|triplet| triplet[0] < size as usize / 2);
-                    let first: Vec<_> = first.copied().collect();
-                    assert_eq!(mine(size / 2, 3 * size), first, "{miner} {distance} {seed}");
+                    if seed % 8 == 0 {
+                        // Fewer anchors: the same triplets, as far as they have them.
+                        let first = wanted.iter().filter(|triplet| triplet[0] < size as usize / 2);
+                        let first: Vec<_> = first.copied().collect();
+                        assert_eq!(mine(size / 2, 3 * size), first, "{miner} {distance} {seed}");
+                    }
                     let found = miner.mine_embeddings(x, &labels, distance, 0.5, seed, None);
                     assert_eq!(listed(found), wanted, "{miner} {distance} {seed}");
                     triplets += wanted.len();
