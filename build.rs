@@ -62,7 +62,7 @@ fn build(root: &Path) {
         .compile("visage_shim");
     if has_openmp && std::env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "gnu") {
         let mut start = cc::Build::new();
-        start.file("native/wait_policy.c").cargo_metadata(false);
+        start.file("native/spin_count.c").cargo_metadata(false);
         for object in start.compile_intermediates() {
             println!("cargo:rustc-link-arg-bin=visage={}", object.display());
         }

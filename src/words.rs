@@ -1,6 +1,6 @@
-//! Counts and lists as sentences have them.
+//! Counts and lists in messages.
 
-/// How many names a sentence lists before it says how many more there are.
+/// Maximum number of names in a list.
 const LISTED: usize = 5;
 
 /// `3 pictures`, `1 picture`.
@@ -8,7 +8,7 @@ pub fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A number with commas: `3,733,968`.
+/// A number with thousands separators: `3,733,968`.
 pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
@@ -20,7 +20,7 @@ pub fn identities(number: usize) -> String {
     if number == 1 { "1 identity".into() } else { format!("{number} identities") }
 }
 
-/// The first few names, and how many there are besides.
+/// The first names, and the number of others.
 pub fn enumerate(names: &[&str]) -> String {
     let first = names.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(LISTED) {

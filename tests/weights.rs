@@ -287,7 +287,7 @@ fn endless_and_nested_pickles_end_soon() {
         (b"]q\0h\0ah\0a.".to_vec(), "nests too deep"),
         (b"}q\0S'a'\nh\0sS'b'\nh\0s.".to_vec(), "nests too deep"),
         // A dict that is its own state_dict.
-        (b"}q\0S'state_dict'\nh\0s.".to_vec(), "holds itself"),
+        (b"}q\0S'state_dict'\nh\0s.".to_vec(), "contains itself"),
         // A key that every tensor below would repeat.
         (
             [b"}X\x00\x00\x10\x00".to_vec(), vec![b'k'; 1 << 20], b"}S'w'\nNss.".to_vec()].concat(),

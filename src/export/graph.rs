@@ -4,25 +4,25 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// The operations, in the order in which they run. Values are numbered.
+/// The operations in execution order. Values are numbered.
 #[derive(Debug, Deserialize)]
 pub struct Graph {
-    /// The pictures.
+    /// Input.
     pub input: u64,
-    /// The results.
+    /// Outputs.
     pub outputs: Vec<u64>,
-    /// What is done in between.
+    /// Operations.
     pub nodes: Vec<Node>,
 }
 
-/// One operation.
+/// An operation.
 #[derive(Debug, Deserialize)]
 pub struct Node {
-    /// PyTorch's name for it, `aten::relu`.
+    /// PyTorch's name, such as `aten::relu`.
     pub kind: String,
-    /// Its arguments, in the order of PyTorch's schema.
+    /// Arguments, in the order of PyTorch's schema.
     pub inputs: Vec<Argument>,
-    /// What it makes.
+    /// Outputs.
     pub outputs: Vec<u64>,
 }
 
@@ -30,27 +30,27 @@ pub struct Node {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Argument {
-    /// What another operation made.
+    /// The output of another operation.
     Value(u64),
     /// A tensor of the model, by its key.
     Attribute(String),
-    /// An optional argument that is not given.
+    /// An omitted optional argument.
     None,
-    /// A number or a switch.
+    /// An integer or boolean.
     Int(i64),
-    /// A number.
+    /// A float.
     Float(f64),
-    /// A list of any of these.
+    /// A list of these.
     List(Vec<Argument>),
-    /// Something else, by the name of its type; errors show it.
+    /// Anything else, by the name of its type, for error messages.
     Other(#[allow(dead_code)] String),
 }
 
 impl Graph {
-    /// Reads what [`Trace::describe`](crate::native::trace::Trace::describe) writes.
+    /// Parses the output of [`Trace::describe`](crate::native::trace::Trace::describe).
     ///
     /// # Errors
-    /// The text is not of that form.
+    /// The text cannot be parsed.
     pub fn parse(text: &str) -> Result<Self> {
         serde_json::from_str(text)
             .map_err(|error| Error::Config(format!("the recorded network cannot be read: {error}")))
@@ -58,15 +58,15 @@ impl Graph {
 }
 
 impl Node {
-    /// The argument at `index`; one left out counts as not given.
+    /// The argument at `index`; `Omitted` if there is none.
     pub fn at(&self, index: usize) -> &Argument {
         self.inputs.get(index).unwrap_or(&Argument::None)
     }
 
-    /// An integer or a switch.
+    /// An integer or boolean.
     ///
     /// # Errors
-    /// The argument is something else.
+    /// The argument has another type.
     pub fn int(&self, index: usize) -> Result<i64> {
         match self.at(index) {
             Argument::Int(value) => Ok(*value),
@@ -74,10 +74,10 @@ impl Node {
         }
     }
 
-    /// Any number.
+    /// A number.
     ///
     /// # Errors
-    /// The argument is something else.
+    /// The argument has another type.
     pub fn float(&self, index: usize) -> Result<f64> {
         match self.at(index) {
             Argument::Int(value) => Ok(*value as f64),
@@ -89,7 +89,7 @@ impl Node {
     /// A list of integers.
     ///
     /// # Errors
-    /// The argument is something else.
+    /// The argument has another type.
     pub fn ints(&self, index: usize) -> Result<Vec<i64>> {
         let Argument::List(items) = self.at(index) else { return Err(self.unsupported(index)) };
         let int = |item: &Argument| match item {
@@ -102,7 +102,7 @@ impl Node {
     /// Height and width: two integers, or one for both.
     ///
     /// # Errors
-    /// The argument is something else.
+    /// The argument has another type.
     pub fn pair(&self, index: usize) -> Result<[i64; 2]> {
         match self.ints(index)?[..] {
             [both] => Ok([both; 2]),
@@ -111,7 +111,7 @@ impl Node {
         }
     }
 
-    /// Demands an argument that has one meaning only in the other format.
+    /// Checks an argument for which the other format has only one value.
     ///
     /// # Errors
     /// It has another value.
@@ -122,7 +122,7 @@ impl Node {
         }
     }
 
-    /// The error for an argument that has no counterpart.
+    /// The error for an argument without equivalent.
     pub fn unsupported(&self, index: usize) -> Error {
         let argument = self.at(index);
         Error::Config(format!(

@@ -1,9 +1,9 @@
-//! Models as files that run without Visage: TorchScript and ONNX.
+//! Export of models to TorchScript and ONNX.
 //!
-//! Both hold the same graph: pictures float32 `[N, 3, H, W]` in [0, 1] to `embedding` `[N, D]` of
-//! length one and, for a classifier, `logits` `[N, classes]`. The normalisation is inside, and so is
-//! the calibrated temperature: `softmax(logits)` are calibrated probabilities. What the graph cannot
-//! say (classes, sizes, the training) travels along as JSON. N is free; H and W are the model's own.
+//! Both have the same graph: pictures float32 `[N, 3, H, W]` in [0, 1] to L2-normalised `embedding`
+//! `[N, D]` and, for a classifier, `logits` `[N, classes]`. The graph includes the normalisation and
+//! the calibrated temperature: `softmax(logits)` gives calibrated probabilities. Classes, sizes and
+//! settings are stored as JSON. N is dynamic; H and W are the model's input size.
 
 mod graph;
 mod onnx;
@@ -25,7 +25,7 @@ use crate::{Error, Result};
 pub use onnx::{Batch, METADATA};
 pub use torchscript::EXTRA_FILE;
 
-/// What an exported file can be.
+/// Export formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum ExportFormat {
@@ -37,10 +37,10 @@ pub enum ExportFormat {
 }
 
 impl ExportFormat {
-    /// The format that a file's ending asks for.
+    /// The format of a file extension.
     ///
     /// # Errors
-    /// The ending is none of `.pt`, `.torchscript` and `.onnx`.
+    /// The extension is not `.pt`, `.torchscript` or `.onnx`.
     pub fn of(path: &Path) -> Result<Self> {
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         match ending.to_ascii_lowercase().as_str() {
@@ -55,15 +55,15 @@ impl ExportFormat {
     }
 }
 
-/// The input of an exported graph.
+/// Input of an exported graph.
 pub const INPUT: &str = "pictures";
-/// Its outputs, in order; the second only where there is a classifier.
+/// Outputs, in order; the second only for classifiers.
 pub const OUTPUTS: [&str; 2] = ["embedding", "logits"];
 
-/// The batch that a network is recorded with. More than one, or a size of 1 would hide mistakes.
+/// Batch size for tracing; with 1, errors in the batch dimension would not be noticed.
 const EXAMPLE: i64 = 2;
 
-/// A model on its way into a file.
+/// A model for export.
 #[derive(Debug)]
 pub struct Export {
     backbone: Backbone,
@@ -71,7 +71,7 @@ pub struct Export {
     card: Option<ModelCard>,
 }
 
-/// A classifier's linear layer.
+/// The linear layer of a classifier.
 #[derive(Debug)]
 struct Head {
     weight: Tensor,
@@ -80,18 +80,18 @@ struct Head {
 }
 
 impl Export {
-    /// A bare trunk on the CPU, in evaluation mode; it is frozen for good.
+    /// A trunk on the CPU in evaluation mode, frozen.
     ///
     /// # Errors
     /// What libtorch reports.
     pub fn trunk(mut backbone: Backbone) -> Result<Self> {
         backbone.params.freeze_all();
-        // The layout of this machine's choice is not for others.
+        // The memory format chosen for this machine is not exported.
         backbone.set_compute(Compute::default())?;
         Ok(Self { backbone, head: None, card: None })
     }
 
-    /// A model file's trunk, with its classifier where it has one.
+    /// A model file's trunk and, if it has one, classifier.
     ///
     /// # Errors
     /// What libtorch reports.
@@ -104,19 +104,19 @@ impl Export {
         Ok(Self { head, card: Some(model.card), ..Self::trunk(model.backbone)? })
     }
 
-    /// What it computes, as `(name, columns)`.
+    /// Its outputs, as `(name, columns)`.
     pub fn outputs(&self) -> Vec<(&'static str, i64)> {
         let classes = self.head.as_ref().map(|head| head.bias.numel() as i64);
         let columns = [Some(self.backbone.embedding_dim), classes];
         OUTPUTS.into_iter().zip(columns).filter_map(|(name, n)| Some((name, n?))).collect()
     }
 
-    /// The shape of its input without the batch: channels, height, width.
+    /// Shape of its input without the batch: channels, height, width.
     pub fn picture(&self) -> [i64; 3] {
         [3, self.backbone.input.size.into(), self.backbone.input.size.into()]
     }
 
-    /// What the graph cannot say, as it travels in the file.
+    /// Metadata of the exported file.
     pub fn metadata(&self) -> serde_json::Value {
         let mut about = json!({
             "visage": env!("CARGO_PKG_VERSION"),
@@ -141,10 +141,10 @@ impl Export {
         about
     }
 
-    /// Runs the network: the outputs, in order.
+    /// Runs the network and returns the outputs, in order.
     ///
     /// # Errors
-    /// Pictures of another shape than `[N, 3, H, W]`, or what libtorch raises.
+    /// Pictures that are not `[N, 3, H, W]`, or what libtorch reports.
     pub fn forward(&self, pictures: &Tensor) -> Result<Vec<Tensor>> {
         self.backbone.check_pictures(pictures)?;
         tch::no_grad(|| {
@@ -157,16 +157,16 @@ impl Export {
         })
     }
 
-    /// Pictures that are not all alike, to run a network on.
+    /// Pictures with different values, for running a network.
     fn example(&self, count: i64) -> Tensor {
         let [channels, height, width] = self.picture();
         let numel = count * channels * height * width;
         let ramp = Tensor::arange(numel, (Kind::Float, Device::Cpu));
-        // Fractional parts of multiples of the golden ratio spread evenly over [0, 1).
+        // Fractional parts of multiples of the golden ratio are evenly distributed over [0, 1).
         (ramp * 0.618_034).frac().view([count, channels, height, width])
     }
 
-    /// Records the network.
+    /// Traces the network.
     fn trace(&self) -> Result<Trace> {
         if self.backbone.device() != Device::Cpu {
             return Err(Error::Device("a model is exported from the CPU: use --device cpu".into()));

@@ -1,4 +1,4 @@
-//! ONNX: the recorded operations, translated and written.
+//! ONNX export: translates the traced operations and writes the file.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,15 +15,15 @@ use super::onnx_ops::Builder;
 use super::{Export, INPUT};
 use crate::{Error, Result};
 
-/// The key of the file's metadata under which the JSON lies.
+/// Metadata key of the JSON.
 pub const METADATA: &str = "visage";
 
-/// The batch size of an ONNX file's input.
+/// Batch size of an ONNX file's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batch {
-    /// Any number.
+    /// Dynamic.
     Dynamic,
-    /// This one.
+    /// Fixed.
     Fixed(u16),
 }
 
@@ -58,12 +58,12 @@ impl Batch {
 }
 
 impl Export {
-    /// The ONNX file: input `pictures`, outputs `embedding` and, for a classifier, `logits`; the
-    /// initialisers are named by PyTorch's state-dict keys; the metadata property [`METADATA`] says
-    /// the rest as JSON.
+    /// The ONNX file: input `pictures`, outputs `embedding` and, for a classifier, `logits`.
+    /// Initialisers have PyTorch's state-dict keys; the metadata property [`METADATA`] has the rest as
+    /// JSON.
     ///
     /// # Errors
-    /// The network has an operation that the writer does not know (it is named), or libtorch fails.
+    /// The network has an unsupported operation (which is named), or libtorch fails.
     pub fn to_onnx(&self, batch: Batch) -> Result<Vec<u8>> {
         let trace = self.trace()?;
         let graph = Graph::parse(&trace.describe()?)?;

@@ -1,15 +1,15 @@
-//! The ONNX file format: the messages of `onnx.proto` (IR version 8) that a network of floats needs,
-//! with the names and numbers of the fields there. They are written out here, since generating them
-//! would take a protobuf compiler at build time.
+//! The ONNX file format: the messages of `onnx.proto` (IR version 8) that are needed here, with their
+//! field names and numbers. Written by hand, since generating them needs a protobuf compiler at build
+//! time.
 
 use prost::Message;
 
-/// The version of the operator set; 18 is the first where all reductions take their axes alike.
+/// Operator set version; 18 is the first in which all reductions take their axes in the same way.
 pub const OPSET: i64 = 18;
-/// The version of the format.
+/// Version of the format.
 pub const IR_VERSION: i64 = 8;
 
-/// A graph with all that surrounds it.
+/// A model: graph and metadata.
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelProto {
     #[prost(int64, tag = "1")]
@@ -28,7 +28,7 @@ pub struct ModelProto {
     pub metadata_props: Vec<StringStringEntryProto>,
 }
 
-/// A set of operators; the domain of ONNX's own is empty.
+/// An operator set; the domain of ONNX's own is empty.
 #[derive(Clone, PartialEq, Message)]
 pub struct OperatorSetIdProto {
     #[prost(string, optional, tag = "1")]
@@ -37,7 +37,7 @@ pub struct OperatorSetIdProto {
     pub version: i64,
 }
 
-/// Free text by key.
+/// Metadata by key.
 #[derive(Clone, PartialEq, Message)]
 pub struct StringStringEntryProto {
     #[prost(string, tag = "1")]
@@ -46,7 +46,7 @@ pub struct StringStringEntryProto {
     pub value: String,
 }
 
-/// Operations, each behind those whose outputs it takes, and tensors.
+/// Operations in topological order, and tensors.
 #[derive(Clone, PartialEq, Message)]
 pub struct GraphProto {
     #[prost(message, repeated, tag = "1")]
@@ -61,7 +61,7 @@ pub struct GraphProto {
     pub output: Vec<ValueInfoProto>,
 }
 
-/// One operation; inputs and outputs are names of values and initializers.
+/// An operation; inputs and outputs are names of values and initialisers.
 #[derive(Clone, PartialEq, Message)]
 pub struct NodeProto {
     #[prost(string, repeated, tag = "1")]
@@ -76,7 +76,7 @@ pub struct NodeProto {
     pub attribute: Vec<AttributeProto>,
 }
 
-/// A setting of an operation; `kind` says which of the values it is.
+/// An attribute of an operation; `kind` gives the type of its value.
 #[derive(Clone, PartialEq, Message)]
 pub struct AttributeProto {
     #[prost(string, tag = "1")]
@@ -91,7 +91,7 @@ pub struct AttributeProto {
     pub kind: i32,
 }
 
-/// A tensor that is part of the file, row-major and little-endian.
+/// A stored tensor, row-major and little-endian.
 #[derive(Clone, PartialEq, Message)]
 pub struct TensorProto {
     #[prost(int64, repeated, packed = "false", tag = "1")]
@@ -104,7 +104,7 @@ pub struct TensorProto {
     pub raw_data: Vec<u8>,
 }
 
-/// The name, dtype and shape of an input or output.
+/// Name, dtype and shape of an input or output.
 #[derive(Clone, PartialEq, Message)]
 pub struct ValueInfoProto {
     #[prost(string, tag = "1")]
@@ -113,7 +113,7 @@ pub struct ValueInfoProto {
     pub r#type: Option<TypeProto>,
 }
 
-/// The type of a value: here always a tensor.
+/// The type of a value, always a tensor.
 #[derive(Clone, PartialEq, Message)]
 pub struct TypeProto {
     #[prost(message, optional, tag = "1")]
@@ -136,7 +136,7 @@ pub struct TensorShapeProto {
     pub dim: Vec<Dimension>,
 }
 
-/// One dimension: a size, or a name for any size.
+/// A dimension: a size, or the name of a dynamic one.
 #[derive(Clone, PartialEq, Message)]
 pub struct Dimension {
     #[prost(int64, optional, tag = "1")]
@@ -145,7 +145,7 @@ pub struct Dimension {
     pub dim_param: Option<String>,
 }
 
-/// ONNX's numbers of the dtypes.
+/// ONNX's dtype numbers.
 const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 
@@ -155,7 +155,7 @@ impl AttributeProto {
         Self { name: name.into(), f: Some(value as f32), kind: 1, ..Self::default() }
     }
 
-    /// An integer or a switch.
+    /// An integer or boolean.
     pub fn int(name: &str, value: i64) -> Self {
         Self { name: name.into(), i: Some(value), kind: 2, ..Self::default() }
     }
@@ -181,7 +181,7 @@ impl TensorProto {
 }
 
 impl ValueInfoProto {
-    /// A float32 tensor that goes in or comes out.
+    /// A float32 input or output.
     pub fn float(name: &str, dim: Vec<Dimension>) -> Self {
         let shape = Some(TensorShapeProto { dim });
         let tensor_type = Some(TensorTypeProto { elem_type: FLOAT, shape });
@@ -190,12 +190,12 @@ impl ValueInfoProto {
 }
 
 impl Dimension {
-    /// This size.
+    /// A fixed size.
     pub fn fixed(size: i64) -> Self {
         Self { dim_value: Some(size), dim_param: None }
     }
 
-    /// Any size, under this name.
+    /// A dynamic size with this name.
     pub fn named(name: &str) -> Self {
         Self { dim_value: None, dim_param: Some(name.into()) }
     }

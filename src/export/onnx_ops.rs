@@ -1,6 +1,6 @@
-//! PyTorch's operations as ONNX's: one arm each.
+//! Translation of PyTorch's operations to ONNX, one arm each.
 //!
-//! An operation or an argument without a counterpart here is an error that names it.
+//! Operations and arguments without equivalent are errors that name them.
 
 use std::collections::HashMap;
 
@@ -8,28 +8,28 @@ use super::graph::{Argument, Node};
 use super::onnx_file::{AttributeProto, NodeProto, TensorProto};
 use crate::{Error, Result};
 
-/// A graph in the making.
+/// A graph under construction.
 #[derive(Debug, Default)]
 pub struct Builder {
-    /// Done so far.
+    /// Operations so far.
     pub operations: Vec<NodeProto>,
-    /// Constants that the operations take, beside the model's tensors.
+    /// Constants besides the model's tensors.
     pub constants: Vec<TensorProto>,
-    /// Keys of the model's tensors that are used, each once.
+    /// Keys of the model's tensors in use.
     pub tensors: Vec<String>,
     names: HashMap<u64, String>,
 }
 
 impl Builder {
-    /// Gives a value its name in the file; the others are named after their operation.
+    /// Sets the name of a value; others are named after their operation.
     pub fn name(&mut self, value: u64, name: &str) {
         self.names.insert(value, name.to_owned());
     }
 
-    /// Adds one operation of PyTorch's.
+    /// Adds an operation of PyTorch.
     ///
     /// # Errors
-    /// It has no counterpart.
+    /// It has no equivalent.
     pub fn add(&mut self, node: &Node) -> Result<()> {
         match node.kind.as_str() {
             "aten::conv2d" | "aten::_convolution" => {
@@ -104,7 +104,7 @@ impl Builder {
                 self.reduction(node, "ReduceL2", 2)
             }
             "aten::constant_pad_nd" => {
-                // PyTorch begins with the last dimension, a beginning and an end each.
+                // PyTorch starts with the last dimension: begin and end of each.
                 let sides = node.ints(1)?;
                 let (starts, ends): (Vec<i64>, Vec<i64>) =
                     sides.chunks_exact(2).map(|side| (side[0], side[1])).unzip();
@@ -127,7 +127,7 @@ impl Builder {
         }
     }
 
-    /// Adds an operation that takes the arguments of `taken`, up to the first that is not given.
+    /// Adds an operation with the arguments of `taken`, up to the first omitted one.
     fn operation(
         &mut self,
         node: &Node,
@@ -137,7 +137,7 @@ impl Builder {
     ) -> Result<()> {
         let mut inputs = Vec::new();
         for index in taken {
-            // Only a bias may be left out, and it comes last.
+            // Only the bias can be omitted, which is last.
             if matches!((kind, index, node.at(index)), ("Conv" | "Gemm", 2, Argument::None)) {
                 break;
             }
@@ -146,7 +146,7 @@ impl Builder {
         self.push(node, kind, inputs, attributes)
     }
 
-    /// A reduction over the dimensions of argument `dims`; the next says whether they stay as 1.
+    /// A reduction over the dimensions of argument `dims`; the next argument is `keepdim`.
     fn reduction(&mut self, node: &Node, kind: &'static str, dims: usize) -> Result<()> {
         let inputs = vec![self.tensor(node, 0, node.at(0))?, self.integers(&node.ints(dims)?)];
         self.push(node, kind, inputs, vec![AttributeProto::int("keepdims", node.int(dims + 1)?)])
@@ -175,7 +175,7 @@ impl Builder {
         Ok(())
     }
 
-    /// An operation that hands on what it was given.
+    /// An operation that returns its input.
     fn rename(&mut self, node: &Node) -> Result<()> {
         let [value] = node.outputs[..] else { return Err(node.unsupported(0)) };
         if self.names.contains_key(&value) {
@@ -186,7 +186,7 @@ impl Builder {
         Ok(())
     }
 
-    /// The name under which an operation takes an argument as a tensor.
+    /// The name of an argument as a tensor.
     fn tensor(&mut self, node: &Node, index: usize, argument: &Argument) -> Result<String> {
         match argument {
             Argument::Value(value) => {
@@ -213,7 +213,7 @@ impl Builder {
         self.constant(TensorProto::ints(format!("integers({list:?})"), list))
     }
 
-    /// A constant, once for all that take it.
+    /// A constant, shared by all operations that use it.
     fn constant(&mut self, tensor: TensorProto) -> String {
         let name = tensor.name.clone();
         if !self.constants.iter().any(|constant| constant.name == name) {
@@ -223,7 +223,7 @@ impl Builder {
     }
 }
 
-/// Padding of each side: ONNX wants first all beginnings and then all ends.
+/// Padding of each side, in ONNX's order: all begins, then all ends.
 fn pads([height, width]: [i64; 2]) -> AttributeProto {
     AttributeProto::ints("pads", &[height, width, height, width])
 }

@@ -1,24 +1,24 @@
-//! TorchScript: an archive that `torch.jit.load` and C++'s `torch::jit::load` run.
+//! TorchScript export, for `torch.jit.load` and C++'s `torch::jit::load`.
 
 use tch::{CModule, IValue, Tensor};
 
 use super::Export;
 use crate::{Error, Result};
 
-/// The extra file in the archive that says what the graph cannot.
+/// Extra file in the archive with the metadata.
 pub const EXTRA_FILE: &str = "visage.json";
-/// The batch that a written archive is tried with: another than it was recorded with.
+/// Batch size for checking the archive, different from the traced one.
 const TRIAL: i64 = 3;
-/// How far its outputs may be from the model's own, relative to the largest of them.
+/// Tolerance of its outputs, relative to the largest of them.
 const TOLERANCE: f64 = 1e-5;
 
 impl Export {
-    /// The archive. `forward(pictures)` gives the embedding, or with a classifier the pair of
-    /// embedding and logits; the state dict has PyTorch's keys; the metadata is the extra file
-    /// [`EXTRA_FILE`]. It was loaded back and gave the model's own answers.
+    /// The archive. `forward(pictures)` returns the embedding or, with a classifier, embedding and
+    /// logits; the state dict has PyTorch's keys; metadata is in the extra file [`EXTRA_FILE`]. The
+    /// archive is loaded again and its outputs are compared with the model's.
     ///
     /// # Errors
-    /// The archive does not compute what the model does, or libtorch fails.
+    /// The archive's outputs differ from the model's, or libtorch fails.
     pub fn to_torchscript(&self) -> Result<Vec<u8>> {
         let archive = self.trace()?.archive(EXTRA_FILE, &self.metadata().to_string())?;
         let module = CModule::load_data(&mut archive.as_slice())?;

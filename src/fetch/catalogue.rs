@@ -1,4 +1,4 @@
-//! What can be fetched by name: the data sets and files of both manifests.
+//! The data sets and files of both manifests that can be downloaded by name.
 
 use serde::Deserialize;
 
@@ -7,53 +7,53 @@ use crate::{Error, Result};
 
 const WEIGHTS: &str = include_str!("../../pretrained/downloads.toml");
 
-/// Where something comes from.
+/// Source of a download.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// A Python package that pip finds.
+    /// A Python package, downloaded with pip.
     Pip,
-    /// An address.
+    /// A URL.
     Url(String),
     /// OWNER/NAME on Kaggle.
     Kaggle(String),
 }
 
-/// What becomes of what arrives.
+/// How a download is installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shape {
-    /// An archive is unpacked; the first of these folders in it that is there, or all of it, is it.
+    /// Unpacks an archive; the result is the first of these folders in it that exists, or everything.
     Folder(Vec<String>),
-    /// The file is kept.
+    /// Keeps the file.
     File,
 }
 
-/// Something that can be fetched.
+/// An item that can be downloaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// Its short name.
+    /// Short name.
     pub name: String,
-    /// Its name for people.
+    /// Display name.
     pub title: String,
-    /// Where it goes, from the project's folder.
+    /// Target, relative to the project's folder.
     pub place: String,
-    /// Where it comes from, tried in order; nowhere where only its user can get it.
+    /// Sources, tried in order; empty if it must be downloaded by hand.
     pub origins: Vec<Origin>,
-    /// What becomes of it.
+    /// How it is installed.
     pub shape: Shape,
-    /// The SHA-256 of what arrives, or its first digits.
+    /// SHA-256 of the download, or a prefix of it.
     pub sha256: Option<String>,
-    /// Whom to credit.
+    /// Credits.
     pub source: String,
-    /// What it may be used for.
+    /// Terms of use.
     pub terms: String,
-    /// How to get it by hand.
+    /// How to download it by hand.
     pub how: String,
 }
 
-/// All that can be fetched, in the order of the manifests.
+/// All items, in the order of the manifests.
 ///
 /// # Errors
-/// Only if a built-in manifest is malformed, which a test excludes.
+/// An embedded manifest is invalid, which a test excludes.
 pub fn items() -> Result<Vec<Item>> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -70,7 +70,7 @@ pub fn items() -> Result<Vec<Item>> {
 /// The item of this name.
 ///
 /// # Errors
-/// Names all of them, and a near miss, where there is none.
+/// There is none; lists all names and suggests a similar one.
 pub fn item(name: &str) -> Result<Item> {
     let mut all = items()?;
     if let Some(place) = all.iter().position(|item| item.name == name) {

@@ -1,4 +1,4 @@
-//! Downloads over HTTP that survive cuts: kept part files, `Range` with `If-Range`, retries.
+//! HTTP downloads that can be resumed: partial files, `Range` with `If-Range`, retries.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,23 +11,23 @@ use ureq::{Agent, Body};
 
 use crate::files::write_atomically;
 
-/// Redirects followed before it is called a circle.
+/// Maximum number of redirects.
 const MOST_REDIRECTS: usize = 10;
-/// More than any archive of faces; a server that never ends is not to fill the disk.
+/// Maximum size of a download, against servers that never stop.
 const MOST_BYTES: u64 = 256 << 30;
-/// However often a download moves on, it is not begun anew more often than this.
+/// Maximum number of restarts from the beginning.
 const MOST_ATTEMPTS: u32 = 50;
 
-/// How patient a download is.
+/// Timeouts and retries.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Attempts without a byte of progress before giving up.
+    /// Attempts without progress before giving up.
     pub attempts: u32,
-    /// The pause after the first of them; it doubles each time.
+    /// Delay after the first failed attempt; doubled each time.
     pub pause: Duration,
-    /// The longest wait that a server may ask for.
+    /// Maximum `Retry-After`.
     pub wait: Duration,
-    /// How long a connection may be silent.
+    /// Timeout of an idle connection.
     pub idle: Duration,
 }
 
@@ -42,57 +42,57 @@ impl Default for Patience {
     }
 }
 
-/// Why a download ended without a file.
+/// Why a download failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The server's status, where it had the last word.
+    /// HTTP status, if the server answered.
     pub status: Option<u16>,
-    /// The host that failed: the redirect's, if there was one.
+    /// The host that failed, after redirects.
     pub host: String,
-    /// What happened, without the address (which may hold a secret).
+    /// The problem, without the URL (which may contain a secret).
     pub text: String,
 }
 
 impl Failure {
-    /// What the user can do about it.
+    /// What the user can do.
     pub(super) fn advice(&self) -> String {
         match self.status {
             Some(401 | 403) => "the server asks for an account".into(),
             Some(404 | 410) => "the file has moved or is gone".into(),
             Some(429) => "too many requests: wait a while, then fetch again".into(),
-            Some(500..=599) => "the server has an error: try again later".into(),
+            Some(500..=599) => "server error: try again later".into(),
             _ => "check the network and fetch again".into(),
         }
     }
 }
 
-/// Told the bytes that are there and, where the server says so, the bytes there will be.
+/// Progress callback: bytes so far and, if known, total bytes.
 pub type Progress<'a> = &'a dyn Fn(u64, Option<u64>);
 
-/// What is known about a part file, kept beside it.
+/// Metadata of a partial file, stored next to it.
 #[derive(Debug, Default, Serialize, Deserialize, PartialEq)]
 struct State {
     url: String,
-    /// The strong ETag or the Last-Modified date that `If-Range` sends back.
+    /// Strong ETag or Last-Modified date for `If-Range`.
     validator: Option<String>,
     total: Option<u64>,
 }
 
-/// An attempt that failed.
+/// A failed attempt.
 enum Trouble {
-    /// Another attempt would fail alike.
+    /// Not worth another attempt.
     Final(Failure),
-    /// It may pass, after the server's own time to wait.
+    /// May be temporary; with the server's `Retry-After`.
     Passing(Failure, Option<Duration>),
 }
 
-/// Downloads `url` to the file `part`, and goes on with what an earlier call left there.
+/// Downloads `url` to the file `part`, and resumes an earlier download.
 ///
-/// `authorization` is sent to the host of `url` only: a redirect elsewhere goes without it, and one
-/// from https to http is refused.
+/// `authorization` is only sent to the host of `url`: redirects to other hosts go without it, and
+/// redirects from https to http are refused.
 ///
 /// # Errors
-/// See [`Failure`]. What arrived stays in `part` where the server can continue it.
+/// See [`Failure`]. The partial file is kept if the server can resume.
 pub fn download(
     url: &str,
     authorization: Option<&str>,
@@ -123,7 +123,7 @@ pub fn download(
             Err(Trouble::Final(failure)) => return Err(failure),
             Err(Trouble::Passing(failure, asked)) => (failure, asked),
         };
-        // Bytes that came are progress where the next attempt goes on behind them.
+        // Bytes received count as progress if the next attempt can resume after them.
         let moved = length(part) > before && download.state().validator.is_some();
         idle = if moved { 1 } else { idle + 1 };
         if idle >= patience.attempts || attempt >= MOST_ATTEMPTS {
@@ -138,9 +138,9 @@ pub fn download(
     }
 }
 
-/// Removes a part file and what is known about it.
+/// Removes a partial file and its metadata.
 pub fn forget(part: &Path) {
-    // A file that is not there is forgotten already; another failure shows when it is written.
+    // A missing file is fine; other errors show up when it is written.
     let _ = std::fs::remove_file(part);
     let _ = std::fs::remove_file(state_file(part));
 }
@@ -154,7 +154,7 @@ struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// What is known about the part file; nothing where it is of another address.
+    /// The metadata of the partial file; empty if it belongs to another URL.
     fn state(&self) -> State {
         let text = std::fs::read(state_file(self.part)).unwrap_or_default();
         let state: State = serde_json::from_slice(&text).unwrap_or_default();
@@ -204,7 +204,7 @@ impl Download<'_> {
         self.receive(response.into_body(), offset, total, fail)
     }
 
-    /// Empties the part file and writes down what it is going to hold.
+    /// Truncates the partial file and stores the metadata of the new content.
     fn begin(&self, state: &State) -> Result<(), String> {
         forget(self.part);
         let text = serde_json::to_vec(state).map_err(|error| error.to_string())?;
@@ -212,7 +212,7 @@ impl Download<'_> {
             .map_err(|error| error.to_string())
     }
 
-    /// Appends the body to the part file.
+    /// Appends the body to the partial file.
     fn receive(
         &self,
         mut body: Body,
@@ -258,7 +258,7 @@ impl Download<'_> {
         }
     }
 
-    /// What a status other than success means for the next attempt.
+    /// What another status than success means for the next attempt.
     fn refusal(
         &self,
         status: u16,
@@ -280,7 +280,7 @@ impl Download<'_> {
         }
     }
 
-    /// Sends the request, to where redirects lead; the response and the host that gave it.
+    /// Sends the request and follows redirects; returns the response and its host.
     fn follow(&self, range: Option<(u64, &str)>) -> Result<(Response<Body>, String), Trouble> {
         let mut url = self.url.to_owned();
         for _ in 0..=MOST_REDIRECTS {
@@ -298,7 +298,7 @@ impl Download<'_> {
             let response = match request.call() {
                 Ok(response) => response,
                 Err(error) => {
-                    let failure = fail(format!("cannot be reached: {}", spoken(&error)));
+                    let failure = fail(format!("cannot be reached: {}", describe(&error)));
                     return Err(match error {
                         ureq::Error::BadUri(_) | ureq::Error::Http(_) => Trouble::Final(failure),
                         _ => Trouble::Passing(failure, None),
@@ -318,8 +318,8 @@ impl Download<'_> {
     }
 }
 
-/// An error of the client without the address, which may hold a secret.
-fn spoken(error: &ureq::Error) -> String {
+/// An error of the client without the URL, which may contain a secret.
+fn describe(error: &ureq::Error) -> String {
     match error {
         ureq::Error::BadUri(_) => "its address is malformed".into(),
         ureq::Error::HostNotFound => "no such host; check the network".into(),
@@ -339,7 +339,7 @@ fn agree(a: Option<u64>, b: Option<u64>) -> bool {
     a.zip(b).is_none_or(|(a, b)| a == b)
 }
 
-/// The length of a file; 0 where there is none.
+/// Length of a file; 0 if it does not exist.
 pub(super) fn length(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len())
 }
@@ -352,13 +352,13 @@ fn text_header(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-/// What identifies the file for `If-Range`: a strong ETag, else its date.
+/// The validator for `If-Range`: a strong ETag, or the date.
 fn validator(headers: &HeaderMap) -> Option<String> {
     let strong = text_header(headers, header::ETAG).filter(|tag| tag.starts_with('"'));
     strong.or_else(|| text_header(headers, header::LAST_MODIFIED)).map(str::to_owned)
 }
 
-/// `bytes 100-199/200` as the start and the total.
+/// `bytes 100-199/200` as start and total.
 fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let text = text_header(headers, header::CONTENT_RANGE)?.strip_prefix("bytes ")?;
     let (range, total) = text.split_once('/')?;
@@ -366,7 +366,7 @@ fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     Some((start, total.parse().ok()))
 }
 
-/// The host of an address, with its port where it has one.
+/// Host and port of a URL.
 pub(super) fn host(url: &str) -> String {
     let uri: Option<Uri> = url.parse().ok();
     let authority = uri
@@ -376,7 +376,7 @@ pub(super) fn host(url: &str) -> String {
     authority.unwrap_or_else(|| "an address without a host".into())
 }
 
-/// Whether an address is of this machine itself.
+/// Whether a URL is on this machine.
 pub(super) fn is_loopback(url: &str) -> bool {
     let uri: Option<Uri> = url.parse().ok();
     uri.as_ref()
@@ -384,7 +384,7 @@ pub(super) fn is_loopback(url: &str) -> bool {
         .is_some_and(|host| matches!(host, "127.0.0.1" | "localhost" | "[::1]"))
 }
 
-/// Whether two addresses have the same scheme, host and port.
+/// Whether two URLs have the same scheme, host and port.
 fn same_origin(a: &str, b: &str) -> bool {
     let origin = |url: &str| -> Option<(String, String, u16)> {
         let uri: Uri = url.parse().ok()?;
@@ -395,7 +395,7 @@ fn same_origin(a: &str, b: &str) -> bool {
     origin(a).is_some_and(|a| Some(a) == origin(b))
 }
 
-/// Where a redirect from `from` leads; none where that is no web address or gives up encryption.
+/// The target of a redirect from `from`; `None` if it is no HTTP URL or drops encryption.
 fn resolve(from: &str, place: &str) -> Option<String> {
     let base: Uri = from.parse().ok()?;
     let (scheme, authority) = (base.scheme_str()?, base.authority()?);

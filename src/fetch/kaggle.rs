@@ -1,4 +1,4 @@
-//! Kaggle: the address of a data set's archive, and the credentials it asks for.
+//! Kaggle: download URLs and credentials.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,16 +11,16 @@ use serde::Deserialize;
 use super::http::{Failure, is_loopback};
 use crate::{Error, Result};
 
-/// Where the service is.
+/// The service's URL.
 pub const SERVICE: &str = "https://www.kaggle.com/api/v1";
-/// The variable that names another one, for tests.
+/// Environment variable with another URL, for tests.
 pub const SERVICE_VARIABLE: &str = "VISAGE_KAGGLE_URL";
 /// How to get credentials.
 const HOW: &str = "on kaggle.com, in Settings, under API, create a token; then set KAGGLE_USERNAME \
                    and KAGGLE_KEY, or put the kaggle.json it gives you into ~/.kaggle and run \
                    chmod 600 ~/.kaggle/kaggle.json";
 
-/// A user's name and secret key. Neither `Debug` nor any error shows the key.
+/// User name and key. Neither `Debug` nor errors show the key.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Credentials {
     username: String,
@@ -34,11 +34,11 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Finds them where Kaggle's own tools do: in KAGGLE_USERNAME and KAGGLE_KEY, else in
-    /// `kaggle.json` in KAGGLE_CONFIG_DIR or `~/.kaggle`.
+    /// Reads them as Kaggle's own tools do: from KAGGLE_USERNAME and KAGGLE_KEY, or from `kaggle.json`
+    /// in KAGGLE_CONFIG_DIR or `~/.kaggle`.
     ///
     /// # Errors
-    /// Says how to make them where there are none; a file that others may read, or that is none.
+    /// There are none, or the file is invalid or readable by others.
     pub fn find() -> Result<Self> {
         Self::find_in(|name| std::env::var_os(name).filter(|value| !value.is_empty()))
     }
@@ -69,7 +69,7 @@ impl Credentials {
         let open = std::fs::File::open(file).map_err(|source| Error::io(file, source))?;
         refuse_readable(file, &open)?;
         let text = std::io::read_to_string(open).map_err(|source| Error::io(file, source))?;
-        // The parser's own message could quote the key.
+        // The parser's message could quote the key.
         let credentials: Self = serde_json::from_str(&text).map_err(|_| {
             let text = format!("{}: is not the kaggle.json of a token; {HOW}", file.display());
             Error::Config(text)
@@ -77,7 +77,7 @@ impl Credentials {
         credentials.checked(&file.display().to_string())
     }
 
-    /// Refuses what cannot be sent.
+    /// Refuses invalid characters.
     fn checked(self, from: &str) -> Result<Self> {
         let plain =
             |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -87,13 +87,13 @@ impl Credentials {
         Err(Error::Config(format!("{from}: no credentials of Kaggle; {HOW}")))
     }
 
-    /// The value of the `Authorization` header.
+    /// The `Authorization` header.
     pub(super) fn header(&self) -> String {
         format!("Basic {}", STANDARD.encode(format!("{}:{}", self.username, self.key)))
     }
 }
 
-/// Refuses a file of secrets that other users can open.
+/// Refuses a credentials file that others can read.
 #[cfg(unix)]
 fn refuse_readable(path: &Path, file: &std::fs::File) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -114,10 +114,10 @@ fn refuse_readable(_: &Path, _: &std::fs::File) -> Result<()> {
     Ok(())
 }
 
-/// The address of the archive of OWNER/NAME at `service`.
+/// The URL of the archive of OWNER/NAME at `service`.
 ///
 /// # Errors
-/// A service without encryption, unless it is this machine: the key would be sent in the clear.
+/// The service is not encrypted and not on this machine.
 pub fn address(service: &str, name: &str) -> Result<String> {
     let here = is_loopback(service);
     if service.starts_with("https://") || (here && service.starts_with("http://")) {
@@ -128,7 +128,7 @@ pub fn address(service: &str, name: &str) -> Result<String> {
     Err(Error::Config(text))
 }
 
-/// What its user can do about a refusal.
+/// What the user can do about a refused request.
 pub(super) fn advice(failure: &Failure, name: &str) -> String {
     match failure.status {
         Some(401) => format!("the credentials are refused: {HOW}"),

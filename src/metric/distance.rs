@@ -1,21 +1,20 @@
-//! Distances between embeddings: in float32 whatever came in (float64 stays), with autocast off, and
-//! with gradients that stay finite where two embeddings are the same.
+//! Distances between embeddings: in float32 (float64 stays), with autocast disabled, and with finite
+//! gradients for equal embeddings.
 
 use tch::{Kind, Tensor, no_grad};
 
 use crate::native::without_autocast;
 
-/// Added inside the root of [`euclidean`], whose gradient at zero would be infinite without it:
-/// two equal embeddings are 1e-6 apart instead of 0.
+/// Added inside the root of [`euclidean`], whose gradient would be infinite at zero: equal embeddings
+/// have a distance of 1e-6.
 pub const ROOT_EPSILON: f64 = 1e-12;
 
-/// Squared Euclidean distances `|a_i - b_j|^2` between all rows of `a [N, D]` and `b [M, D]`, as
+/// Squared Euclidean distances `|a_i - b_j|^2` between all rows of `a [N, D]` and `b [M, D]`. Shape:
 /// float32 `[N, M]`, never negative, differentiable.
 ///
-/// Computed as `|a|^2 + |b|^2 - 2ab`, one matrix product instead of an `[N, M, D]` block. The price
-/// is cancellation: an error of about `1e-6` on the unit sphere, and in general `1e-6` times the
-/// squared distance of the rows to the mean of `b`, from where both sides are measured (embeddings
-/// crowded together far from the origin lose nothing). Where single pairs must be exact, use
+/// Computed as `|a|^2 + |b|^2 - 2ab`, one matrix product instead of an `[N, M, D]` tensor. Cancellation
+/// gives an error of about `1e-6` on the unit sphere, and in general `1e-6` times the squared distance
+/// of the rows to the mean of `b`, which is subtracted first. For exact distances of pairs use
 /// [`squared_euclidean_rows`].
 pub fn squared_euclidean(a: &Tensor, b: &Tensor) -> Tensor {
     without_autocast(|| {
@@ -24,8 +23,8 @@ pub fn squared_euclidean(a: &Tensor, b: &Tensor) -> Tensor {
     })
 }
 
-/// The precomputed terms of [`squared_euclidean`]: `|b|^2 - 2ab` is one pass over `[N, M]`, and adding
-/// `|a|^2` another.
+/// Precomputed terms of [`squared_euclidean`]: `|b|^2 - 2ab` is one pass over `[N, M]`, adding `|a|^2`
+/// another.
 #[derive(Debug)]
 pub(super) struct Squares {
     /// `-2a`, `[N, D]`.
@@ -39,11 +38,11 @@ pub(super) struct Squares {
 }
 
 impl Squares {
-    /// Of all rows of `a [N, D]` and `b [M, D]`, both measured from the mean of `b`.
+    /// For all rows of `a [N, D]` and `b [M, D]`; the mean of `b` is subtracted from both.
     pub fn new(a: &Tensor, b: &Tensor) -> Self {
         without_autocast(|| {
             let (a, b) = (precise(a), precise(b));
-            // Distances do not change when everything is moved, so the centre needs no gradient.
+            // Distances are invariant to translation, so that the mean needs no gradient.
             let centre = no_grad(|| b.mean_dim([0i64].as_slice(), true, None));
             let (a, b) = (a - &centre, b - &centre);
             let norms = |x: &Tensor| x.square().sum_dim_intlist([1i64].as_slice(), true, None);
@@ -52,7 +51,7 @@ impl Squares {
         })
     }
 
-    /// The distances of `length` rows of `a`, from row `start`: `[length, M]`, computed in place and
+    /// The distances of `length` rows of `a`, from row `start`: `[length, M]`, computed in place
     /// without gradient.
     pub fn rows(&self, start: i64, length: i64) -> Tensor {
         let part = |of: &Tensor| of.narrow(0, start, length);
@@ -70,45 +69,45 @@ impl Squares {
     }
 }
 
-/// Squared Euclidean distances within one batch `x [B, D]`, as float32 `[B, B]`: those of
-/// [`squared_euclidean`], with a diagonal of exact zeros (and no gradient through it).
+/// Squared Euclidean distances within a batch `x [B, D]`, as float32 `[B, B]`: [`squared_euclidean`]
+/// with an exact zero diagonal (without gradient).
 pub fn pairwise(x: &Tensor) -> Tensor {
     let itself = Tensor::eye(x.size()[0], (Kind::Bool, x.device()));
     squared_euclidean(x, x).masked_fill(&itself, 0.0)
 }
 
-/// Squared Euclidean distances `|a_i - b_i|^2` of row to row, `a, b [N, D]` to float32 `[N]`.
-/// Subtracted before squaring, so equal rows give exactly zero.
+/// Row-wise squared Euclidean distances `|a_i - b_i|^2`, `a, b [N, D]` to float32 `[N]`. Exactly zero
+/// for equal rows.
 pub fn squared_euclidean_rows(a: &Tensor, b: &Tensor) -> Tensor {
     let difference = precise(a) - precise(b);
     difference.square().sum_dim_intlist([1i64].as_slice(), false, None)
 }
 
-/// Euclidean distances `sqrt(|a_i - b_j|^2 + ROOT_EPSILON)` between all rows of `a [N, D]` and
-/// `b [M, D]`, as float32 `[N, M]`.
+/// Euclidean distances `sqrt(|a_i - b_j|^2 + ROOT_EPSILON)` between all rows of `a [N, D]` and `b [M,
+/// D]`. Shape: float32 `[N, M]`.
 ///
-/// The gradient is finite everywhere. The error of [`squared_euclidean`] goes through the root:
-/// on the unit sphere, distances below about `1e-3` are noise.
+/// The gradient is finite everywhere. Because of the error of [`squared_euclidean`], distances below
+/// about `1e-3` on the unit sphere are not accurate.
 pub fn euclidean(a: &Tensor, b: &Tensor) -> Tensor {
     (squared_euclidean(a, b) + ROOT_EPSILON).sqrt()
 }
 
-/// The rows of `x [N, D]` scaled to length one, in float32 (float64 stays):
-/// `x / sqrt(|x|^2 + ROOT_EPSILON)`, so that a row of zeros stays zero with a finite gradient.
+/// L2 normalisation of the rows of `x [N, D]`, in float32 (float64 stays): `x / sqrt(|x|^2 +
+/// ROOT_EPSILON)`, so that rows of zeros stay zero with a finite gradient.
 pub fn normalise(x: &Tensor) -> Tensor {
     let x = precise(x);
     let squared = x.square().sum_dim_intlist([-1i64].as_slice(), true, None);
     x / (squared + ROOT_EPSILON).sqrt()
 }
 
-/// Cosines between all rows of `a [N, D]` and `b [M, D]`, float32 `[N, M]`, -1 to 1. A similarity,
-/// for the losses that are defined on it; as a distance it is `1 - cosine`.
+/// Cosine similarities between all rows of `a [N, D]` and `b [M, D]`, float32 `[N, M]`, -1 to 1. As a
+/// distance it is `1 - cosine`.
 pub fn cosine(a: &Tensor, b: &Tensor) -> Tensor {
     without_autocast(|| normalise(a).matmul(&normalise(b).tr()))
 }
 
-/// The precision distances and losses are computed in: float64 stays (for checks against finite
-/// differences), everything else becomes float32.
+/// The dtype of distances and losses: float64 stays (for gradient checks), everything else is converted
+/// to float32.
 pub(super) fn precise(x: &Tensor) -> Tensor {
     x.to_kind(if x.kind() == Kind::Double { Kind::Double } else { Kind::Float })
 }

@@ -1,4 +1,4 @@
-//! Which distance a loss compares.
+//! The distance of a loss.
 
 use tch::Tensor;
 
@@ -22,8 +22,8 @@ named_enum! {
 }
 
 impl DistanceKind {
-    /// All distances within a batch `x [B, D]`, float32 `[B, B]`, differentiable; see
-    /// [`pairwise`] for their precision.
+    /// All distances within a batch `x [B, D]`, float32 `[B, B]`, differentiable; see [`pairwise`] for
+    /// their precision.
     pub fn pairwise(self, x: &Tensor) -> Tensor {
         match self {
             Self::Squared => pairwise(x),
@@ -42,8 +42,8 @@ impl DistanceKind {
         }
     }
 
-    /// The distance of each row of `a [N, D]` to the same row of `b [N, D]`, float32 `[N]`. Euclidean ones are subtracted before
-    /// squaring, so equal rows are at exactly the distance of equal rows.
+    /// Row-wise distances of `a [N, D]` and `b [N, D]`, float32 `[N]`. Euclidean ones are subtracted
+    /// before squaring.
     pub fn rowwise(self, a: &Tensor, b: &Tensor) -> Tensor {
         match self {
             Self::Squared => squared_euclidean_rows(a, b),

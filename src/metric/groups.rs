@@ -1,15 +1,13 @@
-//! The identities of a batch, known on the host before any distance is computed.
+//! The identities of a batch, on the host.
 
 use crate::native::cuda::uploaded;
 use tch::{Device, Kind, Tensor};
 
-/// The positions of a batch, sorted by label, each identity in the order of the batch. Memory of
-/// order B.
+/// The pictures of a batch, sorted by label, in batch order within an identity. O(B) memory.
 pub(super) struct Groups {
-    /// The positions, identity after identity.
+    /// Positions in the batch, one identity after the other.
     order: Vec<usize>,
-    /// For each picture of the batch: where in `order` its identity starts, and its number of
-    /// pictures.
+    /// For each picture of the batch: the start of its identity in `order`, and its number of pictures.
     spans: Vec<(usize, usize)>,
     /// The first so many pictures are anchors; the others are positives and negatives only.
     anchors: usize,
@@ -19,17 +17,16 @@ pub(super) struct Groups {
     pub largest: i64,
 }
 
-/// The pictures of each anchor's identity, for some anchors: rows of a table that is as wide as the
-/// largest identity.
+/// The pictures of the identities of some anchors, in rows as wide as the largest identity.
 pub(super) struct Members {
     /// Int64 `[T, K]`: positions, ascending, padded with the anchor itself.
     pub index: Tensor,
-    /// Bool `[T, K]`: whether it is a positive, that is, not the anchor itself.
+    /// Bool `[T, K]`: positives, without the anchor itself.
     pub others: Tensor,
 }
 
 impl Groups {
-    /// From labels, int64 `[B]` on any device; waits for it.
+    /// From labels, int64 `[B]` on any device; synchronises.
     pub fn new(labels: &Tensor, device: Device) -> Self {
         let labels = labels.detach().to_device(Device::Cpu).to_kind(Kind::Int64).contiguous();
         let mut names = vec![0i64; labels.numel()];
@@ -63,12 +60,12 @@ impl Groups {
         self.order.len() as i64
     }
 
-    /// The device of everything computed from this.
+    /// The device.
     pub fn device(&self) -> Device {
         self.table.device()
     }
 
-    /// The pictures of the anchor's identity, with the anchor, and the number of negatives.
+    /// The pictures of the anchor's identity, including the anchor, and the number of negatives.
     pub fn of(&self, anchor: usize) -> (&[usize], usize) {
         let (first, count) = self.spans[anchor];
         (&self.order[first..first + count], self.order.len() - count)
@@ -79,7 +76,7 @@ impl Groups {
         self.anchors as i64
     }
 
-    /// The anchors that have a positive and a negative, ascending.
+    /// The anchors with a positive and a negative, ascending.
     pub fn anchors(&self) -> impl Iterator<Item = usize> {
         (0..self.anchors).filter(|&anchor| {
             let (group, different) = self.of(anchor);
@@ -87,7 +84,7 @@ impl Groups {
         })
     }
 
-    /// The number of pairs (anchor, positive), of pairs (anchor, negative) and of triplets.
+    /// Number of (anchor, positive) pairs, (anchor, negative) pairs and triplets.
     pub fn counts(&self) -> [i64; 3] {
         self.spans[..self.anchors].iter().fold([0; 3], |[near, far, triplets], &(_, count)| {
             let (p, n) = (count as i64 - 1, self.len() - count as i64);
@@ -95,7 +92,7 @@ impl Groups {
         })
     }
 
-    /// The members of the identities of `length` anchors, from position `start`.
+    /// The pictures of the identities of `length` anchors, from `start`.
     pub fn members(&self, start: i64, length: i64) -> Members {
         let column = |of: i64| self.table.select(0, of).narrow(0, start, length).unsqueeze(1);
         let (first, count, itself) = (column(1), column(2), column(3));

@@ -5,10 +5,10 @@
 //! embeddings [B, D], labels [B], tuples -> loss per tuple -> reduction -> scalar
 //! ```
 //!
-//! A miner sees the distances without gradient and returns indices; the loss computes with gradient.
-//! With triplets neither needs the whole matrix: [`Miner::mine_embeddings`] and the forward pass of
-//! [`TripletMarginLoss`] work on a chunk of anchors at a time. [`LossKind`] and [`Miner`] are
-//! registries: everything that `--loss` and `--miner` take, by name.
+//! A miner gets distances without gradient and returns indices; the loss computes with gradient. For
+//! triplets, [`Miner::mine_embeddings`] and the forward pass of [`TripletMarginLoss`] process chunks of
+//! anchors, without the whole matrix. [`LossKind`] and [`Miner`] are registries of the values of
+//! `--loss` and `--miner`.
 
 pub mod batch_stats;
 mod chunks;

@@ -1,11 +1,11 @@
-//! Things that flags and configuration files choose by name: losses, miners, distances, hinges.
+//! Losses, miners, distances and other choices by name, for flags and configuration files.
 
-/// A choice by name. Command lines, configuration files and help texts are built from this.
+/// A choice by name, for command lines, configuration files and help texts.
 pub trait Named: Copy + Send + Sync + 'static {
-    /// Every choice, in the order of the help text.
+    /// All choices, in the order of the help text.
     const ALL: &'static [Self];
 
-    /// The name, in kebab case.
+    /// Its name, in kebab case.
     fn name(&self) -> &'static str;
 
     /// One line of help.
@@ -17,7 +17,7 @@ pub trait Named: Copy + Send + Sync + 'static {
     }
 }
 
-/// Displays, writes and reads a [`Named`] type as its name.
+/// Implements Display and serde for a [`Named`] type by its name.
 macro_rules! serde_by_name {
     ($kind:ty) => {
         impl std::fmt::Display for $kind {
@@ -48,8 +48,8 @@ macro_rules! serde_by_name {
     };
 }
 
-/// An enum whose variants have names; their documentation is the help text. The first variant is
-/// the default.
+/// An enum whose variants have names; their documentation is the help text. The first variant is the
+/// default.
 macro_rules! named_enum {
     (
         $(#[$about:meta])* pub enum $kind:ident {

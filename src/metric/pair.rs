@@ -1,15 +1,15 @@
-//! The labels of pairs. Some published systems write 1 for two pictures of the same person and some
-//! write 0, so here it is a type and never a bare number.
+//! Labels of pairs. Some published systems use 1 for the same person and some 0; a type avoids
+//! mistakes.
 
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::native::cuda::uploaded;
 use crate::verdict::Verdict;
 
-/// The [`Verdict`] of each of `N` pairs, as a mask on some device.
+/// The [`Verdict`] of each of `N` pairs, as a mask on a device.
 #[derive(Debug)]
 pub struct PairLabels {
-    /// Bool `[N]`, set where the two people differ.
+    /// Bool `[N]`, true for different people.
     different: Tensor,
 }
 
@@ -20,12 +20,12 @@ impl PairLabels {
         Self { different: Tensor::from_slice(&different) }
     }
 
-    /// From identities, int64 `[N]` each: the pair is the same where they are equal.
+    /// From identities, int64 `[N]` each: same if they are equal.
     pub fn of_identities(a: &Tensor, b: &Tensor) -> Self {
         no_grad(|| Self { different: a.ne_tensor(&uploaded(b, a.device())) })
     }
 
-    /// Where the pair is of this kind: bool `[N]`.
+    /// The mask of pairs of this kind: bool `[N]`.
     pub fn are(&self, pair: Verdict) -> Tensor {
         match pair {
             Verdict::Same => self.different.logical_not(),
@@ -33,17 +33,17 @@ impl PairLabels {
         }
     }
 
-    /// 1 where the pair is of this kind and 0 elsewhere: `[N]` of `kind` on `device`.
+    /// 1 for pairs of this kind and 0 otherwise: `[N]` of `kind` on `device`.
     pub fn ones_where(&self, pair: Verdict, kind: Kind, device: Device) -> Tensor {
         self.are(pair).to_device(device).to_kind(kind)
     }
 
-    /// The number of pairs.
+    /// Number of pairs.
     pub fn len(&self) -> usize {
         self.different.numel()
     }
 
-    /// Whether there are none.
+    /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,20 +1,20 @@
-//! Random batches full of awkward cases, and the naive loops that the tests compare with.
+//! Random batches with edge cases, and naive loops for comparison in tests.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tch::{Device, Kind, Tensor};
 
-/// A small batch: few identities, some of them lone, coordinates on a coarse grid so that equal
+/// A small batch: few identities, some with one picture, coordinates on a coarse grid so that equal
 /// embeddings and equal distances are common.
 pub(super) struct Batch {
-    /// `[B, 3]`, float32, multiples of one half: their distances are exact in float32.
+    /// `[B, 3]`, float32, multiples of one half, so that distances are exact in float32.
     pub embeddings: Tensor,
     /// `[B]`, int64.
     pub labels: Tensor,
 }
 
 impl Batch {
-    /// Batches of 1 to 12 pictures; seeds 0 to 3 are the smallest ones and one identity only.
+    /// Batches of 1 to 12 pictures; seeds 0 to 3 are the smallest ones and a single identity.
     pub fn random(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let size = if seed < 2 { seed as usize + 1 } else { random.random_range(1..=12) };
@@ -36,19 +36,19 @@ impl Batch {
         Tensor::from_slice(&flat).view([size, size]).to_kind(Kind::Float)
     }
 
-    /// The embeddings moved off the origin and scaled to length one.
+    /// The embeddings shifted and normalised.
     pub fn on_the_sphere(&self) -> Tensor {
         let moved = &self.embeddings + 0.1;
         let norm = moved.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float).sqrt();
         moved / norm
     }
 
-    /// The labels as plain numbers.
+    /// The labels as a vector.
     pub fn names(&self) -> Vec<i64> {
         Vec::try_from(&self.labels).unwrap()
     }
 
-    /// Squared distances by loops in float64, row after row.
+    /// Squared distances by loops in float64, row-major.
     pub fn naive_distances(x: &Tensor) -> Vec<f64> {
         let rows: Vec<Vec<f64>> =
             Vec::try_from(x.to_kind(Kind::Double).to_device(Device::Cpu)).unwrap();
@@ -72,12 +72,12 @@ impl Batch {
     }
 }
 
-/// All values of a tensor, row after row.
+/// All values of a tensor, row-major.
 pub(super) fn values(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(tensor.to_kind(Kind::Double).flatten(0, -1)).unwrap()
 }
 
-/// Fails unless both lists are equal to within `tolerance`.
+/// Panics unless both lists are equal within `tolerance`.
 pub(super) fn close(found: &[f64], wanted: &[f64], tolerance: f64) {
     assert_eq!(found.len(), wanted.len(), "{found:?} {wanted:?}");
     for (index, (found, wanted)) in found.iter().zip(wanted).enumerate() {

@@ -1,4 +1,4 @@
-//! The architectures Visage knows: one row of a table each.
+//! The table of architectures.
 
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -6,7 +6,7 @@ use tch::Device;
 use super::params::Scope;
 use super::{InputSizes, InputSpec, Trunk, densenet, facenet, inception_v3, openface, vgg};
 
-/// The architectures Visage knows; `--backbone`, model files and the manifest use their
+/// The architectures; `--backbone`, model files and the manifest use their
 /// [`name`](Architecture::name)s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
@@ -29,43 +29,43 @@ pub enum Architecture {
     InceptionV3,
 }
 
-/// What there is to know about an architecture before it is built.
+/// Description of an architecture.
 #[derive(Debug)]
 pub struct ArchitectureInfo {
-    /// The variant this row describes.
+    /// The variant.
     pub architecture: Architecture,
-    /// What `--backbone` calls it.
+    /// Name for `--backbone`.
     pub name: &'static str,
     /// One line for the help.
     pub summary: &'static str,
-    /// Trainable scalars of the trunk, without a classifier.
+    /// Trainable parameters of the trunk, without classifier.
     pub parameters: usize,
     /// Multiply-adds of one native picture through the trunk, in 10⁹ (torchvision's "GFLOPS").
     pub gflops: f64,
-    /// The native input size, and the normalisation.
+    /// Native input size and normalisation.
     pub input: InputSpec,
-    /// The sizes it can take.
+    /// Supported input sizes.
     pub input_sizes: InputSizes,
-    /// The length of the trunk's own embedding.
+    /// Size of the trunk's embedding.
     pub embedding_dim: i64,
-    /// Prefixes of the keys of the classifier it was published with; empty where it has none.
+    /// Key prefixes of its published classifier; empty if it has none.
     pub classifier: &'static [&'static str],
-    /// Weights that fit.
+    /// Known weights.
     pub weights: &'static [KnownWeights],
-    /// Where the network was published.
+    /// Publication.
     pub paper: &'static str,
 }
 
-/// Weights that people have for an architecture.
+/// Published weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownWeights {
-    /// The file, as its publisher names it.
+    /// File name.
     pub file: &'static str,
-    /// Who publishes it.
+    /// Publisher.
     pub source: &'static str,
-    /// Outputs of the classifier in it; none where it has no classifier.
+    /// Number of classes of the classifier; `None` without classifier.
     pub classes: Option<i64>,
-    /// Terms of use, as far as they are stated.
+    /// Terms of use, as far as stated.
     pub licence: &'static str,
 }
 
@@ -228,7 +228,7 @@ const VARIANTS: [Architecture; TABLE.len()] = {
     let mut row = 0;
     while row < TABLE.len() {
         variants[row] = TABLE[row].architecture;
-        // `info` finds a variant's row by its number.
+        // `info` indexes the table by variant.
         assert!(variants[row] as usize == row, "the table and the enum differ in their order");
         row += 1;
     }
@@ -236,21 +236,21 @@ const VARIANTS: [Architecture; TABLE.len()] = {
 };
 
 impl Architecture {
-    /// All of them, in the order of the table.
+    /// All architectures, in the order of the table.
     pub const ALL: [Self; VARIANTS.len()] = VARIANTS;
 
-    /// What there is to know about it.
+    /// Its description.
     pub fn info(self) -> &'static ArchitectureInfo {
         static ROWS: [ArchitectureInfo; TABLE.len()] = TABLE;
         &ROWS[self as usize]
     }
 
-    /// The name used by `--backbone` and in model files.
+    /// Its name for `--backbone` and in model files.
     pub fn name(self) -> &'static str {
         self.info().name
     }
 
-    /// Builds the network with random weights; its classifier only where `classes` is given.
+    /// Builds the network with random weights; with `classes` including its classifier.
     pub(super) fn trunk(self, at: &Scope, device: Device, classes: Option<i64>) -> Box<dyn Trunk> {
         let vgg = |depths, batch_norm| -> Box<dyn Trunk> {
             Box::new(vgg::Vgg::new(at, vgg::VggConfig { depths, batch_norm }, classes))

@@ -1,4 +1,4 @@
-//! A trunk with all that belongs to it.
+//! A trunk with its input size, normalisation and parameters.
 
 use std::ops::Range;
 
@@ -8,17 +8,17 @@ use super::layers::{Bias, Linear, Mode, Weight, normalize};
 use super::{Architecture, Compute, InputSpec, Logits, Params, Trunk};
 use crate::{Error, Result};
 
-/// What is built beside the trunk.
+/// Optional parts of a backbone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BuildOptions {
-    /// The classifier the network was published with, for so many classes; none leaves it out.
+    /// Number of classes of the network's own classifier; `None` to leave it out.
     pub classes: Option<i64>,
-    /// An embedding layer on top of the trunk, with so many outputs; none leaves the trunk's own.
+    /// Size of an additional embedding layer; `None` for the trunk's own embedding.
     pub embedding_dim: Option<i64>,
 }
 
 impl BuildOptions {
-    /// More classes, or a longer embedding, is a slip and not a wish.
+    /// Upper bound of both, against typing errors.
     const LARGEST: i64 = 1_000_000;
 
     fn check(&self, architecture: Architecture) -> Result<()> {
@@ -42,19 +42,19 @@ impl BuildOptions {
     }
 }
 
-/// The key prefix of the layer that `--embedding-dim` puts on top of a trunk.
+/// Key prefix of the layer of `--embedding-dim`.
 pub const EMBEDDING_LAYER: &str = "embedding";
 
-/// A trunk with all that belongs to it.
+/// A trunk with its input size, normalisation and parameters.
 #[derive(Debug)]
 pub struct Backbone {
-    /// Which architecture it is.
+    /// Architecture.
     pub architecture: Architecture,
-    /// Its input size and normalisation.
+    /// Input size and normalisation.
     pub input: InputSpec,
-    /// The length of its embeddings.
+    /// Embedding size.
     pub embedding_dim: i64,
-    /// Its tensors under PyTorch's keys.
+    /// Parameters and buffers under PyTorch's keys.
     pub params: Params,
     trunk: Box<dyn Trunk>,
     embedding: Option<Linear>,
@@ -66,36 +66,36 @@ pub struct Backbone {
 /// A part of a trunk that is frozen or trained as a whole.
 #[derive(Debug)]
 pub struct Stage {
-    /// Its blocks, as `--freeze` names them.
+    /// Its blocks, the names for `--freeze`.
     pub blocks: Vec<String>,
     /// Its parameters, shared with the trunk.
     parameters: Vec<Tensor>,
 }
 
 impl Stage {
-    /// The stage's first block.
+    /// First block of the stage.
     pub fn name(&self) -> &str {
         self.blocks.first().map_or("", String::as_str)
     }
 
-    /// No parameter of it asks for a gradient.
+    /// Whether no parameter requires a gradient.
     pub fn is_frozen(&self) -> bool {
         !self.parameters.iter().any(Tensor::requires_grad)
     }
 }
 
 impl Backbone {
-    /// Builds the trunk alone with random weights (seed them with `tch::manual_seed`).
+    /// Builds the trunk with random weights (seed them with `tch::manual_seed`).
     pub fn new(architecture: Architecture, device: Device) -> Self {
         Self::assemble(architecture, device, BuildOptions::default())
     }
 
-    /// The same with a classifier or an embedding layer: `embedding.weight` `[D, trunk's]` and
-    /// `embedding.bias`, whose output is scaled to length one. The bias starts at zero, because the
-    /// layer's input has length one and PyTorch's default bias would outweigh it.
+    /// Like [`Backbone::new`], with a classifier or an embedding layer: `embedding.weight` `[D,
+    /// trunk's]` and `embedding.bias`, whose output is L2-normalised. The bias is initialised to zero,
+    /// because the layer's input is normalised and PyTorch's default bias would dominate.
     ///
     /// # Errors
-    /// A number of classes or outputs that cannot be, or classes for a network without a classifier.
+    /// The number of classes or the embedding size is out of range, or the network has no classifier.
     pub fn build(
         architecture: Architecture,
         device: Device,
@@ -136,23 +136,22 @@ impl Backbone {
         }
     }
 
-    /// The stages in the order they run; the embedding layer, where there is one, is the last.
+    /// The stages in order; the embedding layer, if any, is the last.
     pub fn stages(&self) -> &[Stage] {
         &self.stages
     }
 
-    /// How many stages from the pictures on are frozen: their output for a picture never changes.
+    /// Number of frozen stages from the input on: their output for a picture does not change.
     pub fn frozen_stages(&self) -> usize {
         self.stages.iter().take_while(|stage| stage.is_frozen()).count()
     }
 
-    /// The device its tensors live on.
+    /// The device of its parameters.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// Chooses in which numbers and layout it computes from now on. Its parameters keep their values
-    /// and their kind.
+    /// Sets the dtype and memory format of the computation. Parameters keep their values and dtype.
     ///
     /// # Errors
     /// What libtorch reports.
@@ -164,15 +163,15 @@ impl Backbone {
         Ok(())
     }
 
-    /// In which numbers and layout it computes.
+    /// Dtype and memory format of the computation.
     pub fn compute(&self) -> Compute {
         self.compute
     }
 
-    /// Chooses another side for the square input.
+    /// Sets the side of the square input.
     ///
     /// # Errors
-    /// The architecture cannot take it: names the sizes it can.
+    /// The architecture does not support it; names the supported sizes.
     pub fn set_input_size(&mut self, side: u32) -> Result<()> {
         let info = self.architecture.info();
         info.input_sizes.check(info.name, side.into(), side.into())?;
@@ -180,10 +179,10 @@ impl Backbone {
         Ok(())
     }
 
-    /// Whether [`Backbone::embed`] can take the tensor.
+    /// Checks the input of [`Backbone::embed`].
     ///
     /// # Errors
-    /// It is not `[N, 3, H, W]` or `[N, 1, H, W]` of a size that the architecture can take.
+    /// It is not `[N, 3, H, W]` or `[N, 1, H, W]` of a supported size.
     pub fn check_pictures(&self, pictures: &Tensor) -> Result<()> {
         let info = self.architecture.info();
         match pictures.size()[..] {
@@ -197,22 +196,22 @@ impl Backbone {
         }
     }
 
-    /// Pictures `[N, 3, H, W]` (or grey, `[N, 1, H, W]`) in [0, 1] to embeddings `[N, D]` of length
-    /// one, float32.
+    /// Pictures `[N, 3, H, W]` (or grey, `[N, 1, H, W]`) in [0, 1] to L2-normalised embeddings `[N,
+    /// D]`, float32.
     ///
     /// # Panics
-    /// In libtorch, where [`Backbone::check_pictures`] would have refused the tensor.
+    /// In libtorch, if [`Backbone::check_pictures`] would return an error.
     pub fn embed(&self, pictures: &Tensor, mode: Mode) -> Tensor {
         self.embed_from(0, pictures, mode)
     }
 
-    /// The second half of [`Backbone::embed`]: from the maps in front of stage `first`, as
-    /// [`Backbone::maps`] gives them, to embeddings.
+    /// The second half of [`Backbone::embed`]: from the feature maps before stage `first`, as from
+    /// [`Backbone::maps`], to embeddings.
     ///
-    /// A frozen stage rests: no dropout and running statistics, whatever `mode` says.
+    /// Frozen stages run in evaluation mode, whatever `mode` is.
     pub fn embed_from(&self, first: usize, maps: &Tensor, mode: Mode) -> Tensor {
         let map = self.map_from(first, maps, mode);
-        // What has length one is scaled to it in float32.
+        // Normalised in float32.
         let embedding = self.trunk.unit(&self.features(&map, mode));
         let embedding = match &self.embedding {
             Some(layer) => normalize(&layer.forward(&embedding)),
@@ -221,31 +220,31 @@ impl Backbone {
         embedding.to_kind(Kind::Float)
     }
 
-    /// What pictures have become in front of stage `end` of the trunk, without a gradient: for the
-    /// frozen stages below it (0 gives the pictures themselves), which rest whatever `mode` says.
+    /// The feature maps before stage `end`, without gradient: the output of the frozen stages below it
+    /// (the pictures themselves for 0), in evaluation mode.
     pub fn maps(&self, pictures: &Tensor, end: usize, mode: Mode) -> Tensor {
         tch::no_grad(|| self.through(0..end.min(self.trunk_stages()), pictures, mode))
     }
 
-    /// From the maps in front of stage `first` to the trunk's map, `[N, C, H', W']` (or `[N, D]`
-    /// where the trunk ends in a vector): what heads of their own are put on.
+    /// From the feature maps before stage `first` to the trunk's output, `[N, C, H', W']` (or `[N, D]`
+    /// if the trunk ends in a vector), the input of pair heads.
     pub fn map_from(&self, first: usize, maps: &Tensor, mode: Mode) -> Tensor {
         self.through(first..self.trunk_stages(), maps, mode)
     }
 
-    /// The shape of the trunk's map of one picture.
+    /// Shape of the trunk's output for one picture.
     pub fn map_size(&self) -> Vec<i64> {
         let side = i64::from(self.input.size);
         let picture = Tensor::zeros([1, 3, side, side], (Kind::Float, self.device));
         tch::no_grad(|| self.map_from(0, &picture, Mode::EVAL)).size()
     }
 
-    /// The trunk's map to features `[N, D]` that are not scaled to length one.
+    /// The trunk's output to features `[N, D]`, not normalised.
     pub fn features(&self, map: &Tensor, mode: Mode) -> Tensor {
         self.compute.run(self.device, mode, || self.trunk.features(map)).to_kind(Kind::Float)
     }
 
-    /// The trunk's map through the classifier it was built with.
+    /// The trunk's output through its own classifier.
     ///
     /// # Errors
     /// It was built without one.
@@ -259,7 +258,7 @@ impl Backbone {
         self.stages.len() - usize::from(self.embedding.is_some())
     }
 
-    /// Through some of the trunk's own stages.
+    /// Runs a range of the trunk's own stages.
     fn through(&self, stages: Range<usize>, xs: &Tensor, mode: Mode) -> Tensor {
         self.compute.run(self.device, mode, || {
             stages.fold(xs.shallow_clone(), |xs, number| {
@@ -278,11 +277,11 @@ impl Backbone {
         ))
     }
 
-    /// The same pictures through the network's own classifier: what torchvision's `model(x)` gives,
-    /// with its auxiliary head in training.
+    /// Pictures through the network's own classifier: torchvision's `model(x)`, in training with its
+    /// auxiliary head.
     ///
     /// # Errors
-    /// Pictures that do not fit, or a backbone built without its classifier.
+    /// The input has an unsupported shape, or the classifier was left out.
     pub fn logits(&self, pictures: &Tensor, mode: Mode) -> Result<Logits> {
         self.check_pictures(pictures)?;
         let logits = self.trunk.logits(&self.input.normalise(pictures), mode);

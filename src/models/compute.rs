@@ -1,4 +1,4 @@
-//! In which numbers and in which layout a network computes.
+//! Dtype and memory format of a network's computation.
 
 use tch::{Device, Tensor};
 
@@ -6,7 +6,7 @@ use super::Mode;
 use crate::Result;
 use crate::native::{self, Half};
 
-/// How a network computes; the default is float32 in PyTorch's own layout.
+/// How a network computes; the default is float32 in the contiguous format.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Compute {
     half: Option<Half>,
@@ -15,29 +15,28 @@ pub struct Compute {
 }
 
 impl Compute {
-    /// Convolutions and matrix products in 16 bits (`None`: float32), maps with the channels of a
-    /// pixel side by side.
-    /// What is measured and kept, in evaluation mode, stays float32.
+    /// Convolutions and matrix products in 16 bits (`None`: float32), in the channels_last format.
+    /// Evaluation mode stays float32.
     pub fn fast(half: Option<Half>) -> Self {
         Self { half, channels_last: true, everywhere: false }
     }
 
-    /// The same in evaluation mode, too: embeddings in a hurry.
+    /// Evaluation mode in 16 bits, too: faster embeddings.
     pub fn everywhere(half: Option<Half>) -> Self {
         Self { everywhere: true, ..Self::fast(half) }
     }
 
-    /// The 16-bit kind, where there is one.
+    /// The 16-bit dtype, if any.
     pub fn half(self) -> Option<Half> {
         self.half
     }
 
-    /// Gradients are so small in it that the loss has to be scaled.
+    /// Whether small gradients underflow, so that the loss must be scaled.
     pub fn scales_loss(self) -> bool {
         self.half == Some(Half::Float16)
     }
 
-    /// Lays out weights as this way of computing wants them; their values do not change.
+    /// Converts weights to the memory format; their values do not change.
     ///
     /// # Errors
     /// What libtorch reports.
@@ -45,16 +44,16 @@ impl Compute {
         native::set_channels_last(params, self.channels_last)
     }
 
-    /// A map laid out likewise.
+    /// Converts a feature map to the memory format.
     pub fn lay_out(self, map: &Tensor) -> Tensor {
         match self.channels_last {
-            // Only a lack of memory can fail here, and the next layer would report it.
+            // Only lack of memory can fail here, and the next layer would report it.
             true => native::channels_last(map).unwrap_or_else(|_| map.shallow_clone()),
             false => map.shallow_clone(),
         }
     }
 
-    /// Runs a part of the network in these numbers.
+    /// Runs a part of the network in this dtype.
     pub fn run<T>(self, device: Device, mode: Mode, body: impl FnOnce() -> T) -> T {
         match self.half {
             Some(kind) if self.everywhere || mode != Mode::EVAL => {

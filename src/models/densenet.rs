@@ -1,8 +1,8 @@
-//! DenseNet-BC (Huang et al., 2017) as torchvision has it: 121, 161, 169 and 201 layers; keys
+//! DenseNet-BC (Huang et al., 2017) as in torchvision: 121, 161, 169 and 201 layers; keys
 //! `features.conv0.weight`, `features.denseblock1.denselayer1.norm1.*`, …, `classifier.*`.
 //!
-//! Input `[N, 3, H, W]` from 29x29 up, ImageNet-normalised. The embedding is what the classifier
-//! sees, the mean of the last map over its places, scaled to length one.
+//! Input `[N, 3, H, W]` of at least 29x29, ImageNet-normalised. The embedding is the classifier's
+//! input, the global average of the last feature map, L2-normalised.
 
 use tch::Tensor;
 
@@ -13,27 +13,26 @@ use super::layers::{
 };
 use super::params::Scope;
 
-/// The bottleneck of a layer has this many times the growth in channels.
+/// Channels of a bottleneck relative to the growth rate.
 const BOTTLENECK: i64 = 4;
 
-/// What tells the variants apart.
+/// The hyperparameters of a variant.
 #[derive(Debug, Clone, Copy)]
 pub struct DenseNetConfig {
-    /// Channels behind the first convolution.
+    /// Channels after the first convolution.
     pub stem: i64,
-    /// Channels that each layer adds.
+    /// Growth rate: channels added by each layer.
     pub growth: i64,
-    /// Layers in each of the four blocks.
+    /// Number of layers in each block.
     pub depths: [i64; 4],
 }
 
-/// A convolution without a bias, with He's initialisation.
+/// A convolution without bias, with He initialisation.
 fn conv(at: &Scope, name: &str, spec: ConvSpec) -> Conv2d {
     Conv2d::new(&at.sub(name), spec.weight(Weight::KaimingFanIn).bias(Bias::None))
 }
 
-/// A layer of a block, in the order that DenseNet computes in: normalisation and ReLU come before
-/// each convolution.
+/// A dense layer, pre-activated: normalisation and ReLU before each convolution.
 #[derive(Debug)]
 struct Layer {
     norm: BatchNorm,
@@ -55,7 +54,7 @@ impl Layer {
     }
 }
 
-/// What halves a map between two blocks.
+/// The transition between two blocks, which halves the map.
 #[derive(Debug)]
 struct Transition {
     norm: BatchNorm,
@@ -74,7 +73,7 @@ impl Transition {
     }
 }
 
-/// A block, and the transition behind it (all but the last have one).
+/// A dense block, and the transition after it (except for the last).
 #[derive(Debug)]
 struct Block {
     layers: Vec<Layer>,
@@ -82,7 +81,7 @@ struct Block {
 }
 
 impl Block {
-    /// Every layer sees the input and the output of all layers before it.
+    /// Each layer gets the input and the output of all layers before it.
     fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
         let mut maps = vec![xs.shallow_clone()];
         for layer in &self.layers {
@@ -106,8 +105,8 @@ pub struct DenseNet {
 }
 
 impl DenseNet {
-    /// Registers all layers under `root`, with torchvision's initialisation; the classifier only
-    /// where `classes` is given.
+    /// Registers all layers under `root`, with torchvision's initialisation; with `classes` including
+    /// the classifier.
     pub fn new(root: &Scope, plan: DenseNetConfig, classes: Option<i64>) -> Self {
         let at = root.sub("features");
         let conv0 = conv(&at, "conv0", ConvSpec::new(3, plan.stem, 7).stride(2).same());

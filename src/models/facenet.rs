@@ -1,9 +1,9 @@
-//! FaceNet's InceptionResnetV1 as facenet-pytorch has it (Schroff et al., 2015; Szegedy et al.,
-//! 2016); keys `conv2d_1a.conv.weight`, `repeat_1.0.branch0.*`, …, `last_bn.*`, `logits.*`.
+//! FaceNet's InceptionResnetV1 as in facenet-pytorch (Schroff et al., 2015; Szegedy et al., 2016); keys
+//! `conv2d_1a.conv.weight`, `repeat_1.0.branch0.*`, …, `last_bn.*`, `logits.*`.
 //!
-//! Input `[N, 3, H, W]` from 75x75 up (natively 160x160), `(255 x - 127.5) / 128`. The embedding is
-//! facenet-pytorch's own: 512-d on the unit sphere. In training 60 % dropout precedes the last
-//! linear layer.
+//! Input `[N, 3, H, W]` of at least 75x75 (natively 160x160), `(255 x - 127.5) / 128`. The embedding is
+//! facenet-pytorch's: 512-d, L2-normalised. In training there is 60 % dropout before the last linear
+//! layer.
 
 use tch::Tensor;
 
@@ -14,9 +14,9 @@ use super::layers::{
 };
 use super::params::Scope;
 
-/// The length of the embedding.
+/// Embedding size.
 pub const EMBEDDING: i64 = 512;
-/// Channels of the last map.
+/// Channels of the last feature map.
 const FEATURES: i64 = 1792;
 /// Dropout before the last linear layer.
 const DROPOUT: f64 = 0.6;
@@ -27,12 +27,12 @@ const fn conv(inputs: i64, outputs: i64, kernel: i64) -> ConvSpec {
     ConvSpec::new(inputs, outputs, kernel)
 }
 
-/// A kernel of `[height, width]` that keeps the size of the map.
+/// A kernel of `[height, width]` with `same` padding.
 const fn bar(channels: i64, kernel: [i64; 2]) -> ConvSpec {
     ConvSpec::rectangle(channels, channels, kernel).same()
 }
 
-/// Convolutions before the residual blocks; a 3x3 max pool with stride 2 stands before `conv2d_3b`.
+/// Convolutions before the residual blocks; a 3x3 max pool with stride 2 precedes `conv2d_3b`.
 const STEM: [(&str, ConvSpec); 6] = [
     ("conv2d_1a", conv(3, 32, 3).stride(2)),
     ("conv2d_2a", conv(32, 32, 3)),
@@ -43,7 +43,7 @@ const STEM: [(&str, ConvSpec); 6] = [
 ];
 const POOL_BEFORE: &str = "conv2d_3b";
 
-/// A residual block: x + scale · projection(branches(x)), and a ReLU on most.
+/// A residual block: x + scale · projection(branches(x)), followed by a ReLU in most.
 struct Residual {
     channels: i64,
     branches: &'static [Branch],
@@ -72,10 +72,10 @@ const BLOCK8: Residual = Residual {
     ],
     scale: 0.20,
 };
-/// The last block takes its branches whole and has no ReLU.
+/// The last block has scale 1 and no ReLU.
 const LAST: Residual = Residual { scale: 1.0, ..BLOCK8 };
 
-/// Branches that halve the map; a 3x3 max pool with stride 2 is concatenated to them.
+/// A reduction: branches with stride 2, concatenated with a 3x3 max pool with stride 2.
 const MIXED_6A: [Branch; 2] = [
     &[conv(256, 384, 3).stride(2)],
     &[conv(256, 192, 1), conv(192, 192, 3).same(), conv(192, 256, 3).stride(2)],
@@ -86,7 +86,7 @@ const MIXED_7A: [Branch; 3] = [
     &[conv(896, 256, 1), conv(256, 256, 3).same(), conv(256, 256, 3).stride(2)],
 ];
 
-/// The branches of one block; those of a single convolution have no number in their keys.
+/// The branches of a block; single convolutions have no number in their keys.
 #[derive(Debug)]
 struct Branches(Vec<Vec<ConvNormRelu>>);
 
@@ -139,7 +139,7 @@ impl ResidualBlock {
     }
 }
 
-/// Blocks in a row, and the reduction behind them.
+/// Consecutive blocks, and the reduction after them.
 #[derive(Debug)]
 struct Stage {
     repeat: Vec<ResidualBlock>,
@@ -180,8 +180,8 @@ pub struct FaceNet {
 }
 
 impl FaceNet {
-    /// Registers all layers under `root`, with PyTorch's default initialisation; `logits` only
-    /// where `classes` is given.
+    /// Registers all layers under `root`, with PyTorch's default initialisation; with `classes`
+    /// including `logits`.
     pub fn new(root: &Scope, classes: Option<i64>) -> Self {
         let stem = |(name, spec): (&str, ConvSpec)| {
             (name == POOL_BEFORE, ConvNormRelu::basic(&root.sub(name), spec))
@@ -215,7 +215,7 @@ impl FaceNet {
         }
     }
 
-    /// The embedding before it is scaled to length one.
+    /// The embedding before normalisation.
     fn embedding(&self, xs: &Tensor, mode: Mode) -> Tensor {
         let xs = dropout(&global_avg_pool(xs), DROPOUT, mode);
         self.last_bn.forward(&self.last_linear.forward(&xs), mode)

@@ -1,7 +1,7 @@
-//! Heads that compare two pictures, on top of a trunk that both go through.
+//! Heads of siamese networks, on top of a shared trunk.
 //!
-//! A head has a tower, which makes a vector of one picture, and perhaps a join, which makes one
-//! number of two vectors. Without a join the Euclidean distance of the two vectors is the answer.
+//! A head has a tower, from a picture to a vector, and optionally a join, from two vectors to a logit.
+//! Without a join the output is the Euclidean distance of the two vectors.
 //!
 //! | head | tower | join |
 //! |---|---|---|
@@ -20,7 +20,7 @@ use super::params::Scope;
 use super::{Architecture, Params};
 use crate::{Error, Result};
 
-/// The key prefix of a head's tensors in a model file.
+/// Key prefix of a head's tensors in a model file.
 pub const HEAD_PREFIX: &str = "head";
 /// Units of the two hidden layers of `euclidean` and `concat`.
 const HIDDEN: [i64; 2] = [512, 256];
@@ -28,25 +28,25 @@ const HIDDEN: [i64; 2] = [512, 256];
 const CONV: [i64; 3] = [512, 256, 256];
 /// Units of the hidden layer of `passport`.
 const PASSPORT: i64 = 512;
-/// Outputs of the trunk's own classifier that `passport` stands on.
+/// Number of classes of the trunk's classifier that `passport` uses.
 const CLASSES: i64 = 1000;
 /// Dropout of `conv` and `passport`.
 const DROPOUT: f64 = 0.5;
 
-/// Which head.
+/// Kinds of heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum HeadKind {
-    /// One dense layer; the answer is the distance of the two vectors
+    /// One dense layer; Euclidean distance of the two vectors
     Projection,
-    /// Dense, batch norm and leaky ReLU twice, then dense; the answer is the distance
+    /// Dense, batch norm and leaky ReLU twice, then dense; Euclidean distance
     Euclidean,
-    /// The features of both pictures side by side through such layers to one logit
+    /// The concatenated features of both pictures through such layers to one logit
     Concat,
-    /// Two convolutions with pooling on the trunk's map, then dense layers to one logit
+    /// Two convolutions with pooling on the trunk's feature map, then dense layers to one logit
     Conv,
-    /// VGG's fully connected layers to 1000, then 512, then the vector; the answer is the distance
+    /// VGG's fully connected layers to 1000, then 512, then the vector; Euclidean distance
     Passport,
 }
 
@@ -55,7 +55,7 @@ impl HeadKind {
     pub const ALL: [Self; 5] =
         [Self::Projection, Self::Euclidean, Self::Concat, Self::Conv, Self::Passport];
 
-    /// The length of the vectors where none is asked for; none for heads that choose it themselves.
+    /// Default size of the vectors; `None` for heads with a fixed size.
     pub fn default_dim(self) -> Option<i64> {
         match self {
             Self::Projection => Some(32),
@@ -65,12 +65,12 @@ impl HeadKind {
         }
     }
 
-    /// The answer is a logit (large: the same person) and not a distance.
+    /// Whether the output is a logit (large: same person), not a distance.
     pub fn gives_logit(self) -> bool {
         matches!(self, Self::Concat | Self::Conv)
     }
 
-    /// The name on the command line and in model files.
+    /// Its name on the command line and in model files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Projection => "projection",
@@ -82,7 +82,7 @@ impl HeadKind {
     }
 }
 
-/// Dense, batch normalisation, leaky ReLU (slope 0.01), for each hidden width; then dense.
+/// Dense, batch normalisation, leaky ReLU (slope 0.01) for each hidden width; then dense.
 #[derive(Debug)]
 struct Dense {
     hidden: Vec<(Linear, BatchNorm)>,
@@ -123,7 +123,7 @@ enum Join {
     Dropout([Linear; 2]),
 }
 
-/// A trunk with a head on it.
+/// A trunk with a head.
 #[derive(Debug)]
 pub struct PairNet {
     /// The trunk.
@@ -137,11 +137,11 @@ pub struct PairNet {
 }
 
 impl PairNet {
-    /// Builds a trunk and a head with random weights. `dim` is the length of the vectors, where the
-    /// head leaves a choice; `input_size` the side of the pictures.
+    /// Builds a trunk and a head with random weights. `dim` is the size of the vectors, if the head
+    /// allows it; `input_size` the side of the pictures.
     ///
     /// # Errors
-    /// A size or a length that cannot be, or a head that does not fit the trunk.
+    /// A size is out of range, or the head does not fit the trunk.
     pub fn build(
         architecture: Architecture,
         kind: HeadKind,
@@ -175,7 +175,7 @@ impl PairNet {
         }
         let inputs = backbone.embedding_dim;
         let out = dim.or(kind.default_dim()).unwrap_or(inputs);
-        // Only this head asks for the map's size: finding it out is a pass through the trunk.
+        // Only this head needs the size of the map, which takes a pass through the trunk.
         if kind == HeadKind::Conv
             && let map = backbone.map_size()
             && !matches!(map[..], [_, _, h, w] if h.min(w) >= 4)
@@ -222,28 +222,28 @@ impl PairNet {
         Ok(Self { backbone, params, kind, dim, tower, join })
     }
 
-    /// Which head it has.
+    /// The kind of the head.
     pub fn kind(&self) -> HeadKind {
         self.kind
     }
 
-    /// The length of [`vectors`](Self::vectors).
+    /// Size of [`vectors`](Self::vectors).
     pub fn dim(&self) -> i64 {
         self.dim
     }
 
-    /// What trains: the trunk's parameters that are not frozen, and the head's.
+    /// Trainable parameters: those of the trunk that are not frozen, and the head's.
     pub fn trainable(&self) -> Vec<(String, Tensor)> {
         let mut params = self.backbone.params.trainable();
         params.extend(self.params.trainable());
         params
     }
 
-    /// From the maps in front of the trunk's stage `first` (0: pictures in [0, 1]) to one vector a
+    /// From the feature maps before the trunk's stage `first` (0: pictures in [0, 1]) to one vector per
     /// picture, float32 `[N, D]`.
     ///
     /// # Errors
-    /// The trunk lacks the classifier that the head stands on.
+    /// The trunk has no classifier, which the head needs.
     pub fn vectors(&self, first: usize, maps: &Tensor, trunk: Mode, head: Mode) -> Result<Tensor> {
         let map = self.backbone.map_from(first, maps, trunk);
         let (compute, device) = (self.backbone.compute(), self.backbone.device());
@@ -267,8 +267,8 @@ impl PairNet {
         })
     }
 
-    /// Two pictures' vectors `[N, D]` to logits `[N]`, large where both show the same person; none
-    /// where the distance of the vectors is the answer.
+    /// Vectors `[N, D]` of pairs of pictures to logits `[N]`, large for the same person; `None` if the
+    /// output is the distance.
     pub fn join(&self, a: &Tensor, b: &Tensor, head: Mode) -> Option<Tensor> {
         let join = self.join.as_ref()?;
         let both = Tensor::cat(&[a, b], 1);

@@ -1,12 +1,11 @@
-//! InceptionV3 (Szegedy et al., 2016) as torchvision has it; keys `Conv2d_1a_3x3.conv.weight`,
+//! InceptionV3 (Szegedy et al., 2016) as in torchvision; keys `Conv2d_1a_3x3.conv.weight`,
 //! `Mixed_5b.branch1x1.*`, …, `AuxLogits.*`, `fc.*`.
 //!
-//! Input `[N, 3, H, W]` from 75x75 up (natively 299x299), ImageNet-normalised: like torchvision's
-//! pretrained model (`transform_input=True`) the network itself changes that to (x - 0.5) / 0.5,
-//! which its TensorFlow weights expect. The embedding is what `fc` sees, the mean of the last map
-//! over its places, scaled to length one. [`Trunk::logits`] adds torchvision's auxiliary head
-//! where `mode` takes batch statistics, as `model.train()` does, on inputs of 299 pixels and more;
-//! smaller ones leave it no map, and torchvision fails there.
+//! Input `[N, 3, H, W]` of at least 75x75 (natively 299x299), ImageNet-normalised: like torchvision's
+//! pretrained model (`transform_input=True`) the network converts it to (x - 0.5) / 0.5 for its
+//! TensorFlow weights. The embedding is the input of `fc`, the global average of the last feature map,
+//! L2-normalised. [`Trunk::logits`] adds torchvision's auxiliary head if `mode` uses batch statistics,
+//! as `model.train()` does, for inputs of at least 299 pixels; torchvision fails for smaller ones.
 
 use std::ops::Range;
 
@@ -20,27 +19,27 @@ use super::layers::{
 use super::params::Scope;
 use super::{Logits, Trunk};
 
-/// The length of the embedding.
+/// Embedding size.
 pub const EMBEDDING: i64 = 2048;
-/// Channels where the auxiliary head looks on, behind `Mixed_6e`.
+/// Input channels of the auxiliary head, after `Mixed_6e`.
 const AUXILIARY: i64 = 768;
-/// The smallest map from which the auxiliary head can compute.
+/// Minimum map size for the auxiliary head.
 const AUXILIARY_SIDE: i64 = 17;
 
-/// torchvision cuts its normal draws at ±2, twenty deviations away: a normal law is the same.
+/// torchvision truncates at ±2, twenty standard deviations: the same as a normal distribution.
 const INIT: Weight = Weight::Normal(0.1);
 
 type Named = (&'static str, ConvSpec);
 
 /// A branch of a block, as a row of a table.
 enum Branch {
-    /// Convolutions one behind the other.
+    /// Consecutive convolutions.
     Chain(Vec<Named>),
-    /// The same, and then two beside each other.
+    /// The same, followed by two parallel ones.
     Fork(Vec<Named>, [Named; 2]),
-    /// A 3x3 average that keeps the size, then one convolution.
+    /// A 3x3 average pool with `same` padding, then one convolution.
     Average(Named),
-    /// A 3x3 maximum with stride 2.
+    /// A 3x3 max pool with stride 2.
     Maximum,
 }
 
@@ -82,7 +81,7 @@ fn block_b(inputs: i64) -> Vec<Branch> {
     ]
 }
 
-/// 17x17 maps; 7x7 kernels as pairs of bars.
+/// 17x17 maps; 7x7 kernels as pairs of 1x7 and 7x1.
 fn block_c(inputs: i64, wide: i64) -> Vec<Branch> {
     vec![
         Branch::Chain(vec![("branch1x1", conv(inputs, 192, 1))]),
@@ -141,7 +140,8 @@ fn block_e(inputs: i64) -> Vec<Branch> {
     ]
 }
 
-/// A built branch: what runs first, then a chain, then ends whose outputs are concatenated.
+/// A built branch: pooling, then consecutive convolutions, then parallel ones whose outputs are
+/// concatenated.
 #[derive(Debug)]
 struct Built {
     pool: Option<Pool>,
@@ -201,7 +201,7 @@ impl Mixed {
     }
 }
 
-/// The auxiliary head, a second classifier that only training looks at.
+/// The auxiliary head, a second classifier used in training.
 #[derive(Debug)]
 struct Auxiliary {
     conv0: ConvNormRelu,
@@ -210,8 +210,8 @@ struct Auxiliary {
 }
 
 impl Auxiliary {
-    /// torchvision means a deviation of 0.01 for `conv1`, but sets it where its initialisation does
-    /// not look; what it draws has 0.1, and so has this.
+    /// torchvision intends a standard deviation of 0.01 for `conv1`, but its initialisation ignores
+    /// that and uses 0.1, as here.
     fn new(at: &Scope, classes: i64) -> Self {
         Self {
             conv0: ConvNormRelu::basic(&at.sub("conv0"), conv(AUXILIARY, 128, 1)),
@@ -257,7 +257,7 @@ fn middle() -> [(&'static str, Vec<Branch>); 8] {
     ]
 }
 
-/// The blocks behind it.
+/// The blocks after it.
 fn end() -> [(&'static str, Vec<Branch>); 3] {
     [
         ("Mixed_7a", block_d(AUXILIARY)),
@@ -278,8 +278,8 @@ pub struct InceptionV3 {
 }
 
 impl InceptionV3 {
-    /// Registers all layers under `root`, with torchvision's initialisation; the two classifiers
-    /// only where `classes` is given.
+    /// Registers all layers under `root`, with torchvision's initialisation; with `classes` including
+    /// the two classifiers.
     pub fn new(root: &Scope, classes: Option<i64>) -> Self {
         let stem =
             stem().map(|(name, spec, pools)| (ConvNormRelu::basic(&root.sub(name), spec), pools));

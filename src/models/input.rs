@@ -1,29 +1,28 @@
-//! What a network expects to see: the size and the normalisation of its input.
+//! Input size and normalisation of a network.
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::{Error, Result};
 
-/// The mean of ImageNet's pixels in [0, 1], per RGB channel.
+/// ImageNet's mean per RGB channel, pixels in [0, 1].
 pub const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-/// Their standard deviation.
+/// ImageNet's standard deviation per RGB channel.
 pub const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
-/// How a picture becomes a network's input: resize to `size` x `size`, scale to [0, 1], then
-/// (x - mean) / std per RGB channel.
+/// Preprocessing: resize to `size` x `size`, scale to [0, 1], then (x - mean) / std per RGB channel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InputSpec {
     /// Side of the square input in pixels.
     pub size: u32,
-    /// Subtracted from each channel.
+    /// Mean per channel.
     pub mean: [f64; 3],
-    /// Divides each channel.
+    /// Standard deviation per channel.
     pub std: [f64; 3],
 }
 
 impl InputSpec {
-    /// Pixels in [0, 1] and nothing else.
+    /// Pixels in [0, 1] without normalisation.
     pub const fn plain(size: u32) -> Self {
         Self { size, mean: [0.0; 3], std: [1.0; 3] }
     }
@@ -38,8 +37,8 @@ impl InputSpec {
         Self { size, mean: [0.5; 3], std: [128.0 / 255.0; 3] }
     }
 
-    /// Pictures `[N, 3, H, W]`, or grey ones `[N, 1, H, W]`, in [0, 1] to the network's input
-    /// `[N, 3, H, W]`.
+    /// Pictures `[N, 3, H, W]`, or grey ones `[N, 1, H, W]`, in [0, 1] to the network's input `[N, 3,
+    /// H, W]`.
     pub fn normalise(&self, pictures: &Tensor) -> Tensor {
         let rgb = match pictures.size()[..] {
             [count, 1, height, width] => pictures.expand([count, 3, height, width], false),
@@ -52,28 +51,28 @@ impl InputSpec {
     }
 }
 
-/// One value a channel, `[1, 3, 1, 1]`, of the kind and on the device of `like`.
+/// One value per channel, `[1, 3, 1, 1]`, with the dtype and device of `like`.
 ///
-/// Made by operations and not copied in from a slice, so that a tracer sees the values.
+/// Made by operations instead of copied from a slice, so that a tracer records the values.
 pub(super) fn per_channel(values: &[f64; 3], like: &Tensor) -> Tensor {
     let one = |value| Tensor::full([1, 1, 1, 1], value, (like.kind(), like.device()));
     Tensor::cat(&values.map(one), 1)
 }
 
-/// The input sizes that an architecture can take.
+/// Supported input sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InputSizes {
-    /// This side alone: a fixed pooling window ends the network.
+    /// Only this side: the network ends in a fixed pooling window.
     Only(u32),
-    /// This side and every larger one.
+    /// This side and larger ones.
     From(u32),
 }
 
 impl InputSizes {
-    /// Whether pictures of `height` x `width` fit.
+    /// Checks the size of pictures.
     ///
     /// # Errors
-    /// They do not: names the `network`, the size and what fits.
+    /// It is not supported; names the `network`, the size and the supported ones.
     pub fn check(self, network: &str, height: i64, width: i64) -> Result<()> {
         let (fits, what) = match self {
             Self::Only(side) => {

@@ -1,8 +1,8 @@
-//! Networks, one file per architecture, and the layers they share.
+//! Networks, one file per architecture, and shared layers.
 //!
-//! A [`Backbone`] carries everything a caller must know to use a trunk: the net and its parameters,
-//! the input size, the normalisation and the embedding's length. To add one: a file with a type
-//! that implements [`Trunk`], a variant and a row in `architecture.rs`, and its arm in `build`.
+//! A [`Backbone`] has all that is needed to use a trunk: the network and its parameters, input size,
+//! normalisation and embedding size. To add one: a file with a type that implements [`Trunk`], a
+//! variant and a row in `architecture.rs`, and its arm in `build`.
 
 pub mod architecture;
 mod backbone;
@@ -27,33 +27,33 @@ pub use input::{InputSizes, InputSpec};
 pub use layers::Mode;
 pub use params::{Param, Params, is_below};
 
-/// A network from pictures to embeddings, as a row of stages: what is below the first stage that
-/// trains needs no gradient, and may be computed once.
+/// A network from pictures to embeddings, as a sequence of stages: the output of the stages below the
+/// first trained one needs no gradient and can be cached.
 pub trait Trunk: std::fmt::Debug + Send {
-    /// The blocks ([`Params::blocks`]) of each stage, in the order they run. Every parameter but
-    /// the classifier's is in exactly one.
+    /// The blocks ([`Params::blocks`]) of each stage, in order. Every parameter except the classifier's
+    /// is in exactly one.
     fn stages(&self) -> Vec<Vec<String>>;
 
-    /// One stage: the first takes pictures `[N, 3, H, W]`, already normalised, each other what the
-    /// one before gave. The last gives the trunk's map, `[N, C, H', W']`, or `[N, D]` where the
-    /// trunk itself ends in a vector.
+    /// Runs one stage: the first takes normalised pictures `[N, 3, H, W]`, others the output of the one
+    /// before. The last returns the trunk's output, `[N, C, H', W']`, or `[N, D]` if the trunk ends in
+    /// a vector.
     fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor;
 
-    /// The map to features `[N, D]` of any length.
+    /// The trunk's output to features `[N, D]`.
     fn features(&self, map: &Tensor) -> Tensor;
 
-    /// Features to the embedding: scaled to length one, in float32.
+    /// Features to the L2-normalised embedding, in float32.
     fn unit(&self, features: &Tensor) -> Tensor {
         layers::normalize(features)
     }
 
-    /// The map through the classifier that the network was published with, `[N, classes]`; none
-    /// where it was built without one.
+    /// The trunk's output through the network's own classifier, `[N, classes]`; `None` without
+    /// classifier.
     fn classify(&self, _map: &Tensor, _mode: Mode) -> Option<Tensor> {
         None
     }
 
-    /// Pictures, already normalised, through that classifier.
+    /// Normalised pictures through that classifier.
     fn logits(&self, pictures: &Tensor, mode: Mode) -> Option<Logits> {
         let stages = 0..self.stages().len();
         let map = stages.fold(pictures.shallow_clone(), |xs, at| self.run(at, &xs, mode));
@@ -61,7 +61,7 @@ pub trait Trunk: std::fmt::Debug + Send {
     }
 }
 
-/// What a network's own classifier answers.
+/// Output of a network's own classifier.
 #[derive(Debug)]
 pub struct Logits {
     /// `[N, classes]`, before the softmax.

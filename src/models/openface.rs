@@ -1,8 +1,8 @@
-//! OpenFace nn4.small2: FaceNet's NN4 inception network, made small (Amos et al., 2016).
+//! OpenFace nn4.small2, a small version of FaceNet's NN4 inception network (Amos et al., 2016).
 //!
-//! Input `[N, 3, 96, 96]` RGB in [0, 1], output `[N, 128]` on the unit sphere, 3,733,968 parameters.
-//! The keys are those of the PyTorch port (`layer1.weight`, `layer14.seq_list.0.1_conv.weight`, …).
-//! The port cut the gradient at its LRN layers; here it reaches `layer1`.
+//! Input `[N, 3, 96, 96]` RGB in [0, 1], output `[N, 128]`, L2-normalised, 3,733,968 parameters. The
+//! keys are those of the PyTorch port (`layer1.weight`, `layer14.seq_list.0.1_conv.weight`, …). The
+//! port detaches the gradient at its LRN layers; here it reaches `layer1`.
 
 use tch::{Device, Tensor};
 
@@ -12,14 +12,14 @@ use super::layers::{
 };
 use super::params::Scope;
 
-/// The side of the input picture.
+/// Input size.
 pub const INPUT: i64 = 96;
-/// The length of the embedding.
+/// Embedding size.
 pub const EMBEDDING: i64 = 128;
 /// Channels between the last inception block and the linear layer.
 const FEATURES: i64 = 736;
 
-/// One inception block, as a row of a table.
+/// An inception block, as a row of a table.
 struct InceptionConfig {
     name: &'static str,
     inputs: i64,
@@ -28,9 +28,9 @@ struct InceptionConfig {
     /// Stride of the kxk convolutions.
     stride: i64,
     pool: Pool,
-    /// Channels of the 1x1 convolution behind the pool; none passes the pooled input through.
+    /// Channels of the 1x1 convolution after the pool; `None` passes the pooled input on.
     pool_project: Option<i64>,
-    /// Channels of the plain 1x1 branch, where there is one.
+    /// Channels of the 1x1 branch, if any.
     project: Option<i64>,
 }
 
@@ -41,8 +41,8 @@ enum Pool {
 }
 
 impl Pool {
-    /// Both shrink the map (stride 2 or 3); the block pads it back with zeros, as Torch7's
-    /// `DepthConcat` did and the published weights expect.
+    /// Both reduce the map (stride 2 or 3); the block pads it with zeros, as in Torch7's `DepthConcat`,
+    /// which the published weights expect.
     fn forward(self, xs: &Tensor) -> Tensor {
         match self {
             Self::Max => max_pool(xs, Window::new(3, 2)),
@@ -69,7 +69,7 @@ const BLOCKS: [InceptionConfig; 7] = [
            pool: Pool::Max, pool_project: Some(96), project: Some(256) },
 ];
 
-/// Convolution `conv` with its kernel's half as padding, batch normalisation `norm`, ReLU.
+/// Convolution `conv` with `same` padding, batch normalisation `norm`, ReLU.
 fn unit(at: &Scope, [conv, norm]: [String; 2], spec: ConvSpec) -> ConvNormRelu {
     let outputs = spec.outputs();
     let conv = Conv2d::new(&at.sub(conv), spec.same());
@@ -133,7 +133,7 @@ impl Inception {
     }
 }
 
-/// Zero-pads the map to `height` x `width`, the odd row and column at the end.
+/// Zero-pads the map to `height` x `width`, with the odd row and column at the end.
 fn pad_centred(xs: Tensor, height: i64, width: i64) -> Tensor {
     let size = xs.size();
     let (down, right) = (height - size[2], width - size[3]);

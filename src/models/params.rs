@@ -1,8 +1,8 @@
-//! The named tensors of a network, in the order PyTorch's `state_dict()` lists them.
+//! The named tensors of a network, in the order of PyTorch's `state_dict()`.
 //!
-//! tch's `VarStore` keeps no order, cannot hold integer buffers (`num_batches_tracked`) and loads
-//! without a report, so the networks here keep their own book: each layer registers its tensors
-//! under PyTorch's key, and readers, writers, optimisers and `--freeze` all work on that book.
+//! tch's `VarStore` keeps no order, has no integer buffers (`num_batches_tracked`) and loads without a
+//! report. Here each layer registers its tensors under PyTorch's keys, for readers, writers, optimisers
+//! and `--freeze`.
 
 use std::cell::RefCell;
 
@@ -10,25 +10,25 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
 
-/// One named tensor of a network.
+/// A named tensor of a network.
 #[derive(Debug)]
 pub struct Param {
-    /// PyTorch's state-dict key, for example `layer14.seq_list.0.1_conv.weight`.
+    /// PyTorch's state-dict key, such as `layer14.seq_list.0.1_conv.weight`.
     pub name: String,
-    /// The tensor; layers hold shallow clones of it, so it is only ever changed in place.
+    /// The tensor; layers hold shallow clones, so that it is only changed in place.
     pub tensor: Tensor,
-    /// A parameter that an optimiser may change (true) or a buffer such as a running mean (false).
+    /// A parameter (true) or a buffer such as a running mean (false).
     pub is_parameter: bool,
 }
 
-/// The ordered book of a network's tensors.
+/// The tensors of a network, in order.
 #[derive(Debug, Default)]
 pub struct Params {
     entries: Vec<Param>,
 }
 
 impl Params {
-    /// Builds a network's tensors on `device`: `build` receives the root scope.
+    /// Registers a network's tensors on `device`: `build` gets the root scope.
     pub fn collect<T>(device: Device, build: impl FnOnce(&Scope) -> T) -> (T, Self) {
         let book = RefCell::new(Self::default());
         let net = build(&Scope { book: &book, device, prefix: String::new() });
@@ -40,12 +40,12 @@ impl Params {
         self.entries.iter()
     }
 
-    /// The number of trainable scalars, frozen or not.
+    /// Number of trainable parameters, frozen or not.
     pub fn parameter_count(&self) -> usize {
         self.entries.iter().filter(|p| p.is_parameter).map(|p| p.tensor.numel()).sum()
     }
 
-    /// The parameters that still ask for a gradient, with their names.
+    /// The parameters that require a gradient, with their names.
     pub fn trainable(&self) -> Vec<(String, Tensor)> {
         self.entries
             .iter()
@@ -54,24 +54,24 @@ impl Params {
             .collect()
     }
 
-    /// The parameters below `block`, in order.
+    /// The parameters of `block`, in order.
     pub fn below(&self, block: &str) -> impl Iterator<Item = &Param> {
         self.entries.iter().filter(move |p| p.is_parameter && is_below(&p.name, block))
     }
 
-    /// Takes every parameter out of training, for good.
+    /// Freezes all parameters.
     pub fn freeze_all(&self) {
         for param in self.entries.iter().filter(|p| p.is_parameter) {
             let _ = param.tensor.set_requires_grad(false);
         }
     }
 
-    /// Freezes the parameters whose key starts with one of `prefixes`, on whole path components:
-    /// `layer1` freezes `layer1.weight` and not `layer14.…`, and `all` freezes all of them. Returns
-    /// how many tensors it froze.
+    /// Freezes the parameters whose key starts with one of `prefixes`, in whole components: `layer1`
+    /// freezes `layer1.weight` but not `layer14.…`; `all` freezes everything. Returns the number of
+    /// tensors frozen.
     ///
     /// # Errors
-    /// A prefix that matches nothing is named, with the blocks that exist.
+    /// A prefix matches nothing; names it and the existing blocks.
     pub fn freeze(&self, prefixes: &[String]) -> Result<usize> {
         let mut frozen = 0;
         for prefix in prefixes {
@@ -92,8 +92,8 @@ impl Params {
         Ok(frozen)
     }
 
-    /// What `--freeze` is usually given, in order: the first component of each key, or the first
-    /// two where the first is only a container ([`CONTAINERS`]): `layer1`, `features.denseblock1`.
+    /// The names for `--freeze`, in order: the first component of each key, or the first two if the
+    /// first is only a container ([`CONTAINERS`]): `layer1`, `features.denseblock1`.
     pub fn blocks(&self) -> Vec<String> {
         let mut blocks: Vec<String> = Vec::new();
         for param in self.entries.iter().filter(|p| p.is_parameter) {
@@ -105,7 +105,7 @@ impl Params {
         blocks
     }
 
-    /// Deep copies of all tensors on the CPU, as `(name, tensor)`: a snapshot to write or restore.
+    /// Deep copies of all tensors on the CPU, as `(name, tensor)`.
     pub fn snapshot(&self) -> Vec<(String, Tensor)> {
         tch::no_grad(|| {
             self.entries
@@ -116,23 +116,23 @@ impl Params {
     }
 }
 
-/// First components that hold a whole trunk: torchvision's VGG and DenseNet put everything but the
-/// classifier below `features`.
+/// First components that contain a whole trunk: torchvision's VGG and DenseNet have everything except
+/// the classifier below `features`.
 pub const CONTAINERS: [&str; 1] = ["features"];
 
-/// The block a key belongs to; see [`Params::blocks`].
+/// The block of a key; see [`Params::blocks`].
 fn block_of(key: &str) -> &str {
     let depth = if CONTAINERS.iter().any(|name| is_below(key, name)) { 2 } else { 1 };
     key.match_indices('.').nth(depth - 1).map_or(key, |(end, _)| &key[..end])
 }
 
-/// Whether a key lies below a prefix, on whole path components.
+/// Whether a key starts with a prefix, in whole components.
 pub fn is_below(name: &str, prefix: &str) -> bool {
     let prefix = prefix.trim_end_matches('.');
     name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// A place in the book under which a layer registers its tensors.
+/// A key prefix under which a layer registers its tensors.
 #[derive(Debug)]
 pub struct Scope<'a> {
     book: &'a RefCell<Params>,
@@ -141,7 +141,7 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// The prefix of the keys registered here: `layer14.seq_list.0.1_conv`; empty at the root.
+    /// The prefix: `layer14.seq_list.0.1_conv`; empty at the root.
     pub fn path(&self) -> &str {
         &self.prefix
     }
@@ -151,13 +151,13 @@ impl Scope<'_> {
         Self { book: self.book, device: self.device, prefix: self.key(&name.to_string()) }
     }
 
-    /// Registers a trainable parameter and returns the tensor the layer computes with.
+    /// Registers a trainable parameter and returns the tensor for the layer.
     pub fn parameter(&self, name: &str, value: Tensor) -> Tensor {
         let tensor = value.to_device(self.device).set_requires_grad(true);
         self.register(name, tensor, true)
     }
 
-    /// Registers a buffer: saved and loaded, never trained.
+    /// Registers a buffer: saved and loaded, not trained.
     pub fn buffer(&self, name: &str, value: Tensor) -> Tensor {
         self.register(name, value.to_device(self.device), false)
     }
@@ -172,7 +172,7 @@ impl Scope<'_> {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
 
-    /// U(-bound, bound), the draw behind PyTorch's default initialisation.
+    /// U(-bound, bound), as in PyTorch's default initialisation.
     pub(super) fn uniform(&self, shape: &[i64], bound: f64) -> Tensor {
         Tensor::empty(shape, (Kind::Float, Device::Cpu)).uniform_(-bound, bound)
     }

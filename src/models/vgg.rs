@@ -1,10 +1,10 @@
-//! VGG (Simonyan and Zisserman, 2014) as torchvision has it: 11, 13, 16 and 19 layers, with and
-//! without batch normalisation; keys `features.N.*` and `classifier.{0,3,6}.*`.
+//! VGG (Simonyan and Zisserman, 2014) as in torchvision: 11, 13, 16 and 19 layers, with and without
+//! batch normalisation; keys `features.N.*` and `classifier.{0,3,6}.*`.
 //!
-//! Input `[N, 3, H, W]` from 32x32 up, ImageNet-normalised. The embedding is the mean of the last
-//! convolution's map over its places, `[N, 512]` scaled to length one: the fully connected layers
-//! of torchvision's classifier (124 M parameters) know ImageNet's classes and not faces, and the
-//! convolutions alone are what most weight files hold. [`Trunk::classify`] computes the classifier.
+//! Input `[N, 3, H, W]` of at least 32x32, ImageNet-normalised. The embedding is the global average of
+//! the last feature map, `[N, 512]`, L2-normalised: the fully connected layers of torchvision's
+//! classifier (124 M parameters) are specific to ImageNet's classes, and many weight files have only
+//! the convolutions. [`Trunk::classify`] computes the classifier.
 
 use std::ops::Range;
 
@@ -17,31 +17,31 @@ use super::layers::{
 };
 use super::params::Scope;
 
-/// The length of the embedding.
+/// Embedding size.
 pub const EMBEDDING: i64 = 512;
-/// The classifier sees the map pooled to this side.
+/// Side of the pooled map, the classifier's input.
 const GRID: i64 = 7;
 /// Units of the classifier's hidden layers.
 const HIDDEN: i64 = 4096;
 
-/// How many convolutions each of the five stages has; a max pool follows each stage.
+/// Number of convolutions in each of the five stages; a max pool follows each stage.
 #[derive(Debug, Clone, Copy)]
 pub struct VggConfig {
     /// Convolutions in the stages of 64, 128, 256, 512 and 512 channels.
     pub depths: [usize; 5],
-    /// Batch normalisation behind each convolution.
+    /// Batch normalisation after each convolution.
     pub batch_norm: bool,
 }
 
 const CHANNELS: [i64; 5] = [64, 128, 256, 512, 512];
 
-/// A convolution with what belongs to it.
+/// A convolution with its normalisation.
 #[derive(Debug)]
 struct Unit {
-    /// The numbers of its convolution and its normalisation in torchvision's `features`.
+    /// The indices of its convolution and normalisation in torchvision's `features`.
     numbers: Range<usize>,
     conv: ConvNormRelu,
-    /// A max pool follows.
+    /// Whether a max pool follows.
     pools: bool,
 }
 

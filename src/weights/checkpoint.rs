@@ -58,15 +58,15 @@ pub(super) fn named_tensors(pickle: &Pickle) -> Result<Named, String> {
             _ => None,
         });
         let others: Vec<_> = others.take(20).collect();
-        let beside = if others.is_empty() {
+        let ignored = if others.is_empty() {
             String::new()
         } else {
-            format!("; passed over beside it: {}", others.join(", "))
+            format!("; other entries ignored: {}", others.join(", "))
         };
-        notes.push(format!("the tensors are under \"{}\"{beside}", unwrapped.join(".")));
+        notes.push(format!("the tensors are under \"{}\"{ignored}", unwrapped.join(".")));
         value = inner;
         if unwrapped.len() > DEEPEST {
-            return Err("a dict that holds itself".into());
+            return Err("a dict that contains itself".into());
         }
     }
     let mut walk = Walk { heap, tensors: Vec::new(), ignored: 0, looked_at: 0 };
@@ -76,7 +76,7 @@ pub(super) fn named_tensors(pickle: &Pickle) -> Result<Named, String> {
         return Err("holds no tensors".into());
     }
     if ignored > 0 {
-        notes.push(format!("{ignored} values beside the tensors are no tensors and were ignored"));
+        notes.push(format!("{ignored} values that are not tensors were ignored"));
     }
     // A key written twice has its last value, as in Python.
     let mut last: BTreeMap<&str, usize> = BTreeMap::new();

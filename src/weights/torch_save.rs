@@ -130,7 +130,7 @@ pub(super) fn read_legacy(bytes: &[u8]) -> Result<Index, String> {
         let length = usize::try_from(count).ok().and_then(|count| count.checked_mul(size));
         let Some(length) = length.filter(|&length| length <= left) else {
             return Err(cut(&format!(
-                "{count} elements of {size} bytes are said to follow, {left} bytes do"
+                "{count} elements of {size} bytes are declared, but {left} bytes follow"
             )));
         };
         places.insert(key, index.storages.len());
@@ -162,7 +162,7 @@ fn name_tensors<'a>(
         });
         if claimed.is_none_or(|claimed| claimed > available) {
             return Err(format!(
-                "{name}: its storage {} is said to have {} elements and has {available} bytes",
+                "{name}: its storage {} declares {} elements, but has {available} bytes",
                 storage.key, storage.elements
             ));
         }

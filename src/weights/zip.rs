@@ -77,7 +77,7 @@ impl Zip {
             };
             if !deflated && length != packed {
                 let text =
-                    format!("{name} is stored, yet {packed} bytes are said to hold {length}");
+                    format!("{name} is stored uncompressed, but has {packed} bytes for {length}");
                 return fail(at, &text);
             }
             let crc = Some(entry.crc32()).filter(|&crc| crc != 0);

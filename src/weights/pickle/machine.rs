@@ -70,7 +70,7 @@ impl<'a> Machine<'a> {
         let left = self.bytes.len() - self.at;
         let count =
             usize::try_from(count).ok().filter(|&count| count <= left).ok_or_else(|| {
-                format!("the pickle ends here: it wants {count} bytes and {left} are left")
+                format!("the pickle is truncated: {count} bytes expected, {left} left")
             })?;
         let taken = &self.bytes[self.at..self.at + count];
         self.at += count;
