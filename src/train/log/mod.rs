@@ -150,6 +150,7 @@ fn still_there(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[cfg(feature = "cli")]
 mod tests {
     use super::*;
 
