@@ -182,6 +182,7 @@ fn still_there(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[cfg(feature = "cli")]
 mod tests {
     use super::*;
 
