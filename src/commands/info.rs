@@ -13,7 +13,7 @@ use crate::words::enumerate;
 use crate::{Result, weights};
 
 /// Figures that are no shares: distances and coefficients.
-const NO_SHARES: [&str; 4] = ["threshold", "same_weight", "same_bias", "nll"];
+const NO_SHARES: [&str; 5] = ["threshold", "same_weight", "same_bias", "nll", "temperature"];
 
 pub fn run(context: &Context, flags: &cli::Info) -> anyhow::Result<ExitCode> {
     let choice = choose(context, flags)?;
