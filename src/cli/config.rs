@@ -211,7 +211,7 @@ mod tests {
         let mut settings = triplet(&["--optimizer", "adamw"]).unwrap();
         settings.fill_in(&crate::weights::Source::Named("openface-nn4-distilled".into()), 96);
         let text = crate::train::run_folder::config_text("train-triplet", &settings).unwrap();
-        for line in ["lr = 6e-5", "margin = 0.2", "weight-decay = 0.01", "input-size = 96"] {
+        for line in ["lr = 0.00006", "margin = 0.2", "weight-decay = 0.01", "input-size = 96"] {
             assert!(text.contains(line), "no {line} in\n{text}");
         }
         assert!(text.contains("weights = \"openface-nn4-distilled\""), "{text}");

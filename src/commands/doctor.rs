@@ -10,8 +10,7 @@ use crate::cli;
 use crate::data::source;
 use crate::models::Architecture;
 use crate::native::{self, cuda, version};
-use crate::recognise::ModelKind;
-use crate::recognise::runs::{self, Choice, ChosenBy};
+use crate::recognise::{ModelKind, runs};
 use crate::weights::Source;
 
 /// One line of the report.
@@ -197,10 +196,7 @@ fn model(context: &Context, kind: ModelKind) -> Check {
         ModelKind::Pairs => "newest pair network",
     };
     match runs::choose(context.runs(), None, &[kind]) {
-        Ok(Choice { path, by: ChosenBy::Pin }) => {
-            Check::ok(what, format!("{} (pinned)", path.display()))
-        }
-        Ok(Choice { path, .. }) => Check::ok(what, path.display().to_string()),
+        Ok(choice) => Check::ok(what, choice.to_string()),
         Err(error) => {
             let command = match kind {
                 ModelKind::Trunk => "visage train-triplet",

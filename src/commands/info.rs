@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
+use super::Context;
 use super::output::{count, identities, line, percent};
-use super::{Context, trunk};
 use crate::cli;
 use crate::recognise::runs::{self, Choice, ChosenBy};
 use crate::recognise::{ModelCard, ModelKind, Unknown};
@@ -13,7 +13,7 @@ use crate::words::enumerate;
 use crate::{Result, weights};
 
 /// Figures that are no shares: distances and coefficients.
-const NO_SHARES: [&str; 4] = ["threshold", "same_weight", "same_bias", "nll"];
+const NO_SHARES: [&str; 5] = ["threshold", "same_weight", "same_bias", "nll", "temperature"];
 
 pub fn run(context: &Context, flags: &cli::Info) -> anyhow::Result<ExitCode> {
     let choice = choose(context, flags)?;
@@ -24,7 +24,6 @@ pub fn run(context: &Context, flags: &cli::Info) -> anyhow::Result<ExitCode> {
         line(&object.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
-    trunk::report(context, &choice, &card);
     for (name, value) in rows(&choice, &card) {
         line(&format!("{name:<16}{value}"))?;
     }
@@ -44,7 +43,7 @@ fn choose(context: &Context, flags: &cli::Info) -> Result<Choice> {
 fn rows(choice: &Choice, card: &ModelCard) -> Vec<(String, String)> {
     let side = card.input.size;
     let mut rows = vec![
-        ("model", choice.path.display().to_string()),
+        ("model", choice.to_string()),
         ("kind", card.kind.name().to_owned()),
         ("network", card.network()),
         ("started from", card.weights.clone()),

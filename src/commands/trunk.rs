@@ -6,7 +6,7 @@ use super::Context;
 use super::output::percent;
 use crate::cli::TrunkChoice;
 use crate::models::Backbone;
-use crate::recognise::runs::{Choice, ChosenBy};
+use crate::recognise::runs::Choice;
 use crate::recognise::{Comparison, Embedder, ModelCard, ModelKind, PairModel, Recogniser, runs};
 pub use crate::weights::{Bare, Built, load_into};
 use crate::{Error, Result};
@@ -75,17 +75,12 @@ impl Loaded {
 
 /// Reports the model in use: its file, kind, network and best validation figure.
 pub fn report(context: &Context, choice: &Choice, card: &ModelCard) {
-    let by = match choice.by {
-        ChosenBy::Flag => "",
-        ChosenBy::Pin => " (pinned)",
-        ChosenBy::Age => " (newest run)",
-    };
     let figure = card.headline().map(|(name, value)| {
         format!(", validation {name} {} at epoch {}", percent(value), card.epoch)
     });
-    let (path, kind, network) = (choice.path.display(), card.kind.name(), card.network());
+    let (kind, network) = (card.kind.name(), card.network());
     let figure = figure.unwrap_or_default();
-    context.say.line(&format!("model: {path}{by}: {kind}, {network}{figure}"));
+    context.say.line(&format!("model: {choice}: {kind}, {network}{figure}"));
 }
 
 /// Loads the trunk of the flags and reports which it is.

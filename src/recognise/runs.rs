@@ -1,6 +1,7 @@
 //! The folder of runs, and which of their models a command takes if none is named: the pinned one
 //! (`visage use RUN`), or else the newest.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -45,6 +46,18 @@ pub struct Choice {
     pub path: PathBuf,
     /// How it was chosen.
     pub by: ChosenBy,
+}
+
+impl fmt::Display for Choice {
+    /// `runs/triplet/best.safetensors (pinned)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = match self.by {
+            ChosenBy::Flag => "",
+            ChosenBy::Pin => " (pinned)",
+            ChosenBy::Age => " (newest run)",
+        };
+        write!(f, "{}{by}", self.path.display())
+    }
 }
 
 /// The pinned models, at most one of each kind. Paths are relative to the folder of runs.

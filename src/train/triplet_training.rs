@@ -118,13 +118,14 @@ pub fn train_triplet(
             folder.root.display()
         )));
     }
+    settings.fill_in(&source, wanted);
     let parts = Parts::new(folder, split);
     let data = parts.card(&folder.root, folder);
     let Prepared { card, objective, mut optimizer } =
         prepare(&settings, &mut backbone, &source, folder, &parts, data)?;
-    let mut task = TripletTask::new(&backbone, folder, &parts, &card, &objective, &settings)?;
-
     let run = RunFolder::create(&settings.out, "train-triplet", &settings)?;
+    settings.out = run.path().to_owned(); // of the disk cache, too
+    let mut task = TripletTask::new(&backbone, folder, &parts, &card, &objective, &settings)?;
     split.write_csv(&run.split(), folder)?;
     let plan = plan(&settings.schedule, settings.epochs, settings.lr(), &backbone);
     let mut log = RunLog::create(run.path());

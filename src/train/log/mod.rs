@@ -6,6 +6,7 @@
 
 mod descriptions;
 pub mod histogram;
+#[cfg(feature = "cli")]
 pub mod hparams;
 pub mod metrics;
 pub mod projector;
@@ -142,7 +143,7 @@ impl RunLog {
         let tags: Vec<_> = figures.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
         self.scalars(step, &tags);
         let tags: Vec<String> = figures.into_iter().map(|(tag, _)| tag).collect();
-        self.events(|events| events.hparams(&hparams::settings(settings), &tags, started));
+        self.events(|events| events.hparams(settings, &tags, started));
         self.flush();
     }
 

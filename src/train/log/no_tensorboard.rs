@@ -1,6 +1,7 @@
 //! What stands for TensorBoard's event files without the `cli` feature: a writer that writes nothing.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use image::RgbImage;
 
@@ -26,6 +27,8 @@ impl EventWriter {
     pub fn text(&mut self, _: &str, _: u64, _: &str) {}
 
     pub fn pr_curve(&mut self, _: &str, _: u64, _: &[bool], _: &[f32]) {}
+
+    pub fn hparams(&mut self, _: &serde_json::Value, _: &[String], _: SystemTime) {}
 
     pub fn flush(&mut self) {}
 }

@@ -140,12 +140,12 @@ impl EventWriter {
     /// written once, at the end of a run that began at `started`.
     pub fn hparams(
         &mut self,
-        settings: &[(&str, Setting)],
+        settings: &serde_json::Value,
         metrics: &[String],
         started: SystemTime,
     ) {
         if self.is_on() {
-            let session = hparams::session(settings, metrics, started);
+            let session = hparams::session(&hparams::settings(settings), metrics, started);
             session.into_iter().for_each(|summary| self.summary(0, summary));
         }
     }
