@@ -32,9 +32,9 @@ pub enum Balance {
 /// Samples the pairs of an epoch, half of them [`Same`](Verdict::Same).
 ///
 /// - Same: the shuffled pictures of an identity are paired; the last of an odd number is paired with
-/// one of the others. Identities with one picture have no such pair.
+///   one of the others. Identities with one picture have no such pair.
 /// - Different: the pictures are shuffled and paired, and pairs of one identity swap a picture with
-/// another pair. If one identity has more than half of all pictures, those of others are repeated.
+///   another pair. If one identity has more than half of all pictures, those of others are repeated.
 ///
 /// The sampler has the pictures of one part only, so that no pair crosses the split.
 #[derive(Debug, Clone)]

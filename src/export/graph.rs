@@ -58,7 +58,7 @@ impl Graph {
 }
 
 impl Node {
-    /// The argument at `index`; `Omitted` if there is none.
+    /// The argument at `index`; `None` if there is none.
     pub fn at(&self, index: usize) -> &Argument {
         self.inputs.get(index).unwrap_or(&Argument::None)
     }
