@@ -13,9 +13,8 @@
 //! let viewer = Viewer::new(&model.card, FaceSearch::Auto, DetectOptions::default(), Device::Cpu)?;
 //! let one = picture::decode("tests/golden/detect/one.png".as_ref())?; // a photo of one face
 //! let row = picture::decode("tests/golden/detect/row.png".as_ref())?; // and one of several
-//! let views = viewer.view(&[&one, &row])?;
-//! let faces = [0, 1].map(|photo| views[photo].parts[0].pixels.clone()); // the largest of each
-//! let embeddings = model.embed(&faces)?; // [2, 128], each of length 1
+//! let (one, row) = (viewer.faces(&one)?, viewer.faces(&row)?); // the largest of each comes first
+//! let embeddings = model.embed(&[one[0].clone(), row[0].clone()])?; // [2, 128], of length 1
 //! let distance = euclidean(embeddings.row(0), embeddings.row(1)); // 0 to 2; small: one person
 //! assert!(distance > 0.5, "{distance}");
 //! # Ok(())
@@ -32,17 +31,18 @@
 //!    embedding -> distances -> verification, k-NN, t-SNE                     (evaluate)
 //! ```
 //!
-//! The rooms: each imports only from rows above its own (a test reads this table and keeps it so).
+//! The modules; each imports only from the rows above its own (a test reads this table).
 //!
-//! | room | what lives there |
+//! | module | contents |
 //! |---|---|
-//! | [`error`], [`verdict`], [`words`] | the error type, same or different, counts and lists in sentences |
+//! | [`error`], [`verdict`], [`words`], [`progress`] | error type, same or different, counts and lists in sentences, messages and progress bars |
 //! | [`files`], [`native`] | atomic files, the C++ shim |
 //! | [`device`], [`data`], [`models`], [`metric`] | `--device`, pictures and splits, networks, losses and miners |
-//! | [`weights`], [`eval`], `figures`, `fetch` | tensor files, functions over embeddings, pictures of the results, downloads |
-//! | [`detect`] | faces on photos |
-//! | [`recognise`], [`audit`] | the model file and a loaded model naming faces, what is wrong with a data set |
-//! | [`train`], [`export`] | the loop, optimisers, schedules, checkpoints, logs; TorchScript and ONNX files |
+//! | [`weights`], [`eval`], `figures`, `fetch` | weight files, metrics of embeddings, charts, downloads |
+//! | [`detect`] | face detection |
+//! | [`recognise`] | model files, and the pipeline from pictures to embeddings and names |
+//! | [`train`], [`export`] | training loop, optimisers, schedules, checkpoints, logs; TorchScript and ONNX export |
+//! | [`audit`] | checks of data sets |
 //! | [`prelude`], `cli`, `commands` | what most programs import; the command line, one file per subcommand |
 
 pub mod audit;
@@ -65,6 +65,7 @@ pub mod metric;
 pub mod models;
 pub mod native;
 pub mod prelude;
+pub mod progress;
 pub mod recognise;
 pub mod train;
 pub mod verdict;

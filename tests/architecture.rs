@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// rows above its own.
 fn table(text: &str) -> Vec<String> {
     let lines = text.lines().map(|line| line.trim_start_matches("//! "));
-    let rows = lines.skip_while(|line| !line.starts_with("| room |")).skip(2);
+    let rows = lines.skip_while(|line| !line.starts_with("| module |")).skip(2);
     rows.take_while(|line| line.starts_with('|')).map(|row| row.replace(['[', ']'], "")).collect()
 }
 

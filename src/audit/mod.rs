@@ -8,8 +8,8 @@
 //!       all of them -> Report -> table, JSON, CSV, HTML
 //! ```
 //!
-//! The functions take measurements and return [`Finding`]s. Only [`html`] reads pictures; nothing is
-//! ever moved or deleted.
+//! [`scan`] reads and measures the pictures; the checks take measurements and return [`Finding`]s.
+//! Nothing is ever moved or deleted.
 
 pub mod balance;
 pub mod duplicates;
@@ -18,6 +18,7 @@ pub mod html;
 pub mod mislabels;
 pub mod quality;
 mod report;
+pub mod scan;
 mod stats;
 mod thumbnail;
 

@@ -50,6 +50,9 @@ pub struct Common {
     /// Number of CPU threads [default: one per core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Number of threads that decode pictures [default: as --threads]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
     /// Use deterministic CUDA kernels: the same seed gives the same weights, more slowly. Operators
     /// without one are named in a warning. CPU runs are always repeatable
     #[arg(long, global = true)]
@@ -65,7 +68,8 @@ pub struct Common {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Fine-tune a trunk with triplet loss or another metric-learning loss
+    /// Fine-tune a trunk with triplet loss or another metric-learning loss (--loss)
+    #[command(name = "train-triplet", visible_alias = "train")]
     TrainTriplet(Box<Configured<TripletSettings>>),
     /// Train a network to tell whether two pictures show the same person
     TrainPairs(Box<Configured<PairSettings>>),

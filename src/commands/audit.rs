@@ -3,17 +3,17 @@
 use std::process::ExitCode;
 
 use super::Context;
-use super::audit_scan::{self, Scan, Scanner};
 use super::output::{self, count, identities, line};
 use super::trunk::{self, Trunk};
 use crate::audit::balance::{self, Sizes};
+use crate::audit::scan::{self, Scan, Scanner};
 use crate::audit::{
     Finding, QualityLimits, Report, Severity, duplicates, html, mislabels, quality,
 };
 use crate::cli;
 use crate::data::near_duplicates;
 use crate::detect::{DetectOptions, Detector, MinFace};
-use crate::train::progress::Reporter;
+use crate::progress::Reporter;
 use crate::{Error, Result};
 
 /// Exit code for findings of high severity.
@@ -25,7 +25,7 @@ const MIN_FACE: MinFace = MinFace::Share(0.15);
 pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
     check(flags)?;
     let say = &context.say;
-    let files = audit_scan::list(&flags.data, flags.split.as_deref())?;
+    let files = scan::list(&flags.data, flags.split.as_deref())?;
     let choice = match flags.trunk.model.is_none() && flags.trunk.backbone.is_none() {
         // It was not trained on the labels to check.
         true => flags.trunk.embedded(),
@@ -45,7 +45,7 @@ pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
         aspect: flags.max_aspect,
     };
     let scanner = Scanner { trunk: &trunk, detector: detector.as_ref(), crop: flags.centre_crop };
-    let scan = audit_scan::scan(&scanner, files, say)?;
+    let scan = scan::scan(&scanner, files, say)?;
     let mut report = judge(flags, &limits, &scan, say)?;
     report.sort();
 

@@ -10,8 +10,8 @@ use crate::cli::DetectorFlags;
 use crate::data::picture;
 use crate::data::prefetch::{BatchLimits, read_files};
 use crate::detect::{DetectOptions, Detector, Face};
+use crate::progress::Progress;
 use crate::recognise::pipeline::PIXELS;
-use crate::train::progress::Progress;
 use crate::{Error, Result};
 
 /// Photos decoded together. None waits: one batch is searched while the next is decoded.

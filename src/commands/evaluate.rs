@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::dataset;
 use super::output::{count, demand_png, line, percent};
 use super::strangers::each_stranger;
 use super::{Context, classify, evaluate_pairs};
@@ -19,6 +18,7 @@ use crate::eval::retrieval::Retrieval;
 use crate::eval::roc::roc_auc;
 use crate::figures::{self, ConfusionFigure};
 use crate::recognise::{Answer, Classifier, GalleryFace, embed_stored};
+use crate::train::dataset;
 use crate::train::scoring::Labelled;
 use crate::{Error, Result};
 
@@ -76,7 +76,7 @@ fn known_pictures(
     folder: &FaceFolder,
     names: &[String],
     root: &Path,
-    say: &crate::train::progress::Reporter,
+    say: &crate::progress::Reporter,
 ) -> Result<Vec<(usize, usize)>> {
     let label = |identity: usize| {
         let name = folder.identities.get(identity)?;

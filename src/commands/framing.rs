@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::dataset::Dataset;
 use super::{Context, detection, output};
 use crate::detect::{DetectOptions, Detector, Framing, MinFace};
+use crate::train::dataset::TrainingData;
 
 /// Maximum number of training pictures to measure.
 const SAMPLE: usize = 200;
@@ -15,7 +15,7 @@ const MIN_FACE: f64 = 0.1;
 ///
 /// # Errors
 /// What libtorch raises.
-pub fn measure(context: &Context, data: &Dataset) -> anyhow::Result<Framing> {
+pub fn measure(context: &Context, data: &TrainingData) -> anyhow::Result<Framing> {
     // Pictures come identity by identity.
     let sample: Vec<PathBuf> = spread(data.parts.train.len(), SAMPLE)
         .map(|index| data.folder.pictures[data.parts.train[index]].path.clone())

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::Context;
-use super::dataset::PICTURE_MEMORY;
 use super::output::count;
 use super::pair_training::{NetChoice, Trainable, build, card, learn};
 use super::training::{plan, warm_up_batchnorm};
@@ -13,6 +12,7 @@ use crate::data::triplets::TripletSet;
 use crate::metric::losses::TripletMarginLoss;
 use crate::models::HeadKind;
 use crate::recognise::DataCard;
+use crate::train::dataset::PICTURE_MEMORY;
 use crate::train::frozen_prefix::FrozenPrefix;
 use crate::train::optim::Optimizer;
 use crate::train::settings::{BnMode, TripletSettings};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use crate::Result;
 use crate::data::picture;
 use crate::eval::Embeddings;
+use crate::progress::Reporter;
 use crate::recognise::{Embedder, View, Viewer, pipeline};
-use crate::train::progress::Reporter;
 
 /// Number of files above which a progress bar is shown.
 const MANY: usize = 64;

@@ -26,13 +26,13 @@ pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
     if std::mem::take(&mut settings.triplet.tuning.unfreeze_every) > 0 {
         say.line("note: --unfreeze-every is ignored here: all stages train from the start");
     }
-    let (setup, mut optimizer) = train_triplet::prepare(context, &mut settings.triplet)?;
-    let scale_loss = setup.backbone.compute().scales_loss();
+    let mut training = train_triplet::prepare(context, &mut settings.triplet)?;
+    let scale_loss = training.backbone.compute().scales_loss();
     let test = RangeTest { scale_loss, ..settings.test() };
     let run = context.run_folder(&settings.triplet.out, "lr-find", &settings)?;
     settings.triplet.out = run.path().to_owned(); // of the disk cache, too
-    let mut task = setup.task(&settings.triplet)?;
-    let sweep = lr_find(&mut task, &mut optimizer, &test, say)?;
+    let (mut task, optimizer) = training.task(&settings.triplet)?;
+    let sweep = lr_find(&mut task, optimizer, &test, say)?;
     if sweep.points.is_empty() {
         let text = "the loss is not finite before the first step; use other --weights";
         return Err(Error::Config(text.into()).into());

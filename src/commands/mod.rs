@@ -1,10 +1,8 @@
 //! One file per subcommand: validate, build, run, report.
 
 mod audit;
-mod audit_scan;
 mod bench;
 mod classify;
-mod dataset;
 mod detect;
 mod detection;
 mod doctor;
@@ -48,7 +46,7 @@ use crate::Result;
 use crate::cli::{Cli, Command, Common};
 use crate::device;
 use crate::native::cuda;
-use crate::train::progress::Reporter;
+use crate::progress::Reporter;
 use crate::train::run_folder::RunFolder;
 use crate::train::set_up::settings_json;
 
@@ -68,13 +66,14 @@ impl Context {
         if common.deterministic {
             cuda::use_deterministic_algorithms()?;
         }
-        if let Some(threads) = common.threads {
-            tch::set_num_threads(i32::from(threads));
+        match common.threads {
+            Some(threads) => tch::set_num_threads(i32::from(threads)),
+            None => device::limit_threads(),
+        }
+        if let Some(workers) = common.workers.or(common.threads) {
             // For decoding and distances. Only a second call could fail, and there is none.
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads));
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(workers));
             let _ = pool.build_global();
-        } else {
-            device::limit_threads();
         }
         let say = Reporter::stderr(common.quiet);
         Ok(Self { common, say, run: OnceCell::new() })

@@ -7,8 +7,8 @@ use super::output::count;
 use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::models::Backbone;
+use crate::progress::Reporter;
 use crate::recognise::Viewer;
-use crate::train::progress::Reporter;
 use crate::{Error, Result};
 
 /// Embeds the pictures below `folder`, without those of `identities`; returns how many cannot be read.

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::Context;
-use super::dataset::{self, Dataset, SplitBy};
 use super::framing;
 use super::output::{count, line, percent, quoted};
 use super::strangers::embed_strangers;
@@ -12,15 +11,16 @@ use super::training::train;
 use super::trunk::{self, Bare, Built};
 use crate::eval::Embeddings;
 use crate::models::{Architecture, Backbone};
+use crate::progress::Reporter;
 use crate::recognise::embedder::{BATCH, embed_batches};
 use crate::recognise::runs::{Choice, ChosenBy};
 use crate::recognise::{GalleryFace, ModelCard, ModelKind, Recogniser, model_file, runs};
 use crate::train::calibrate::OpenSetCalibration;
 use crate::train::classifier::{ClassifierTask, Features};
+use crate::train::dataset::{self, SplitBy, TrainingData};
 use crate::train::fit::FitConfig;
 use crate::train::fit_result::FitResult;
 use crate::train::optim::Optimizer;
-use crate::train::progress::Reporter;
 use crate::train::scoring::Labelled;
 use crate::train::settings::ClassifierSettings;
 use crate::weights::{TensorFile, model_path};
@@ -148,7 +148,11 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
 }
 
 /// Opens the data with the split the trunk was trained with, if it fits.
-fn open_data(settings: &mut ClassifierSettings, trunk: &Trunk, say: &Reporter) -> Result<Dataset> {
+fn open_data(
+    settings: &mut ClassifierSettings,
+    trunk: &Trunk,
+    say: &Reporter,
+) -> Result<TrainingData> {
     let of_trunk = PathBuf::from(&trunk.card.data.path);
     if settings.data.data.is_none() && of_trunk.is_dir() {
         settings.data.data = Some(of_trunk);
@@ -181,7 +185,7 @@ struct Classes {
 }
 
 impl Classes {
-    fn of(data: &Dataset, say: &Reporter) -> Self {
+    fn of(data: &TrainingData, say: &Reporter) -> Self {
         let mut has_pictures = vec![false; data.folder.identities.len()];
         for &picture in &data.parts.train {
             has_pictures[data.parts.labels[picture]] = true;
@@ -203,7 +207,7 @@ impl Classes {
         classes
     }
 
-    fn label(&self, data: &Dataset, picture: usize) -> Option<usize> {
+    fn label(&self, data: &TrainingData, picture: usize) -> Option<usize> {
         self.number.get(*data.parts.labels.get(picture)?).copied().flatten()
     }
 }
@@ -221,7 +225,7 @@ struct PartFeatures {
 /// Embeds every picture once.
 fn features(
     trunk: &Backbone,
-    data: &Dataset,
+    data: &TrainingData,
     classes: &Classes,
     flip: bool,
     say: &Reporter,
@@ -249,7 +253,7 @@ fn features(
     Ok(PartFeatures { train, mirrored, validation, lone })
 }
 
-fn summary(outcome: &FitResult, data: &Dataset) -> std::io::Result<()> {
+fn summary(outcome: &FitResult, data: &TrainingData) -> std::io::Result<()> {
     let figure = |name: &str| outcome.best.values.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
     if let (Some(accuracy), Some(knn)) = (figure("accuracy"), figure("knn_gallery")) {
         line(&format!(

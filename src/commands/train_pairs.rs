@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
-use super::dataset::{self, SplitBy};
 use super::pair_training::{NetChoice, Trainable, build, card, learn};
 use super::training::{plan, warm_up_batchnorm};
 use crate::Result;
 use crate::data::pairs::PairSampler;
 use crate::metric::losses::{ContrastiveLoss, PairBceLoss};
+use crate::train::dataset::{self, SplitBy};
 use crate::train::frozen_prefix::FrozenPrefix;
 use crate::train::optim::Optimizer;
 use crate::train::settings::{PairLossKind, PairSettings};

@@ -1,69 +1,27 @@
 //! `visage train-triplet`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::Context;
-use super::dataset::{self, SplitBy};
 use super::given_triplets;
 use super::output::{count, line, percent, quoted};
 use super::training::{SHARES, plan, train};
 use crate::Result;
-use crate::models::Backbone;
-use crate::recognise::ModelCard;
+use crate::train::TripletTraining;
+use crate::train::dataset::TrainingData;
 use crate::train::fit_result::{FitResult, Scores};
-use crate::train::objective::Objective;
-use crate::train::optim::Optimizer;
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::TripletSettings;
-use crate::train::triplet::TripletTask;
-use crate::train::{Prepared, build_trunk, prepare as prepare_training};
-use crate::weights::Source;
 
-/// Everything a run needs before its first batch.
-pub(super) struct Setup {
-    pub backbone: Backbone,
-    pub data: dataset::Dataset,
-    pub card: ModelCard,
-    pub objective: Objective,
-}
-
-/// Builds the trunk, opens the data and makes the optimizer; resolves the settings left open.
+/// Prepares a training with the flags of the command.
 pub(super) fn prepare(
     context: &Context,
     settings: &mut TripletSettings,
-) -> anyhow::Result<(Setup, Optimizer)> {
+) -> Result<TripletTraining> {
     settings.check()?;
-    let say = &context.say;
     let device = context.seed(settings.data.seed)?;
-
-    let deterministic = context.common.deterministic;
-    let (mut backbone, source) = build_trunk(settings, device, deterministic, say)?;
-    let inherited = match &source {
-        Source::File(path) => Some(path.with_file_name("split.csv")),
-        _ => None,
-    };
-    let data =
-        dataset::open(&settings.data, SplitBy::Picture { inherited }, backbone.input.size, say)?;
-    settings.data.data.get_or_insert_with(|| PathBuf::from(&data.card.path));
-    settings.fill_in(&source, backbone.input.size);
-    let Prepared { card, objective, optimizer } = prepare_training(
-        settings,
-        &mut backbone,
-        &source,
-        &data.folder,
-        &data.parts,
-        data.card.clone(),
-    )?;
-    Ok((Setup { backbone, data, card, objective }, optimizer))
-}
-
-impl Setup {
-    /// The training task; it writes to the folder in `settings`.
-    pub(super) fn task(&self, settings: &TripletSettings) -> Result<TripletTask<'_>> {
-        let Self { backbone, data, card, objective } = self;
-        TripletTask::new(backbone, &data.folder, &data.parts, card, objective, settings)
-    }
+    TripletTraining::set_up(settings, device, context.common.deterministic, &context.say)
 }
 
 pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<ExitCode> {
@@ -71,21 +29,20 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
         settings.check()?;
         return given_triplets::run(context, settings, &path);
     }
-    let (setup, mut optimizer) = prepare(context, &mut settings)?;
-    let data = &setup.data;
+    let mut training = prepare(context, &mut settings)?;
     let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
     let given = settings.clone();
     settings.out = run.path().to_owned(); // of the disk cache, too
-    let mut task = setup.task(&settings)?;
-    data.split.write_csv(&run.split(), &data.folder)?;
-    let plan = plan(&settings.schedule, settings.epochs, settings.lr(), &setup.backbone);
-    let outcome =
-        train(context, &mut task, &mut optimizer, &plan, &run, ("train-triplet", &given))?;
-    summary(&outcome, &run, data)?;
+    training.data.split.write_csv(&run.split(), &training.data.folder)?;
+    let plan = plan(&settings.schedule, settings.epochs, settings.lr(), &training.backbone);
+    let (mut task, optimizer) = training.task(&settings)?;
+    let outcome = train(context, &mut task, optimizer, &plan, &run, ("train-triplet", &given))?;
+    drop(task);
+    summary(&outcome, &run, &training.data)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn summary(outcome: &FitResult, run: &RunFolder, data: &dataset::Dataset) -> std::io::Result<()> {
+fn summary(outcome: &FitResult, run: &RunFolder, data: &TrainingData) -> std::io::Result<()> {
     line(&format!("{:<22}{:>12}{:>12}", "validation", "untouched", "best"))?;
     let figure = |scores: &Scores, name: &str| {
         scores.values.iter().find(|(other, _)| *other == name).map(|(_, value)| percent(*value))

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::Context;
-use super::dataset;
 use super::trunk::{self, Trunk};
 use crate::Error;
 use crate::cli;
@@ -12,6 +11,7 @@ use crate::data::{Part, Split, source};
 use crate::eval::tsne::{TsneOptions, tsne};
 use crate::figures::{self, Scatter, scatter};
 use crate::recognise::embed_stored;
+use crate::train::dataset;
 
 pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
     super::output::demand_png("--out", &flags.out)?;

@@ -125,6 +125,24 @@ impl Viewer {
     }
 }
 
+impl Viewer {
+    /// The faces on a picture in memory, squares of the trunk's input size, the largest first.
+    ///
+    /// # Errors
+    /// What libtorch raises.
+    pub fn faces(&self, picture: &RgbImage) -> Result<Vec<RgbImage>> {
+        let found = match &self.framing {
+            Search::Whole => return Ok(vec![picture::fit(picture, self.side)]),
+            Search::Centre(centre) => {
+                let square = picture::centre_crop(picture, *centre);
+                return Ok(vec![picture::fit(&square, self.side)]);
+            }
+            Search::Faces(finder) => finder.find(&[picture], self.side)?,
+        };
+        Ok(found.into_iter().flat_map(|(_, faces)| faces).map(|(_, pixels)| pixels).collect())
+    }
+}
+
 /// A decoded picture.
 #[derive(Debug)]
 pub struct Decoded {

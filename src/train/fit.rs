@@ -8,11 +8,11 @@ use super::fit_result::{FitResult, Scores};
 use super::log::RunLog;
 use super::monitor::Monitor;
 use super::optim::Optimizer;
-use super::progress::{Reporter, Whole};
 use super::run_folder::RunFolder;
 use super::schedule::{Better, Cycle, Plateau, PlateauConfig, Schedule, ScheduleKind};
 use super::scoring::is_internal;
 use super::step::{Forward, Step, Stepper, Totals};
+use crate::progress::{Reporter, Whole};
 use crate::{Error, Result};
 
 /// The share of an epoch's steps that went into waiting for pictures; the one figure that is not the

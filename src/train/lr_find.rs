@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::fit::Task;
 use super::optim::Optimizer;
 use super::optim::StepRates;
-use super::progress::Reporter;
 use super::step::Stepper;
+use crate::progress::Reporter;
 use crate::{Error, Result};
 
 /// Decay of the running mean of the losses, which decides when the test ends.

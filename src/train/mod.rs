@@ -3,16 +3,13 @@
 //! [`train_triplet`] is the whole of `visage train-triplet` in one call:
 //!
 //! ```no_run
-//! use std::path::Path;
-//!
 //! use visage::prelude::*;
 //!
 //! # fn main() -> visage::Result<()> {
-//! let folder = FaceFolder::open(Path::new("faces"), false, 96, &|_, _| {})?;
-//! let split = Split::stratified(&folder, &near_duplicates::groups(&folder.looks), 0.25, 0)?;
-//! let settings = TripletSettings { epochs: 10, ..TripletSettings::default() };
+//! let mut settings = TripletSettings { epochs: 10, ..TripletSettings::default() };
+//! settings.data.data = Some("faces".into()); // one sub-folder per identity
 //! let device = DeviceChoice::Auto.resolve()?;
-//! let result = train_triplet(settings, &folder, &split, device, &Reporter::stderr(false))?;
+//! let result = train_triplet(settings, device, &Reporter::stderr(false))?;
 //! let model = Recogniser::load(&result.model, device)?;
 //! # Ok(())
 //! # }
@@ -20,6 +17,7 @@
 
 pub mod calibrate;
 pub mod classifier;
+pub mod dataset;
 pub mod fit;
 pub mod fit_result;
 pub mod frozen_prefix;
@@ -31,7 +29,6 @@ pub mod map_cache;
 pub mod monitor;
 pub mod objective;
 pub mod optim;
-pub mod progress;
 pub mod projection;
 pub mod recipes;
 pub mod run_folder;
@@ -47,4 +44,4 @@ mod triplet_training;
 pub mod tuples;
 pub mod weight_interpolation;
 
-pub use triplet_training::{Prepared, build_trunk, prepare, train_triplet};
+pub use triplet_training::{TripletTraining, train_triplet};

@@ -4,13 +4,13 @@ use serde::Serialize;
 use tch::Device;
 
 use super::fit::FitConfig;
-use super::progress::Reporter;
 use super::settings::{BnMode, ScheduleSettings, TuningSettings};
 use super::stages::estimate_bn_statistics;
 use crate::data::store::PictureStore;
 use crate::device;
 use crate::models::{Backbone, Compute, Stage};
 use crate::native::{Half, cuda};
+use crate::progress::Reporter;
 use crate::weights::Source;
 use crate::{Error, Result};
 

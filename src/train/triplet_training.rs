@@ -1,26 +1,32 @@
-//! `train-triplet` from its settings to its result.
+//! `visage train` from its settings to its result.
+
+use std::path::PathBuf;
 
 use tch::Device;
 
+use super::dataset::{self, SplitBy, TrainingData};
 use super::fit::fit;
 use super::fit_result::FitResult;
 use super::log::RunLog;
 use super::objective::Objective;
 use super::optim::Optimizer;
-use super::progress::Reporter;
 use super::run_folder::RunFolder;
 use super::set_up::{device_summary, plan, resolve_auto, settings_json, warm_up_batchnorm};
 use super::settings::TripletSettings;
 use super::stages::scale_layers;
-use super::triplet::{Parts, TripletTask};
-use crate::data::{FaceFolder, Split};
+use super::triplet::TripletTask;
 use crate::models::Backbone;
-use crate::recognise::{DataCard, ModelCard, ModelKind};
+use crate::progress::Reporter;
+use crate::recognise::{ModelCard, ModelKind};
 use crate::weights::{Bare, Built, Source};
 use crate::{Error, Result};
 
-/// What a training needs besides its trunk and its pictures.
-pub struct Prepared {
+/// A training of a trunk before its first batch.
+pub struct TripletTraining {
+    /// The trunk, with its initial weights.
+    pub backbone: Backbone,
+    /// The pictures and their split.
+    pub data: TrainingData,
     /// What the model files say.
     pub card: ModelCard,
     /// Loss and miner.
@@ -29,11 +35,65 @@ pub struct Prepared {
     pub optimizer: Optimizer,
 }
 
-/// Builds the trunk of the settings and freezes its blocks; resolves the settings left open.
-///
-/// # Errors
-/// Impossible settings, weights that do not fit, or nothing left to train.
-pub fn build_trunk(
+impl TripletTraining {
+    /// Builds the trunk, opens the data, and makes loss and optimiser; resolves the settings left open.
+    /// Random weights follow `tch::manual_seed`.
+    ///
+    /// # Errors
+    /// Impossible settings, weights or data that do not fit, or nothing left to train.
+    pub fn set_up(
+        settings: &mut TripletSettings,
+        device: Device,
+        deterministic: bool,
+        say: &Reporter,
+    ) -> Result<Self> {
+        settings.check()?;
+        let (mut backbone, source) = build_trunk(settings, device, deterministic, say)?;
+        let side = backbone.input.size;
+        let inherited = match &source {
+            Source::File(path) => Some(path.with_file_name("split.csv")),
+            _ => None,
+        };
+        let data = dataset::open(&settings.data, SplitBy::Picture { inherited }, side, say)?;
+        settings.data.data.get_or_insert_with(|| PathBuf::from(&data.card.path));
+        settings.fill_in(&source, side);
+        let faces = &data.folder.fitted;
+        warm_up_batchnorm(&mut backbone, &source, &settings.tuning, faces, &data.parts.train)?;
+        let card = ModelCard {
+            embedding_layer: settings.embedding_dim.is_some(),
+            classes: data.folder.identities.clone(),
+            seed: settings.data.seed,
+            data: data.card.clone(),
+            settings: settings_json(settings)?,
+            ..ModelCard::new(ModelKind::Trunk, &backbone, source.describe())
+        };
+        let classes = data.folder.identities.len();
+        let objective = Objective::new(settings, classes, backbone.embedding_dim, device);
+        say.line(&format!("loss: {}", settings.objective()));
+        let mut trainable = backbone.params.trainable();
+        trainable.extend(objective.parameters());
+        let mut optimizer = Optimizer::new(settings.schedule.optimizer(settings.lr()), trainable)?;
+        scale_layers(&mut optimizer, &backbone, settings.tuning.lr_decay_by_layer);
+        Ok(Self { backbone, data, card, objective, optimizer })
+    }
+
+    /// The training task, which writes to the folder in `settings`, and its optimiser.
+    ///
+    /// # Errors
+    /// Fewer than two identities have two training pictures.
+    pub fn task(
+        &mut self,
+        settings: &TripletSettings,
+    ) -> Result<(TripletTask<'_>, &mut Optimizer)> {
+        let Self { backbone, data, card, objective, optimizer } = self;
+        let task =
+            TripletTask::new(backbone, &data.folder, &data.parts, card, objective, settings)?;
+        Ok((task, optimizer))
+    }
+}
+
+/// Builds the trunk of the settings and freezes its blocks.
+fn build_trunk(
     settings: &mut TripletSettings,
     device: Device,
     deterministic: bool,
@@ -58,78 +118,31 @@ pub fn build_trunk(
     }
 }
 
-/// Makes loss, optimiser and card; `data` is the card's entry about the pictures.
+/// Fine-tunes a trunk on the data set `settings.data`, as `visage train` does, and writes a run folder to
+/// `settings.out` (with a number appended if it holds a run already): `best.safetensors`,
+/// `metrics.csv`, `config.toml`, `split.csv`, `summary.json`. Seeds libtorch's generators.
 ///
 /// # Errors
-/// A picture that cannot be read any more, or impossible settings of the optimiser.
-pub fn prepare(
-    settings: &TripletSettings,
-    backbone: &mut Backbone,
-    source: &Source,
-    folder: &FaceFolder,
-    parts: &Parts,
-    data: DataCard,
-) -> Result<Prepared> {
-    warm_up_batchnorm(backbone, source, &settings.tuning, &folder.fitted, &parts.train)?;
-    let card = ModelCard {
-        embedding_layer: settings.embedding_dim.is_some(),
-        classes: folder.identities.clone(),
-        seed: settings.data.seed,
-        data,
-        settings: settings_json(settings)?,
-        ..ModelCard::new(ModelKind::Trunk, backbone, source.describe())
-    };
-    let classes = folder.identities.len();
-    let objective = Objective::new(settings, classes, backbone.embedding_dim, backbone.device());
-    let mut trainable = backbone.params.trainable();
-    trainable.extend(objective.parameters());
-    let mut optimizer = Optimizer::new(settings.schedule.optimizer(settings.lr()), trainable)?;
-    scale_layers(&mut optimizer, backbone, settings.tuning.lr_decay_by_layer);
-    Ok(Prepared { card, objective, optimizer })
-}
-
-/// Fine-tunes a trunk on the training part of a folder, as `visage train-triplet` does, and writes a
-/// run folder to `settings.out`: `best.safetensors`, `metrics.csv`, `config.toml`, `split.csv`,
-/// `summary.json`. Seeds libtorch's generators with `settings.data.seed`; the other settings of the data
-/// have no effect, since folder and split are given.
-///
-/// # Errors
-/// Impossible settings, pictures of another size than the trunk's input, a run folder that cannot be
-/// written, or a training that diverges.
+/// Impossible settings, data that cannot be read, a run folder that cannot be written, or a training
+/// that diverges before its first epoch.
 pub fn train_triplet(
     mut settings: TripletSettings,
-    folder: &FaceFolder,
-    split: &Split,
     device: Device,
     say: &Reporter,
 ) -> Result<FitResult> {
-    settings.check()?;
     if settings.triplets.is_some() {
         let text = "triplets: train_triplet mines its triplets; use a TupleTask for given ones";
         return Err(Error::Config(text.into()));
     }
     tch::manual_seed(settings.data.seed as i64);
-    let (mut backbone, source) = build_trunk(&mut settings, device, false, say)?;
-    let (found, wanted) = (folder.fitted.side(), backbone.input.size);
-    if found != wanted {
-        return Err(Error::Data(format!(
-            "{}: its pictures were fitted to {found} pixels, but the trunk takes {wanted}; open the \
-             folder at {wanted}",
-            folder.root.display()
-        )));
-    }
-    settings.fill_in(&source, wanted);
-    let parts = Parts::new(folder, split);
-    let data = parts.card(&folder.root, folder);
-    let Prepared { card, objective, mut optimizer } =
-        prepare(&settings, &mut backbone, &source, folder, &parts, data)?;
+    let mut training = TripletTraining::set_up(&mut settings, device, false, say)?;
     let run = RunFolder::create(&settings.out, "train-triplet", &settings)?;
     settings.out = run.path().to_owned(); // of the disk cache, too
-    let mut task = TripletTask::new(&backbone, folder, &parts, &card, &objective, &settings)?;
-    split.write_csv(&run.split(), folder)?;
-    let plan = plan(&settings.schedule, settings.epochs, settings.lr(), &backbone);
+    training.data.split.write_csv(&run.split(), &training.data.folder)?;
+    let plan = plan(&settings.schedule, settings.epochs, settings.lr(), &training.backbone);
     let mut log = RunLog::create(run.path());
-    let result = fit(&mut task, &mut optimizer, &plan, &run, &mut log, say)?;
+    let (mut task, optimizer) = training.task(&settings)?;
+    let result = fit(&mut task, optimizer, &plan, &run, &mut log, say)?;
     for warning in log.take_warnings() {
         say.warn(&warning);
     }
@@ -151,14 +164,9 @@ mod tests {
         let mut settings = TripletSettings { epochs: 1, ..TripletSettings::default() };
         settings.pictures_per_identity = 2;
         settings.out = root.path().join("run");
-        let train = |side, settings| {
-            let folder = FaceFolder::open(&faces, false, side, &|_, _| {})?;
-            let split = Split::stratified(&folder, &[0, 1, 2, 3, 4, 5, 6, 7], 0.25, 0)?;
-            train_triplet(settings, &folder, &split, Device::Cpu, &Reporter::hidden())
-        };
-        let wrong = train(64, settings.clone()).unwrap_err().to_string();
-        assert!(wrong.contains("64 pixels") && wrong.contains("96"), "{wrong}");
-        let result = train(96, settings.clone()).unwrap();
+        settings.data.data = Some(faces);
+        let say = Reporter::hidden();
+        let result = train_triplet(settings.clone(), Device::Cpu, &say).unwrap();
         assert_eq!((result.epochs, result.history.len()), (1, 2));
         let model = Recogniser::load(&result.model, Device::Cpu).unwrap();
         assert_eq!(model.card.classes, ["ada", "bohr"]);

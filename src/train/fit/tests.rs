@@ -10,10 +10,10 @@ use super::*;
 use crate::metric::Named;
 use crate::metric::losses::LossKind;
 use crate::metric::miners::Miner;
+use crate::progress::tests::Page;
 use crate::train::log::METRICS;
 use crate::train::objective::Objective;
 use crate::train::optim::{OptimizerConfig, OptimizerKind};
-use crate::train::progress::tests::Page;
 use crate::train::settings::TripletSettings;
 
 /// A task whose scores are written down beforehand; its loss is half the square of one weight.

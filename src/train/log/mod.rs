@@ -4,6 +4,7 @@
 //! switches the whole log off and leaves one warning for the caller to print. Without the `cli` feature
 //! there are no event files.
 
+#[cfg(feature = "cli")]
 mod descriptions;
 pub mod histogram;
 #[cfg(feature = "cli")]

@@ -17,7 +17,7 @@ use tensorboard_proto::summary::Summary;
 use tensorboard_rs::record_writer::RecordWriter;
 
 use super::descriptions::describe;
-use super::hparams::{self, Setting};
+use super::hparams;
 use super::{off_warning, still_there, summary};
 
 /// Writes one event file; the first thing that goes wrong turns it off for good.

@@ -291,6 +291,25 @@ impl TripletSettings {
         self.schedule.fill_in();
     }
 
+    /// The loss in words: `triplet, margin 0.2, squared distance, batch-hard mining; batches of 8
+    /// identities x 4 pictures`.
+    pub fn objective(&self) -> String {
+        let mut parts = vec![self.loss.to_string()];
+        let margin = self.margin.or(self.loss.margin.map(|(margin, _)| margin));
+        parts.extend(margin.map(|margin| format!("margin {margin}")));
+        if self.loss.takes(LossOption::Distance) {
+            parts.push(format!("{} distance", self.distance));
+        }
+        if self.loss.takes(LossOption::Miner) {
+            parts.push(format!("{} mining", self.miner));
+        }
+        if self.xbm > 0 {
+            parts.push(format!("memory of {} embeddings", self.xbm));
+        }
+        let (p, k) = (self.identities_per_batch, self.pictures_per_identity);
+        format!("{}; batches of {p} identities x {k} pictures", parts.join(", "))
+    }
+
     /// The learning rate, where none is given the optimiser's own.
     pub fn lr(&self) -> f64 {
         self.lr.unwrap_or(if self.schedule.optimizer == OptimizerKind::Sgd { 6e-3 } else { 6e-5 })

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use image::{RgbImage, imageops};
 use rayon::prelude::*;
 
-use super::output::count;
-use crate::audit::{Picture, PictureStats};
+use super::{Picture, PictureStats};
 use crate::data::folder::TrainVal;
 use crate::data::prefetch::BatchLimits;
 use crate::data::split_file::read_parts;
@@ -16,8 +15,9 @@ use crate::data::{Part, picture};
 use crate::detect::{Detector, Face, similar_faces};
 use crate::eval::Embeddings;
 use crate::models::Backbone;
+use crate::progress::Reporter;
 use crate::recognise::pipeline::{Framed, Framer, PIXELS, Reader, embed_files};
-use crate::train::progress::Reporter;
+use crate::words::count;
 use crate::{Error, Result};
 
 /// Faces are detected on pictures scaled down to this longer side.
@@ -30,6 +30,7 @@ const LOOSE: f32 = 0.8;
 
 /// The networks and the crop of an audit.
 pub struct Scanner<'a> {
+    /// Embeds the pictures.
     pub trunk: &'a Backbone,
     /// Without a detector pictures are used as they are.
     pub detector: Option<&'a Detector>,
@@ -79,11 +80,17 @@ pub struct Files {
 
 /// The results for a data set. Pictures, stats and embeddings have the same order.
 pub struct Scan {
+    /// The names of the identities, sorted.
     pub identities: Vec<String>,
+    /// The readable pictures.
     pub pictures: Vec<Picture>,
+    /// Measurements of each.
     pub stats: Vec<PictureStats>,
+    /// The embedding of each.
     pub embeddings: Embeddings,
+    /// Unreadable pictures and the reasons.
     pub unreadable: Vec<(Picture, String)>,
+    /// Remarks about the folder, one sentence each.
     pub notes: Vec<String>,
 }
 

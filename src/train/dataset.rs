@@ -1,19 +1,19 @@
-//! Opens labelled pictures for a command: decodes them, and makes or reads the split.
+//! Opens labelled pictures: decodes them, and makes or reads the split.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::output::{count, identities};
+use super::settings::DataSettings;
+use super::triplet::Parts;
 use crate::data::split::Split;
 use crate::data::{self, FaceFolder, Fitting, Source, near_duplicates, source};
+use crate::progress::Reporter;
 use crate::recognise::DataCard;
-use crate::train::progress::Reporter;
-use crate::train::settings::DataSettings;
-use crate::train::triplet::Parts;
+use crate::words::{count, identities};
 use crate::{Error, Result};
 
 /// Pictures, identities and their split.
-pub struct Dataset {
+pub struct TrainingData {
     /// The decoded pictures.
     pub folder: FaceFolder,
     /// The part of each picture.
@@ -24,7 +24,7 @@ pub struct Dataset {
     pub card: DataCard,
 }
 
-impl Dataset {
+impl TrainingData {
     fn new(path: &Path, folder: FaceFolder, split: Split) -> Self {
         let parts = Parts::new(&folder, &split);
         let card = parts.card(path, &folder);
@@ -32,7 +32,7 @@ impl Dataset {
     }
 }
 
-/// Decodes every picture of a data set for a command that trains nothing.
+/// Decodes every picture of a data set, for commands that do not train.
 ///
 /// # Errors
 /// No usable data set.
@@ -81,7 +81,10 @@ pub enum SplitBy {
     /// Pictures: each identity is in both parts. Without `--split`, pictures keep their parts of the
     /// split file of the initial trunk, if there is one, so that no picture the trunk was trained on is
     /// used for validation.
-    Picture { inherited: Option<PathBuf> },
+    Picture {
+        /// The split file of the initial trunk.
+        inherited: Option<PathBuf>,
+    },
     /// Identities: nobody is in both parts.
     Identity,
 }
@@ -90,7 +93,12 @@ pub enum SplitBy {
 ///
 /// # Errors
 /// No usable data, or a split that does not fit it.
-pub fn open(settings: &DataSettings, by: SplitBy, side: u32, say: &Reporter) -> Result<Dataset> {
+pub fn open(
+    settings: &DataSettings,
+    by: SplitBy,
+    side: u32,
+    say: &Reporter,
+) -> Result<TrainingData> {
     let Source { path, name, note } = source::resolve(settings.data.as_deref(), Path::new("."))?;
     if let Some(note) = note {
         say.line(&note);
@@ -111,8 +119,8 @@ pub fn open(settings: &DataSettings, by: SplitBy, side: u32, say: &Reporter) -> 
     for note in &split.notes {
         say.line(&format!("note: {note}"));
     }
-    let data = Dataset::new(&path, folder, split);
-    let Dataset { folder, parts, .. } = &data;
+    let data = TrainingData::new(&path, folder, split);
+    let TrainingData { folder, parts, .. } = &data;
     if parts.train.is_empty() {
         return Err(Error::Data(format!("{}: no pictures left to train on", path.display())));
     }
