@@ -340,7 +340,7 @@ mod tests {
         says("12\n", None, &["no rows"]);
         says("900000.jpg 1\n", None, &["none of its 1 row", PICTURES]);
         says("\n\n\nnonsense\n", None, &["line 4"]);
-        says(ROWS, Some("000001.jpg 5\n"), &["list_eval_partition.txt", "line 1", "part 5"]);
+        says(ROWS, Some("000002.jpg 5\n"), &["list_eval_partition.txt", "line 1", "part 5"]);
         says(ROWS, Some("000001.jpg 1\n"), &["no row for", "000002.jpg", "remove it"]);
         let empty = tempfile::tempdir().unwrap();
         let error = CelebaFiles::find(empty.path()).unwrap_err().to_string();
