@@ -282,7 +282,7 @@ impl FaceFolder {
     /// SHA-256 of a picture's file, in hexadecimal; empty if there is no such picture.
     pub fn digest(&self, picture: usize) -> String {
         let digest = self.digests.get(picture);
-        digest.map(|bytes| bytes.iter().map(|b| format!("{b:02x}")).collect()).unwrap_or_default()
+        digest.map(hex::encode).unwrap_or_default()
     }
 
     /// Number of pictures per identity.
@@ -324,7 +324,7 @@ pub fn fingerprint(files: impl Iterator<Item = (String, [u8; 32])>) -> String {
         hasher.update([0]);
         hasher.update(digest);
     }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(hasher.finalize())
 }
 
 /// A data set with one folder per identity.

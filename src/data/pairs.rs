@@ -19,16 +19,6 @@ pub struct Pair {
     pub label: Verdict,
 }
 
-/// What occurs equally often in the pairs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Balance {
-    /// Pictures: an epoch of the default length has each of them in one same and one different pair.
-    #[default]
-    Pictures,
-    /// Identities: people with many pictures do not occur more often.
-    Identities,
-}
-
 /// Samples the pairs of an epoch, half of them [`Same`](Verdict::Same).
 ///
 /// - Same: the shuffled pictures of an identity are paired; the last of an odd number is paired with
@@ -43,7 +33,6 @@ pub struct PairSampler {
     members: Vec<Vec<usize>>,
     /// The identity, as an index into `members`, of each picture number.
     owner: Vec<usize>,
-    balance: Balance,
     /// Number of pairs of each label per epoch.
     half: usize,
     seed: u64,
@@ -81,14 +70,7 @@ impl PairSampler {
             own.iter().for_each(|&picture| owner[picture] = identity);
         }
         let half = pictures.len().div_ceil(2);
-        Ok(Self { members, owner, balance: Balance::Pictures, half, seed })
-    }
-
-    /// Sets what occurs equally often.
-    #[must_use]
-    pub fn balance(mut self, balance: Balance) -> Self {
-        self.balance = balance;
-        self
+        Ok(Self { members, owner, half, seed })
     }
 
     /// Sets the number of pairs per epoch, rounded up to even.
@@ -191,8 +173,7 @@ impl PairSampler {
     }
 
     /// `wanted` items, taken by `deal` from each identity in rounds. Within a round the items of each
-    /// identity are spread evenly, so that an incomplete round takes an equal share from all; with
-    /// [`Balance::Identities`] each gives one per round.
+    /// identity are spread evenly, so that an incomplete round takes an equal share from all.
     fn in_turn<T: Clone, R: Rng>(
         &self,
         from: &[&Vec<usize>],
@@ -201,17 +182,10 @@ impl PairSampler {
         random: &mut R,
     ) -> Vec<T> {
         let mut taken = Vec::with_capacity(wanted);
-        let mut hands: Vec<Vec<T>> = vec![Vec::new(); from.len()];
         while taken.len() < wanted && !from.is_empty() {
             let mut round: Vec<(f64, T)> = Vec::new();
-            for (own, hand) in from.iter().zip(&mut hands) {
-                if hand.is_empty() {
-                    *hand = deal(own, random);
-                }
-                let given = match self.balance {
-                    Balance::Pictures => std::mem::take(hand),
-                    Balance::Identities => hand.pop().into_iter().collect(),
-                };
+            for own in from {
+                let given = deal(own, random);
                 let step = 1.0 / given.len().max(1) as f64;
                 let start: f64 = random.random::<f64>() * step;
                 let placed = given.into_iter().enumerate();
@@ -313,19 +287,6 @@ mod tests {
             assert!(lonely || (35..=85).contains(together), "{picture}: {together}");
             assert!(*apart >= 25, "{picture}: {apart}");
         }
-    }
-
-    #[test]
-    fn balanced_by_identity_everybody_comes_equally_often() {
-        let labels = labels(&[30, 2, 2, 6]);
-        let sampler = all(&labels, 1).balance(Balance::Identities).pairs(400).unwrap();
-        let pairs = sampler.epoch(0);
-        let mut of_people = [[0; 2]; 4];
-        for (picture, [together, apart]) in uses(&labels, &pairs).into_iter().enumerate() {
-            of_people[labels[picture]][0] += together;
-            of_people[labels[picture]][1] += apart;
-        }
-        assert_eq!(of_people, [[100, 100]; 4]);
     }
 
     #[test]
