@@ -96,7 +96,10 @@ fn planted_faults_are_told_in_every_form() {
     let output = visage(root, &["audit", "faces", "--top", "3", "--no-detect"]);
     let lines = text(&output.stdout);
     assert!(lines.starts_with("faces: 41 pictures of 5 identities (min 1, median 10"), "{lines}");
-    assert!(lines.contains("\nhigh     unreadable             1  get the file again"), "{lines}");
+    assert!(
+        lines.contains("\nhigh     unreadable             1  replace or delete the file"),
+        "{lines}"
+    );
     assert!(lines.contains("\nthe worst 3 of "), "{lines}");
     let wanted = "\nhigh     two-names       bohr/copy.png: same file as ada/3.png\n";
     assert!(lines.contains(wanted), "{lines}");

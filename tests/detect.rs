@@ -281,7 +281,7 @@ fn prepare_faces_makes_a_tree_of_crops_and_goes_on_where_it_stopped() {
     assert!(errors.contains("in/out: is inside in"), "{errors}");
     assert!(!root.join("in/out").exists());
     let errors = fail(root, &["prepare", "faces", "in", "in-other", "--margin", "96"]);
-    assert!(errors.contains("margin of 96"), "{errors}");
+    assert!(errors.contains("margin 96: must be smaller"), "{errors}");
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn no_face_is_an_answer() {
         assert_eq!(run(folder, &flags), "no face found\n");
         let answer = &objects(&run(folder, &[&flags[..], &["--json"]].concat()))[0];
         let keys: Vec<&String> = answer.as_object().unwrap().keys().collect();
-        assert_eq!(keys, [&KEYS[..], &["crop", "faces"]].concat());
+        assert_eq!(keys, [&KEYS[..], &["crop", "model", "faces"]].concat());
         assert!(KEYS[1..7].iter().all(|key| answer[*key].is_null()), "{answer}");
         let rest = (&answer["top"], &answer["faces"], &answer["crop"]);
         assert_eq!(rest, (&Value::Array(vec![]), &Value::Array(vec![]), &Value::Bool(false)));

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Parser;
 use visage::data::celeba::{Celeba, CelebaFiles};
 use visage::data::{
-    Dataset, FaceFolder, Pair, PairSampler, Part, PictureStore, Split, dataset, source,
+    Dataset, FaceFolder, Pair, PairSampler, Part, PictureStore, Split, formats, source,
 };
 use visage::eval::pair_scores::PairScores;
 use visage::eval::verification::Pairs;
@@ -91,7 +91,7 @@ pub fn people(arguments: &Arguments, side: u32) -> anyhow::Result<People> {
             celeba.records.retain(|record| record.identity < limit);
             Arc::new(celeba)
         }
-        Err(_) => dataset::open(&data)?,
+        Err(_) => formats::open(&data)?,
     };
     let folder = FaceFolder::decode(&dataset, false, side, &|_, _| {})?;
     let split = match Split::official(&folder) {

@@ -8,7 +8,7 @@ use image::{RgbImage, imageops};
 use rayon::prelude::*;
 
 use super::{Picture, PictureStats};
-use crate::data::folder::TrainVal;
+use crate::data::identity_folders::TrainVal;
 use crate::data::prefetch::BatchLimits;
 use crate::data::split_file::read_parts;
 use crate::data::{Part, picture};

@@ -12,9 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::dataset::{Dataset, Record};
+use super::dataset::{Dataset, Part, Record};
 use super::picture::{hidden, is_picture};
-use super::split::Part;
 use crate::words::{count, identities};
 use crate::{Error, Result};
 

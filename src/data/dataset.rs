@@ -2,13 +2,28 @@
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::celeba::{Celeba, CelebaFiles};
-use super::folder::Folder;
 use super::picture;
-use super::split::Part;
 use crate::Result;
+
+/// Part of the split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Training.
+    Train,
+    /// Validation: chooses the best epoch and the thresholds.
+    Validation,
+}
+
+impl Part {
+    /// Its name in split files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+        }
+    }
+}
 
 /// One picture of a data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +36,8 @@ pub struct Record {
     pub part: Option<Part>,
 }
 
-/// A set of labelled pictures. To add a kind of data set, implement this and list it in [`open`]: every
-/// trainer then takes it.
+/// A set of labelled pictures. To add a kind of data set, implement this and list it in
+/// [`formats::open`](super::formats::open): every trainer then takes it.
 pub trait Dataset: Debug + Send + Sync {
     /// The folder or file it was opened from.
     fn root(&self) -> &Path;
@@ -43,15 +58,4 @@ pub trait Dataset: Debug + Send + Sync {
     fn content(&self, record: &Record) -> Result<Vec<u8>> {
         picture::read(&record.path)
     }
-}
-
-/// Opens the data set at `root`: CelebA under its official names, or else one folder per identity.
-///
-/// # Errors
-/// There is no data set, or its lists cannot be read. No picture is decoded.
-pub fn open(root: &Path) -> Result<Arc<dyn Dataset>> {
-    Ok(match CelebaFiles::find(root) {
-        Ok(files) => Arc::new(Celeba::open(&files)?),
-        Err(_) => Arc::new(Folder::open(root)?),
-    })
 }

@@ -1,6 +1,5 @@
-//! Data sets with one folder per identity, and the decoded pictures of any data set.
+//! The decoded pictures of a data set.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,10 +8,11 @@ use image::RgbImage;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::dataset::{self, Dataset, Record};
+use super::dataset::{Dataset, Part, Record};
+use super::formats;
+use super::identity_folders::has_folders;
 use super::near_duplicates::PerceptualHash;
-use super::picture::{decode_bytes, fit, hidden, is_picture, walk, walk_on};
-use super::split::Part;
+use super::picture::{decode_bytes, fit};
 use super::store::{Fitting, Origin, PictureStore};
 use crate::words::{count, enumerate, identities};
 use crate::{Error, Result};
@@ -52,67 +52,6 @@ pub struct FaceFolder {
     pub unreadable: Vec<(PathBuf, String)>,
     /// Remarks about the folder, one sentence each.
     pub notes: Vec<String>,
-}
-
-/// Sub-folders with validation pictures in torchvision's layout.
-const VALIDATION: [&str; 3] = ["val", "valid", "validation"];
-
-/// The sub-folders of torchvision's layout: `train/` and `val/`, each with one folder per identity, and
-/// perhaps `test/`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrainVal {
-    /// The name of the folder with the training pictures.
-    pub train: String,
-    /// The name of the folder with the validation pictures.
-    pub validation: String,
-    /// The name of the folder with the test pictures.
-    pub test: Option<String>,
-}
-
-impl TrainVal {
-    /// The layout of `root`, if it has this one: nothing but these folders.
-    pub fn find(root: &Path) -> Option<Self> {
-        let (mut train, mut validation, mut test) = (None, None, None);
-        for entry in std::fs::read_dir(root).ok()?.flatten() {
-            if hidden(&entry.file_name()) || !entry.path().is_dir() {
-                continue;
-            }
-            let name = entry.file_name().into_string().ok()?;
-            let part = match name.to_ascii_lowercase().as_str() {
-                "train" => &mut train,
-                "test" => &mut test,
-                other if VALIDATION.contains(&other) => &mut validation,
-                _ => return None,
-            };
-            if part.replace(name).is_some() {
-                return None;
-            }
-        }
-        let (train, validation) = (train?, validation?);
-        let is_layout = [&train, &validation].iter().all(|part| has_folders(&root.join(part)));
-        is_layout.then_some(Self { train, validation, test })
-    }
-
-    /// Lists the identities of both parts.
-    fn list(&self, root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf>)>> {
-        let mut named = BTreeMap::<String, Vec<PathBuf>>::new();
-        for part in [&self.train, &self.validation] {
-            for (name, files) in list_identities(&root.join(part), notes)? {
-                named.entry(name).or_default().extend(files);
-            }
-        }
-        named.values_mut().for_each(|files| files.sort());
-        notes.push(self.note(root));
-        Ok(named.into_iter().collect())
-    }
-
-    /// Says how `root` was read.
-    pub fn note(&self, root: &Path) -> String {
-        let Self { train, validation, test } = self;
-        let left_out = test.as_ref().map(|test| format!("; {test}/ is left out"));
-        let left_out = left_out.unwrap_or_default();
-        format!("{}: {train}/ and {validation}/ hold the identities{left_out}", root.display())
-    }
 }
 
 /// What is kept of a picture file.
@@ -176,7 +115,7 @@ impl FaceFolder {
         fitting: impl Into<Fitting>,
         progress: Progress,
     ) -> Result<Self> {
-        Self::decode(&dataset::open(root)?, strict, fitting, progress)
+        Self::decode(&formats::open(root)?, strict, fitting, progress)
     }
 
     /// Decodes all pictures of a data set.
@@ -327,110 +266,6 @@ pub fn fingerprint(files: impl Iterator<Item = (String, [u8; 32])>) -> String {
     hex::encode(hasher.finalize())
 }
 
-/// A data set with one folder per identity.
-#[derive(Debug)]
-pub struct Folder {
-    root: PathBuf,
-    identities: Vec<String>,
-    records: Vec<Record>,
-    notes: Vec<String>,
-}
-
-impl Folder {
-    /// Lists the identities below `root` and their pictures, both sorted.
-    ///
-    /// # Errors
-    /// It is no such folder: says what is there, and what is expected.
-    pub fn open(root: &Path) -> Result<Self> {
-        let mut notes = Vec::new();
-        let layout = TrainVal::find(root);
-        let named = match &layout {
-            Some(layout) => layout.list(root, &mut notes)?,
-            None => list_identities(root, &mut notes)?,
-        };
-        notes.extend(walk_on(root).note(root));
-        let validation = layout.map(|layout| root.join(layout.validation));
-        let part = |path: &Path| {
-            let held_back = path.starts_with(validation.as_ref()?);
-            Some(if held_back { Part::Validation } else { Part::Train })
-        };
-        let (identities, files): (Vec<_>, Vec<_>) = named.into_iter().unzip();
-        let record = |(identity, path): (_, PathBuf)| Record { part: part(&path), path, identity };
-        let records = files.into_iter().enumerate();
-        let records = records.flat_map(|(owner, files)| files.into_iter().map(move |f| (owner, f)));
-        let records = records.map(record).collect();
-        Ok(Self { root: root.to_path_buf(), identities, records, notes })
-    }
-}
-
-impl Dataset for Folder {
-    fn root(&self) -> &Path {
-        &self.root
-    }
-
-    fn identities(&self) -> &[String] {
-        &self.identities
-    }
-
-    fn records(&self) -> &[Record] {
-        &self.records
-    }
-
-    fn notes(&self) -> &[String] {
-        &self.notes
-    }
-}
-
-/// The identity folders with pictures and their files, both sorted.
-fn list_identities(root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf>)>> {
-    const LAYOUT: &str = "expected one folder per identity with its pictures in it, as in \
-                          DIR/NAME/picture.png";
-    if !root.is_dir() {
-        let what = if root.exists() { "is not a folder" } else { "does not exist" };
-        return Err(Error::Data(format!("{}: {what}; {LAYOUT}", root.display())));
-    }
-    let mut named = Vec::new();
-    let (mut empty, mut loose) = (Vec::new(), 0);
-    for entry in std::fs::read_dir(root).map_err(|source| Error::io(root, source))? {
-        let entry = entry.map_err(|source| Error::io(root, source))?;
-        let (path, name) = (entry.path(), entry.file_name());
-        if hidden(&name) {
-            continue;
-        }
-        if !path.is_dir() {
-            loose += usize::from(is_picture(&path));
-            continue;
-        }
-        let name = name.to_string_lossy().into_owned();
-        let files = walk(&path)?;
-        if files.is_empty() { empty.push(name) } else { named.push((name, files)) }
-    }
-    if named.is_empty() {
-        let found = match (loose, empty.len()) {
-            (0, 0) => "it is empty".to_string(),
-            (0, folders) => format!("no picture in its {}", count(folders, "folder")),
-            (pictures, _) => format!("{} directly in it", count(pictures, "picture")),
-        };
-        return Err(Error::Data(format!("{}: no identities: {found}; {LAYOUT}", root.display())));
-    }
-    named.sort();
-    empty.sort();
-    if !empty.is_empty() {
-        let names: Vec<&str> = empty.iter().map(String::as_str).collect();
-        let text = format!(
-            "{} without pictures ignored: {}",
-            count(empty.len(), "folder"),
-            enumerate(&names)
-        );
-        notes.push(text);
-    }
-    if loose > 0 {
-        let which = count(loose, "picture");
-        notes.push(format!("{which} directly in {} ignored: no identity", root.display()));
-    }
-    Ok(named)
-}
-
 /// Reads a picture; fits it to `side` where one is given.
 fn load(dataset: &dyn Dataset, record: &Record, side: Option<u32>) -> Result<Loaded> {
     let content = dataset.content(record)?;
@@ -439,12 +274,6 @@ fn load(dataset: &dyn Dataset, record: &Record, side: Option<u32>) -> Result<Loa
         fitted: side.map(|side| fit(&picture, side)),
         look: PerceptualHash::of(&picture),
         digest: Sha256::digest(&content).into(),
-    })
-}
-
-fn has_folders(path: &Path) -> bool {
-    std::fs::read_dir(path).is_ok_and(|entries| {
-        entries.flatten().any(|entry| entry.path().is_dir() && !hidden(&entry.file_name()))
     })
 }
 

@@ -1,7 +1,7 @@
 //! Pictures and labels: decoding, data sets, splits, samplers, augmentation.
 //!
 //! ```text
-//! dataset::open -> FaceFolder::decode -> near_duplicates::groups -> Split::stratified
+//! formats::open -> FaceFolder::decode -> near_duplicates::groups -> Split::stratified
 //!    PkSampler::epoch -> Feed::next -> Augment::apply                           (batches)
 //!    PairSampler::epoch                                                         (pairs)
 //! People::scan -> strip_folder::build -> TripletSet::open -> TripletSet::batches (triplets)
@@ -15,6 +15,8 @@ pub mod dataset;
 pub mod disjoint;
 pub mod feed;
 pub mod folder;
+pub mod formats;
+pub mod identity_folders;
 pub mod manifest;
 pub mod near_duplicates;
 pub mod pairs;
@@ -37,12 +39,12 @@ pub mod triplets;
 
 pub use augment::Augment;
 pub use celeba::Celeba;
-pub use dataset::{Dataset, Record};
+pub use dataset::{Dataset, Part, Record};
 pub use folder::{Face, FaceFolder, Progress};
 pub use pairs::{Pair, PairSampler};
 pub use pairs_file::PairList;
 pub use sampler::PkSampler;
 pub use source::Source;
-pub use split::{Part, Split};
+pub use split::Split;
 pub use store::{Fitting, PictureStore};
 pub use triplets::TripletSet;

@@ -3,6 +3,7 @@
 use rand::seq::SliceRandom;
 
 use super::FaceFolder;
+pub use super::dataset::Part;
 use super::disjoint::disjoint;
 use super::random::{Purpose, generator};
 use crate::words::{enumerate, identities};
@@ -10,25 +11,6 @@ use crate::{Error, Result};
 
 /// Minimum number of training pictures per identity, for a positive pair.
 const LEAST_TRAINED: usize = 2;
-
-/// Part of the split.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// Training.
-    Train,
-    /// Validation: chooses the best epoch and the thresholds.
-    Validation,
-}
-
-impl Part {
-    /// Its name in split files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Validation => "validation",
-        }
-    }
-}
 
 /// The part of every picture of a [`FaceFolder`], in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]

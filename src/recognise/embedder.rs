@@ -71,17 +71,29 @@ impl Embedder for PairNet {
 /// Embeds batches of maps, each given with the number of its first stage.
 ///
 /// # Errors
-/// What a batch or libtorch raises.
+/// What a batch or libtorch raises, or an embedding that is not finite.
 pub fn embed_batches(
     embedder: &dyn Embedder,
     batches: impl IntoIterator<Item = Result<(usize, Tensor)>>,
 ) -> Result<Embeddings> {
+    let values = embed_values(embedder, batches)?;
+    Embeddings::new(values.len() / embedder.dim().max(1), embedder.dim(), values)
+}
+
+/// The same for a network that may have diverged: row-major values `[N, D]`, finite or not.
+///
+/// # Errors
+/// What a batch or libtorch raises.
+pub fn embed_values(
+    embedder: &dyn Embedder,
+    batches: impl IntoIterator<Item = Result<(usize, Tensor)>>,
+) -> Result<Vec<f32>> {
     let mut values = Vec::new();
     for batch in batches {
         let (first, maps) = batch?;
         values.extend(embedder.rows(first, &maps)?);
     }
-    Embeddings::new(values.len() / embedder.dim().max(1), embedder.dim(), values)
+    Ok(values)
 }
 
 /// Embeds pictures of any size, resized to the trunk's input size.

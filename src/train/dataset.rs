@@ -49,7 +49,7 @@ fn decode(
     fitting: impl Into<Fitting>,
     say: &Reporter,
 ) -> Result<FaceFolder> {
-    let dataset = data::dataset::open(root)?;
+    let dataset = data::formats::open(root)?;
     let bar = say.progress("reading pictures", dataset.records().len() as u64, "pictures");
     let folder = FaceFolder::decode(&dataset, strict, fitting, &|_, _| bar.inc(1))?;
     bar.finish();

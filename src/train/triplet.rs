@@ -25,7 +25,7 @@ use crate::data::split::{Part, Split};
 use crate::eval::Embeddings;
 use crate::models::layers::layer_by_layer;
 use crate::models::{Backbone, Mode};
-use crate::recognise::embedder::{BATCH, embed_batches};
+use crate::recognise::embedder::{BATCH, embed_values};
 use crate::recognise::{DataCard, ModelCard, recogniser};
 
 /// Which pictures are used how.
@@ -134,12 +134,12 @@ impl<'a> TripletTask<'a> {
         Ok(task)
     }
 
-    /// Every picture's embedding.
-    fn embeddings(&mut self) -> Result<Embeddings> {
+    /// Every picture's embedding, row by row; not finite if the training has diverged.
+    fn embeddings(&mut self) -> Result<Vec<f32>> {
         let Self { backbone, folder, prefix, blend, .. } = self;
         let all = folder.fitted.all();
         let batches = all.chunks(BATCH).map(|batch| prefix.plain(batch));
-        blend.with(|| embed_batches(*backbone, batches))
+        blend.with(|| embed_values(*backbone, batches))
     }
 }
 
@@ -203,11 +203,12 @@ impl Task for TripletTask<'_> {
 
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
         self.notes.extend(self.prefix.begin(epoch.max(1))?);
-        let embeddings = self.embeddings()?;
-        if embeddings.values().iter().any(|value| !value.is_finite()) {
+        let values = self.embeddings()?;
+        if values.iter().any(|value| !value.is_finite()) {
             return Ok(Scores::diverged());
         }
-        let all = Labelled { embeddings, labels: self.parts.labels.clone() };
+        let (labels, dim) = (self.parts.labels.clone(), self.backbone.embedding_dim as usize);
+        let all = Labelled { embeddings: Embeddings::new(labels.len(), dim, values)?, labels };
         let (train, validation) =
             (all.subset(&self.parts.train), all.subset(&self.parts.validation));
         if log.is_on() {

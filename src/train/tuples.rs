@@ -25,7 +25,7 @@ use crate::metric::PairLabels;
 use crate::metric::losses::{ContrastiveLoss, PairBceLoss, TripletMarginLoss};
 use crate::models::{Mode, PairNet};
 use crate::native::cuda;
-use crate::recognise::embedder::{BATCH, embed_batches};
+use crate::recognise::embedder::{BATCH, embed_values};
 use crate::recognise::{Comparison, ModelCard, PairCard, pair_model};
 
 /// Two pictures to validate on, and whether they show one person.
@@ -137,7 +137,10 @@ impl<'a> TupleTask<'a> {
         };
         let pictures = sampler.pictures();
         let vectors = vectors(self.net, &mut self.prefix, &pictures)?;
-        let row = |picture| vectors.row(pictures.partition_point(|&other| other < picture));
+        let row = |picture| {
+            let row = pictures.partition_point(|&other| other < picture);
+            vectors.as_ref().map_or(&[][..], |vectors| vectors.row(row))
+        };
         let apart = |a: usize, b: usize| {
             row(a).iter().zip(row(b)).map(|(x, y)| (x - y) * (x - y)).sum::<f32>()
         };
@@ -291,17 +294,28 @@ pub fn pair_distances(
     let mut asked: Vec<usize> = eval_pairs.iter().flat_map(|&(a, b, _)| [a, b]).collect();
     asked.sort_unstable();
     asked.dedup();
-    let rows = vectors(net, prefix, &asked)?;
     let row = |picture| asked.partition_point(|&other| other < picture);
     let places: Vec<_> = eval_pairs.iter().map(|&(a, b, _)| (row(a), row(b))).collect();
-    let distance = Comparison::of(net).distances(&rows, &places)?;
+    let distance = match vectors(net, prefix, &asked)? {
+        Some(rows) => Comparison::of(net).distances(&rows, &places)?,
+        None => vec![f32::NAN; places.len()],
+    };
     let same = eval_pairs.iter().map(|&(_, _, same)| same).collect();
     Ok(Pairs { distance, same })
 }
 
-/// The vectors of some pictures as they are.
-fn vectors(net: &PairNet, prefix: &mut FrozenPrefix, pictures: &[usize]) -> Result<Embeddings> {
-    embed_batches(net, pictures.chunks(BATCH).map(|batch| prefix.plain(batch)))
+/// The vectors of pictures without augmentation; `None` if one is not finite, because training has
+/// diverged.
+fn vectors(
+    net: &PairNet,
+    prefix: &mut FrozenPrefix,
+    pictures: &[usize],
+) -> Result<Option<Embeddings>> {
+    let batches = pictures.chunks(BATCH).map(|batch| prefix.plain(batch));
+    let values = embed_values(net, batches)?;
+    let is_finite = values.iter().all(|value| value.is_finite());
+    let dim = net.dim() as usize;
+    is_finite.then(|| Embeddings::new(pictures.len(), dim, values)).transpose()
 }
 
 /// Balanced accuracy on each half of the pairs with the threshold of the other half, averaged: no
