@@ -295,8 +295,8 @@ fn endless_and_nested_pickles_end_soon() {
         ),
         // Lengths that are not there.
         (b"X\xff\xff\xff\xff".to_vec(), "4294967295 bytes expected"),
-        (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(), "bytes and"),
-        (b"\x8b\xff\xff\xff\x7f".to_vec(), "wants 2147483647 bytes"),
+        (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(), "18446744073709551615 bytes expected"),
+        (b"\x8b\xff\xff\xff\x7f".to_vec(), "2147483647 bytes expected"),
         (b"t.".to_vec(), "MARK"),
         (b"(0".to_vec(), "ends here"),
         (b"00.".to_vec(), "empty stack"),
