@@ -17,7 +17,7 @@ const DECAY: f64 = 0.98;
 const EXPLODED: f64 = 4.0;
 /// A loss that is more times the mean of the first tenth counts as that in the smoothed curve.
 const CLIPPED: f64 = 2.0;
-/// This many equal losses in a row mean that the network has collapsed.
+/// This many equal losses in a row, after others, mean that the network has collapsed.
 const FLAT: usize = 6;
 /// How many standard errors of the smoothed loss a descent must exceed: pure noise has a range of four
 /// or five.

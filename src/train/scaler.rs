@@ -77,8 +77,7 @@ impl LossScaler {
     /// Loads a state returned by [`state`](Self::state).
     ///
     /// # Errors
-    /// The state is of a scaler that is enabled where this one is not (or not finite); nothing
-    /// is changed then.
+    /// The state was saved with another precision, or its numbers are invalid; nothing is changed then.
     pub fn load_state(&mut self, state: &[(String, Tensor)]) -> Result<()> {
         let fail = || {
             let text = "the saved state of the loss scaler does not fit; resume with the --precision \
