@@ -39,7 +39,7 @@ pub struct Reporter {
     out: Arc<Mutex<dyn Write + Send>>,
     /// The live bars; none where stderr is not a terminal.
     bars: Option<MultiProgress>,
-    /// Whether anything but warnings is said.
+    /// Whether anything but warnings is printed.
     is_verbose: bool,
     interval: Duration,
 }
@@ -73,7 +73,7 @@ impl Reporter {
         self.print(&format!("warning: {text}"));
     }
 
-    /// Runs `body`, which writes to the terminal, while no bar stands in its way.
+    /// Hides the bars while `body` writes to the terminal.
     pub fn suspend<T>(&self, body: impl FnOnce() -> T) -> T {
         match &self.bars {
             Some(bars) => bars.suspend(body),
@@ -147,7 +147,7 @@ impl Whole {
 }
 
 /// Work that is going on. Threads may share it. Dropped without [`Progress::finish`] (after an
-/// error, or when the caller prints a better line itself) it disappears without a word.
+/// error, or when the caller prints a better line itself) it disappears without a line.
 pub struct Progress {
     reporter: Reporter,
     bar: Option<ProgressBar>,
@@ -167,7 +167,7 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.inc(steps);
         } else if self.reporter.is_verbose {
-            // A thread that finds another one speaking has nothing to add.
+            // Another thread is printing a line already.
             let Ok(mut printed) = self.printed.try_lock() else { return };
             if printed.elapsed() >= self.reporter.interval {
                 *printed = Instant::now();
@@ -216,7 +216,7 @@ impl Drop for Progress {
     }
 }
 
-/// What is being done, as its plain lines tell it.
+/// Title and unit of the work, for its plain lines.
 struct Job {
     title: String,
     unit: String,
@@ -254,7 +254,7 @@ impl Job {
     }
 }
 
-/// Steps a second since the start; 0 before any time has passed.
+/// Steps per second since the start; 0 before any time has passed.
 fn rate(done: u64, elapsed: Duration) -> f64 {
     match elapsed.as_secs_f64() {
         0.0 => 0.0,

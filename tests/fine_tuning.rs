@@ -106,7 +106,7 @@ fn kept_maps_of_frozen_blocks_change_nothing_but_the_work() {
     let on_disk = flags(["--cache-memory", "0", "--cache-disk", "100"]);
     let in_memory = flags(["--cache-memory", "100", "--cache-disk", "0"]);
     let (computed, said) = trained(folder.path(), "computed", "1", &nowhere);
-    assert!(said.contains("computed anew each time"), "{said}");
+    assert!(said.contains("recomputed each time"), "{said}");
     for (out, flags, place) in [("disk", on_disk, "on disk"), ("memory", in_memory, "in memory")] {
         let (kept, said) = trained(folder.path(), out, "1", &flags);
         let note = "the output of the 6 frozen stages is computed once and kept";

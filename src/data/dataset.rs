@@ -1,4 +1,4 @@
-//! Data sets: pictures with labels, wherever they come from.
+//! Data sets: pictures with labels.
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Work done ahead of its consumer, on a thread of its own: decoding while libtorch computes.
+//! Prefetching on a background thread: decodes while libtorch computes.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};

@@ -25,9 +25,9 @@ use crate::{Error, Result};
 use super::store::Origin;
 pub use super::store::Panel;
 
-/// The list that lies beside strips.
+/// The list next to strips.
 pub const STRIPS: &str = "strips.csv";
-/// The list that lies beside triplets cut from strips.
+/// The list next to triplets cut from strips.
 pub const TRIPLETS: &str = "triplets.csv";
 
 /// Anchor, positive and negative.
@@ -271,7 +271,7 @@ fn read_rows(content: &[u8], folder: &Path) -> Result<TripletSet, String> {
             let next = numbers.len();
             Some(*numbers.entry(name.to_owned()).or_insert(next))
         };
-        // A triplet without a name is somebody of its own.
+        // A triplet without a name counts as a separate identity.
         let nobody = format!("line {line}");
         let owner = number(identity);
         let other = number(other);

@@ -153,7 +153,7 @@ impl Recogniser {
 }
 
 impl Classifier {
-    /// One answer an embedding:
+    /// One answer per embedding:
     /// P(identity k) = P(known | distance to the nearest training face) · softmax(logits / T)_k.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ pub struct Viewer {
 enum Search {
     /// The whole picture.
     Whole,
-    /// The central square of so many pixels.
+    /// The central square of this many pixels.
     Centre(u32),
     /// What a detector finds.
     Faces(Box<FaceFinder>),

@@ -1,7 +1,7 @@
-//! From a head's logits to probabilities that can be believed, and to the point where a face is
+//! Calibrates a head's logits to probabilities, and chooses the threshold below which a face is
 //! called UNKNOWN.
 //!
-//! A softmax knows no strangers: it divides certainty among the identities it has. So the answer's
+//! A softmax has no class for strangers: its probabilities of the identities sum to 1. So the answer's
 //! probability is P(known | d) · softmax(logits / T), where d is the distance to the nearest
 //! training face. T is fitted on the validation part (Guo et al. 2017); P(known | d) is a logistic
 //! curve between the distances of validation faces and those of strangers. Strangers come from a
@@ -18,7 +18,7 @@ use crate::eval::{Embeddings, knn};
 use crate::recognise::{Calibration, Head, Unknown};
 
 /// The share of known faces that the chosen threshold may call UNKNOWN on validation: on other
-/// faces the share varies by a few points, and nine in ten shall still be named.
+/// faces the share varies by a few points, and nine in ten should still be named.
 pub const MOST_REJECTED: f64 = 0.08;
 
 /// What the distances to the gallery say about known faces and strangers. The trunk is frozen, so

@@ -21,7 +21,7 @@ use crate::models::{Backbone, Params};
 use crate::recognise::{Classifier, Gallery, GalleryFace, Head, ModelCard, Unknown, recogniser};
 use crate::{Error, Result};
 
-/// What a classifier is trained from.
+/// Inputs of a classifier's training.
 #[derive(Debug)]
 pub struct Features<'a> {
     /// The frozen trunk, written into every model file.
@@ -34,7 +34,7 @@ pub struct Features<'a> {
     pub validation: &'a Labelled,
     /// The files behind the training features.
     pub faces: &'a [GalleryFace],
-    /// What is known of the distances of known faces and strangers.
+    /// Open-set calibration from the distances of known faces and strangers.
     pub known: &'a OpenSetCalibration,
 }
 
@@ -57,7 +57,7 @@ pub struct ClassifierTask<'a> {
 impl<'a> ClassifierTask<'a> {
     /// A head with PyTorch's default initialisation (seed it with `tch::manual_seed`), on the CPU:
     /// its work is too small for anything else. With `unknown`, faces whose probability is below it
-    /// are strangers, whatever calibration says.
+    /// are UNKNOWN, instead of the calibrated threshold.
     pub fn new(
         from: Features<'a>,
         card: &'a ModelCard,

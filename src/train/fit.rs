@@ -28,12 +28,12 @@ pub trait Task {
     /// The data cannot fill a batch.
     fn batches(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>>;
 
-    /// Sentences worth telling since the last call.
+    /// Takes the notes for the user that were collected since the last call.
     fn take_notes(&mut self) -> Vec<String> {
         Vec::new()
     }
 
-    /// How long the steps have waited for data since the last call; none where they never do.
+    /// Time spent waiting for data since the last call; `None` if the task never waits.
     fn take_wait(&mut self) -> Option<Duration> {
         None
     }
@@ -44,7 +44,7 @@ pub trait Task {
     /// What libtorch raises.
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>>;
 
-    /// An optimiser step is done.
+    /// Called after each optimiser step.
     fn stepped(&mut self) {}
 
     /// Scores the model as it is; epoch 0 is the untouched start. Pictures of the state (strips,
@@ -66,28 +66,28 @@ pub trait Task {
     fn save(&self, path: &std::path::Path, epoch: usize, scores: &Scores) -> Result<()>;
 }
 
-/// How long, how fast, how patient.
+/// Settings of the training loop: epochs, learning rate, schedule, clipping, early stopping.
 #[derive(Debug, Clone)]
 pub struct FitConfig {
-    /// The most epochs.
+    /// Maximum number of epochs.
     pub epochs: usize,
-    /// The highest learning rate.
+    /// Peak learning rate.
     pub lr: f64,
-    /// What the learning rate does from step to step.
+    /// Learning-rate schedule.
     pub schedule: ScheduleKind,
-    /// Share of all steps that it takes to rise, in the schedules that do not cycle.
+    /// Fraction of all steps used for warm-up, in schedules that do not cycle.
     pub warmup: f64,
-    /// Epochs of one triangle, in those that cycle.
+    /// Cycle length in epochs, in schedules that cycle.
     pub cycle: f64,
-    /// The longest gradient an optimiser step sees, all parameters together; none for no limit.
+    /// Maximum gradient norm over all parameters; `None`: no clipping.
     pub clip: Option<f64>,
-    /// Scales the loss: for float16.
+    /// Loss scaling, for float16.
     pub scale_loss: bool,
-    /// Epochs without a better score before the run ends early; 0 for never.
+    /// Early stopping: number of epochs without improvement; 0: never.
     pub patience: usize,
-    /// The figure that decides which epoch is the best; none for the task's own choice.
+    /// Metric that decides which epoch is the best; `None`: the task's default.
     pub monitor: Option<String>,
-    /// Every so many steps the figures of a step are logged; 0 for never. The host waits for the device
+    /// Log the metrics of every N-th step; 0: never. The host waits for the device
     /// then, and only then.
     pub log_interval: u64,
     /// Writes the last model after every epoch, so that a killed run leaves one; else at the end.
@@ -98,7 +98,7 @@ pub struct FitConfig {
 
 /// Trains `task`, keeping the best and the last model in `run`.
 ///
-/// The untouched start is scored first and saved as the best there is: only a higher score ever
+/// The initial weights are scored first and saved as the best model: only a higher score
 /// replaces it.
 ///
 /// # Errors
@@ -267,7 +267,7 @@ impl FitConfig {
     }
 }
 
-/// Less waiting than this share is not worth a word.
+/// Waiting below this fraction of the time is not reported.
 const NOTICEABLE: f64 = 0.01;
 
 /// The epoch's line: the loss and what goes with it, then the validation figures.

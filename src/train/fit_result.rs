@@ -17,7 +17,7 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// The model makes numbers that are not finite: worse than anything.
+    /// Scores of a model whose embeddings are not finite: lower than any other.
     pub fn diverged() -> Self {
         let headline = "the embeddings are not finite".into();
         Self { rank: vec![f64::NAN], headline, ..Self::default() }
@@ -42,10 +42,10 @@ impl Scores {
     }
 }
 
-/// What came of a run.
+/// Result of a training run.
 #[derive(Debug, Clone)]
 pub struct FitResult {
-    /// The scores of the untouched start.
+    /// Scores of the initial weights (epoch 0).
     pub untouched: Scores,
     /// The best scores and their epoch; 0 when no epoch beat the start.
     pub best: Scores,

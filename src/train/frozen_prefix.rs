@@ -15,7 +15,7 @@ use crate::data::feed::Feed;
 use crate::data::store::{PictureStore, scaled};
 use crate::models::{Backbone, Mode};
 
-/// What stands in front of the first stage that trains.
+/// The frozen stages below the first trainable stage, with augmentation and cache.
 #[derive(Debug)]
 pub struct FrozenPrefix<'a> {
     backbone: &'a Backbone,
@@ -50,7 +50,7 @@ impl<'a> FrozenPrefix<'a> {
         Self { backbone, faces, augment, unfreezing, maps, feed, waited, piece }
     }
 
-    /// Freezes and unfreezes for `epoch`, counted from 1; sentences worth telling.
+    /// Freezes and unfreezes stages for `epoch`, counted from 1; returns notes for the user.
     ///
     /// # Errors
     /// What libtorch raises, or the disk.
@@ -69,7 +69,7 @@ impl<'a> FrozenPrefix<'a> {
         }
     }
 
-    /// How long this thread has waited for pictures since the last call.
+    /// Time this thread has spent waiting for pictures since the last call.
     pub fn take_wait(&mut self) -> Duration {
         std::mem::take(&mut self.waited) + self.maps.take_wait()
     }
@@ -96,7 +96,7 @@ impl<'a> FrozenPrefix<'a> {
         Ok((end, joined(parts)?))
     }
 
-    /// The same for pictures as they are.
+    /// The same without augmentation.
     ///
     /// # Errors
     /// As for [`views`](Self::views).
@@ -107,7 +107,7 @@ impl<'a> FrozenPrefix<'a> {
         Ok((0, self.faces.batch(batch, self.backbone.device())?))
     }
 
-    /// Training pictures, from the feed where they are next there.
+    /// Training pictures, from the prefetched feed if they are next in it.
     fn pictures(&mut self, batch: &[usize]) -> Result<Tensor> {
         let since = Instant::now();
         let bytes = match self.feed.as_mut().and_then(|feed| feed.next(batch)) {
@@ -137,7 +137,7 @@ fn limits(settings: &TuningSettings, out: &Path) -> CacheLimits {
     CacheLimits { memory, disk, folder: out.to_owned() }
 }
 
-/// The rows of all parts; one part is handed on as it is.
+/// Concatenates the parts; a single part is returned as it is.
 fn joined(mut parts: Vec<Tensor>) -> Result<Tensor> {
     match parts.len() {
         1 => Ok(parts.swap_remove(0)),
@@ -145,7 +145,7 @@ fn joined(mut parts: Vec<Tensor>) -> Result<Tensor> {
     }
 }
 
-/// The (first row, number of rows) of the pieces of a batch.
+/// The (first row, number of rows) of each chunk of a batch.
 pub fn pieces(rows: usize, piece: usize) -> impl Iterator<Item = (i64, i64)> + Clone {
     let piece = piece.clamp(1, rows.max(1));
     (0..rows).step_by(piece).map(move |start| (start as i64, piece.min(rows - start) as i64))

@@ -1,4 +1,4 @@
-//! The hardest triplets of an epoch, as a picture: the quickest look at what a trunk confuses.
+//! The hardest triplets of an epoch as a picture: shows which identities a trunk confuses.
 
 use image::RgbImage;
 

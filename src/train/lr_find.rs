@@ -13,11 +13,11 @@ use crate::{Error, Result};
 
 /// Decay of the running mean of the losses, which decides when the test ends.
 const DECAY: f64 = 0.98;
-/// It ends when the running mean is so many times its lowest value.
+/// The test ends when the running mean exceeds its lowest value by this factor.
 const EXPLODED: f64 = 4.0;
 /// A loss that is more times the mean of the first tenth counts as that in the smoothed curve.
 const CLIPPED: f64 = 2.0;
-/// So many equal losses in a row, after others, mean that the network answers everything alike.
+/// This many equal losses in a row, after others, mean that the network has collapsed.
 const FLAT: usize = 6;
 /// How many standard errors of the smoothed loss a descent must exceed: pure noise has a range of four
 /// or five.
@@ -30,11 +30,11 @@ pub struct RangeTest {
     pub from: f64,
     /// The last one.
     pub to: f64,
-    /// Optimiser steps from the one to the other, at least 10.
+    /// Number of optimiser steps between them, at least 10.
     pub steps: usize,
-    /// The longest gradient a step sees, all parameters together; none for no limit.
+    /// Maximum gradient norm over all parameters; `None`: no clipping.
     pub clip: Option<f64>,
-    /// Scales the loss: for float16.
+    /// Loss scaling, for float16.
     pub scale_loss: bool,
 }
 
@@ -85,7 +85,7 @@ pub enum End {
     /// The running mean of the losses exceeded four times its lowest value; that point is the last.
     Exploded,
     /// The loss stands still: a network that gives every picture the same embedding has the margin
-    /// as its triplet loss, whatever comes. The last six points are of that kind.
+    /// as its triplet loss. The last six points show this.
     Collapsed,
     /// The loss of the step after the last point was not a finite number.
     NotFinite,
@@ -96,9 +96,9 @@ pub enum End {
 pub struct Sweep {
     /// The steps made, in order.
     pub points: Vec<Point>,
-    /// Why there are no more.
+    /// Why the test ended.
     pub end: End,
-    /// Points at the start that give no suggestion: a tenth of the steps asked for.
+    /// Number of points at the start that are ignored: a tenth of the requested steps.
     pub skip: usize,
 }
 
@@ -108,14 +108,14 @@ pub struct Suggestion {
     /// The rate at which the smoothed loss falls fastest, on its way to its lowest value.
     pub steepest: f64,
     /// The rate at its lowest value; already too high to train with. A tenth of it is the usual
-    /// second opinion.
+    /// alternative.
     pub lowest: f64,
 }
 
 /// Why a curve recommends nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoSuggestion {
-    /// It ended among the points that say little.
+    /// It ended within the ignored points at the start.
     #[error("the loss exploded too early: start lower, with a smaller --from")]
     TooShort,
     /// The smoothed loss never fell by more than chance explains.
@@ -254,7 +254,7 @@ impl Sweep {
 }
 
 /// Whether the newest losses are equal to four digits, after some that were not even to two. At the
-/// lowest rates a full batch's loss stands still from the start, and zero is a loss to be proud of.
+/// lowest rates a full batch's loss is constant from the start, and a loss of zero is no collapse.
 fn has_collapsed(points: &[Point]) -> bool {
     let (before, newest) = points.split_at(points.len().saturating_sub(FLAT));
     let Some(last) = newest.last() else { return false };

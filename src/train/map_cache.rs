@@ -1,4 +1,4 @@
-//! What the frozen stages make of each picture: computed when first asked for, then read.
+//! Caches the output of the frozen stages for each picture: computed on first use, then read.
 //!
 //! In memory where all of it fits (the device's own, or the host's where that is full), else in a file
 //! without a name (the system deletes it with the run), else not at all.
@@ -16,7 +16,7 @@ use crate::models::{Backbone, Mode};
 use crate::native::cuda;
 use crate::{Error, Result};
 
-/// How much may be kept where.
+/// Memory and disk limits of the cache.
 #[derive(Debug, Clone)]
 pub struct CacheLimits {
     /// Bytes of memory.
@@ -27,15 +27,15 @@ pub struct CacheLimits {
     pub folder: PathBuf,
 }
 
-/// One picture to look up: its row in the [`PictureStore`], and whether its mirror image is meant.
+/// One picture to look up: its row in the [`PictureStore`], and whether it is flipped.
 pub type View = (usize, bool);
 
-/// The maps in front of the first stage that trains.
+/// The cached input of the first trainable stage.
 #[derive(Debug)]
 pub struct MapCache<'a> {
     backbone: &'a Backbone,
     faces: &'a PictureStore,
-    /// Mirror images are asked for, too.
+    /// Flipped pictures are cached, too.
     mirrors: bool,
     limits: CacheLimits,
     /// Stages below the maps; 0 where nothing is cached.
@@ -70,18 +70,18 @@ impl<'a> MapCache<'a> {
         Self { backbone, faces, mirrors, limits, end, frozen, shape, filled, store, waited }
     }
 
-    /// The number of stages that [`maps`](Self::maps) has behind it; 0 where nothing is cached.
+    /// The number of stages already applied to [`maps`](Self::maps); 0 if nothing is cached.
     pub fn end(&self) -> usize {
         self.end
     }
 
-    /// How long the maps have waited for pictures since the last call.
+    /// Time spent waiting for pictures since the last call.
     pub fn take_wait(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
     }
 
-    /// Follows the stages that are frozen now: whatever was kept for others is dropped. A sentence
-    /// where that changed something.
+    /// Updates the cache for the stages that are frozen now, and drops other entries. Returns a note if
+    /// anything changed.
     ///
     /// # Errors
     /// What libtorch raises.
@@ -118,7 +118,7 @@ impl<'a> MapCache<'a> {
             "on disk"
         } else {
             return Ok(Some(format!(
-                "the output of the {frozen} frozen stages, up to {mb} MB, is computed anew each time \
+                "the output of the {frozen} frozen stages, up to {mb} MB, is recomputed each time \
                  (--cache-memory and --cache-disk allow less)"
             )));
         };
@@ -128,7 +128,7 @@ impl<'a> MapCache<'a> {
         )))
     }
 
-    /// The maps of some views, in the order asked for: f32 `[B, ...]` on the backbone's device.
+    /// Returns the maps of `views` in their order, on the backbone's device. Shape: f32 `[B, ...]`.
     ///
     /// # Errors
     /// The disk is full, nothing is cached, or what libtorch raises.
@@ -258,13 +258,13 @@ mod tests {
         let trunk = Backbone::new(Architecture::Vgg11, Device::Cpu);
         trunk.params.freeze(&["features.0".into(), "features.3".into()]).unwrap();
         for (memory, disk, word) in
-            [(1 << 20, 0, "in memory"), (0, 1 << 20, "on disk"), (0, 0, "anew")]
+            [(1 << 20, 0, "in memory"), (0, 1 << 20, "on disk"), (0, 0, "recomputed")]
         {
             let limits = CacheLimits { memory, disk, folder: root.path().to_owned() };
             let mut cache = MapCache::new(&trunk, &faces, true, limits);
             assert!(cache.refresh().unwrap().unwrap().contains(word));
             assert_eq!(cache.refresh().unwrap(), None, "{word}: said once");
-            if word == "anew" {
+            if word == "recomputed" {
                 assert_eq!(cache.end(), 0);
                 assert!(cache.maps(&[(0, false)]).is_err());
                 continue;

@@ -1,4 +1,4 @@
-//! Which figure decides that an epoch is the best one.
+//! The metric that decides which epoch is the best.
 
 use super::fit_result::Scores;
 use super::scoring::is_internal;
@@ -8,7 +8,7 @@ use crate::{Error, Result};
 const LOSS: &str = "loss";
 /// Figures that are better when they are lower.
 const LOWER: [&str; 3] = [LOSS, "nll", "ece"];
-/// Figures that are neither good nor bad.
+/// Metrics that cannot be monitored, because neither direction is better.
 const NEUTRAL: [&str; 2] = ["threshold", "temperature"];
 
 /// `--monitor`: a figure by its name, or the task's own rank.
@@ -20,7 +20,7 @@ impl Monitor {
     /// that the data defines.
     ///
     /// # Errors
-    /// There is no such figure: lists those there are.
+    /// There is no such metric; the message lists the valid names.
     pub fn new(name: Option<&str>, scores: &Scores) -> Result<Self> {
         let Some(name) = name else { return Ok(Self(None)) };
         let figures = scores.values.iter().map(|(figure, _)| *figure).chain([LOSS]);

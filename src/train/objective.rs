@@ -15,7 +15,7 @@ use crate::metric::{BatchStats, CrossBatchMemory};
 pub struct Objective {
     loss: Box<dyn Loss>,
     miner: Miner,
-    /// Past embeddings that stand behind each batch.
+    /// Past embeddings that serve as further positives and negatives of each batch.
     memory: Option<RefCell<CrossBatchMemory>>,
 }
 
@@ -33,7 +33,7 @@ impl Objective {
         Self { loss, miner, memory }
     }
 
-    /// What the loss trains besides the network, by name.
+    /// The loss's own trainable parameters, by name.
     pub fn parameters(&self) -> Vec<(String, Tensor)> {
         self.loss.parameters()
     }
@@ -68,7 +68,7 @@ impl Objective {
         if let Some(memory) = &self.memory {
             memory.borrow_mut().push(embeddings, labels);
         }
-        // Of all triplets of the batch, whatever the miner chose: comparable between miners.
+        // Over all triplets of the batch, not only the mined ones: comparable between miners.
         let active = match mining {
             Some(_) => stats.active(),
             None => &output.active / output.tuples.clamp_min(1),

@@ -26,7 +26,7 @@ pub struct Optimizer {
     slots: Vec<Slot>,
 }
 
-/// A parameter and what the optimiser remembers about it.
+/// A parameter and its optimiser state.
 #[derive(Debug)]
 struct Slot {
     name: String,
@@ -121,7 +121,7 @@ impl Optimizer {
     }
 
     /// Gives each parameter a share of the step's learning rate, by its name (1 before): lower
-    /// layers of a pretrained trunk usually want less than upper ones.
+    /// layers of a pretrained trunk usually need a lower rate than upper ones.
     pub fn scale_rates(&mut self, share: impl Fn(&str) -> f64) {
         for slot in &mut self.slots {
             slot.share = share(&slot.name);
@@ -203,7 +203,7 @@ impl Optimizer {
         self.slots.iter().map(|slot| slot.param.grad()).filter(Tensor::defined)
     }
 
-    /// A copy of everything the optimiser remembers, in the order of the parameters:
+    /// A copy of the optimiser state, in the order of the parameters:
     /// `NAME.exp_avg`, `NAME.exp_avg_sq` and `NAME.step`, or `NAME.momentum_buffer`.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         self.entries().map(|(name, tensor)| (name, tensor.detach().copy())).collect()

@@ -1,4 +1,4 @@
-//! The settings of published workflows, from `recipes/NAME.toml`: one table a command, with every
+//! The settings of published workflows, from `recipes/NAME.toml`: one table per command, with every
 //! setting of the original, and comments where ours differ.
 
 use crate::{Error, Result};

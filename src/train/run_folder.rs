@@ -1,6 +1,6 @@
 //! The folder of a training run: `best.safetensors`, `last.safetensors`, `metrics.csv`,
 //! `config.toml`, `split.csv`, `curves.png`, `summary.json` and `tensorboard/`. The summary is written
-//! last: a run without it was cut short, and no command takes its model unasked.
+//! last: a run without it is incomplete, and no command uses its model by default.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ impl RunFolder {
         self.path.join("curves.png")
     }
 
-    /// What came of the run; its presence means that the run came to its end.
+    /// The results of the run; exists only if the run is complete.
     pub fn summary(&self) -> PathBuf {
         self.path.join(SUMMARY)
     }

@@ -7,7 +7,7 @@ use super::optim::Optimizer;
 use crate::native::{self, ScaleRule};
 use crate::{Error, Result};
 
-/// The first factor, and what becomes of it: PyTorch's own numbers.
+/// Initial factor, growth and backoff: PyTorch's defaults.
 const START: f64 = 65_536.0;
 const RULE: ScaleRule = ScaleRule { growth: 2.0, backoff: 0.5, interval: 2000 };
 /// The names in its state.
@@ -50,12 +50,12 @@ impl Numbers {
 }
 
 impl LossScaler {
-    /// On for float16 alone: bfloat16 has the range of float32. `device` is that of the parameters.
+    /// Enabled for float16 only: bfloat16 has the range of float32. `device` holds the parameters.
     pub fn new(is_on: bool, device: Device) -> Self {
         Self { on: is_on.then(|| Numbers::new([START, 0.0, 0.0], device)) }
     }
 
-    /// The factor; none where it is off. The host waits for the device.
+    /// The current scale; `None` if disabled. The host waits for the device.
     pub fn scale(&self) -> Option<f64> {
         self.on.as_ref().map(|on| on.read()[0])
     }
@@ -65,7 +65,7 @@ impl LossScaler {
         self.on.as_ref().map_or(0, |on| on.read()[2] as u64)
     }
 
-    /// What a checkpoint keeps of it, beside [the optimiser's](Optimizer::state): `scaler.scale`,
+    /// State for a checkpoint, next to [the optimiser's](Optimizer::state): `scaler.scale`,
     /// `scaler.good` (steps since the last change) and `scaler.skipped`, float64 `[]` each; nothing
     /// where it is off.
     pub fn state(&self) -> Vec<(String, Tensor)> {
@@ -74,11 +74,10 @@ impl LossScaler {
         named.map(|(name, value)| ((*name).to_owned(), Tensor::from(value))).collect()
     }
 
-    /// Takes over a state that [`state`](Self::state) gave.
+    /// Loads a state returned by [`state`](Self::state).
     ///
     /// # Errors
-    /// It is not that of a scaler that is as much on as this one, or its numbers cannot be; nothing
-    /// is changed then.
+    /// The state was saved with another precision, or its numbers are invalid; nothing is changed then.
     pub fn load_state(&mut self, state: &[(String, Tensor)]) -> Result<()> {
         let fail = || {
             let text = "the saved state of the loss scaler does not fit; resume with the --precision \

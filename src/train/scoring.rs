@@ -11,10 +11,10 @@ use crate::eval::{Embeddings, centroid, knn};
 /// More pairs than this are sampled: enough for three digits, and quick.
 const MOST_PAIRS: usize = 200_000;
 
-/// Embeddings of a part of the data with their identities.
+/// Embeddings of a part of the data with their labels.
 #[derive(Debug, Clone)]
 pub struct Labelled {
-    /// One row a picture.
+    /// One row per picture.
     pub embeddings: Embeddings,
     /// Its identity.
     pub labels: Vec<usize>,
@@ -47,7 +47,7 @@ pub fn log_distances(log: &mut RunLog, epoch: usize, pairs: &Pairs) {
 
 /// The figures that hold the curve of [`same_curve`].
 pub const SAME_WEIGHT: &str = "same_weight";
-/// The other one.
+/// The bias of that curve.
 pub const SAME_BIAS: &str = "same_bias";
 
 /// Whether a figure is for `visage verify` and not for readers: it is in model files only.

@@ -35,7 +35,7 @@ pub fn resolve_auto(
         );
     }
     tuning.precision = tuning.precision.explicit(backbone.device());
-    // A training has one size of input: worth a look for the fastest kernel.
+    // A training has one input size, so cuDNN may benchmark for the fastest kernel.
     cuda::benchmark_cudnn(backbone.device().is_cuda() && !deterministic)?;
     backbone.set_compute(Compute::fast(half))
 }

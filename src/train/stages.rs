@@ -9,7 +9,7 @@ use crate::Result;
 use crate::data::store::PictureStore;
 use crate::models::{Backbone, Compute, Mode};
 
-/// The share of the learning rate of every parameter below the top stage, by name: `decay` to the
+/// Learning-rate factor of every parameter below the top stage, by name: `decay` to the
 /// power of the number of stages above it (discriminative fine-tuning: Howard and Ruder, "Universal
 /// language model fine-tuning", 2018, who take 1 / 2.6).
 pub fn layer_rates(backbone: &Backbone, decay: f64) -> BTreeMap<String, f64> {
@@ -40,7 +40,7 @@ pub fn estimate_bn_statistics(
     faces: &PictureStore,
     pictures: &[usize],
 ) -> Result<()> {
-    // Statistics are float32's, whatever training computes in.
+    // Statistics are computed in float32, even with mixed precision.
     let compute = backbone.compute();
     backbone.set_compute(Compute::fast(None))?;
     let settled = look(backbone, faces, pictures);
@@ -49,7 +49,7 @@ pub fn estimate_bn_statistics(
 }
 
 fn look(backbone: &Backbone, faces: &PictureStore, pictures: &[usize]) -> Result<()> {
-    // A frozen stage rests whatever the mode says.
+    // A frozen stage stays in eval mode.
     let parameters = backbone.params.iter().filter(|param| param.is_parameter);
     let frozen: Vec<&Tensor> =
         parameters.map(|param| &param.tensor).filter(|tensor| !tensor.requires_grad()).collect();
@@ -71,7 +71,7 @@ fn look(backbone: &Backbone, faces: &PictureStore, pictures: &[usize]) -> Result
 /// Pictures in a batch and batches, of which statistics with a momentum of 0.1 forget their start.
 const SETTLE: (usize, usize) = (16, 40);
 
-/// Gradual unfreezing: at first the top stage trains alone, and after every so many epochs the next
+/// Gradual unfreezing: at first only the top stage trains, and after every N epochs the next
 /// one below joins (Howard and Ruder, 2018).
 #[derive(Debug)]
 pub struct GradualUnfreezing {
@@ -82,8 +82,8 @@ pub struct GradualUnfreezing {
 }
 
 impl GradualUnfreezing {
-    /// For the stages that train as things are; what is frozen now stays so. With `every` 0 nothing
-    /// is ever changed.
+    /// For the stages that are trainable now; frozen ones stay frozen. With `every` 0 nothing
+    /// changes.
     pub fn new(backbone: &Backbone, every: usize) -> Self {
         let stages = backbone.stages().iter().rev().map(|stage| {
             let parameters = stage.blocks.iter().flat_map(|block| backbone.params.below(block));

@@ -25,7 +25,7 @@ impl From<Tensor> for Forward<'_> {
     }
 }
 
-/// What came of a step.
+/// Result of a training step.
 #[derive(Debug)]
 pub struct Step {
     /// `loss`, then the measures of the forward pass, then `grad_norm` where gradients are clipped;
@@ -50,9 +50,9 @@ impl Step {
 pub struct Stepper<'a> {
     optimizer: &'a mut Optimizer,
     clip: Option<f64>,
-    /// Computes the norm of the gradients where they are not clipped, too.
+    /// Computes the gradient norm even without clipping.
     pub measures_norm: bool,
-    /// On for float16.
+    /// Enabled for float16.
     pub scaler: LossScaler,
 }
 
@@ -106,7 +106,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Adds a step. What a skipped step computed has no part in the means.
+    /// Adds a step. Skipped steps do not count in the means.
     pub fn add(&mut self, step: Step) {
         no_grad(|| {
             let counted = |value: Tensor| match &step.skipped {

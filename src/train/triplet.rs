@@ -1,4 +1,4 @@
-//! Fine-tuning a trunk with triplet loss: P identities x K pictures a batch, one forward pass,
+//! Fine-tuning a trunk with triplet loss: P identities x K pictures per batch, one forward pass,
 //! triplets mined among the embeddings.
 
 use std::path::Path;
@@ -28,7 +28,7 @@ use crate::models::{Backbone, Mode};
 use crate::recognise::embedder::{BATCH, embed_values};
 use crate::recognise::{DataCard, ModelCard, recogniser};
 
-/// Which pictures are used how.
+/// Labels of all pictures, and the indices used for training and validation.
 #[derive(Debug, Clone)]
 pub struct Parts {
     /// Every picture's identity.
@@ -71,7 +71,7 @@ pub struct TripletTask<'a> {
     prefix: FrozenPrefix<'a>,
     mode: Mode,
     blend: WeightInterpolation,
-    /// Pictures in one pass through the trunk.
+    /// Number of pictures per pass through the trunk (micro-batch).
     piece: usize,
     seed: u64,
     notes: Vec<String>,

@@ -1,4 +1,4 @@
-//! Training of a [`PairNet`] on pairs of pictures, or on triplets somebody else has put together.
+//! Training of a [`PairNet`] on pairs of pictures, or on given triplets.
 
 use std::path::Path;
 use std::time::Duration;
@@ -28,28 +28,28 @@ use crate::native::cuda;
 use crate::recognise::embedder::{BATCH, embed_values};
 use crate::recognise::{Comparison, ModelCard, PairCard, pair_model};
 
-/// Two pictures to validate on, and whether they show one person.
+/// A validation pair, and whether it shows the same person.
 pub type EvalPair = (usize, usize, bool);
 
-/// What a batch is made of and what it is worth.
+/// Source of the batches and their loss.
 #[derive(Debug)]
 pub enum TupleSource {
-    /// Pairs drawn anew each epoch from the training pictures.
+    /// Pairs sampled from the training pictures in each epoch.
     Pairs {
-        /// Draws them.
+        /// The sampler.
         sampler: PairSampler,
-        /// Different pairs are the nearest of so many more.
+        /// Hard negatives: number of further candidates per different pair.
         hard: usize,
         /// The loss.
         loss: PairLoss,
     },
-    /// Given triplets, in another order each epoch.
+    /// Given triplets, shuffled in each epoch.
     Triplets {
         /// Anchor, positive, negative: picture numbers.
         triplets: Vec<[usize; 3]>,
         /// The loss.
         loss: TripletMarginLoss,
-        /// Decides the order.
+        /// Seed of the shuffle.
         seed: u64,
     },
 }
@@ -76,7 +76,7 @@ pub struct TupleTask<'a> {
     batch: usize,
     seed: u64,
     kept: WeightInterpolation,
-    /// What the last validation found.
+    /// Result of the last validation.
     pair: PairCard,
     notes: Vec<String>,
 }
@@ -84,7 +84,7 @@ pub struct TupleTask<'a> {
 /// The settings of a [`TupleTask`] that are plain values.
 #[derive(Debug)]
 pub struct TupleConfig<'a> {
-    /// Every picture's identity; only pairs ask for it.
+    /// The label of each picture; used for pairs only.
     pub labels: &'a [usize],
     /// The validation pairs.
     pub eval_pairs: Vec<EvalPair>,
@@ -92,7 +92,7 @@ pub struct TupleConfig<'a> {
     pub card: &'a ModelCard,
     /// The trunk's batch normalisation uses the statistics of the batch.
     pub batch_statistics: bool,
-    /// Pairs or triplets in a batch.
+    /// Number of pairs or triplets per batch.
     pub batch: usize,
     /// The seed of the run.
     pub seed: u64,
@@ -130,7 +130,7 @@ impl<'a> TupleTask<'a> {
         }
     }
 
-    /// The pairs of an epoch with hard negatives: near in the vectors of now.
+    /// The pairs of an epoch with hard negatives: nearest in the current embeddings.
     fn hard_pairs(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>> {
         let TupleSource::Pairs { sampler, hard, .. } = &self.tuple_source else {
             return Ok(Vec::new());
@@ -281,7 +281,7 @@ impl Task for TupleTask<'_> {
     }
 }
 
-/// Asks a pair network: how far apart are the two pictures of each question? Each picture goes
+/// Returns the distance between the two pictures of each pair. Each picture goes
 /// through the trunk once.
 ///
 /// # Errors

@@ -30,7 +30,7 @@ struct Slot {
 }
 
 impl WeightInterpolation {
-    /// Remembers the network as it is now as the start. A `share` of 1 without a `decay` is the
+    /// Keeps the current weights as the start. A `share` of 1 without a `decay` is the
     /// trained network itself and costs nothing.
     pub fn new<'a>(
         params: impl IntoIterator<Item = &'a Param>,

@@ -155,7 +155,7 @@ impl<'a> Walk<'a, '_> {
                 self.value(item, &below(&index.to_string()), depth + 1, object)?;
             }
         } else if !object {
-            // A TorchScript module's own settings (`training`) are not worth a word.
+            // A TorchScript module's own settings (`training`) are not reported.
             self.ignored += 1;
         }
         Ok(())

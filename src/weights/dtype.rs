@@ -5,7 +5,7 @@ use tch::Kind;
 
 /// A dtype and its names.
 pub(super) struct Row {
-    /// libtorch's.
+    /// libtorch's kind.
     pub kind: Kind,
     /// PyTorch's, as `torch.float32`, which is also what reports say.
     pub name: &'static str,

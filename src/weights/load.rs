@@ -37,16 +37,16 @@ pub struct LoadReport {
     pub notes: Vec<String>,
     /// Keys left as they were in the net: missing or of another shape, as the caller allowed.
     pub allowed: Vec<String>,
-    /// Keys that the net has and the file lacks.
+    /// Missing keys: in the net but not in the file.
     pub missing: Vec<String>,
-    /// Keys that the file has and the net does not know.
+    /// Unexpected keys: in the file but not in the net.
     pub unused: Vec<String>,
     /// Keys with another shape: (key, the file's, the net's).
     pub wrong_shape: Vec<(String, Vec<i64>, Vec<i64>)>,
 }
 
 impl LoadReport {
-    /// Everything fitted, but for what the caller allowed to be missing.
+    /// Whether everything matched, except what the caller allowed to be missing.
     pub fn is_strict(&self) -> bool {
         self.missing.is_empty() && self.unused.is_empty() && self.wrong_shape.is_empty()
     }

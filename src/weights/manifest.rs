@@ -31,13 +31,13 @@ pub struct Entry {
     pub input: String,
     /// How pixels are scaled.
     pub normalisation: String,
-    /// What comes out.
+    /// Its output.
     pub embedding: String,
     /// Terms of use.
     pub licence: String,
     /// How it was made.
     pub made: String,
-    /// When two of its embeddings show one person.
+    /// Threshold and curve for verification.
     #[serde(default)]
     pub verification: Option<Verification>,
 }
@@ -50,7 +50,7 @@ pub struct Verification {
     pub threshold: f64,
     /// P(same | d) is 1 / (1 + exp(-(weight d + bias))).
     pub weight: f64,
-    /// The other number of that curve.
+    /// Bias of that curve.
     pub bias: f64,
     /// The command that measured it.
     pub command: String,

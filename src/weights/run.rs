@@ -1,4 +1,4 @@
-//! A run folder stands for its best model wherever a model file is expected.
+//! A run folder is accepted as its best model where a model file is expected.
 
 use std::path::{Path, PathBuf};
 

@@ -9,17 +9,17 @@ const CHUNK: i64 = 1 << 20;
 /// Mean, spread and range of a tensor's finite values.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Stats {
-    /// How many values are finite.
+    /// Number of finite values.
     pub finite: usize,
-    /// All values.
+    /// Number of values.
     pub count: usize,
     /// Mean of the finite values; 0 where there are none.
     pub mean: f64,
     /// Their standard deviation, divided by the count (not by one less).
     pub std: f64,
-    /// The least.
+    /// Minimum.
     pub min: f64,
-    /// The greatest.
+    /// Maximum.
     pub max: f64,
 }
 

@@ -22,7 +22,7 @@ pub const SMALLEST_GRADIENT: f64 = 1e-6;
 /// The weight of the auxiliary head in the loss, as in InceptionV3's paper and the script.
 const AUXILIARY: f64 = 0.4;
 
-/// How far apart two tensors are.
+/// Comparison of one tensor.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// What was compared.
@@ -31,12 +31,12 @@ pub struct Comparison {
     pub name: String,
     /// Its shape in the reference.
     pub shape: Vec<i64>,
-    /// What came out.
+    /// Outcome of the comparison.
     #[serde(flatten)]
     pub outcome: Outcome,
 }
 
-/// What came out of a comparison.
+/// Outcome of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {

@@ -19,9 +19,9 @@ pub(super) struct AllTriplets<'a> {
     pub margin: f64,
     /// Int64 `[B]`.
     pub labels: &'a Tensor,
-    /// How many distances are computed together; `None`: what suits the device.
+    /// Number of distances per chunk; `None`: chosen for the device.
     pub chunk: Option<i64>,
-    /// The first so many pictures are anchors; `None`: all.
+    /// Only the first N pictures are anchors; `None`: all.
     pub anchors: Option<i64>,
 }
 

@@ -18,7 +18,7 @@ pub trait Loss: Debug {
     /// pairs take the pairs of mined triplets; losses with class centres look at every embedding.
     fn forward(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> LossOutput;
 
-    /// What a miner must know, for losses over mined triplets.
+    /// Distance and margin for the miner, for losses over mined triplets.
     fn mining(&self) -> Option<Mining> {
         None
     }
@@ -69,14 +69,14 @@ pub struct LossOptions {
     pub reduction: Reduction,
 }
 
-/// What losses with class centres must know of the network.
+/// Parameters of losses with class centres.
 #[derive(Debug, Clone, Copy)]
 pub struct LossShape {
     /// Classes; labels go from 0 to `classes - 1`.
     pub classes: i64,
     /// Length of an embedding.
     pub dim: i64,
-    /// Where the embeddings lie.
+    /// Device of the embeddings.
     pub device: Device,
 }
 

@@ -21,9 +21,9 @@ pub struct LossOutput {
     /// The reduced loss: a float32 (or float64) scalar with a graph. Without any tuple it is zero,
     /// and so is its gradient.
     pub loss: Tensor,
-    /// How many tuples there were: an int64 scalar, on the CPU or on the device.
+    /// Number of tuples: an int64 scalar, on the CPU or on the device.
     pub tuples: Tensor,
-    /// How many of them had a loss above zero: an int64 scalar.
+    /// Number of tuples with a loss above zero: an int64 scalar.
     pub active: Tensor,
 }
 

@@ -1,4 +1,4 @@
-//! Miners: which triplets of a batch the loss looks at.
+//! Miners: choose the triplets of a batch for the loss.
 //!
 //! A miner sees the distances without gradient and returns indices. All of them look at the distances
 //! of a chunk of anchors at a time, so that they can mine embeddings whose `[B, B]` matrix would not

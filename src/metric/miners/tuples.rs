@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 pub enum Tuples {
     /// Every valid one. There are of the order of B^3 triplets, so they are never listed.
     All,
-    /// Every valid one whose anchor is among the first so many of the batch. The rest, such as a
+    /// Every valid one whose anchor is among the first N of the batch. The rest, such as a
     /// memory of past embeddings, is positives and negatives only.
     OfFirst(i64),
     /// These triplets.
@@ -69,12 +69,12 @@ impl Triplets {
         Self { anchor: column(0), positive: column(1), negative: column(2) }
     }
 
-    /// How many there are.
+    /// Number of triplets.
     pub fn len(&self) -> usize {
         self.anchor.numel()
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -31,12 +31,12 @@ impl ConvSpec {
         Self { inputs, outputs, kernel, stride: 1, padding: [0; 2], weight, bias }
     }
 
-    /// Channels that come out.
+    /// Number of output channels.
     pub const fn outputs(&self) -> i64 {
         self.outputs
     }
 
-    /// The step of the kernel in both directions.
+    /// Stride in both directions.
     pub const fn stride(mut self, stride: i64) -> Self {
         self.stride = stride;
         self
@@ -54,13 +54,13 @@ impl ConvSpec {
         self
     }
 
-    /// Another law for the weight.
+    /// Initialisation of the weight.
     pub const fn weight(mut self, weight: Weight) -> Self {
         self.weight = weight;
         self
     }
 
-    /// Another bias, or none.
+    /// Initialisation of the bias, or no bias.
     pub const fn bias(mut self, bias: Bias) -> Self {
         self.bias = bias;
         self

@@ -53,7 +53,7 @@ pub(super) fn is_heard() -> bool {
     LISTENER.with(|listener| listener.borrow().is_some())
 }
 
-/// Tells a listener, where there is one, what `layer` puts out; returns it.
+/// Reports the output of `layer` to the active trace, if any; returns it.
 pub(super) fn report(layer: &str, output: Tensor) -> Tensor {
     LISTENER.with(|listener| {
         if let Some(heard) = &mut *listener.borrow_mut() {

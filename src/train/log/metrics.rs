@@ -1,4 +1,4 @@
-//! `metrics.csv`: one row an epoch, one column a measurement.
+//! `metrics.csv`: one row per epoch, one column per metric.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -50,7 +50,7 @@ impl MetricsCsv {
         self.table.is_some()
     }
 
-    /// The reason why the table went off, the first time it is asked for.
+    /// Why the table was disabled; returned once.
     pub fn take_warning(&mut self) -> Option<String> {
         self.warning.take()
     }

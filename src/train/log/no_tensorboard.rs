@@ -1,4 +1,4 @@
-//! What stands for TensorBoard's event files without the `cli` feature: a writer that writes nothing.
+//! Without the `cli` feature there are no event files: a writer that writes nothing.
 
 use std::path::Path;
 use std::time::SystemTime;

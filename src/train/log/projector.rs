@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// The largest side of a sprite sheet that browsers take as a texture, in pixels.
 const LARGEST_SHEET: u32 = 8192;
 
-/// Embeddings with what the projector shows beside them.
+/// Embeddings with the labels and thumbnails that the projector shows.
 #[derive(Debug, Clone, Copy)]
 pub struct Projector<'a> {
     /// `rows x dim` numbers, row by row.
@@ -96,7 +96,7 @@ pub fn write_projector(folder: &Path, projector: &Projector) -> Result<()> {
     })
 }
 
-/// Replaces the points of a projector alone: `tensors.tsv`, with as many rows and dimensions as before.
+/// Replaces only the points of a projector: `tensors.tsv`, with the same shape as before.
 ///
 /// # Errors
 /// As for [`write_projector`].

@@ -77,7 +77,7 @@ impl EventWriter {
         self.records.is_some()
     }
 
-    /// The reason why the writer went off, the first time it is asked for.
+    /// Why the writer was disabled; returned once.
     pub fn take_warning(&mut self) -> Option<String> {
         self.warning.take()
     }

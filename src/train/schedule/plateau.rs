@@ -78,7 +78,7 @@ impl PlateauConfig {
     }
 }
 
-/// The factor on the learning rate, and what is remembered of the scores. Belongs in a checkpoint.
+/// The factor on the learning rate and the state of the scores. Part of a checkpoint.
 ///
 /// PyTorch skips falls of less than 1e-8 (its `eps`); here they happen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
