@@ -298,7 +298,7 @@ fn endless_and_nested_pickles_end_soon() {
         (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xff".to_vec(), "18446744073709551615 bytes expected"),
         (b"\x8b\xff\xff\xff\x7f".to_vec(), "2147483647 bytes expected"),
         (b"t.".to_vec(), "MARK"),
-        (b"(0".to_vec(), "ends here"),
+        (b"(0".to_vec(), "is truncated"),
         (b"00.".to_vec(), "empty stack"),
         (b"h\x07.".to_vec(), "no memo 7"),
         (b"cposix\nsystem\n(S'ls'\ntR.".to_vec(), "posix.system, which is refused"),
