@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
-use visage::data::celeba::{Celeba, CelebaFiles};
+use visage::data::celeba::{self, CelebaFiles};
 use visage::data::{
     Dataset, FaceFolder, Pair, PairSampler, Part, PictureStore, Split, formats, source,
 };
@@ -86,7 +86,7 @@ pub fn people(arguments: &Arguments, side: u32) -> anyhow::Result<People> {
     let data = arguments.data()?;
     let dataset: Arc<dyn Dataset> = match CelebaFiles::find(&data) {
         Ok(files) => {
-            let mut celeba = Celeba::open(&files)?;
+            let mut celeba = celeba::open(&files)?;
             let limit = arguments.limit.unwrap_or(usize::MAX);
             celeba.records.retain(|record| record.identity < limit);
             Arc::new(celeba)

@@ -9,11 +9,12 @@ use super::output::{count, identities, line, percent};
 use crate::cli;
 use crate::recognise::runs::{self, Choice, ChosenBy};
 use crate::recognise::{ModelCard, ModelKind, Unknown};
+use crate::train::scoring::is_internal;
 use crate::words::enumerate;
 use crate::{Result, weights};
 
 /// Figures that are no shares: distances and coefficients.
-const NO_SHARES: [&str; 5] = ["threshold", "same_weight", "same_bias", "nll", "temperature"];
+const NO_SHARES: [&str; 3] = ["threshold", "nll", "temperature"];
 
 pub fn run(context: &Context, flags: &cli::Info) -> anyhow::Result<ExitCode> {
     let choice = choose(context, flags)?;
@@ -77,7 +78,8 @@ fn rows(choice: &Choice, card: &ModelCard) -> Vec<(String, String)> {
     }
     let mut rows: Vec<(String, String)> =
         rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    rows.extend(card.metrics.iter().enumerate().map(|(number, (name, value))| {
+    let figures = card.metrics.iter().filter(|(name, _)| !is_internal(name));
+    rows.extend(figures.enumerate().map(|(number, (name, value))| {
         let title = if number == 0 { "figures" } else { "" };
         let value = match NO_SHARES.contains(&name.as_str()) {
             true => format!("{value:.4}"),

@@ -50,7 +50,8 @@ pub fn build(
     let NetChoice { architecture, head, embedding_dim, input_size, .. } = *choice;
     let mut net = PairNet::build(architecture, head, embedding_dim, input_size, device)?;
     let (source, text) = load_into(&net.backbone, choice.weights, choice.allow_missing)?;
-    resolve_auto(context, tuning, &source, &mut net.backbone)?;
+    let deterministic = context.common.deterministic;
+    resolve_auto(tuning, &source, &mut net.backbone, deterministic, &context.say)?;
     context.say.line(&format!("trunk: {text}, {}", device_summary(device, tuning)));
     context.say.line(&describe_head(&net));
     net.backbone.params.freeze(&tuning.freeze)?;

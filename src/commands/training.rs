@@ -6,27 +6,13 @@ use serde::Serialize;
 use super::Context;
 use crate::Result;
 use crate::figures::{self, Curve, Series};
-use crate::models::Backbone;
 use crate::train::fit::{FitConfig, Task, fit};
 use crate::train::fit_result::FitResult;
 use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
 use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::scoring::is_internal;
-use crate::train::set_up;
-pub use crate::train::set_up::{device_summary, plan, warm_up_batchnorm};
-use crate::train::settings::TuningSettings;
-use crate::weights::Source;
-
-/// Resolves automatic settings; config.toml gets the resolved values.
-pub fn resolve_auto(
-    context: &Context,
-    tuning: &mut TuningSettings,
-    source: &Source,
-    backbone: &mut Backbone,
-) -> Result<()> {
-    set_up::resolve_auto(tuning, source, backbone, context.common.deterministic, &context.say)
-}
+pub use crate::train::set_up::{device_summary, plan, resolve_auto, warm_up_batchnorm};
 
 /// Runs the training loop of a command with its log: settings, curves, summary.
 pub fn train<S: Serialize>(

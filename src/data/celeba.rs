@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::dataset::{Dataset, Part, Record};
+use super::dataset::{FileList, Part, Record};
 use super::picture::{hidden, is_picture};
 use crate::words::{count, identities};
 use crate::{Error, Result};
@@ -58,109 +58,77 @@ impl CelebaFiles {
     }
 }
 
-/// The labelled pictures that are on disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Celeba {
-    /// The folder of pictures.
-    pub root: PathBuf,
-    /// The official identity numbers, ascending.
-    pub identities: Vec<String>,
-    /// The pictures by identity, and by name within each. Those of the official test part are left out.
-    pub records: Vec<Record>,
-    /// What is remarkable, one sentence each.
-    pub notes: Vec<String>,
-}
-
-impl Celeba {
-    /// Reads the lists and looks which pictures are there. No picture is decoded.
-    ///
-    /// # Errors
-    /// Names the file and the line that cannot be read; a picture without a row in the partition
-    /// file; a folder without any picture of the list. Rows without a picture are counted only.
-    pub fn open(files: &CelebaFiles) -> Result<Self> {
-        let owners = read_rows(&files.identities, "an identity number")?;
-        let found = find_pictures(&files.pictures)?;
-        let mut named: Vec<(u32, &str, &Path)> = owners
-            .iter()
-            .filter_map(|(name, row)| {
-                let stem = stem(name);
-                found.get(stem).map(|path| (row.value, stem, path.as_path()))
-            })
-            .collect();
-        named.sort_unstable();
-        if named.is_empty() {
-            return Err(Error::Data(format!(
-                "{}: none of its {} has a picture in {}; unpack {PICTURES} there",
-                files.identities.display(),
-                count(owners.len(), "row"),
-                files.pictures.display()
-            )));
+/// Lists the pictures that are on disk, by identity and by name. Those of the official test part are left
+/// out. No picture is decoded.
+///
+/// # Errors
+/// Names the file and the line that cannot be read; a picture without a row in the partition
+/// file; a folder without any picture of the list. Rows without a picture are counted only.
+pub fn open(files: &CelebaFiles) -> Result<FileList> {
+    let owners = read_rows(&files.identities, "an identity number")?;
+    let found = find_pictures(&files.pictures)?;
+    let mut named: Vec<(u32, &str, &Path)> = owners
+        .iter()
+        .filter_map(|(name, row)| {
+            let stem = stem(name);
+            found.get(stem).map(|path| (row.value, stem, path.as_path()))
+        })
+        .collect();
+    named.sort_unstable();
+    if named.is_empty() {
+        return Err(Error::Data(format!(
+            "{}: none of its {} has a picture in {}; unpack {PICTURES} there",
+            files.identities.display(),
+            count(owners.len(), "row"),
+            files.pictures.display()
+        )));
+    }
+    let parts = match &files.partition {
+        Some(file) => official(file, &named)?,
+        None => vec![OfficialPart::None; named.len()],
+    };
+    let mut notes = Vec::new();
+    for (number, text) in [
+        (owners.len() - named.len(), "listed without a file: a slice of the data set"),
+        (found.len() - named.len(), "without an identity left out"),
+        (
+            parts.iter().filter(|part| **part == OfficialPart::Test).count(),
+            "of the official test part left out",
+        ),
+    ] {
+        if number > 0 {
+            notes.push(format!("{} {text}", count(number, "picture")));
         }
-        let parts = match &files.partition {
-            Some(file) => official(file, &named)?,
-            None => vec![OfficialPart::None; named.len()],
+    }
+    let (mut numbers, mut records) = (Vec::new(), Vec::new());
+    for (&(number, _, path), part) in named.iter().zip(parts) {
+        let part = match part {
+            OfficialPart::None => None,
+            OfficialPart::Train => Some(Part::Train),
+            OfficialPart::Validation => Some(Part::Validation),
+            OfficialPart::Test => continue,
         };
-        let mut notes = Vec::new();
-        for (number, text) in [
-            (owners.len() - named.len(), "listed without a file: a slice of the data set"),
-            (found.len() - named.len(), "without an identity left out"),
-            (
-                parts.iter().filter(|part| **part == OfficialPart::Test).count(),
-                "of the official test part left out",
-            ),
-        ] {
-            if number > 0 {
-                notes.push(format!("{} {text}", count(number, "picture")));
-            }
+        if numbers.last() != Some(&number) {
+            numbers.push(number);
         }
-        let (mut numbers, mut records) = (Vec::new(), Vec::new());
-        for (&(number, _, path), part) in named.iter().zip(parts) {
-            let part = match part {
-                OfficialPart::None => None,
-                OfficialPart::Train => Some(Part::Train),
-                OfficialPart::Validation => Some(Part::Validation),
-                OfficialPart::Test => continue,
-            };
-            if numbers.last() != Some(&number) {
-                numbers.push(number);
-            }
-            records.push(Record { path: path.to_path_buf(), identity: numbers.len() - 1, part });
+        records.push(Record { path: path.to_path_buf(), identity: numbers.len() - 1, part });
+    }
+    let mut first = BTreeMap::new();
+    let mut torn = BTreeSet::new();
+    for record in &records {
+        if first.entry(record.identity).or_insert(record.part) != &record.part {
+            torn.insert(record.identity);
         }
-        let mut first = BTreeMap::new();
-        let mut torn = BTreeSet::new();
-        for record in &records {
-            if first.entry(record.identity).or_insert(record.part) != &record.part {
-                torn.insert(record.identity);
-            }
-        }
-        if !torn.is_empty() {
-            notes.push(format!(
-                "{} with pictures in more than one official part: pairs never cross the parts, but \
-                 these people are not new to the model",
-                identities(torn.len())
-            ));
-        }
-        let identities = numbers.iter().map(ToString::to_string).collect();
-        Ok(Self { root: files.pictures.clone(), identities, records, notes })
     }
-}
-
-impl Dataset for Celeba {
-    fn root(&self) -> &Path {
-        &self.root
+    if !torn.is_empty() {
+        notes.push(format!(
+            "{} with pictures in more than one official part: pairs never cross the parts, but \
+             these people are not new to the model",
+            identities(torn.len())
+        ));
     }
-
-    fn identities(&self) -> &[String] {
-        &self.identities
-    }
-
-    fn records(&self) -> &[Record] {
-        &self.records
-    }
-
-    fn notes(&self) -> &[String] {
-        &self.notes
-    }
+    let identities = numbers.iter().map(ToString::to_string).collect();
+    Ok(FileList { root: files.pictures.clone(), identities, records, notes })
 }
 
 /// What the official partition says of a picture.
@@ -262,6 +230,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::FaceFolder;
+    use super::super::dataset::Dataset;
     use super::super::testing::{part, shared};
     use super::*;
 
@@ -279,8 +248,8 @@ mod tests {
         root
     }
 
-    fn open(root: &Path) -> Result<Celeba> {
-        Celeba::open(&CelebaFiles::find(root)?)
+    fn find(root: &Path) -> Result<FileList> {
+        open(&CelebaFiles::find(root)?)
     }
 
     const ROWS: &str = "000001.jpg 30\n000002.jpg 4\n000003.jpg 30\n000004.jpg 7\n000005.jpg 9\n\
@@ -288,9 +257,9 @@ mod tests {
 
     #[test]
     fn headings_commas_and_carriage_returns_are_read_alike() {
-        let plain = open(folder(ROWS, None).path()).unwrap();
+        let plain = find(folder(ROWS, None).path()).unwrap();
         assert_eq!(plain.identities, ["4", "7", "9", "12", "30"]);
-        let rows = |celeba: &Celeba| -> Vec<_> {
+        let rows = |celeba: &FileList| -> Vec<_> {
             let name = |record: &Record| record.path.file_name().map(ToOwned::to_owned);
             celeba.records.iter().map(|record| (record.identity, name(record))).collect()
         };
@@ -304,7 +273,7 @@ mod tests {
         let table =
             format!("image_id,identity\r\n{}", ROWS.replace(' ', ",").replace('\n', "\r\n"));
         for text in [counted, headed, table] {
-            let other = open(folder(&text, None).path()).unwrap();
+            let other = find(folder(&text, None).path()).unwrap();
             assert_eq!(rows(&other), rows(&plain), "{text}");
         }
     }
@@ -313,7 +282,7 @@ mod tests {
     fn the_official_partition_is_kept_without_its_test_part_and_torn_people_are_noted() {
         let parts: String =
             (1..=8).map(|picture| format!("{picture:06}.jpg {}\n", picture % 3)).collect();
-        let celeba = open(folder(ROWS, Some(&parts)).path()).unwrap();
+        let celeba = find(folder(ROWS, Some(&parts)).path()).unwrap();
         let parts: Vec<_> = celeba.records.iter().filter_map(|record| record.part).collect();
         use Part::{Train, Validation};
         // 000004, 000006, 000007, 000001, 000003.
@@ -328,7 +297,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_named_with_file_line_and_fix() {
         let says = |identities: &str, partition: Option<&str>, parts: &[&str]| {
-            let error = open(folder(identities, partition).path()).unwrap_err().to_string();
+            let error = find(folder(identities, partition).path()).unwrap_err().to_string();
             for part in parts {
                 assert!(error.contains(part), "{part} in {error}");
             }
@@ -355,7 +324,7 @@ mod tests {
             part(picture, 0.0, 0.0, 100.0, 20).save(&png).unwrap();
             std::fs::rename(png, path).unwrap();
         }
-        let celeba: Arc<dyn Dataset> = Arc::new(open(root.path()).unwrap());
+        let celeba: Arc<dyn Dataset> = Arc::new(find(root.path()).unwrap());
         let faces = FaceFolder::decode(&celeba, false, 16, &|_, _| {}).unwrap();
         assert_eq!(faces.identities, ["4", "9", "12", "30"]);
         assert_eq!((faces.labels(), faces.unreadable.len()), (vec![0, 1, 1, 2, 3, 3], 1));
@@ -371,7 +340,7 @@ mod tests {
     #[test]
     fn the_real_slice_is_whole() {
         let Some(root) = shared("celeba") else { return };
-        let celeba = open(&root).unwrap();
+        let celeba = find(&root).unwrap();
         assert_eq!((celeba.records.len(), celeba.identities.len()), (1307, 120));
         assert!(celeba.notes.is_empty(), "{:?}", celeba.notes);
         // A row of the file: 000114.jpg 7256.

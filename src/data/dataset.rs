@@ -59,3 +59,34 @@ pub trait Dataset: Debug + Send + Sync {
         picture::read(&record.path)
     }
 }
+
+/// A data set whose pictures are files: what a kind of data set makes of its folders and lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileList {
+    /// See [`Dataset::root`].
+    pub root: PathBuf,
+    /// See [`Dataset::identities`].
+    pub identities: Vec<String>,
+    /// See [`Dataset::records`].
+    pub records: Vec<Record>,
+    /// See [`Dataset::notes`].
+    pub notes: Vec<String>,
+}
+
+impl Dataset for FileList {
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn identities(&self) -> &[String] {
+        &self.identities
+    }
+
+    fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}

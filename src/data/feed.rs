@@ -43,7 +43,7 @@ impl Feed {
             Some((batch, bytes))
         });
         let waiting = (ROOM / bytes.max(1)).clamp(1, AHEAD);
-        Prefetch::start(batches, waiting, |batch| batch).map(Self)
+        Prefetch::start(batches, waiting).map(Self)
     }
 
     /// The next batch, which must be `batch`; waits until it is decoded. None where another batch is

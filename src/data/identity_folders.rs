@@ -4,67 +4,43 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::dataset::{Dataset, Part, Record};
-use super::picture::{hidden, is_picture, walk, walk_on};
+use super::dataset::{FileList, Part, Record};
+use super::picture::{Walk, hidden, is_picture, walk_counting};
 use crate::words::{count, enumerate};
 use crate::{Error, Result};
 
-/// A data set with one folder per identity.
-#[derive(Debug)]
-pub struct IdentityFolders {
-    root: PathBuf,
-    identities: Vec<String>,
-    records: Vec<Record>,
-    notes: Vec<String>,
+/// Lists the identities below `root` and their pictures, both sorted.
+///
+/// # Errors
+/// It is not such a folder: says what is there, and what is expected.
+pub fn open(root: &Path) -> Result<FileList> {
+    let (mut notes, mut ignored) = (Vec::new(), Walk::default());
+    let layout = TrainVal::find(root);
+    let named = match &layout {
+        Some(layout) => layout.list(root, &mut notes, &mut ignored)?,
+        None => list_identities(root, &mut notes, &mut ignored)?,
+    };
+    notes.extend(ignored.note(root));
+    let validation = layout.map(|layout| root.join(layout.validation));
+    let part = |path: &Path| {
+        let held_back = path.starts_with(validation.as_ref()?);
+        Some(if held_back { Part::Validation } else { Part::Train })
+    };
+    let (identities, files): (Vec<_>, Vec<_>) = named.into_iter().unzip();
+    let record = |(identity, path): (_, PathBuf)| Record { part: part(&path), path, identity };
+    let records = files.into_iter().enumerate();
+    let records = records.flat_map(|(owner, files)| files.into_iter().map(move |f| (owner, f)));
+    let records = records.map(record).collect();
+    Ok(FileList { root: root.to_path_buf(), identities, records, notes })
 }
 
-impl IdentityFolders {
-    /// Lists the identities below `root` and their pictures, both sorted.
-    ///
-    /// # Errors
-    /// It is no such folder: says what is there, and what is expected.
-    pub fn open(root: &Path) -> Result<Self> {
-        let mut notes = Vec::new();
-        let layout = TrainVal::find(root);
-        let named = match &layout {
-            Some(layout) => layout.list(root, &mut notes)?,
-            None => list_identities(root, &mut notes)?,
-        };
-        notes.extend(walk_on(root).note(root));
-        let validation = layout.map(|layout| root.join(layout.validation));
-        let part = |path: &Path| {
-            let held_back = path.starts_with(validation.as_ref()?);
-            Some(if held_back { Part::Validation } else { Part::Train })
-        };
-        let (identities, files): (Vec<_>, Vec<_>) = named.into_iter().unzip();
-        let record = |(identity, path): (_, PathBuf)| Record { part: part(&path), path, identity };
-        let records = files.into_iter().enumerate();
-        let records = records.flat_map(|(owner, files)| files.into_iter().map(move |f| (owner, f)));
-        let records = records.map(record).collect();
-        Ok(Self { root: root.to_path_buf(), identities, records, notes })
-    }
-}
-
-impl Dataset for IdentityFolders {
-    fn root(&self) -> &Path {
-        &self.root
-    }
-
-    fn identities(&self) -> &[String] {
-        &self.identities
-    }
-
-    fn records(&self) -> &[Record] {
-        &self.records
-    }
-
-    fn notes(&self) -> &[String] {
-        &self.notes
-    }
-}
-
-/// The identity folders with pictures and their files, both sorted.
-fn list_identities(root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf>)>> {
+/// The identity folders with pictures and their files, both sorted. Files of other formats are counted
+/// in `ignored`.
+fn list_identities(
+    root: &Path,
+    notes: &mut Vec<String>,
+    ignored: &mut Walk,
+) -> Result<Vec<(String, Vec<PathBuf>)>> {
     const LAYOUT: &str = "expected one folder per identity with its pictures in it, as in \
                           DIR/NAME/picture.png";
     if !root.is_dir() {
@@ -80,11 +56,14 @@ fn list_identities(root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, 
             continue;
         }
         if !path.is_dir() {
-            loose += usize::from(is_picture(&path));
+            match is_picture(&path) {
+                true => loose += 1,
+                false => ignored.pass_over(&path),
+            }
             continue;
         }
         let name = name.to_string_lossy().into_owned();
-        let files = walk(&path)?;
+        let files = walk_counting(&path, ignored)?;
         if files.is_empty() { empty.push(name) } else { named.push((name, files)) }
     }
     if named.is_empty() {
@@ -153,10 +132,15 @@ impl TrainVal {
     }
 
     /// Lists the identities of both parts.
-    fn list(&self, root: &Path, notes: &mut Vec<String>) -> Result<Vec<(String, Vec<PathBuf>)>> {
+    fn list(
+        &self,
+        root: &Path,
+        notes: &mut Vec<String>,
+        ignored: &mut Walk,
+    ) -> Result<Vec<(String, Vec<PathBuf>)>> {
         let mut named = BTreeMap::<String, Vec<PathBuf>>::new();
         for part in [&self.train, &self.validation] {
-            for (name, files) in list_identities(&root.join(part), notes)? {
+            for (name, files) in list_identities(&root.join(part), notes, ignored)? {
                 named.entry(name).or_default().extend(files);
             }
         }

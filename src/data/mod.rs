@@ -38,8 +38,7 @@ pub(crate) mod testing;
 pub mod triplets;
 
 pub use augment::Augment;
-pub use celeba::Celeba;
-pub use dataset::{Dataset, Part, Record};
+pub use dataset::{Dataset, FileList, Part, Record};
 pub use folder::{Face, FaceFolder, Progress};
 pub use pairs::{Pair, PairSampler};
 pub use pairs_file::PairList;

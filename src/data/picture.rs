@@ -125,7 +125,15 @@ pub fn is_picture(path: &Path) -> bool {
 /// # Errors
 /// `path` does not exist, or a folder cannot be read.
 pub fn walk(path: &Path) -> Result<Vec<PathBuf>> {
+    walk_counting(path, &mut Walk::default())
+}
+
+/// Like [`walk`]; adds the ignored files to those of `ignored`.
+pub(super) fn walk_counting(path: &Path, ignored: &mut Walk) -> Result<Vec<PathBuf>> {
     let mut found = walk_on(path);
+    for (ending, count) in found.passed_over {
+        *ignored.passed_over.entry(ending).or_default() += count;
+    }
     if found.troubles.is_empty() { Ok(found.pictures) } else { Err(found.troubles.swap_remove(0)) }
 }
 
@@ -142,6 +150,14 @@ pub struct Walk {
 }
 
 impl Walk {
+    /// Counts a file that is no readable picture, if it looks like one.
+    pub(super) fn pass_over(&mut self, file: &Path) {
+        let ending = file.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        if ending.is_empty() || UNSUPPORTED.contains(&ending.as_str()) {
+            *self.passed_over.entry(ending).or_default() += 1;
+        }
+    }
+
     /// A sentence about the ignored files below `root`; `None` if there are none.
     pub fn note(&self, root: &Path) -> Option<String> {
         let kind = |(ending, count): (&String, &usize)| match ending.as_str() {
@@ -176,13 +192,7 @@ fn walk_folder(path: &Path, found: &mut Walk) {
             Ok(entry) if entry.file_type().is_file() && is_picture(entry.path()) => {
                 found.pictures.push(entry.into_path());
             }
-            Ok(entry) if entry.file_type().is_file() => {
-                let ending = entry.path().extension().unwrap_or_default();
-                let ending = ending.to_string_lossy().to_ascii_lowercase();
-                if ending.is_empty() || UNSUPPORTED.contains(&ending.as_str()) {
-                    *found.passed_over.entry(ending).or_default() += 1;
-                }
-            }
+            Ok(entry) if entry.file_type().is_file() => found.pass_over(entry.path()),
             Ok(_) => {}
             Err(error) => match error.path() {
                 Some(broken) if is_picture(broken) => found.pictures.push(broken.to_path_buf()),

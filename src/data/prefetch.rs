@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::{Error, Result};
 
-/// Items made ahead, in order. It ends after the last job; dropping it stops the thread.
+/// Items made ahead, in order. It ends after the last one; dropping it stops the thread.
 #[derive(Debug)]
 pub struct Prefetch<T> {
     ready: Option<Receiver<T>>,
@@ -16,19 +16,17 @@ pub struct Prefetch<T> {
 }
 
 impl<T: Send + 'static> Prefetch<T> {
-    /// Starts to `make` an item of each of the `jobs`. Up to `waiting` finished items are kept ahead of
-    /// the consumer, besides the one being made.
+    /// Starts to take `items`, whose work is done by the iterator. Up to `waiting` of them are kept
+    /// ahead of the consumer, besides the one being made.
     ///
     /// # Errors
     /// The system has no thread to give.
-    pub fn start<J>(
-        jobs: impl IntoIterator<Item = J, IntoIter: Send + 'static>,
+    pub fn start(
+        mut items: impl Iterator<Item = T> + Send + 'static,
         waiting: usize,
-        mut make: impl FnMut(J) -> T + Send + 'static,
     ) -> Result<Self> {
         let (sender, ready) = sync_channel(waiting);
-        let mut jobs = jobs.into_iter();
-        let work = move || while jobs.next().is_some_and(|job| sender.send(make(job)).is_ok()) {};
+        let work = move || while items.next().is_some_and(|item| sender.send(item).is_ok()) {};
         let thread = thread::Builder::new()
             .name("prefetch".into())
             .spawn(work)
@@ -85,10 +83,11 @@ pub fn read_files<T: Send + 'static>(
         done += batch.len();
         Some(batch.to_vec())
     });
-    Prefetch::start(batches, limits.waiting, move |batch: Vec<PathBuf>| {
+    let read = move |batch: Vec<PathBuf>| {
         let pictures = batch.par_iter().map(|path| read(path)).collect();
         (batch, pictures)
-    })
+    };
+    Prefetch::start(batches.map(read), limits.waiting)
 }
 
 /// How many of the first files form a batch; at least one.
@@ -114,9 +113,10 @@ mod tests {
 
     #[test]
     fn items_come_in_order_and_an_early_drop_ends_the_thread() {
-        let squares: Vec<i32> = Prefetch::start(0..5, 1, |job| job * job).unwrap().collect();
+        let squares: Vec<i32> =
+            Prefetch::start((0..5).map(|number| number * number), 1).unwrap().collect();
         assert_eq!(squares, [0, 1, 4, 9, 16]);
-        let mut endless = Prefetch::start(0.., 2, |job: i32| job).unwrap();
+        let mut endless = Prefetch::start(0.., 2).unwrap();
         assert_eq!(endless.next(), Some(0));
         drop(endless);
     }
