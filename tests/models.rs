@@ -225,7 +225,7 @@ impl Judge<'_> {
 #[test]
 fn every_architecture_computes_what_pytorch_computes() {
     let golden = golden();
-    assert_eq!(golden.models.len() + 1, Architecture::ALL.len(), "openface has its own test");
+    assert_eq!(golden.models.len() + 2, Architecture::ALL.len(), "openface and dlib-resnet have their own tests");
     for model in golden.models {
         let architecture = named(&model.name);
         let info = architecture.info();

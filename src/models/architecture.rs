@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::params::Scope;
-use super::{InputSizes, InputSpec, Trunk, densenet, facenet, inception_v3, openface, vgg};
+use super::{InputSizes, InputSpec, Trunk, densenet, dlib_resnet, facenet, inception_v3, openface, vgg};
 
 /// The architectures; `--backbone`, model files and the manifest use their
 /// [`name`](Architecture::name)s.
@@ -13,6 +13,7 @@ use super::{InputSizes, InputSpec, Trunk, densenet, facenet, inception_v3, openf
 #[allow(missing_docs)] // the table below describes each
 pub enum Architecture {
     OpenFace,
+    DlibResnet,
     FaceNet,
     Vgg11,
     Vgg11Bn,
@@ -137,7 +138,7 @@ const fn densenet_row(
 }
 
 #[rustfmt::skip]
-const TABLE: [ArchitectureInfo; 15] = [
+const TABLE: [ArchitectureInfo; 16] = [
     ArchitectureInfo {
         architecture: Architecture::OpenFace,
         name: "openface",
@@ -163,6 +164,24 @@ const TABLE: [ArchitectureInfo; 15] = [
             },
         ],
         paper: "Amos et al., 2016, CMU-CS-16-118",
+    },
+    ArchitectureInfo {
+        architecture: Architecture::DlibResnet,
+        name: "dlib-resnet",
+        summary: "dlib's face recognition ResNet: 5.6 M parameters, 150x150 in, 128-d out",
+        parameters: 5_607_488,
+        gflops: 0.27,
+        input: InputSpec::dlib(dlib_resnet::INPUT),
+        input_sizes: InputSizes::From(103),
+        embedding_dim: dlib_resnet::EMBEDDING,
+        classifier: &[],
+        weights: &[KnownWeights {
+            file: "dlib-resnet.safetensors",
+            source: "dlib, embedded",
+            classes: None,
+            licence: "CC0 1.0 (Davis E. King)",
+        }],
+        paper: "King, 2017, dlib_face_recognition_resnet_model_v1; He et al., 2015, arXiv:1512.03385",
     },
     ArchitectureInfo {
         architecture: Architecture::FaceNet,
@@ -261,6 +280,7 @@ impl Architecture {
         };
         match self {
             Self::OpenFace => Box::new(openface::OpenFace::new(at, device)),
+            Self::DlibResnet => Box::new(dlib_resnet::DlibResnet::new(at)),
             Self::FaceNet => Box::new(facenet::FaceNet::new(at, classes)),
             Self::Vgg11 => vgg([1, 1, 2, 2, 2], false),
             Self::Vgg11Bn => vgg([1, 1, 2, 2, 2], true),
@@ -325,6 +345,6 @@ mod tests {
             );
         }
         let error = serde_json::from_str::<Architecture>("\"resnet\"").unwrap_err().to_string();
-        assert!(error.contains("\"resnet\"") && error.contains("openface, facenet, vgg11"));
+        assert!(error.contains("\"resnet\"") && error.contains("openface, dlib-resnet, facenet"));
     }
 }

@@ -37,6 +37,12 @@ impl InputSpec {
         Self { size, mean: [0.5; 3], std: [128.0 / 255.0; 3] }
     }
 
+    /// dlib's mean colour subtracted from pixels 0 to 255, divided by 256.
+    pub const fn dlib(size: u32) -> Self {
+        let mean = [122.782 / 255.0, 117.001 / 255.0, 104.298 / 255.0];
+        Self { size, mean, std: [256.0 / 255.0; 3] }
+    }
+
     /// Pictures `[N, 3, H, W]`, or grey ones `[N, 1, H, W]`, in [0, 1] to the network's input `[N, 3,
     /// H, W]`.
     pub fn normalise(&self, pictures: &Tensor) -> Tensor {

@@ -8,6 +8,7 @@ pub mod architecture;
 mod backbone;
 mod compute;
 pub mod densenet;
+pub mod dlib_resnet;
 pub mod facenet;
 pub mod heads;
 pub mod inception_v3;

@@ -116,9 +116,9 @@ impl Params {
     }
 }
 
-/// First components that contain a whole trunk: torchvision's VGG and DenseNet have everything except
-/// the classifier below `features`.
-pub const CONTAINERS: [&str; 1] = ["features"];
+/// First components that contain most of a trunk: `features` of torchvision's VGG and DenseNet, `blocks`
+/// of dlib's network.
+pub const CONTAINERS: [&str; 2] = ["features", "blocks"];
 
 /// The block of a key; see [`Params::blocks`].
 fn block_of(key: &str) -> &str {

@@ -84,11 +84,12 @@ struct Manifest {
 const MANIFEST: &str = include_str!("../../pretrained/manifest.toml");
 
 /// The bytes of the weights that are part of the program.
-const EMBEDDED: [(&str, &[u8]); 2] = [
+const EMBEDDED: [(&str, &[u8]); 3] = [
     (
         "openface-nn4-distilled.safetensors",
         include_bytes!("../../pretrained/openface-nn4-distilled.safetensors"),
     ),
+    ("dlib-resnet.safetensors", include_bytes!("../../pretrained/dlib-resnet.safetensors")),
     ("mtcnn.safetensors", include_bytes!("../../pretrained/mtcnn.safetensors")),
 ];
 
