@@ -133,7 +133,7 @@ fn crops_with_margin_are_facenet_pytorchs_to_the_bit() {
 #[test]
 fn aligned_crops_hold_the_face_where_the_template_wants_it() {
     let detector = detector(DetectOptions::default());
-    for template in [Template::Openface, Template::Celeba] {
+    for template in [Template::Openface, Template::Dlib, Template::Celeba] {
         for (name, which) in [("one", 0), ("row", 0), ("row", 1)] {
             let photo = scene(name);
             let face = detector.detect(&[&photo]).unwrap()[0][which];

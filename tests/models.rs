@@ -225,7 +225,11 @@ impl Judge<'_> {
 #[test]
 fn every_architecture_computes_what_pytorch_computes() {
     let golden = golden();
-    assert_eq!(golden.models.len() + 2, Architecture::ALL.len(), "openface and dlib-resnet have their own tests");
+    assert_eq!(
+        golden.models.len() + 2,
+        Architecture::ALL.len(),
+        "openface and dlib-resnet have their own tests"
+    );
     for model in golden.models {
         let architecture = named(&model.name);
         let info = architecture.info();

@@ -103,6 +103,17 @@ pub struct Evaluate {
     /// left out
     #[arg(long, value_name = "DIR")]
     pub strangers: Option<PathBuf>,
+    /// When to run the face detector on --strangers and --pairs: auto crops faces from photos and uses
+    /// a picture as it is if a face fills it
+    #[arg(
+        long,
+        value_enum,
+        value_name = "auto|always|never",
+        default_value = "auto",
+        help_heading = "Face detector",
+        conflicts_with = "centre_crop"
+    )]
+    pub detect: FaceSearch,
     /// The model: one with a classifier, or with --pairs any trunk.
     #[command(flatten)]
     pub trunk: TrunkChoice,
@@ -142,6 +153,18 @@ pub struct Verify {
     #[arg(long, alias = "center-crop", value_name = "PIXELS", help_heading = "Data",
         value_parser = clap::value_parser!(u32).range(1..))]
     pub centre_crop: Option<u32>,
+    /// When to run the face detector: auto crops the main face from each photo and uses a picture
+    /// as it is if a face fills it, if no face is found, or if the model is a trunk or pair network
+    /// that was trained here
+    #[arg(
+        long,
+        value_enum,
+        value_name = "auto|always|never",
+        default_value = "auto",
+        help_heading = "Face detector",
+        conflicts_with = "centre_crop"
+    )]
+    pub detect: FaceSearch,
     /// The trunk.
     #[command(flatten)]
     pub trunk: TrunkChoice,
@@ -154,7 +177,8 @@ pub struct Verify {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct TrunkChoice {
-    /// Model file or run folder [default: the model pinned with `visage use`, or the newest run's]
+    /// Model file or run folder [default: the model pinned with `visage use`, or the newest run's,
+    /// or without any the pretrained dlib-resnet]
     #[arg(long, value_name = "FILE|RUN", conflicts_with_all = ["backbone", "weights"])]
     pub model: Option<PathBuf>,
     /// Use a bare backbone of this architecture instead of a model file
@@ -173,9 +197,9 @@ pub struct TrunkChoice {
 }
 
 impl TrunkChoice {
-    /// The same with the trunk that comes with Visage.
-    pub fn embedded(&self) -> Self {
-        Self { backbone: Some(Architecture::OpenFace), model: None, ..self.clone() }
+    /// The same with the pretrained trunk of an architecture.
+    pub fn pretrained(&self, architecture: Architecture) -> Self {
+        Self { backbone: Some(architecture), model: None, ..self.clone() }
     }
 }
 
@@ -210,6 +234,17 @@ pub struct Embed {
     /// The trunk.
     #[command(flatten)]
     pub trunk: TrunkChoice,
+    /// When to run the face detector: auto crops the main face from each photo and uses a picture
+    /// as it is if a face fills it, if no face is found, or if the model is a trunk or pair network
+    /// that was trained here
+    #[arg(
+        long,
+        value_enum,
+        value_name = "auto|always|never",
+        default_value = "auto",
+        help_heading = "Face detector"
+    )]
+    pub detect: FaceSearch,
     /// Precision of the trunk's forward pass: bf16 is faster on CPUs and GPUs that support it and
     /// changes an embedding by about 0.01
     #[arg(long, value_enum, default_value_t = Precision::F32, help_heading = "Model")]

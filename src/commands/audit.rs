@@ -13,6 +13,7 @@ use crate::audit::{
 use crate::cli;
 use crate::data::near_duplicates;
 use crate::detect::{DetectOptions, Detector, MinFace};
+use crate::models::Architecture;
 use crate::progress::Reporter;
 use crate::{Error, Result};
 
@@ -28,7 +29,7 @@ pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
     let files = scan::list(&flags.data, flags.split.as_deref())?;
     let choice = match flags.trunk.model.is_none() && flags.trunk.backbone.is_none() {
         // It was not trained on the labels to check.
-        true => flags.trunk.embedded(),
+        true => flags.trunk.pretrained(Architecture::OpenFace),
         false => flags.trunk.clone(),
     };
     let Trunk { backbone: trunk, source, .. } = trunk::load(context, &choice)?;

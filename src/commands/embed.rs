@@ -7,13 +7,12 @@ use std::process::ExitCode;
 use npyz::WriterBuilder;
 use tch::Tensor;
 
-use super::inputs::{collect, embed};
+use super::inputs::{collect, embed_one_face};
 use super::output::{count, line};
 use super::{Context, trunk};
 use crate::cli;
 use crate::data::picture;
 use crate::models::Compute;
-use crate::recognise::Viewer;
 use crate::weights::TensorFile;
 use crate::{Error, Result, files};
 
@@ -54,7 +53,9 @@ pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
     if matches!(format, FileFormat::Npy) {
         files::refuse_existing(&table_of_paths, flags.force)?;
     }
-    let mut backbone = trunk::load(context, &flags.trunk)?.backbone;
+    let loaded = trunk::open(context, &flags.trunk, trunk::EMBEDDERS)?;
+    let viewer = loaded.viewer(context, flags.detect, None)?;
+    let mut backbone = loaded.into_trunk()?.backbone;
     let half = flags.precision.set_up(backbone.device())?;
     backbone.set_compute(Compute::everywhere(half))?;
     let (mut paths, mut failed) = collect(&flags.inputs, &context.say);
@@ -67,11 +68,9 @@ pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
     };
     let dim = backbone.embedding_dim as usize;
     let mut table = Table { dim, paths: Vec::new(), labels: Vec::new(), values: Vec::new() };
-    let viewer = Viewer::whole(backbone.input.size, None);
-    embed(&backbone, &viewer, &paths, &context.say, |path, seen| {
-        match seen {
-            Ok((_, rows)) => {
-                let row = rows.values();
+    embed_one_face(&backbone, &viewer, &paths, &context.say, |path, row| {
+        match row {
+            Ok(row) => {
                 if row.iter().any(|value| !value.is_finite()) {
                     let path = path.display();
                     let text =

@@ -11,13 +11,14 @@ use super::strangers::each_stranger;
 use super::{Context, classify, evaluate_pairs};
 use crate::cli;
 use crate::data::folder::FaceFolder;
+use crate::detect::DetectOptions;
 use crate::eval::calibration::expected_calibration_error;
 use crate::eval::confusion::Confusion;
 use crate::eval::knn;
 use crate::eval::retrieval::Retrieval;
 use crate::eval::roc::roc_auc;
 use crate::figures::{self, ConfusionFigure};
-use crate::recognise::{Answer, Classifier, GalleryFace, embed_stored};
+use crate::recognise::{Answer, Classifier, FaceSearch, GalleryFace, Viewer, embed_stored};
 use crate::train::dataset;
 use crate::train::scoring::Labelled;
 use crate::{Error, Result};
@@ -49,7 +50,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
     };
     let answers = classifier.answer(&data.embeddings)?;
     let strangers = match &flags.strangers {
-        Some(folder) => Some(strangers(context, &model, classifier, folder)?),
+        Some(folder) => Some(strangers(context, &model, classifier, folder, flags.detect)?),
         None => None,
     };
     let seen = seen(&folder, &known, &classifier.gallery.faces);
@@ -130,10 +131,13 @@ fn strangers(
     model: &crate::recognise::Recogniser,
     classifier: &Classifier,
     folder: &Path,
+    detect: FaceSearch,
 ) -> anyhow::Result<Strangers> {
     let mut found = Strangers { pictures: 0, unknown: 0, unreadable: 0 };
     let names = &model.card.classes;
-    found.unreadable = each_stranger(&model.backbone, folder, names, &context.say, |faces| {
+    let viewer = Viewer::new(&model.card, detect, DetectOptions::default(), context.device()?)?;
+    let say = &context.say;
+    found.unreadable = each_stranger(&model.backbone, &viewer, folder, names, say, |faces| {
         found.pictures += faces.rows();
         found.unknown += classifier.answer(faces)?.iter().filter(|a| !a.is_known).count();
         Ok(())

@@ -13,7 +13,7 @@ use crate::eval::Embeddings;
 use crate::eval::pair_scores::PairScores;
 use crate::eval::verification::Pairs;
 use crate::figures::{self, Curve, Histogram, Series};
-use crate::recognise::{Comparison, Viewer};
+use crate::recognise::Comparison;
 use crate::{Error, cli};
 
 /// Random seed of the folds and of the bootstrap.
@@ -35,12 +35,12 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
         list.pairs.iter().flat_map(|pair| [pair.a.clone(), pair.b.clone()]).collect();
     let paths: Vec<PathBuf> = paths.into_iter().collect();
     let (mut values, mut rows) = (Vec::new(), BTreeMap::new());
-    let viewer = Viewer::whole(loaded.embedder().trunk().input.size, flags.centre_crop);
-    inputs::embed(loaded.embedder(), &viewer, &paths, say, |path, seen| {
-        match seen {
-            Ok((_, row)) => {
+    let viewer = loaded.viewer(context, flags.detect, flags.centre_crop)?;
+    inputs::embed_one_face(loaded.embedder(), &viewer, &paths, say, |path, row| {
+        match row {
+            Ok(row) => {
                 rows.insert(path.to_owned(), rows.len());
-                values.extend_from_slice(row.values());
+                values.extend_from_slice(row);
             }
             Err(error) => say.warn(&format!("skipped {error}")),
         }

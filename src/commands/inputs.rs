@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Result;
+use super::output::count;
 use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::progress::Reporter;
 use crate::recognise::{Embedder, View, Viewer, pipeline};
+use crate::{Error, Result};
 
 /// Number of files above which a progress bar is shown.
 const MANY: usize = 64;
@@ -48,4 +49,42 @@ pub fn embed(
         }
     };
     pipeline::embed_files(embedder, viewer, files, done, each)
+}
+
+/// Embeds one face of each of `files`: `each` receives a row of numbers, or why there is none. Pictures
+/// that were used as they are, because no face was found, are counted in a warning.
+pub fn embed_one_face(
+    embedder: &dyn Embedder,
+    viewer: &Viewer,
+    files: &[PathBuf],
+    say: &Reporter,
+    mut each: impl FnMut(&Path, Result<&[f32]>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut whole = Vec::new();
+    embed(embedder, viewer, files, say, |path, seen| match &seen {
+        Ok((_, rows)) if rows.rows() == 0 => {
+            let text = format!(
+                "{}: no face found; with --detect never the picture is used as it is",
+                path.display()
+            );
+            each(path, Err(Error::Data(text)))
+        }
+        Ok((view, rows)) => {
+            if !view.is_crop && view.faces == [None] {
+                whole.push(path.to_owned());
+            }
+            each(path, Ok(rows.row(0)))
+        }
+        Err(_) => each(path, seen.map(|_| [].as_slice())),
+    })?;
+    if let Some(first) = whole.first() {
+        say.warn(&format!(
+            "no face found on {} of {} ({}{}): used as they are; --detect always leaves them out",
+            whole.len(),
+            count(files.len(), "picture"),
+            first.display(),
+            if whole.len() > 1 { ", ..." } else { "" }
+        ));
+    }
+    Ok(())
 }

@@ -11,12 +11,14 @@ use crate::progress::Reporter;
 use crate::recognise::Viewer;
 use crate::{Error, Result};
 
-/// Embeds the pictures below `folder`, without those of `identities`; returns how many cannot be read.
+/// Embeds the faces on the pictures below `folder`, without those of `identities`; returns how many
+/// pictures cannot be read.
 ///
 /// # Errors
 /// The folder cannot be read, or contains no picture of an unknown person that can be read.
 pub fn each_stranger(
     trunk: &Backbone,
+    viewer: &Viewer,
     folder: &Path,
     identities: &[String],
     say: &Reporter,
@@ -29,8 +31,7 @@ pub fn each_stranger(
         return Err(fail("no pictures of people that the model does not know").into());
     }
     let mut unreadable = 0;
-    let viewer = Viewer::whole(trunk.input.size, None);
-    inputs::embed(trunk, &viewer, &paths, say, |_, seen| {
+    inputs::embed(trunk, viewer, &paths, say, |_, seen| {
         match seen {
             Ok((_, faces)) => each(&faces)?,
             Err(error) => {
@@ -52,17 +53,18 @@ pub fn each_stranger(
 /// As for [`each_stranger`].
 pub fn embed_strangers(
     trunk: &Backbone,
+    viewer: &Viewer,
     folder: &Path,
     identities: &[String],
     say: &Reporter,
 ) -> anyhow::Result<Embeddings> {
     let mut values = Vec::new();
-    each_stranger(trunk, folder, identities, say, |faces| {
+    each_stranger(trunk, viewer, folder, identities, say, |faces| {
         values.extend_from_slice(faces.values());
         Ok(())
     })?;
     let dim = trunk.embedding_dim as usize;
     let rows = values.len() / dim.max(1);
-    say.line(&format!("strangers: {} from {}", count(rows, "picture"), folder.display()));
+    say.line(&format!("strangers: {} from {}", count(rows, "face"), folder.display()));
     Ok(Embeddings::new(rows, dim, values)?)
 }

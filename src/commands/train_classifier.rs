@@ -9,12 +9,15 @@ use super::output::{count, line, percent, quoted};
 use super::strangers::embed_strangers;
 use super::training::train;
 use super::trunk::{self, Bare, Built};
+use crate::detect::DetectOptions;
 use crate::eval::Embeddings;
 use crate::models::{Architecture, Backbone};
 use crate::progress::Reporter;
 use crate::recognise::embedder::{BATCH, embed_batches};
 use crate::recognise::runs::{Choice, ChosenBy};
-use crate::recognise::{GalleryFace, ModelCard, ModelKind, Recogniser, model_file, runs};
+use crate::recognise::{
+    FaceSearch, GalleryFace, ModelCard, ModelKind, Recogniser, Viewer, model_file, runs,
+};
 use crate::train::calibrate::OpenSetCalibration;
 use crate::train::classifier::{ClassifierTask, Features};
 use crate::train::dataset::{self, SplitBy, TrainingData};
@@ -23,7 +26,7 @@ use crate::train::fit_result::FitResult;
 use crate::train::optim::Optimizer;
 use crate::train::scoring::Labelled;
 use crate::train::settings::ClassifierSettings;
-use crate::weights::{TensorFile, model_path};
+use crate::weights::{TensorFile, manifest, model_path};
 use crate::{Error, Result};
 
 pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Result<ExitCode> {
@@ -33,15 +36,6 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
     let data = open_data(&mut settings, &trunk, say)?;
     let classes = Classes::of(&data, say);
     let parts = features(&trunk.backbone, &data, &classes, settings.flip, say)?;
-    let strangers = match &settings.strangers {
-        Some(folder) => {
-            let names = &data.folder.identities;
-            Some(embed_strangers(&trunk.backbone, folder, names, say)?)
-        }
-        None => None,
-    };
-    let known =
-        OpenSetCalibration::fit(&parts.train, &parts.validation, strangers.as_ref(), &parts.lone);
     let faces: Vec<GalleryFace> = data
         .parts
         .train
@@ -60,6 +54,18 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
         framing: Some(framing::measure(context, &data)?),
         ..ModelCard::new(ModelKind::Classifier, &trunk.backbone, trunk.card.weights.clone())
     };
+    let strangers = match &settings.strangers {
+        Some(folder) => {
+            // As `classify` will see them.
+            let device = context.device()?;
+            let viewer = Viewer::new(&card, FaceSearch::Auto, DetectOptions::default(), device)?;
+            let names = &data.folder.identities;
+            Some(embed_strangers(&trunk.backbone, &viewer, folder, names, say)?)
+        }
+        None => None,
+    };
+    let known =
+        OpenSetCalibration::fit(&parts.train, &parts.validation, strangers.as_ref(), &parts.lone);
     let from = Features {
         trunk: &trunk.backbone,
         train: &parts.train,
@@ -105,7 +111,7 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
             .filter(is_model)
             .map(|path| Choice { path, by: ChosenBy::Flag }),
         (None, Some(_)) => None,
-        (None, None) => Some(runs::choose(context.runs(), None, &[ModelKind::Trunk])?),
+        (None, None) => runs::find(context.runs(), &[ModelKind::Trunk])?,
     };
     if let Some(choice) = choice {
         let path = &choice.path;
@@ -124,7 +130,15 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
         let split = Some(path.with_file_name("split.csv"));
         return Ok(Trunk { card: model.card, backbone: model.backbone, split });
     }
-    let architecture = settings.backbone.unwrap_or(Architecture::OpenFace);
+    if settings.trunk.is_none() && settings.backbone.is_none() {
+        let runs = context.runs().display();
+        context.say.line(&format!("note: no trained trunk under {runs}; using a pretrained one"));
+    }
+    let of_name = match &settings.trunk {
+        Some(name) => manifest::architecture(name)?.unwrap_or(Architecture::OpenFace),
+        None => trunk::DEFAULT,
+    };
+    let architecture = settings.backbone.unwrap_or(of_name);
     tch::manual_seed(settings.data.seed as i64);
     let bare = Bare {
         architecture,

@@ -5,16 +5,23 @@ use std::path::PathBuf;
 use super::Context;
 use super::output::percent;
 use crate::cli::TrunkChoice;
-use crate::models::Backbone;
+use crate::detect::DetectOptions;
+use crate::models::{Architecture, Backbone};
 use crate::recognise::runs::Choice;
-use crate::recognise::{Comparison, Embedder, ModelCard, ModelKind, PairModel, Recogniser, runs};
+use crate::recognise::{
+    Comparison, Embedder, FaceSearch, Faces, ModelCard, ModelKind, PairModel, Recogniser, Viewer,
+    runs,
+};
 pub use crate::weights::{Bare, Built, load_into};
 use crate::{Error, Result};
 
 /// The kinds of models that embed one picture, in the order of preference.
-const EMBEDDERS: &[ModelKind] = &[ModelKind::Classifier, ModelKind::Trunk];
+pub const EMBEDDERS: &[ModelKind] = &[ModelKind::Classifier, ModelKind::Trunk];
 /// The kinds of models that compare two pictures, in the order of preference.
 pub const COMPARERS: &[ModelKind] = &[ModelKind::Pairs, ModelKind::Classifier, ModelKind::Trunk];
+
+/// The pretrained trunk that is used where none is named or trained.
+pub const DEFAULT: Architecture = Architecture::DlibResnet;
 
 /// A trunk, and the split.csv beside its model file, if there is one.
 pub struct Trunk {
@@ -43,6 +50,26 @@ impl Loaded {
         }
     }
 
+    /// The trunk alone, and the split.csv beside its model file.
+    ///
+    /// # Errors
+    /// It is a pair network.
+    pub fn into_trunk(self) -> Result<Trunk> {
+        let source = self.source();
+        Ok(match self {
+            Self::Bare(built) => Trunk { backbone: built.backbone, split: None, source },
+            Self::Model { path, model } => {
+                let split = Some(path.with_file_name("split.csv")).filter(|path| path.is_file());
+                Trunk { backbone: model.backbone, split, source }
+            }
+            Self::Pairs { .. } => {
+                let text = "--model: this is a pair network; use `visage verify A B` or `visage \
+                            evaluate --pairs` with it";
+                return Err(Error::Config(text.into()));
+            }
+        })
+    }
+
     /// A short name for figures.
     pub fn name(&self) -> String {
         match self {
@@ -62,6 +89,41 @@ impl Loaded {
             Self::Model { path, .. } | Self::Pairs { path, .. } => path.to_string_lossy().into(),
             Self::Bare(built) => built.source.flag(),
         }
+    }
+
+    /// Finds the face on each picture, of several the main one, or its central square of `centre`
+    /// pixels.
+    ///
+    /// A trained trunk or pair network does not know how its training pictures framed the face: `auto`
+    /// uses pictures as they are.
+    ///
+    /// # Errors
+    /// The detector cannot be loaded.
+    pub fn viewer(
+        &self,
+        context: &Context,
+        detect: FaceSearch,
+        centre: Option<u32>,
+    ) -> Result<Viewer> {
+        let bare;
+        let card = match self {
+            Self::Model { model, .. } => &model.card,
+            Self::Pairs { model, .. } => &model.card,
+            Self::Bare(built) => {
+                bare = ModelCard::new(ModelKind::Trunk, &built.backbone, built.source.describe());
+                &bare
+            }
+        };
+        let unframed = !matches!(self, Self::Bare(_)) && card.framing.is_none();
+        if centre.is_some() || (unframed && detect == FaceSearch::Auto) {
+            return Ok(Viewer::whole(card.input.size, centre));
+        }
+        let mut viewer = Viewer::new(card, detect, DetectOptions::default(), context.device()?)?;
+        viewer.wanted = match detect {
+            FaceSearch::Auto => Faces::MainOrWhole,
+            FaceSearch::Always | FaceSearch::Never => Faces::Main,
+        };
+        Ok(viewer)
     }
 
     /// How it compares two pictures.
@@ -86,30 +148,25 @@ pub fn report(context: &Context, choice: &Choice, card: &ModelCard) {
 /// Loads the trunk of the flags and reports which it is.
 ///
 /// # Errors
-/// The model or the weights cannot be loaded, or there is no finished run.
+/// The model or the weights cannot be loaded.
 pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
-    let loaded = open(context, choice, EMBEDDERS)?;
-    let source = loaded.source();
-    Ok(match loaded {
-        Loaded::Bare(built) => Trunk { backbone: built.backbone, split: None, source },
-        Loaded::Model { path, model } => {
-            let split = Some(path.with_file_name("split.csv")).filter(|path| path.is_file());
-            Trunk { backbone: model.backbone, split, source }
-        }
-        Loaded::Pairs { .. } => {
-            let text = "--model: this is a pair network; use `visage verify A B` or `visage evaluate \
-                        --pairs` with it";
-            return Err(Error::Config(text.into()));
-        }
-    })
+    open(context, choice, EMBEDDERS)?.into_trunk()
 }
 
-/// Loads and reports the model of the flags; without flags the pinned or the newest one of `kinds`.
+/// Loads and reports the model of the flags; without flags the pinned or the newest one of `kinds`, or
+/// else [`DEFAULT`].
 ///
 /// # Errors
 /// As [`load`].
 pub fn open(context: &Context, choice: &TrunkChoice, kinds: &[ModelKind]) -> Result<Loaded> {
     let device = context.device()?;
+    if choice.model.is_none()
+        && choice.backbone.is_none()
+        && runs::find(context.runs(), kinds)?.is_none()
+    {
+        context.say.line("note: no trained model yet; using a pretrained trunk");
+        return open(context, &choice.pretrained(DEFAULT), kinds);
+    }
     if let Some(architecture) = choice.backbone {
         tch::manual_seed(0); // the same random weights every time
         let bare = Bare {

@@ -10,7 +10,7 @@ use super::{Context, inputs};
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
 use crate::eval::verification::best_threshold;
-use crate::recognise::{Comparison, ModelKind, Recogniser, Viewer, runs};
+use crate::recognise::{Comparison, ModelKind, Recogniser};
 use crate::train::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT};
 use crate::weights::{Source, manifest};
 use crate::{Error, Result, cli};
@@ -19,7 +19,7 @@ use crate::{Error, Result, cli};
 const DIFFERENT: u8 = 1;
 
 pub fn run(context: &Context, flags: &cli::Verify) -> anyhow::Result<ExitCode> {
-    let loaded = load(context, &flags.trunk)?;
+    let loaded = trunk::open(context, &flags.trunk, trunk::COMPARERS)?;
     if let Some(threshold) = flags.threshold {
         check_threshold(threshold, loaded.comparison())?;
     }
@@ -34,9 +34,9 @@ pub fn run(context: &Context, flags: &cli::Verify) -> anyhow::Result<ExitCode> {
 
     let mut values = Vec::new();
     let files = [flags.a.clone(), flags.b.clone()];
-    let viewer = Viewer::whole(loaded.embedder().trunk().input.size, flags.centre_crop);
-    inputs::embed(loaded.embedder(), &viewer, &files, &context.say, |_, seen| {
-        values.extend_from_slice(seen?.1.values());
+    let viewer = loaded.viewer(context, flags.detect, flags.centre_crop)?;
+    inputs::embed_one_face(loaded.embedder(), &viewer, &files, &context.say, |_, row| {
+        values.extend_from_slice(row?);
         Ok(())
     })?;
     let rows = Embeddings::new(2, loaded.embedder().dim(), values)?;
@@ -79,16 +79,6 @@ fn check_threshold(threshold: f64, comparison: Comparison) -> Result<()> {
         true => Ok(()),
         false => Err(Error::Config(format!("--threshold {threshold}: expected {what}"))),
     }
-}
-
-/// Loads the model of the flags; without flags and without any run, the embedded trunk.
-fn load(context: &Context, choice: &cli::TrunkChoice) -> Result<Loaded> {
-    let is_default = choice.model.is_none() && choice.backbone.is_none();
-    if is_default && runs::find(context.runs(), trunk::COMPARERS)?.is_none() {
-        context.say.line("note: no trained model yet; using the trunk that comes with Visage");
-        return trunk::open(context, &choice.embedded(), trunk::COMPARERS);
-    }
-    trunk::open(context, choice, trunk::COMPARERS)
 }
 
 /// How a model turns the distance of two pictures into a decision.

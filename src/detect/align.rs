@@ -19,6 +19,8 @@ pub enum Template {
     /// The crops that the embedded OpenFace was trained on: the central part of LFW's deep-funneled
     /// pictures, 96x96
     Openface,
+    /// dlib's face chips with padding 0.25, the crops that dlib-resnet was trained on, 150x150
+    Dlib,
     /// The box with a margin, resized, not rotated: facenet-pytorch's crop, 160x160
     Facenet,
     /// CelebA's aligned pictures, 178x218
@@ -30,6 +32,7 @@ impl Template {
     pub const fn size(self) -> (u32, u32) {
         match self {
             Self::Openface => (96, 96),
+            Self::Dlib => (150, 150),
             Self::Facenet => (160, 160),
             Self::Celeba => (178, 218),
         }
@@ -39,6 +42,7 @@ impl Template {
     const fn landmarks(self) -> Option<[[f64; 2]; 5]> {
         match self {
             Self::Openface => Some(LFW),
+            Self::Dlib => Some(DLIB),
             Self::Facenet => None,
             Self::Celeba => Some(CELEBA),
         }
@@ -48,6 +52,11 @@ impl Template {
 /// Medians over the most central faces of LFW's pictures, in the central square of 156 of 250 pixels,
 /// resized to 96 and levelled; see tests/golden/templates.py.
 const LFW: [[f64; 2]; 5] = [[35.2, 40.5], [61.4, 40.5], [48.5, 55.4], [37.4, 68.5], [60.4, 68.5]];
+
+/// Medians over 388 faces of LFW in the chips that dlib 19.24 cuts (its detector, its five-point
+/// predictor), as this detector finds the landmarks.
+const DLIB: [[f64; 2]; 5] =
+    [[48.5, 46.5], [102.7, 46.5], [75.3, 78.9], [51.4, 105.8], [99.1, 105.8]];
 
 /// Medians over CelebA's aligned pictures.
 const CELEBA: [[f64; 2]; 5] =

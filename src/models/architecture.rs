@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::params::Scope;
-use super::{InputSizes, InputSpec, Trunk, densenet, dlib_resnet, facenet, inception_v3, openface, vgg};
+use super::{
+    InputSizes, InputSpec, Trunk, densenet, dlib_resnet, facenet, inception_v3, openface, vgg,
+};
 
 /// The architectures; `--backbone`, model files and the manifest use their
 /// [`name`](Architecture::name)s.

@@ -14,4 +14,4 @@ pub use embedder::{Embedder, embed_pictures, embed_stored};
 pub use model_file::{Calibration, DataCard, GalleryFace, ModelCard, ModelKind, PairCard, Unknown};
 pub use pair_model::PairModel;
 pub use recogniser::{Answer, Classifier, Gallery, Head, Recogniser};
-pub use viewer::{FaceSearch, View, Viewer};
+pub use viewer::{FaceSearch, Faces, View, Viewer};

@@ -40,10 +40,22 @@ pub struct View {
     /// The picture was used as it is.
     pub is_crop: bool,
     /// Its faces, the largest first: one of a crop (none where it was not searched), perhaps none of a
-    /// photo.
+    /// photo. None, too, where [`Faces::MainOrWhole`] took the whole picture.
     pub faces: Vec<Option<Face>>,
     /// The picture, where it is kept for drawing.
     pub picture: Option<RgbImage>,
+}
+
+/// Which faces of a searched picture are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Faces {
+    /// All of them.
+    All,
+    /// The main one, if there is one: large and near the middle. Area less twice the squared distance
+    /// from the centre decides, as facenet-pytorch's `center_weighted_size`.
+    Main,
+    /// The main one, or the whole picture where no face was found.
+    MainOrWhole,
 }
 
 /// Looks at pictures for one model.
@@ -51,6 +63,8 @@ pub struct View {
 pub struct Viewer {
     side: u32,
     framing: Search,
+    /// Which faces are used.
+    pub wanted: Faces,
     /// Pictures are kept for drawing.
     pub keeps_pictures: bool,
 }
@@ -80,7 +94,7 @@ impl Viewer {
     /// Pictures as they are, or their central squares of `centre` pixels; resized to `side`.
     pub fn whole(side: u32, centre: Option<u32>) -> Self {
         let framing = centre.map_or(Search::Whole, Search::Centre);
-        Self { side, framing, keeps_pictures: false }
+        Self { side, framing, wanted: Faces::All, keeps_pictures: false }
     }
 
     /// For the model of that card, with the detector's options; the detector is loaded only where
@@ -110,6 +124,7 @@ impl Viewer {
             Some(Framing::None) | None => {
                 let template = match card.architecture {
                     Architecture::FaceNet => Template::Facenet,
+                    Architecture::DlibResnet => Template::Dlib,
                     _ => Template::Openface,
                 };
                 (Crop::new(template, Some(side), 0.0)?, Framing::TOLERANCE)
@@ -121,7 +136,7 @@ impl Viewer {
         };
         let detector = Detector::new(device, options)?;
         let framing = Search::Faces(Box::new(FaceFinder { detector, crop, auto, device }));
-        Ok(Self { side, framing, keeps_pictures: false })
+        Ok(Self { side, framing, wanted: Faces::All, keeps_pictures: false })
     }
 }
 
@@ -141,6 +156,39 @@ impl Viewer {
         };
         Ok(found.into_iter().flat_map(|(_, faces)| faces).map(|(_, pixels)| pixels).collect())
     }
+}
+
+/// Where a face was found, and its pixels.
+type Part = (Option<Face>, RgbImage);
+
+impl Viewer {
+    /// The faces of a picture that are used.
+    fn select(
+        &self,
+        mut parts: Vec<Part>,
+        size: (u32, u32),
+        picture: Option<&RgbImage>,
+    ) -> Vec<Part> {
+        if self.wanted == Faces::All {
+            return parts;
+        }
+        let weight = |part: &Part| part.0.map_or(f64::INFINITY, |face| prominence(&face, size));
+        let main =
+            (0..parts.len()).max_by(|&a, &b| weight(&parts[a]).total_cmp(&weight(&parts[b])));
+        let mut main: Vec<Part> = main.map(|index| parts.swap_remove(index)).into_iter().collect();
+        if self.wanted == Faces::MainOrWhole && main.is_empty() {
+            main.extend(picture.map(|picture| (None, picture::fit(picture, self.side))));
+        }
+        main
+    }
+}
+
+/// How likely a face is the one that the picture was taken of; see [`Faces::Main`].
+fn prominence(face: &Face, (width, height): (u32, u32)) -> f64 {
+    let [x1, y1, x2, y2] = face.bounds.map(f64::from);
+    let (x, y) =
+        (f64::from(width) / 2.0 - (x1 + x2) / 2.0, f64::from(height) / 2.0 - (y1 + y2) / 2.0);
+    (x2 - x1) * (y2 - y1) - 2.0 * (x * x + y * y)
 }
 
 /// A decoded picture.
@@ -198,6 +246,7 @@ impl Framer for Viewer {
                 Some(face) => (true, vec![(None, face)]),
                 None => found.next().unwrap_or_default(),
             };
+            let parts = self.select(parts, size, picture.as_ref());
             let picture = picture.filter(|_| self.keeps_pictures);
             let pixels = picture.as_ref().map_or(0, |_| u64::from(size.0) * u64::from(size.1));
             let (places, faces) = parts.into_iter().unzip();
@@ -208,7 +257,7 @@ impl Framer for Viewer {
 }
 
 /// The faces of a picture, where each was found and its pixels, and whether the picture is a crop.
-type Found = (bool, Vec<(Option<Face>, RgbImage)>);
+type Found = (bool, Vec<Part>);
 
 impl FaceFinder {
     /// The faces on pictures of any sizes, as squares of `side` pixels.
@@ -246,5 +295,37 @@ impl FaceFinder {
             (false, faces.into_iter().filter_map(part).collect())
         });
         Ok(cut.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_main_face_is_large_and_central() {
+        let face = |x: f32, y: f32, side: f32| {
+            let bounds = [x, y, x + side, y + side];
+            Some(Face { bounds, probability: 1.0, landmarks: [[0.0; 2]; 5] })
+        };
+        let pixels = |shade| RgbImage::from_pixel(1, 1, image::Rgb([shade; 3]));
+        let parts = || {
+            // At the edge and larger; in the middle; in the middle and small.
+            let faces = [face(-10.0, 0.0, 60.0), face(75.0, 70.0, 50.0), face(95.0, 95.0, 10.0)];
+            (0..).zip(faces).map(|(shade, face)| (face, pixels(shade))).collect::<Vec<Part>>()
+        };
+        let mut viewer = Viewer::whole(8, None);
+        let picture = RgbImage::new(200, 200);
+        let mut select = |wanted, parts| {
+            viewer.wanted = wanted;
+            let chosen = viewer.select(parts, picture.dimensions(), Some(&picture));
+            chosen.iter().map(|part| (part.0.is_some(), part.1.dimensions())).collect::<Vec<_>>()
+        };
+        assert_eq!(select(Faces::All, parts()).len(), 3);
+        assert_eq!(select(Faces::Main, parts()), [(true, (1, 1))]);
+        assert_eq!(select(Faces::Main, Vec::new()), []);
+        assert_eq!(select(Faces::MainOrWhole, Vec::new()), [(false, (8, 8))]);
+        viewer.wanted = Faces::Main;
+        assert_eq!(viewer.select(parts(), (200, 200), None)[0].1.get_pixel(0, 0).0, [1; 3]);
     }
 }

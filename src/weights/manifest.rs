@@ -101,6 +101,14 @@ pub fn entries() -> Result<Vec<Entry>> {
     Ok(manifest()?.weights)
 }
 
+/// The architecture of the weights of that name; `None` for a name that is not in the manifest.
+///
+/// # Errors
+/// As [`entries`].
+pub fn architecture(name: &str) -> Result<Option<Architecture>> {
+    Ok(entries()?.into_iter().find(|entry| entry.name == name).map(|entry| entry.architecture))
+}
+
 fn manifest() -> Result<Manifest> {
     toml::from_str(MANIFEST)
         .map_err(|error| Error::Config(format!("pretrained/manifest.toml: {error}")))
