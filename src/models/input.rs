@@ -114,6 +114,15 @@ mod tests {
     }
 
     #[test]
+    fn every_normalisation_is_read_as_it_was_written() {
+        for architecture in crate::models::Architecture::ALL {
+            let input = &architecture.info().input;
+            let text = serde_json::to_string(input).unwrap();
+            assert_eq!(serde_json::from_str::<InputSpec>(&text).unwrap(), *input, "{text}");
+        }
+    }
+
+    #[test]
     fn a_size_that_does_not_fit_is_named_with_what_does() {
         assert!(InputSizes::From(32).check("vgg16", 32, 500).is_ok());
         let error = InputSizes::From(32).check("vgg16", 64, 31).unwrap_err().to_string();
