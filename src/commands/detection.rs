@@ -52,7 +52,7 @@ pub fn options(flags: &DetectorFlags) -> Result<DetectOptions> {
 /// Detects the faces on `paths` in order; `each` receives a batch of photos with their faces.
 ///
 /// # Errors
-/// What libtorch or `each` raises; a file that cannot be decoded is not an error here.
+/// An error from libtorch or `each`; a file that cannot be decoded is not an error here.
 pub fn look(
     detector: &Detector,
     paths: &[PathBuf],

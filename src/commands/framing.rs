@@ -14,7 +14,7 @@ const MIN_FACE: f64 = 0.1;
 /// Detects the faces on a sample of the training pictures and reports how they are framed.
 ///
 /// # Errors
-/// What libtorch raises.
+/// An error from libtorch.
 pub fn measure(context: &Context, data: &TrainingData) -> anyhow::Result<Framing> {
     // Pictures come identity by identity.
     let sample: Vec<PathBuf> = spread(data.parts.train.len(), SAMPLE)

@@ -154,7 +154,7 @@ pub fn use_deterministic_algorithms() -> Result<()> {
 /// accelerator, among which copies to and from it are not seen.
 ///
 /// # Errors
-/// What libtorch reports, or `body` raises.
+/// An error from libtorch or `body`.
 pub fn count_waits(device: Device, body: impl FnOnce() -> Result<()>) -> Result<u64> {
     if !device.is_cuda() {
         let (mut handle, mut count) = (0, 0);

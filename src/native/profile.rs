@@ -25,7 +25,7 @@ pub struct OperatorTime {
 /// One measurement at a time: one inside another gives nonsense, not harm.
 ///
 /// # Errors
-/// What libtorch reports, or `body` raises.
+/// An error from libtorch or `body`.
 pub fn profile(body: impl FnOnce() -> Result<()>) -> Result<Vec<OperatorTime>> {
     struct Measuring(Option<u64>);
     impl Measuring {

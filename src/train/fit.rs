@@ -41,7 +41,7 @@ pub trait Task {
     /// Forward pass and loss of one batch.
     ///
     /// # Errors
-    /// What libtorch raises.
+    /// An error from libtorch.
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>>;
 
     /// Called after each optimiser step.
@@ -51,7 +51,7 @@ pub trait Task {
     /// histograms) go to the log.
     ///
     /// # Errors
-    /// What libtorch raises.
+    /// An error from libtorch.
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores>;
 
     /// Shows the model that was scored last, the best so far, where the log shows a model.
@@ -102,7 +102,7 @@ pub struct FitConfig {
 /// replaces it.
 ///
 /// # Errors
-/// What the task raises, or a model file that cannot be written. Logging never ends a run.
+/// An error from the task, or a model file that cannot be written. Logging never ends a run.
 pub fn fit(
     task: &mut dyn Task,
     optimizer: &mut Optimizer,

@@ -34,7 +34,7 @@ pub fn scale_layers(optimizer: &mut Optimizer, backbone: &Backbone, decay: f64) 
 /// its maps would be of any scale.
 ///
 /// # Errors
-/// What libtorch raises.
+/// An error from libtorch.
 pub fn estimate_bn_statistics(
     backbone: &mut Backbone,
     faces: &PictureStore,
