@@ -53,7 +53,7 @@ pub fn options(flags: &DetectorFlags) -> Result<DetectOptions> {
 ///
 /// # Errors
 /// An error from libtorch or `each`; a file that cannot be decoded is not an error here.
-pub fn look(
+pub fn detect_files(
     detector: &Detector,
     paths: &[PathBuf],
     bar: Option<&Progress>,

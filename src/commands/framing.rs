@@ -24,7 +24,7 @@ pub fn measure(context: &Context, data: &TrainingData) -> anyhow::Result<Framing
     let detector = Detector::new(context.device()?, options)?;
     let bar = context.say.progress("framing", sample.len() as u64, "pictures");
     let mut seen = Vec::new();
-    detection::look(&detector, &sample, Some(&bar), |_, outcomes| {
+    detection::detect_files(&detector, &sample, Some(&bar), |_, outcomes| {
         let largest = |outcome: detection::Outcome| {
             let (picture, faces) = outcome.ok()?;
             Some((picture.dimensions(), faces.first().copied()))

@@ -272,8 +272,9 @@ const NOTICEABLE: f64 = 0.01;
 
 /// The epoch's line: the loss and what goes with it, then the validation figures.
 fn headline(means: &[(&'static str, f64)], scores: &Scores) -> String {
-    let told = |name: &str, mean: f64| name != "lr" && (name != DATA_WAIT || mean >= NOTICEABLE);
-    let means = means.iter().filter(|(name, mean)| told(name, *mean));
+    let is_reported =
+        |name: &str, mean: f64| name != "lr" && (name != DATA_WAIT || mean >= NOTICEABLE);
+    let means = means.iter().filter(|(name, mean)| is_reported(name, *mean));
     let means = means.map(|(name, mean)| match *name {
         "loss" => format!("loss {mean:.4}"),
         "positive_distance" => format!("d(+) {mean:.2}"),
