@@ -196,9 +196,9 @@ pub fn is_out_of_memory(message: &str) -> bool {
 /// Names the cause and the fix: no driver, no device, a libtorch without CUDA, or a CUDA library
 /// that is not installed.
 pub fn load() -> Result<()> {
-    static ANSWER: OnceLock<Result<(), String>> = OnceLock::new();
-    let answer = ANSWER.get_or_init(|| load_from(&version::folder()));
-    answer.clone().map_err(|reason| Error::Device(format!("CUDA cannot be used: {reason}")))
+    static RESULT: OnceLock<Result<(), String>> = OnceLock::new();
+    let result = RESULT.get_or_init(|| load_from(&version::folder()));
+    result.clone().map_err(|reason| Error::Device(format!("CUDA cannot be used: {reason}")))
 }
 
 fn load_from(folder: &Path) -> Result<(), String> {
@@ -233,13 +233,13 @@ fn load_from(folder: &Path) -> Result<(), String> {
 fn count_devices() -> Result<c_int, String> {
     type Init = unsafe extern "C" fn(flags: u32) -> c_int;
     type Count = unsafe extern "C" fn(count: *mut c_int) -> c_int;
-    const CURE: &str = "see whether `nvidia-smi` lists a GPU, or use `--device cpu`";
+    const FIX: &str = "see whether `nvidia-smi` lists a GPU, or use `--device cpu`";
     let driver = keep_open("libcuda.so.1")
-        .map_err(|reason| format!("the NVIDIA driver is not installed ({reason}); {CURE}"))?;
+        .map_err(|reason| format!("the NVIDIA driver is not installed ({reason}); {FIX}"))?;
     let mut devices: c_int = 0;
     // SAFETY: the two signatures are the driver API's, unchanged since its first version.
     let status = unsafe {
-        let missing = |error: libloading::Error| format!("libcuda.so.1: {error}; {CURE}");
+        let missing = |error: libloading::Error| format!("libcuda.so.1: {error}; {FIX}");
         let init = driver.get::<Init>(b"cuInit\0").map_err(missing)?;
         let count = driver.get::<Count>(b"cuDeviceGetCount\0").map_err(missing)?;
         match init(0) {
@@ -252,9 +252,9 @@ fn count_devices() -> Result<c_int, String> {
         (0 | 100, _) => {
             let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
             let why = visible.map(|ids| format!(" (CUDA_VISIBLE_DEVICES is \"{ids}\")"));
-            Err(format!("the NVIDIA driver found no GPU{}; {CURE}", why.unwrap_or_default()))
+            Err(format!("the NVIDIA driver found no GPU{}; {FIX}", why.unwrap_or_default()))
         }
-        _ => Err(format!("the NVIDIA driver does not start (CUDA error {status}); {CURE}")),
+        _ => Err(format!("the NVIDIA driver does not start (CUDA error {status}); {FIX}")),
     }
 }
 
@@ -322,8 +322,8 @@ mod tests {
             Ok(()) => assert!(tch::Cuda::is_available()),
             Err(error) => {
                 let text = error.to_string();
-                let cures = ["make libtorch CUDA=1", "--device cpu", "nvidia-smi"];
-                assert!(cures.iter().any(|cure| text.contains(cure)), "{text}");
+                let fixes = ["make libtorch CUDA=1", "--device cpu", "nvidia-smi"];
+                assert!(fixes.iter().any(|fix| text.contains(fix)), "{text}");
                 assert_eq!(load().unwrap_err().to_string(), text);
             }
         }

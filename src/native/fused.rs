@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::native::{channels_last, local_response_norm, max_pool};
 
-    /// libtorch throws on a query of a sparse tensor's strides.
+    /// libtorch throws on a query of a sparse tensor's memory format.
     #[test]
     fn sparse_tensors_are_left_to_libtorch_and_undefined_ones_are_errors() {
         let map = Tensor::ones([1, 2, 4, 4], (Kind::Float, Device::Cpu));

@@ -48,7 +48,7 @@ impl Objective {
     ) -> (LossOutput, Vec<Figure>) {
         let anchors = labels.numel() as i64;
         let (all, all_labels) = match &self.memory {
-            Some(memory) => memory.borrow().behind(embeddings, labels),
+            Some(memory) => memory.borrow().append_to(embeddings, labels),
             None => (embeddings.shallow_clone(), labels.shallow_clone()),
         };
         let mining = self.loss.mining();

@@ -83,7 +83,7 @@ pub fn network(reference: &Reference, device: tch::Device) -> Result<Backbone> {
 }
 
 /// Keys, with their shapes, that only PyTorch's state dict has, and that only Visage's has.
-pub fn keys_apart(reference: &Reference, backbone: &Backbone) -> [Vec<String>; 2] {
+pub fn key_differences(reference: &Reference, backbone: &Backbone) -> [Vec<String>; 2] {
     let key = |name: &str, shape: &[i64]| format!("{name} {shape:?}");
     let theirs: Vec<_> =
         reference.about.keys.iter().map(|(name, shape)| key(name, shape)).collect();

@@ -15,7 +15,7 @@ pub(in crate::weights) struct Pickle<'a> {
     pub value: Value<'a>,
     /// The offset behind STOP.
     pub end: usize,
-    /// The low bytes of the number if `value` is a number of more than 64 bits.
+    /// The bytes of the first number of more than 64 bits, such as the magic number of old files.
     pub big: Option<&'a [u8]>,
 }
 
