@@ -5,8 +5,8 @@
 #pragma once
 
 // libtorch 2.11 has a function that 2.13 does not, and code compiled for 2.11 takes its address. Weak, so
-// that a program that meets another version still starts and says so (visage_version.cpp). It counts
-// only ahead of the declaration: files that define functions with a gradient include this one first.
+// that a program loaded with another version still starts and reports it (visage_version.cpp). It must
+// precede the declaration: files that define functions with a gradient include this one first.
 #pragma weak _ZN5torch8autograd10deleteNodeEPNS0_4NodeE
 
 #include <cstdlib>

@@ -1,5 +1,5 @@
-// Loops over the channels of a pixel, where they lie side by side in memory (channels_last), that the
-// compiler turns into vector instructions.
+// Loops over the channels of a pixel, contiguous in memory (channels_last), for the compiler to
+// vectorise.
 
 #pragma once
 
@@ -23,8 +23,8 @@
 
 namespace visage {
 
-// Whether the kernels for such maps take the tensor: float32 or bfloat16 on the CPU, and not the plain
-// layout at the same time, which is the one that networks are recorded in, operator by operator.
+// Whether the channels_last kernels support the tensor: float32 or bfloat16 on the CPU. Tensors that
+// are contiguous in both layouts are excluded, so that networks are traced operator by operator.
 inline bool has_lanes(const at::Tensor &x) {
   return asked([&] {
     return x.device().is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16) &&
@@ -45,7 +45,7 @@ inline float to_float(uint16_t bits) {
 
 inline void store(float &at, float value) { at = value; }
 
-// Rounded to the nearest, to even between two.
+// Rounds to nearest even.
 inline void store(uint16_t &at, float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, 4);

@@ -1,7 +1,6 @@
-// Work on an accelerator that tch does not bind: copies that the host does not wait for, libtorch's
-// switches for CUDA's kernels, and a count of the moments when the host waits. Streams and events go
-// through libtorch's device-independent interface, so that this compiles against a libtorch without
-// CUDA's headers.
+// Accelerator functions that tch does not bind: asynchronous copies, libtorch's settings for CUDA
+// kernels, and a count of host-device synchronisations. Streams and events use libtorch's
+// device-independent interface, so that this compiles without CUDA's headers.
 
 #include <dlfcn.h>
 
@@ -24,7 +23,7 @@ namespace {
 
 using visage::guarded;
 
-// A stream for copies, one per device: work on it runs beside the kernels of the training step.
+// One stream for copies per device, concurrent with the kernels of the training step.
 c10::Stream copy_stream(c10::Device device) {
   static std::mutex lock;
   static std::map<c10::DeviceIndex, c10::Stream> streams;
@@ -39,7 +38,7 @@ c10::Stream copy_stream(c10::Device device) {
 
 at::Tensor pinned_copy(const at::Tensor &tensor, c10::Device device) {
   auto pinned = tensor.is_pinned() ? tensor : tensor.contiguous().pin_memory();
-  // The host allocator keeps the pinned memory until the copy has been made.
+  // The host allocator keeps the pinned memory until the copy is complete.
   return pinned.to(device, /*non_blocking=*/true);
 }
 
@@ -67,8 +66,7 @@ int *sync_debug_mode() {
 
 extern "C" {
 
-// A copy of a CPU tensor on CUDA device `index`, in the order of the current stream. The host goes on
-// before it is made.
+// An asynchronous copy of a CPU tensor to CUDA device `index`, on the current stream.
 char *visage_upload(const at::Tensor *tensor, int index, at::Tensor **out) {
   return guarded([&] {
     *out = new at::Tensor(pinned_copy(*tensor, c10::Device(c10::kCUDA, index)));
@@ -90,7 +88,7 @@ char *visage_upload_ahead(const at::Tensor *tensor, int index, at::Tensor **out,
   });
 }
 
-// From here on the current stream may use what was copied; the host does not wait. Takes the event.
+// Makes the current stream wait for the copy; the host does not wait. Takes ownership of the event.
 char *visage_upload_finish(const at::Tensor *copied, c10::Event *event) {
   return guarded([&] {
     std::unique_ptr<c10::Event> done(event);
@@ -102,7 +100,7 @@ char *visage_upload_finish(const at::Tensor *copied, c10::Event *event) {
   });
 }
 
-// TensorFloat-32 in convolutions of float32; never in matrix products, which distances are made of.
+// TensorFloat-32 in float32 convolutions; never in matrix products, which compute distances.
 char *visage_allow_tf32(int on) {
   return guarded([&] {
     auto &context = at::globalContext();
@@ -111,12 +109,12 @@ char *visage_allow_tf32(int on) {
   });
 }
 
-// cuDNN measures its algorithms once per shape and takes the fastest.
+// cuDNN benchmarks its algorithms once per shape and uses the fastest.
 char *visage_benchmark_cudnn(int on) {
   return guarded([&] { at::globalContext().setBenchmarkCuDNN(on != 0); });
 }
 
-// Kernels that give the same bits in every run; one without such a variant is named in a warning.
+// Deterministic kernels; libtorch warns about an operator that has none.
 char *visage_deterministic(int on) {
   return guarded([&] {
     auto &context = at::globalContext();
@@ -125,7 +123,7 @@ char *visage_deterministic(int on) {
   });
 }
 
-// Starts to count on this thread how often the host waits for a CUDA device; 0 without CUDA.
+// Starts counting how often the host waits for a CUDA device; returns 0 without CUDA.
 int visage_count_waits_start() noexcept {
   int *mode = sync_debug_mode();
   if (mode == nullptr) return 0;

@@ -1,12 +1,12 @@
-// Convolution, batch normalisation with its running statistics, and ReLU in one pass, where nothing
-// is to be differentiated. The normalisation is folded into the weights, in float64, and these are
-// stored in the order that oneDNN's kernel reads:
+// Convolution, batch normalisation with its running statistics, and ReLU in one pass, for inference.
+// The normalisation is folded into the weights, in float64, and these are stored in the layout of
+// oneDNN's kernel:
 //
 //     W' = W gamma / sqrt(var + eps),   b' = (b - mean) gamma / sqrt(var + eps) + beta
 //
-// The folded weights remember which tensors they were made of, and in which version: whatever changes
-// one of those, an optimiser or a loader, has them folded again. (libtorch's batch normalisation counts no
-// version of the statistics that it writes, but the number of batches beside them has one.)
+// The address and version of each source tensor is kept: after a change by an optimiser or a loader
+// the weights are folded again. (libtorch's batch normalisation does not bump the version of the
+// statistics that it updates, but it does that of num_batches_tracked.)
 
 #include <optional>
 #include <vector>
@@ -38,7 +38,7 @@ struct Fused {
   bool packed = false;
 };
 
-// In which kind a convolution computes: autocast's, where that is on.
+// The dtype a convolution computes in: autocast's, where enabled.
 at::ScalarType kind_of(const Tensor &x) {
   return at::autocast::is_autocast_enabled(at::kCPU) ? at::autocast::get_autocast_dtype(at::kCPU)
                                                      : x.scalar_type();
@@ -78,12 +78,12 @@ Fused fold(const Tensor *const *parts, const Shape &shape, const Tensor &x) {
   fused.weight = weight.to(fused.kind).contiguous(at::MemoryFormat::ChannelsLast);
   static const auto reorder = find("mkldnn::_reorder_convolution_weight");
   static const auto pointwise = find("mkldnn::_convolution_pointwise");
-  // oneDNN's ReLU makes zeros of what is no number: broken weights are to give broken maps.
+  // oneDNN's ReLU turns NaN into zero, which would hide broken weights.
   bool is_finite = at::isfinite(fused.weight).all().item<bool>() && at::isfinite(fused.bias).all().item<bool>();
   fused.packed = is_finite && reorder.has_value() && pointwise.has_value() && at::globalContext().hasMKLDNN();
   if (fused.packed) {
     using List = std::vector<int64_t>;
-    // In the order that suits maps of this size best; others are reordered where they must be.
+    // The layout is the best for maps of this size; oneDNN reorders it for others where necessary.
     fused.weight = call(*reorder, {fused.weight, List{shape.padding[0], shape.padding[1]},
                                    List{shape.stride, shape.stride}, List{1, 1}, int64_t{1},
                                    x.sizes().vec()});
@@ -106,8 +106,8 @@ Tensor run(const Fused &fused, const Shape &shape, const Tensor &x) {
 
 extern "C" {
 
-// Whether `visage_fused_run` takes the tensor: on the CPU, channels side by side, in float32 or
-// bfloat16, nothing to be differentiated. The plain layout is left to libtorch's own operators.
+// Whether `visage_fused_run` supports the tensor: on the CPU, channels_last, float32 or bfloat16,
+// under no_grad. The contiguous layout is left to libtorch's own operators.
 int visage_fuses(const at::Tensor *x) noexcept {
   auto known = [](at::ScalarType kind) { return kind == at::kFloat || kind == at::kBFloat16; };
   return visage::asked([&] {
@@ -117,7 +117,7 @@ int visage_fuses(const at::Tensor *x) noexcept {
 }
 
 // `state` is null before the first call, and is freed with `visage_fused_free`. `parts`: weight, bias,
-// gamma, beta, mean, variance, number of batches, null for what the layer has not.
+// gamma, beta, mean, variance, number of batches, null where the layer has none.
 char *visage_fused_run(void **state, const at::Tensor *x, const at::Tensor *const *parts, int64_t stride,
                        int64_t padding_high, int64_t padding_wide, double eps, at::Tensor **out) {
   return visage::guarded([&] {

@@ -1,6 +1,6 @@
-// Local response normalisation across the channels of a pixel, where they lie side by side in memory
-// (channels_last): one pass over the map forward and one backward. Composed of libtorch's operators
-// it takes ten, a quarter of nn4.small2's time.
+// Local response normalisation across the channels of a pixel, contiguous in memory (channels_last):
+// one pass over the map forward and one backward. Composed of libtorch's operators it takes ten, a
+// quarter of nn4.small2's time.
 //
 //     y_i = x_i p_i,   p_i = t_i^-beta,   t_i = 1 + alpha sum_{|j-i| <= reach} x_j^2
 //     dx_i = g_i p_i - 2 alpha beta x_i sum_{|j-i| <= reach} g_j x_j p_j / t_j
@@ -32,7 +32,7 @@ struct Lrn {
   float beta;
 };
 
-// Floats of one pixel, with zeros for the neighbours that the first and the last channels lack.
+// The channels of one pixel, padded with zeros on both sides.
 struct Row {
   explicit Row(const Lrn &lrn, int64_t channels)
       : values(static_cast<size_t>(channels + 2 * lrn.reach), 0.0f), first(values.data() + lrn.reach) {}
@@ -47,7 +47,7 @@ EVERY_CPU void widen(const float *from, float *to, int64_t channels) {
   for (int64_t i = 0; i < channels; ++i) to[i] = from[i];
 }
 
-// t and p of a pixel whose squares lie in `squares`, with `reach` zeros on both sides.
+// t and p of a pixel, from its `squares`, padded with `reach` zeros on both sides.
 EVERY_CPU void factors(const float *squares, float *t, float *p, int64_t channels, Lrn lrn) {
   for (int64_t i = 0; i < channels; ++i) t[i] = 0.0f;
   for (int64_t k = -lrn.reach; k <= lrn.reach; ++k)
@@ -77,7 +77,7 @@ EVERY_CPU void scale(const float *x, const float *p, uint16_t *y, int64_t channe
   for (int64_t i = 0; i < channels; ++i) store(y[i], x[i] * p[i]);
 }
 
-// What a pixel's gradient says about its neighbours: g x p / t.
+// The gradient's term for the neighbouring channels: g x p / t.
 EVERY_CPU void pull(const float *g, const float *x, const float *t, const float *p, float *q,
                     int64_t channels) {
   for (int64_t i = 0; i < channels; ++i) q[i] = g[i] * x[i] * p[i] / t[i];
@@ -174,7 +174,7 @@ public:
 
 extern "C" {
 
-// For what `visage_has_lanes` says yes to.
+// For tensors that `visage_has_lanes` supports.
 char *visage_lrn(const at::Tensor *x, int64_t reach, double alpha, double beta, at::Tensor **out) {
   return visage::guarded([&] { *out = new at::Tensor(LocalResponseNorm::apply(*x, reach, alpha, beta)); });
 }

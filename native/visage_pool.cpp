@@ -1,6 +1,5 @@
-// Max pooling of maps that have the channels of a pixel side by side. libtorch's kernel keeps the place
-// of every maximum as a 64-bit number, whether it is needed or not; here it is the number of the place
-// in the window, 8 bits, and only kept for a backward pass.
+// Max pooling of channels_last maps. libtorch's kernel always stores the position of every maximum as
+// a 64-bit number; this one stores the position in the window, 8 bits, and only for a backward pass.
 
 #include "guard.h"
 
@@ -34,7 +33,7 @@ struct Map {
 
 Map map_of(const Tensor &x) { return {x.size(0), x.size(1), x.size(2), x.size(3)}; }
 
-// As PyTorch counts: a window must begin inside the map or its upper padding.
+// As in PyTorch, a window must start inside the map or its left padding.
 int64_t outputs(int64_t size, const Window &at, bool ceil) {
   int64_t room = size + 2 * at.padding - at.kernel;
   TORCH_CHECK(room >= 0 && at.stride > 0, "max pooling: a window of ", at.kernel, " does not fit into ",
@@ -44,7 +43,7 @@ int64_t outputs(int64_t size, const Window &at, bool ceil) {
   return count;
 }
 
-// Takes the larger of two; the first of equals; what is no number wins, as in PyTorch.
+// The larger of two, the first of equals; NaN takes precedence, as in PyTorch.
 template <class Number>
 inline void larger_one(const Number *x, float *best, int32_t *place, int32_t here, int64_t channels) {
   for (int64_t c = 0; c < channels; ++c) {
@@ -132,7 +131,7 @@ void backward(const Number *g, const uint8_t *kept, Number *dx, const Map &in, c
   });
 }
 
-// The maxima; their places go to `kept`, where that is defined.
+// The maxima; their positions are written to `kept`, if defined.
 Tensor pool(const Tensor &x, const Window &at, bool ceil, bool keep, Tensor &kept) {
   RECORD_FUNCTION("visage::max_pool", std::vector<c10::IValue>());
   auto in = map_of(x);
@@ -182,7 +181,7 @@ public:
 
 extern "C" {
 
-// For what `visage_has_lanes` says yes to, and windows of at most 255 places.
+// For tensors that `visage_has_lanes` supports, and windows of at most 255 positions.
 char *visage_max_pool(const at::Tensor *x, int64_t kernel, int64_t stride, int64_t padding, int ceil,
                       at::Tensor **out) {
   return visage::guarded([&] {

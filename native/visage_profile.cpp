@@ -1,5 +1,4 @@
-// How long libtorch's operators take: a callback around each of them, the way its own profiler is
-// built, and nothing else of the profiler.
+// Times libtorch's operators with a callback around each of them, as libtorch's own profiler does.
 
 #include <chrono>
 #include <cstring>
@@ -25,7 +24,7 @@ struct Entry {
 std::mutex lock;
 std::map<std::string, Entry> table;
 
-// Operators that run on this thread now, the innermost last, each with the time of those inside it.
+// The operators running on this thread, the innermost last, each with the time of its children.
 thread_local std::vector<double> inside;
 
 struct Call : at::ObserverContext {
@@ -51,14 +50,14 @@ void leave(const at::RecordFunction &function, at::ObserverContext *context) {
   entry.seconds += own;
 }
 
-// Operators that make the host wait for a device when their input is there: they bring a number, or
-// the size of a result, to the host.
+// Operators that synchronise host and device: they return a number, or the size of a result, to the
+// host.
 constexpr const char *kWaiting[] = {"aten::_local_scalar_dense", "aten::nonzero",
                                     "aten::masked_select",       "aten::equal",
                                     "aten::_unique2",            "aten::repeat_interleave"};
 
 thread_local int64_t waits = 0;
-// A fused optimiser's kernel for the CPU reads numbers that the one for CUDA does not.
+// Depth of fused optimiser kernels: on the CPU they read numbers that CUDA's do not.
 thread_local int fused = 0;
 
 struct Fused : at::ObserverContext {};
@@ -81,7 +80,7 @@ void leave_counting(const at::RecordFunction &, at::ObserverContext *context) {
 
 extern "C" {
 
-// Starts to count on this thread the operators that would wait for an accelerator.
+// Starts counting this thread's operators that would wait for an accelerator.
 char *visage_count_operators_start(uint64_t *handle) {
   return visage::guarded([&] {
     waits = 0;
@@ -99,7 +98,7 @@ char *visage_count_operators_stop(uint64_t handle, int64_t *count) {
   });
 }
 
-// Starts to measure on every thread; the handle is for `visage_profile_stop`.
+// Starts measuring on every thread; the handle is for `visage_profile_stop`.
 char *visage_profile_start(uint64_t *handle) {
   return visage::guarded([&] {
     {
@@ -112,7 +111,7 @@ char *visage_profile_start(uint64_t *handle) {
   });
 }
 
-// Ends it. One line an operator: calls, seconds without those of the operators it called, name.
+// Stops measuring. One line per operator: calls, self time in seconds, name.
 char *visage_profile_stop(uint64_t handle, char **text) {
   return visage::guarded([&] {
     at::removeCallback(handle);

@@ -1,6 +1,6 @@
-// What libtorch has and tch does not bind. Each function is plain C to the Rust side: tensors go in
-// as `at::Tensor*` (what `tch::Tensor::as_ptr` hands out) and a failure comes back as a message that
-// the caller frees with `visage_free`; null means success.
+// Functions of libtorch that tch does not bind, with a C interface: tensors are passed as
+// `at::Tensor*` (from `tch::Tensor::as_ptr`), and an error is returned as a message that the caller
+// frees with `visage_free`; null means success.
 
 #include <cstdlib>
 #include <optional>
@@ -32,12 +32,12 @@ std::vector<at::Tensor> gather(at::Tensor *const *pointers, size_t count) {
   return tensors;
 }
 
-// A new version of each tensor: the fused optimisers write without counting one.
+// Bumps each tensor's version, which the fused optimisers do not.
 void touch(const std::vector<at::Tensor> &tensors) {
   for (const auto &tensor : tensors) tensor.unsafeGetTensorImpl()->bump_version();
 }
 
-// The fused kernels walk raw memory: a parameter with holes in it would be stepped wrongly.
+// The fused kernels iterate over raw memory: a parameter with gaps would be updated incorrectly.
 void require_dense(const std::vector<at::Tensor> &params) {
   for (const auto &param : params)
     TORCH_CHECK(param.is_non_overlapping_and_dense(), "a parameter is a view with gaps (shape ",
@@ -93,16 +93,16 @@ char *visage_leave_autocast(int before) {
   });
 }
 
-// Whether the kernels over the channels of a pixel take the tensor.
+// Whether the channels_last kernels support the tensor.
 int visage_has_lanes(const at::Tensor *tensor) noexcept { return visage::has_lanes(*tensor); }
 
-// A tensor `[N, C, H, W]` with the channels of a pixel side by side in memory.
+// A tensor `[N, C, H, W]` in the channels_last memory format.
 char *visage_channels_last(const at::Tensor *tensor, at::Tensor **out) {
   return guarded(
       [&] { *out = new at::Tensor(tensor->contiguous(at::MemoryFormat::ChannelsLast)); });
 }
 
-// The same in place, for parameters that others hold handles to; 0 takes it back.
+// The same in place, for parameters that are shared; 0 converts back to contiguous.
 char *visage_set_channels_last(size_t count, at::Tensor *const *params, int channels_last) {
   return guarded([&] {
     c10::NoGradGuard no_grad;
@@ -113,8 +113,7 @@ char *visage_set_channels_last(size_t count, at::Tensor *const *params, int chan
   });
 }
 
-// Divides gradients by what the loss was multiplied with; `found` (float32, 1 element) becomes 1
-// where one of them is not finite.
+// Unscales gradients; `found` (float32, 1 element) is set to 1 if one of them is not finite.
 char *visage_unscale(size_t count, at::Tensor *const *grads, at::Tensor *found,
                      const at::Tensor *inverse) {
   return guarded([&] {
@@ -124,8 +123,8 @@ char *visage_unscale(size_t count, at::Tensor *const *grads, at::Tensor *found,
   });
 }
 
-// Adapts the scale of the loss: times `backoff` where `found` is 1, times `growth` after `interval`
-// calls in a row where it is 0; `good` (int32) counts those. Nothing waits for the device.
+// Updates the loss scale: times `backoff` if `found` is 1, times `growth` after `interval` consecutive
+// calls with 0, which `good` (int32) counts. The host does not wait for the device.
 char *visage_update_scale(at::Tensor *scale, at::Tensor *good, const at::Tensor *found,
                           double growth, double backoff, int64_t interval) {
   return guarded([&] {
@@ -134,7 +133,7 @@ char *visage_update_scale(at::Tensor *scale, at::Tensor *good, const at::Tensor 
   });
 }
 
-// Gradients become undefined again, as after `optimizer.zero_grad(set_to_none=True)`.
+// Sets gradients to undefined, as `optimizer.zero_grad(set_to_none=True)` does.
 char *visage_clear_gradients(size_t count, at::Tensor *const *params) {
   return guarded([&] {
     for (size_t i = 0; i < count; ++i) params[i]->mutable_grad().reset();
@@ -142,8 +141,8 @@ char *visage_clear_gradients(size_t count, at::Tensor *const *params) {
 }
 
 // One Adam (decoupled = 0) or AdamW (decoupled = 1) step over `count` parameters. `steps` are
-// float32 scalars, the number of steps done before this one; they are counted up here. Where `found`
-// (float32, 0-d, may be null) is 1, nothing is changed.
+// float32 scalars, the number of previous steps, incremented here. If `found` (float32, 0-d, may be
+// null) is 1, nothing is changed.
 char *visage_fused_adam(size_t count, at::Tensor *const *params, at::Tensor *const *grads,
                         at::Tensor *const *averages, at::Tensor *const *squares,
                         at::Tensor *const *steps, double lr, double beta1, double beta2,
@@ -170,8 +169,8 @@ char *visage_fused_adam(size_t count, at::Tensor *const *params, at::Tensor *con
   });
 }
 
-// One SGD step; `momenta` is empty (count_momenta = 0) without momentum. A momentum that starts at
-// zero makes the first step what PyTorch's is (dampening is 0), so no first step is told apart.
+// One SGD step; `momenta` is empty (count_momenta = 0) without momentum. With buffers that start at
+// zero the first step equals PyTorch's (dampening is 0) and needs no special case.
 char *visage_fused_sgd(size_t count, at::Tensor *const *params, at::Tensor *const *grads,
                        size_t count_momenta, at::Tensor *const *momenta, double lr,
                        double momentum, double weight_decay, int nesterov, const at::Tensor *found) {

@@ -1,6 +1,5 @@
-// A network recorded as a TorchScript module: run once under libtorch's tracer, its tensors kept as
-// the module's own parameters and buffers under their state-dict keys. tch's tracing would bake them
-// into the code as constants, and has no extra files.
+// A network traced to a TorchScript module, with its tensors as the module's parameters and buffers
+// under their state-dict keys. tch's tracing would store them as constants, and has no extra files.
 
 #include <cmath>
 #include <cstdint>
@@ -34,19 +33,19 @@ struct Trace {
   std::shared_ptr<torch::jit::Graph> graph;
 };
 
-// Runs the network on `input` and leaves its outputs; zero says that it failed.
+// Runs the network on `input` and sets its outputs; returns zero on failure.
 using Network = int (*)(void *data, const at::Tensor *input, const at::Tensor **outputs);
-// Takes some bytes of the archive; zero says that it failed.
+// Receives a chunk of the archive; returns zero on failure.
 using Sink = int (*)(void *data, const void *bytes, size_t count);
 
 Module new_module(const char *name, const std::shared_ptr<torch::jit::CompilationUnit> &unit) {
   Module made(c10::QualifiedName(std::string("__torch__.visage.") + name), unit, true);
-  // `eval()` and `train()` in Python look for it.
+  // Required by `eval()` and `train()` in Python.
   made.register_attribute("training", c10::BoolType::get(), false);
   return made;
 }
 
-// Registers a tensor under a key such as `layer14.seq_list.0.1_conv.weight`: one module a component.
+// Registers a tensor under a key such as `layer14.seq_list.0.1_conv.weight`: one module per component.
 void place(Module at, const std::string &key, const at::Tensor &tensor, bool is_parameter) {
   size_t start = 0;
   for (size_t dot; (dot = key.find('.', start)) != std::string::npos; start = dot + 1) {
@@ -58,8 +57,8 @@ void place(Module at, const std::string &key, const at::Tensor &tensor, bool is_
   at.register_parameter(key.substr(start), tensor, !is_parameter);
 }
 
-// Tensors that the code holds (a window of ones, the normalisation) become buffers: constants would
-// stay behind on the CPU when the module moves to a GPU.
+// Tensor constants (a window of ones, the normalisation) become buffers: constants would stay on the
+// CPU when the module is moved to a GPU.
 void hoist_constants(Trace &trace) {
   std::vector<Node *> constants;
   for (Node *node : trace.graph->nodes())
@@ -78,8 +77,8 @@ void hoist_constants(Trace &trace) {
   }
 }
 
-// Conversions to the kind and device that a tensor has already: as recorded they name the CPU, and
-// would bring the values back to it on a GPU.
+// Removes conversions to the dtype and device that a tensor already has: as traced they name the CPU,
+// and would copy the values back to it from a GPU.
 void drop_conversions(const std::shared_ptr<torch::jit::Graph> &graph) {
   static const auto conversion = c10::Symbol::fromQualString("aten::to");
   std::vector<Node *> idle;
@@ -97,8 +96,8 @@ void drop_conversions(const std::shared_ptr<torch::jit::Graph> &graph) {
   }
 }
 
-// The tracer sees that memory was allocated, but not who filled it: such a network would be recorded
-// with zeros or noise in that place.
+// The tracer records that memory was allocated, but not how it was filled: such a network would be
+// traced with zeros or uninitialised values.
 void refuse_unseen_values(const torch::jit::Graph &graph) {
   for (const Node *node : graph.nodes()) {
     const std::string kind = node->kind().toQualString();
@@ -197,9 +196,9 @@ extern "C" {
 
 void visage_trace_free(Trace *trace) noexcept { delete trace; }
 
-// Runs `network` once on `input` and records it. `names`, `tensors` and `are_parameters` are the
-// state of the network: the very tensors it computes with. One output is returned as a tensor,
-// several as a tuple.
+// Runs `network` once on `input` and traces it. `names`, `tensors` and `are_parameters` are the state
+// of the network: the same tensors that it computes with, not copies. One output is returned as a
+// tensor, several as a tuple.
 char *visage_trace_new(size_t count, const char *const *names, at::Tensor *const *tensors,
                        const unsigned char *are_parameters, const at::Tensor *input,
                        size_t outputs, Network network, void *data, Trace **made) {

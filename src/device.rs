@@ -139,7 +139,7 @@ impl Precision {
     /// [`resolve`](Self::resolve), and allows or forbids TensorFloat-32 in libtorch.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// An error from libtorch.
     pub fn set_up(self, device: Device) -> Result<Option<Half>> {
         cuda::allow_tf32(self == Self::Tf32)?;
         Ok(self.resolve(device))

@@ -98,7 +98,7 @@ unsafe extern "C" {
 /// The vector instructions that libtorch's CPU kernels use: `DEFAULT`, `AVX2`, `AVX512`...
 ///
 /// # Errors
-/// What libtorch reports.
+/// An error from libtorch.
 pub fn cpu_capability() -> Result<String> {
     // SAFETY: the shim sets the text, which is ours to free.
     text(|text| unsafe { visage_cpu_capability(text) })
@@ -161,7 +161,7 @@ fn in_autocast<T>(state: c_int, body: impl FnOnce() -> T) -> T {
 /// Differentiable.
 ///
 /// # Errors
-/// The tensor is undefined, or what libtorch reports.
+/// The tensor is undefined, or an error from libtorch.
 pub fn channels_last(tensor: &Tensor) -> Result<Tensor> {
     if check_defined(tensor)?.dim() != 4 {
         return Ok(tensor.shallow_clone());
@@ -174,7 +174,7 @@ pub fn channels_last(tensor: &Tensor) -> Result<Tensor> {
 /// contiguous one, in place: every handle to a parameter sees it, and the values do not change.
 ///
 /// # Errors
-/// A parameter is undefined, or what libtorch reports.
+/// A parameter is undefined, or an error from libtorch.
 pub fn set_channels_last(params: &[&Tensor], is_last: bool) -> Result<()> {
     let mut wide = Vec::new();
     for &param in params {
@@ -199,7 +199,7 @@ fn has_lanes(xs: &Tensor) -> Result<bool> {
 /// bfloat16 feature map on the CPU in the [`channels_last`] format.
 ///
 /// # Errors
-/// `xs` is undefined, or what libtorch reports.
+/// `xs` is undefined, or an error from libtorch.
 pub fn local_response_norm(
     xs: &Tensor,
     reach: i64,
@@ -209,7 +209,7 @@ pub fn local_response_norm(
     if !has_lanes(xs)? {
         return Ok(None);
     }
-    // Channels further away than there are add nothing, but the kernel would reserve memory for them.
+    // A larger reach adds nothing, but the kernel would allocate memory for it.
     let reach = reach.clamp(0, xs.size()[1]);
     made(|out| {
         // SAFETY: a live tensor that the kernel supports.
@@ -270,11 +270,11 @@ fn check_defined(tensor: &Tensor) -> Result<&Tensor> {
 /// is not finite. Both are float32 and have one element.
 ///
 /// # Errors
-/// What libtorch reports.
+/// An error from libtorch.
 pub fn unscale(grads: &[&Tensor], found: &Tensor, inverse: &Tensor) -> Result<()> {
     check_scalars(Kind::Float, &[("found", found), ("inverse", inverse)])?;
     let grads = pointers(grads);
-    // SAFETY: live tensors; the kernel checks that the gradients are alike and where they are.
+    // SAFETY: live tensors; the kernel checks the dtypes and devices of the gradients.
     finish(unsafe { visage_unscale(grads.len(), grads.as_ptr(), raw(found), raw(inverse)) })
 }
 
@@ -294,7 +294,7 @@ pub struct ScaleRule {
 /// wait.
 ///
 /// # Errors
-/// What libtorch reports.
+/// An error from libtorch.
 pub fn update_scale(scale: &Tensor, good: &Tensor, found: &Tensor, rule: ScaleRule) -> Result<()> {
     check_scalars(Kind::Float, &[("scale", scale), ("found", found)])?;
     check_scalars(Kind::Int, &[("good", good)])?;
@@ -319,7 +319,7 @@ fn check_scalars(kind: Kind, scalars: &[(&str, &Tensor)]) -> Result<()> {
 /// parameter without a gradient in the next backward pass is then skipped by the optimiser.
 ///
 /// # Errors
-/// A parameter is undefined, or what libtorch reports.
+/// A parameter is undefined, or an error from libtorch.
 pub fn clear_gradients(params: &[&Tensor]) -> Result<()> {
     params.iter().try_for_each(|param| check_defined(param).map(drop))?;
     let params = pointers(params);
@@ -361,16 +361,16 @@ pub fn fused_adam_step(
     found: Option<&Tensor>,
 ) -> Result<()> {
     let Some(first) = params.first() else { return Ok(()) };
-    check_alike("parameter", params, &vec![*first; params.len()], Alike::KindAndDevice)?;
+    check_match("parameter", params, &vec![*first; params.len()], Match::KindAndDevice)?;
     for (what, tensors) in [("gradient", grads), ("exp_avg", averages), ("exp_avg_sq", squares)] {
-        check_alike(what, tensors, params, Alike::Everything)?;
+        check_match(what, tensors, params, Match::Everything)?;
     }
     let scalar = Tensor::zeros([], (Kind::Float, first.device()));
-    check_alike("step", steps, &vec![&scalar; params.len()], Alike::Everything)?;
+    check_match("step", steps, &vec![&scalar; params.len()], Match::Everything)?;
     let found = overflow(found, first)?;
     let [params, grads, averages, squares, steps] =
         [params, grads, averages, squares, steps].map(pointers);
-    // SAFETY: five lists of live tensors of equal length, alike in all the kernel relies on.
+    // SAFETY: five lists of live tensors of equal length; shapes, strides and dtypes are checked.
     finish(unsafe {
         visage_fused_adam(
             params.len(),
@@ -417,15 +417,15 @@ pub fn fused_sgd_step(
     found: Option<&Tensor>,
 ) -> Result<()> {
     let Some(first) = params.first() else { return Ok(()) };
-    check_alike("parameter", params, &vec![*first; params.len()], Alike::KindAndDevice)?;
-    check_alike("gradient", grads, params, Alike::Everything)?;
+    check_match("parameter", params, &vec![*first; params.len()], Match::KindAndDevice)?;
+    check_match("gradient", grads, params, Match::Everything)?;
     if with.momentum != 0.0 {
-        check_alike("momentum_buffer", momenta, params, Alike::Everything)?;
+        check_match("momentum_buffer", momenta, params, Match::Everything)?;
     }
     let momenta = if with.momentum == 0.0 { &[] } else { momenta };
     let found = overflow(found, first)?;
     let [params, grads, momenta] = [params, grads, momenta].map(pointers);
-    // SAFETY: lists of live tensors of the lengths given, alike in all the kernel relies on.
+    // SAFETY: lists of live tensors of these lengths; shapes, strides and dtypes are checked.
     finish(unsafe {
         visage_fused_sgd(
             params.len(),
@@ -499,13 +499,13 @@ impl FileMap {
 
 /// What two tensors must have in common.
 #[derive(Clone, Copy, PartialEq)]
-enum Alike {
+enum Match {
     KindAndDevice,
     Everything,
 }
 
-/// Compares two lists of tensors pairwise before a kernel reads their memory.
-fn check_alike(what: &str, tensors: &[&Tensor], like: &[&Tensor], alike: Alike) -> Result<()> {
+/// Compares two lists of tensors pairwise, before a kernel reads their memory.
+fn check_match(what: &str, tensors: &[&Tensor], like: &[&Tensor], required: Match) -> Result<()> {
     let fail = |text: String| Err(Error::Torch(TchError::Shape(text)));
     if tensors.len() != like.len() {
         return fail(format!("{} parameters, but {} of {what}", like.len(), tensors.len()));
@@ -523,7 +523,7 @@ fn check_alike(what: &str, tensors: &[&Tensor], like: &[&Tensor], alike: Alike) 
         };
         if tensor.kind() != like.kind()
             || tensor.device() != like.device()
-            || (alike == Alike::Everything && layout(tensor) != layout(like))
+            || (required == Match::Everything && layout(tensor) != layout(like))
         {
             return fail(format!("{what} {index} is {tensor:?}, expected the same as {like:?}"));
         }
@@ -535,7 +535,7 @@ fn check_alike(what: &str, tensors: &[&Tensor], like: &[&Tensor], alike: Alike) 
 fn overflow(found: Option<&Tensor>, param: &Tensor) -> Result<TensorPtr> {
     let Some(found) = found else { return Ok(std::ptr::null()) };
     let like = Tensor::zeros([], (Kind::Float, param.device()));
-    check_alike("overflow flag", &[found], &[&like], Alike::Everything)?;
+    check_match("overflow flag", &[found], &[&like], Match::Everything)?;
     Ok(raw(found))
 }
 

@@ -114,7 +114,7 @@ impl Reporter {
     fn print(&self, text: &str) {
         let write = || {
             let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-            // Nobody is left to tell when stderr itself fails.
+            // An error of stderr itself cannot be reported.
             let _ = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
         };
         match &self.bars {

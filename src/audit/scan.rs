@@ -222,7 +222,7 @@ impl Decoded {
 /// Scans all files, with a progress bar.
 ///
 /// # Errors
-/// What libtorch raises; a file that cannot be decoded is not an error here.
+/// An error from libtorch; a file that cannot be decoded is not an error here.
 pub fn scan(scanner: &Scanner, files: Files, say: &Reporter) -> Result<Scan> {
     let Files { paths, pictures: places, identities, unreadable, notes } = files;
     let mut scan = Scan {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::inputs::{self, embed};
-use super::replies::{Reply, Words};
+use super::replies::{AnswerFormat, Reply};
 use super::{Context, detection, output, trunk};
 use crate::cli;
 use crate::data::picture;
@@ -23,7 +23,7 @@ pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode>
     let (files, failed) = inputs::collect(&flags.inputs, &context.say);
     let mut job = Job {
         context,
-        words: Words {
+        format: AnswerFormat {
             classifier,
             names: &model.card.classes,
             top: usize::from(flags.top),
@@ -67,7 +67,7 @@ fn drawings(flags: &cli::Classify, files: &[PathBuf]) -> Result<Option<Vec<PathB
 /// The state of the command.
 struct Job<'a> {
     context: &'a Context,
-    words: Words<'a>,
+    format: AnswerFormat<'a>,
     json: bool,
     several: bool,
     drawings: Option<Vec<PathBuf>>,
@@ -93,19 +93,19 @@ impl Job<'_> {
         let mut answers = Vec::new();
         for (row, face) in faces.into_iter().enumerate() {
             // Face by face, so that an answer does not depend on the other faces of a picture.
-            let one = self.words.classifier.answer(&rows.subset(&[row]))?;
+            let one = self.format.classifier.answer(&rows.subset(&[row]))?;
             answers.extend(one.into_iter().map(|answer| (face, answer)));
         }
         let reply = Reply { path, size, is_crop, faces: answers };
         let lines = match self.json {
-            true => vec![reply.json(&self.words)],
-            false => reply.text(&self.words, self.several),
+            true => vec![reply.json(&self.format)],
+            false => reply.text(&self.format, self.several),
         };
         for line in lines {
             self.context.say.suspend(|| output::line(&line))?;
         }
         if let (Some(drawing), Some(picture)) = (drawing, &picture) {
-            save_png(drawing, &figures::faces(picture, &reply.marks(&self.words)))?;
+            save_png(drawing, &figures::faces(picture, &reply.marks(&self.format)))?;
         }
         Ok(())
     }

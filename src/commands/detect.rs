@@ -32,7 +32,7 @@ pub fn run(context: &Context, flags: &cli::Detect) -> anyhow::Result<ExitCode> {
     let mut done = 0;
     let bar =
         (files.len() >= MANY).then(|| context.say.progress("photos", files.len() as u64, "photos"));
-    detection::look(&detector, &files, bar.as_ref(), |paths, outcomes| {
+    detection::detect_files(&detector, &files, bar.as_ref(), |paths, outcomes| {
         for (path, outcome) in paths.iter().zip(outcomes) {
             match outcome {
                 Err(error) => {

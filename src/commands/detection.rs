@@ -52,8 +52,8 @@ pub fn options(flags: &DetectorFlags) -> Result<DetectOptions> {
 /// Detects the faces on `paths` in order; `each` receives a batch of photos with their faces.
 ///
 /// # Errors
-/// What libtorch or `each` raises; a file that cannot be decoded is not an error here.
-pub fn look(
+/// An error from libtorch or `each`; a file that cannot be decoded is not an error here.
+pub fn detect_files(
     detector: &Detector,
     paths: &[PathBuf],
     bar: Option<&Progress>,

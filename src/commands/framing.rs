@@ -14,7 +14,7 @@ const MIN_FACE: f64 = 0.1;
 /// Detects the faces on a sample of the training pictures and reports how they are framed.
 ///
 /// # Errors
-/// What libtorch raises.
+/// An error from libtorch.
 pub fn measure(context: &Context, data: &TrainingData) -> anyhow::Result<Framing> {
     // Pictures come identity by identity.
     let sample: Vec<PathBuf> = spread(data.parts.train.len(), SAMPLE)
@@ -24,7 +24,7 @@ pub fn measure(context: &Context, data: &TrainingData) -> anyhow::Result<Framing
     let detector = Detector::new(context.device()?, options)?;
     let bar = context.say.progress("framing", sample.len() as u64, "pictures");
     let mut seen = Vec::new();
-    detection::look(&detector, &sample, Some(&bar), |_, outcomes| {
+    detection::detect_files(&detector, &sample, Some(&bar), |_, outcomes| {
         let largest = |outcome: detection::Outcome| {
             let (picture, faces) = outcome.ok()?;
             Some((picture.dimensions(), faces.first().copied()))

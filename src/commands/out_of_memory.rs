@@ -46,7 +46,7 @@ impl<'a> Advice<'a> {
 /// Runs a command; errors and panics that say that there was no memory become one sentence.
 ///
 /// # Errors
-/// What `body` raises.
+/// An error from `body`.
 pub fn guard(
     advice: &Advice,
     body: impl FnOnce() -> anyhow::Result<ExitCode>,

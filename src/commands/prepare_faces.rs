@@ -39,7 +39,7 @@ pub fn run(context: &Context, flags: &PrepareFaces) -> anyhow::Result<ExitCode> 
     let crops = record.photos().flatten().filter_map(|row| row.crop.clone());
     let mut taken: HashSet<String> = crops.collect();
     let bar = context.say.progress("faces", open.len() as u64, "photos");
-    detection::look(&detector, &open, Some(&bar), |paths, outcomes| {
+    detection::detect_files(&detector, &open, Some(&bar), |paths, outcomes| {
         let judged = paths.par_iter().zip(outcomes);
         let judged: Vec<Photo> = judged.map(|(path, outcome)| job.judge(path, outcome)).collect();
         let mut rows = Vec::new();

@@ -10,7 +10,7 @@ use crate::figures::FaceLabel;
 use crate::recognise::{Answer, Classifier};
 
 /// Formats answers.
-pub struct Words<'a> {
+pub struct AnswerFormat<'a> {
     pub classifier: &'a Classifier,
     /// The classes.
     pub names: &'a [String],
@@ -31,7 +31,7 @@ pub struct Reply<'a> {
     pub faces: Vec<(Option<Face>, Answer)>,
 }
 
-impl Words<'_> {
+impl AnswerFormat<'_> {
     fn name(&self, label: usize) -> &str {
         self.names.get(label).map_or("?", String::as_str)
     }
@@ -94,7 +94,7 @@ impl Words<'_> {
 impl Reply<'_> {
     /// One sentence per face, from left to right, followed by its candidates; prefixed with the file
     /// name if there are `several` files.
-    pub fn text(&self, words: &Words, several: bool) -> Vec<String> {
+    pub fn text(&self, format: &AnswerFormat, several: bool) -> Vec<String> {
         let prefix = if several { format!("{}: ", self.path.display()) } else { String::new() };
         if self.faces.is_empty() {
             return vec![format!("{prefix}no face found")];
@@ -108,14 +108,14 @@ impl Reply<'_> {
                 1 => String::new(),
                 _ => format!("face {} of {all} at {x1:.0},{y1:.0}: ", number + 1),
             };
-            lines.push(format!("{prefix}{which}{}", words.sentence(answer)));
-            lines.extend(words.candidates(answer));
+            lines.push(format!("{prefix}{which}{}", format.sentence(answer)));
+            lines.extend(format.candidates(answer));
         }
         lines
     }
 
     /// One object: the identity of the largest face, and all faces with their boxes.
-    pub fn json(&self, words: &Words) -> String {
+    pub fn json(&self, format: &AnswerFormat) -> String {
         let face = |one: &(Option<Face>, Answer)| {
             let (found, answer) = one;
             let mut face = Map::new();
@@ -123,25 +123,25 @@ impl Reply<'_> {
             face.insert("detection".into(), json!(found.map(|face| f64::from(face.probability))));
             let landmarks = found.map(|face| face.landmarks.map(|point| point.map(short)));
             face.insert("landmarks".into(), json!(landmarks));
-            face.extend(words.object(Some(answer)));
+            face.extend(format.object(Some(answer)));
             Value::Object(face)
         };
         let faces: Vec<Value> = self.faces.iter().map(face).collect();
         let mut object = Map::new();
         object.insert("file".into(), json!(self.path.to_string_lossy()));
-        object.extend(words.object(self.faces.first().map(|(_, answer)| answer)));
+        object.extend(format.object(self.faces.first().map(|(_, answer)| answer)));
         object.insert("crop".into(), json!(self.is_crop));
-        object.insert("model".into(), json!(words.model.to_string_lossy()));
+        object.insert("model".into(), json!(format.model.to_string_lossy()));
         object.insert("faces".into(), json!(faces));
         Value::Object(object).to_string()
     }
 
     /// The boxes and labels to draw.
-    pub fn marks(&self, words: &Words) -> Vec<FaceLabel> {
+    pub fn marks(&self, format: &AnswerFormat) -> Vec<FaceLabel> {
         let mark = |face: &(Option<Face>, Answer)| FaceLabel {
             bounds: self.bounds(face).map(f64::from),
             landmarks: Vec::new(),
-            words: words.label(&face.1),
+            words: format.label(&face.1),
             is_known: face.1.is_known,
         };
         self.faces.iter().map(mark).collect()

@@ -33,7 +33,7 @@ pub fn run(context: &Context, flags: &WeightsVerify) -> anyhow::Result<ExitCode>
         verify::same_architecture(&reference, &model, card.architecture.name())?;
     }
     let backbone = verify::network(&reference, context.device()?)?;
-    let [theirs, ours] = verify::keys_apart(&reference, &backbone);
+    let [theirs, ours] = verify::key_differences(&reference, &backbone);
     if !theirs.is_empty() || !ours.is_empty() {
         let name = backbone.architecture.name();
         let lists = format!("only PyTorch's: {theirs:?}; only Visage's: {ours:?}");

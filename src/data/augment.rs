@@ -83,7 +83,7 @@ impl Augment {
     /// only resized (bilinear, antialiased), if the size differs.
     ///
     /// # Errors
-    /// What libtorch reports, such as a wrong shape.
+    /// An error from libtorch, such as a wrong shape.
     pub fn apply(&self, batch: &Tensor, size: i64, seed: u64) -> Result<Tensor> {
         no_grad(|| self.views(batch, size, seed))
     }
@@ -143,7 +143,7 @@ impl Augment {
 /// Flips the pictures of `[B, 3, H, W]` that `mirrored` marks.
 ///
 /// # Errors
-/// What libtorch reports, such as a wrong number of marks.
+/// An error from libtorch, such as a wrong number of marks.
 pub fn mirror(pictures: &Tensor, mirrored: &[bool]) -> Result<Tensor> {
     let marks = upload_slice(mirrored, pictures.device())?;
     let marks = marks.f_view([mirrored.len() as i64, 1, 1, 1])?;

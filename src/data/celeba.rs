@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(celeba.identities, ["7", "9", "12", "30"]);
         for note in ["2 pictures of the official test part left out", "1 identity with pictures in"]
         {
-            assert!(celeba.notes.iter().any(|told| told.starts_with(note)), "{:?}", celeba.notes);
+            assert!(celeba.notes.iter().any(|found| found.starts_with(note)), "{:?}", celeba.notes);
         }
     }
 

@@ -80,7 +80,7 @@ impl FaceFolder {
         Self::scan(root, strict, fitting, progress)?.with_two_identities()
     }
 
-    /// The same pictures, if there is anything to tell apart.
+    /// The same pictures, if there are at least two identities.
     ///
     /// # Errors
     /// There is only one identity.

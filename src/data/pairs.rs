@@ -119,7 +119,7 @@ impl PairSampler {
     ) -> Vec<Pair> {
         let mut pairs = self.epoch(epoch);
         let mut random = generator(self.seed, Purpose::Pairs, epoch as u64 | 1 << 63);
-        let everybody = self.members.concat();
+        let pictures = self.members.concat();
         for pair in pairs.iter_mut().filter(|pair| pair.label == Verdict::Different) {
             let mut far = |b: usize| {
                 let d = distance(pair.a, b);
@@ -127,7 +127,7 @@ impl PairSampler {
             };
             let mut nearest = (far(pair.b), pair.b);
             for _ in 0..candidates {
-                let other = everybody[random.random_range(0..everybody.len())];
+                let other = pictures[random.random_range(0..pictures.len())];
                 if self.owner[other] != self.owner[pair.a] {
                     let d = far(other);
                     if d < nearest.0 {
@@ -141,29 +141,30 @@ impl PairSampler {
     }
 
     fn same(&self, random: &mut impl Rng) -> Vec<Pair> {
-        let able: Vec<&Vec<usize>> = self.members.iter().filter(|own| own.len() >= 2).collect();
-        let twos = |own: &Vec<usize>, random: &mut _| -> Vec<[usize; 2]> {
-            let mut deck = own.clone();
-            deck.shuffle(random);
-            if deck.len() % 2 == 1 {
-                deck.push(deck[0]);
+        let with_pairs: Vec<&Vec<usize>> =
+            self.members.iter().filter(|own| own.len() >= 2).collect();
+        let in_pairs = |own: &Vec<usize>, random: &mut _| -> Vec<[usize; 2]> {
+            let mut shuffled = own.clone();
+            shuffled.shuffle(random);
+            if shuffled.len() % 2 == 1 {
+                shuffled.push(shuffled[0]);
             }
-            deck.as_chunks::<2>().0.to_vec()
+            shuffled.as_chunks::<2>().0.to_vec()
         };
-        let drawn = self.in_turn(&able, self.half, twos, random);
+        let drawn = self.in_turn(&with_pairs, self.half, in_pairs, random);
         drawn.into_iter().map(|[a, b]| Pair { a, b, label: Verdict::Same }).collect()
     }
 
     fn different(&self, random: &mut impl Rng) -> Vec<Pair> {
         let all: Vec<&Vec<usize>> = self.members.iter().collect();
         let shuffled = |own: &Vec<usize>, random: &mut _| {
-            let mut deck = own.clone();
-            deck.shuffle(random);
-            deck
+            let mut shuffled = own.clone();
+            shuffled.shuffle(random);
+            shuffled
         };
         let mut slots = self.in_turn(&all, 2 * self.half, shuffled, random);
         slots.shuffle(random);
-        self.part_like(&mut slots, random);
+        self.separate_identities(&mut slots, random);
         slots
             .as_chunks::<2>()
             .0
@@ -172,20 +173,20 @@ impl PairSampler {
             .collect()
     }
 
-    /// `wanted` items, taken by `deal` from each identity in rounds. Within a round the items of each
+    /// `wanted` items, taken by `draw` from each identity in rounds. Within a round the items of each
     /// identity are spread evenly, so that an incomplete round takes an equal share from all.
     fn in_turn<T: Clone, R: Rng>(
         &self,
         from: &[&Vec<usize>],
         wanted: usize,
-        deal: impl Fn(&Vec<usize>, &mut R) -> Vec<T>,
+        draw: impl Fn(&Vec<usize>, &mut R) -> Vec<T>,
         random: &mut R,
     ) -> Vec<T> {
         let mut taken = Vec::with_capacity(wanted);
         while taken.len() < wanted && !from.is_empty() {
             let mut round: Vec<(f64, T)> = Vec::new();
             for own in from {
-                let given = deal(own, random);
+                let given = draw(own, random);
                 let step = 1.0 / given.len().max(1) as f64;
                 let start: f64 = random.random::<f64>() * step;
                 let placed = given.into_iter().enumerate();
@@ -200,7 +201,7 @@ impl PairSampler {
 
     /// Swaps pictures between the pairs (0, 1), (2, 3), ... until no pair has one identity; if that is
     /// impossible, a picture of another identity is repeated.
-    fn part_like(&self, slots: &mut [usize], random: &mut impl Rng) {
+    fn separate_identities(&self, slots: &mut [usize], random: &mut impl Rng) {
         let couples = slots.len() / 2;
         let owner = |picture: usize| self.owner[picture];
         for couple in 0..couples {
@@ -216,8 +217,8 @@ impl PairSampler {
             match partner {
                 Some(other) => slots.swap(2 * couple + 1, 2 * other + 1),
                 None => {
-                    let strangers: usize = self.members.len() - 1;
-                    let mut identity = random.random_range(0..strangers);
+                    let others: usize = self.members.len() - 1;
+                    let mut identity = random.random_range(0..others);
                     identity += usize::from(identity >= owner(a));
                     let own = &self.members[identity];
                     slots[2 * couple + 1] = own[random.random_range(0..own.len())];
@@ -268,8 +269,8 @@ mod tests {
     }
 
     #[test]
-    fn odd_lonely_and_dominant_identities_are_used_about_evenly() {
-        // Lonely pictures make no same pair; one identity has more than half of all.
+    fn odd_single_and_dominant_identities_are_used_about_evenly() {
+        // Single pictures make no same pair; one identity has more than half of all.
         let labels = labels(&[31, 5, 3, 1, 1, 2]);
         let sampler = all(&labels, 9);
         let mut total = vec![[0; 2]; labels.len()];
@@ -282,15 +283,15 @@ mod tests {
             }
         }
         for (picture, [together, apart]) in total.iter().enumerate() {
-            let lonely = matches!(labels[picture], 3 | 4);
-            assert_eq!(*together == 0, lonely, "{picture}");
-            assert!(lonely || (35..=85).contains(together), "{picture}: {together}");
+            let single = matches!(labels[picture], 3 | 4);
+            assert_eq!(*together == 0, single, "{picture}");
+            assert!(single || (35..=85).contains(together), "{picture}: {together}");
             assert!(*apart >= 25, "{picture}: {apart}");
         }
     }
 
     #[test]
-    fn a_short_epoch_takes_the_same_share_of_everybody() {
+    fn a_short_epoch_takes_the_same_share_of_all() {
         let labels = labels(&[80, 20]);
         let pairs = all(&labels, 4).pairs(50).unwrap().epoch(2);
         let large = pairs.iter().filter(|p| p.label.is_same() && labels[p.a] == 0).count();

@@ -66,11 +66,11 @@ struct Row {
 }
 
 impl PairList {
-    /// Reads a list of pairs of pictures below `root`; tables and LFW's format are told apart by
-    /// content. Pairs with a missing picture are [`skipped`](Self::skipped).
+    /// Reads a list of pairs of pictures below `root`; the content decides between a
+    /// table and LFW's format. Pairs with a missing picture are [`skipped`](Self::skipped).
     ///
     /// # Errors
-    /// A line cannot be parsed or leads out of `root`, the header gives another number of lines, or no
+    /// A line cannot be parsed or leads out of `root`, the number of lines is not the header's, or no
     /// pair is complete. Names the file, the line and the fix.
     pub fn read(file: &Path, root: &Path) -> Result<Self> {
         let content = std::fs::read(file).map_err(|source| Error::io(file, source))?;
@@ -191,7 +191,7 @@ fn read_table(text: &str, separator: u8) -> Result<Vec<Row>, String> {
         let fold = match fold.and_then(|place| record.get(place)) {
             None => 0,
             Some(value) => {
-                value.parse().ok().filter(|&fold| fold < MOST_FOLDS).ok_or_else(|| {
+                value.parse().ok().filter(|&fold| fold < MAX_FOLDS).ok_or_else(|| {
                     wrong(format!("`{value}` in column fold; number folds from 0"))
                 })?
             }
@@ -201,13 +201,13 @@ fn read_table(text: &str, separator: u8) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-/// Upper bound of fold numbers, against typing errors.
-const MOST_FOLDS: usize = 1000;
+/// Upper bound of fold numbers, against typos.
+const MAX_FOLDS: usize = 1000;
 
 /// The header of an LFW list.
 struct Heading {
     folds: usize,
-    of_a_kind: usize,
+    per_label: usize,
 }
 
 fn read_lfw(text: &str) -> Result<Vec<Row>, String> {
@@ -237,14 +237,14 @@ fn read_lfw(text: &str) -> Result<Vec<Row>, String> {
                  J` (different), with picture numbers from 1 (or a table headed a,b,same)"
             )
         })?;
-        let fold = heading.as_ref().map_or(0, |heading| rows.len() / (2 * heading.of_a_kind));
+        let fold = heading.as_ref().map_or(0, |heading| rows.len() / (2 * heading.per_label));
         rows.push(Row { a, b, label, fold, line });
     }
     match heading {
-        Some(Heading { folds, of_a_kind }) if rows.len() != 2 * folds * of_a_kind => Err(format!(
-            "line 1 announces {} ({folds} x {of_a_kind} same and {of_a_kind} different), but {} \
+        Some(Heading { folds, per_label }) if rows.len() != 2 * folds * per_label => Err(format!(
+            "line 1 announces {} ({folds} x {per_label} same and {per_label} different), but {} \
              follow; use the complete file, or correct the line",
-            count(2 * folds * of_a_kind, "pair"),
+            count(2 * folds * per_label, "pair"),
             rows.len()
         )),
         _ => Ok(rows),
@@ -257,10 +257,10 @@ fn read_heading(fields: &[&str]) -> Option<Heading> {
         field.parse::<usize>().ok().filter(|number| (1..=10_000_000).contains(number))
     };
     match fields {
-        [of_a_kind] => Some(Heading { folds: 1, of_a_kind: number(of_a_kind)? }),
-        [folds, of_a_kind] => Some(Heading {
-            folds: number(folds).filter(|&folds| folds < MOST_FOLDS)?,
-            of_a_kind: number(of_a_kind)?,
+        [per_label] => Some(Heading { folds: 1, per_label: number(per_label)? }),
+        [folds, per_label] => Some(Heading {
+            folds: number(folds).filter(|&folds| folds < MAX_FOLDS)?,
+            per_label: number(per_label)?,
         }),
         _ => None,
     }

@@ -1,4 +1,4 @@
-//! Batches of P identities with K pictures each, so that every anchor meets positives and negatives.
+//! Batches of P identities with K pictures each, so that every anchor has positives and negatives.
 
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -8,10 +8,10 @@ use crate::{Error, Result};
 
 /// Draws the batches of an epoch: P identities x K pictures (Hermans et al. 2017, section 2).
 ///
-/// An identity's pictures are shuffled and dealt in hands of K; the last hand is filled up with
-/// others of its pictures, and only an identity with fewer than K repeats some within a hand. So an
-/// epoch shows each picture about once, except that an identity with more than its even share of
-/// the hands shows a fresh part of its pictures each epoch: a batch takes one hand of an identity.
+/// An identity's pictures are shuffled and divided into chunks of K; the last chunk is filled up with
+/// others of its pictures, and only an identity with fewer than K repeats some within a chunk. A batch
+/// has one chunk per identity, so an epoch has each picture about once; of an identity with more
+/// chunks than there are batches, each epoch uses a different part.
 #[derive(Debug, Clone)]
 pub struct PkSampler {
     /// The pictures of each usable identity.
@@ -60,37 +60,37 @@ impl PkSampler {
         Ok(Self { members, p: p.min(usable), k, seed, notes })
     }
 
-    /// The number of pictures in a batch, P x K.
+    /// Pictures per batch, P x K.
     pub fn batch_size(&self) -> usize {
         self.p * self.k
     }
 
     /// The number of batches in every epoch.
     pub fn batches(&self) -> usize {
-        let hands: usize = self.members.iter().map(|own| own.len().div_ceil(self.k)).sum();
-        hands.div_ceil(self.p)
+        let chunks: usize = self.members.iter().map(|own| own.len().div_ceil(self.k)).sum();
+        chunks.div_ceil(self.p)
     }
 
     /// The batches of an epoch: picture numbers, the K of one identity next to each other.
     ///
-    /// Depends on the seed and `epoch` only, not on what was drawn before: a resumed run goes on
-    /// with the batches it would have had.
+    /// Depends on the seed and `epoch` only, so that a resumed run has the same batches.
     pub fn epoch(&self, epoch: usize) -> Vec<Vec<usize>> {
         let mut random = generator(self.seed, Purpose::Sampler, epoch as u64);
-        let mut hands: Vec<Vec<Vec<usize>>> =
-            self.members.iter().map(|own| deal(own, self.k, &mut random)).collect();
-        let mut order: Vec<usize> = (0..hands.len()).collect();
+        let mut chunks: Vec<Vec<Vec<usize>>> =
+            self.members.iter().map(|own| draw_chunks(own, self.k, &mut random)).collect();
+        let mut order: Vec<usize> = (0..chunks.len()).collect();
         let mut batches = Vec::with_capacity(self.batches());
         for _ in 0..self.batches() {
-            // Those with most hands left first, so that the last batches still find P identities;
-            // chance decides between equals, because the sort is stable.
+            // Those with most chunks left first, so that P identities remain for the last batches;
+            // the sort is stable, so equals are in random order.
             order.shuffle(&mut random);
-            order.sort_by_key(|&identity| std::cmp::Reverse(hands[identity].len()));
+            order.sort_by_key(|&identity| std::cmp::Reverse(chunks[identity].len()));
             let mut batch = Vec::with_capacity(self.batch_size());
             for &identity in &order[..self.p] {
                 let own = &self.members[identity];
-                let hand = hands[identity].pop().or_else(|| deal(own, self.k, &mut random).pop());
-                batch.extend(hand.unwrap_or_default());
+                let chunk =
+                    chunks[identity].pop().or_else(|| draw_chunks(own, self.k, &mut random).pop());
+                batch.extend(chunk.unwrap_or_default());
             }
             batches.push(batch);
         }
@@ -98,20 +98,22 @@ impl PkSampler {
     }
 }
 
-/// Shuffles an identity's pictures and deals them in hands of `k`, each picture at least once.
-fn deal(pictures: &[usize], k: usize, random: &mut impl Rng) -> Vec<Vec<usize>> {
-    let mut deck = pictures.to_vec();
-    deck.shuffle(random);
-    let mut hands: Vec<Vec<usize>> = deck.chunks(k).map(<[usize]>::to_vec).collect();
-    if let Some(last) = hands.last_mut() {
-        // Pictures that the hand does not hold yet come first, then all of them round and round.
-        let dealt = last.len();
-        let others = deck[..deck.len() - dealt].to_vec();
-        last.extend(others.iter().chain(deck.iter().cycle().skip(others.len())).take(k - dealt));
+/// Shuffles an identity's pictures and divides them into chunks of `k`, each picture at least once.
+fn draw_chunks(pictures: &[usize], k: usize, random: &mut impl Rng) -> Vec<Vec<usize>> {
+    let mut shuffled = pictures.to_vec();
+    shuffled.shuffle(random);
+    let mut chunks: Vec<Vec<usize>> = shuffled.chunks(k).map(<[usize]>::to_vec).collect();
+    if let Some(last) = chunks.last_mut() {
+        // Fill up with pictures of the other chunks, then with all of them, repeatedly.
+        let length = last.len();
+        let others = shuffled[..shuffled.len() - length].to_vec();
+        last.extend(
+            others.iter().chain(shuffled.iter().cycle().skip(others.len())).take(k - length),
+        );
     }
-    // Hands are taken from the end: the filled-up one should not always come first.
-    hands.shuffle(random);
-    hands
+    // Chunks are taken from the end; the filled-up one should not always be first.
+    chunks.shuffle(random);
+    chunks
 }
 
 #[cfg(test)]
@@ -131,13 +133,13 @@ mod tests {
         let mut counts = vec![0; labels.len()];
         for batch in batches {
             assert_eq!(batch.len(), p * k);
-            let mut owners: Vec<usize> = batch.chunks(k).map(|hand| labels[hand[0]]).collect();
-            for hand in batch.chunks(k) {
-                assert!(hand.iter().all(|&picture| labels[picture] == labels[hand[0]]));
-                let mut distinct = hand.to_vec();
+            let mut owners: Vec<usize> = batch.chunks(k).map(|chunk| labels[chunk[0]]).collect();
+            for chunk in batch.chunks(k) {
+                assert!(chunk.iter().all(|&picture| labels[picture] == labels[chunk[0]]));
+                let mut distinct = chunk.to_vec();
                 distinct.sort_unstable();
                 distinct.dedup();
-                let own = labels.iter().filter(|&&label| label == labels[hand[0]]).count();
+                let own = labels.iter().filter(|&&label| label == labels[chunk[0]]).count();
                 assert_eq!(distinct.len(), own.min(k), "repeats before it must");
             }
             owners.sort_unstable();
@@ -166,9 +168,9 @@ mod tests {
             let counts = drawn(&labels, 3, 4, &sampler.epoch(epoch));
             total.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
-        let lonely = 39 + 42 + 55 + 3;
-        assert_eq!(total[lonely], 0);
-        total.remove(lonely);
+        let single = 39 + 42 + 55 + 3;
+        assert_eq!(total[single], 0);
+        total.remove(single);
         assert!(total[..136].iter().all(|&count| (14..=30).contains(&count)), "{total:?}");
         assert!(total[136..].iter().all(|&count| count >= 20), "{total:?}");
     }

@@ -10,7 +10,7 @@ use crate::words::{enumerate, identities};
 use crate::{Error, Result};
 
 /// Minimum number of training pictures per identity, for a positive pair.
-const LEAST_TRAINED: usize = 2;
+const MIN_TRAINING: usize = 2;
 
 /// The part of every picture of a [`FaceFolder`], in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +156,7 @@ fn draw(
     for unit in &units {
         let needed = unit.shares.iter().any(|&(id, _)| room[id] > 0 && held_back[id] == 0);
         let spared = unit.shares.iter().all(|&(id, share)| {
-            sizes[id] == 1 || held_back[id] + share + LEAST_TRAINED <= sizes[id]
+            sizes[id] == 1 || held_back[id] + share + MIN_TRAINING <= sizes[id]
         });
         if needed && spared {
             hold_back(unit, &mut room, &mut held_back);
@@ -167,7 +167,7 @@ fn draw(
 
 /// Number of an identity's pictures for validation.
 fn wanted(size: usize, val_fraction: f64) -> usize {
-    let most = size.saturating_sub(LEAST_TRAINED);
+    let most = size.saturating_sub(MIN_TRAINING);
     ((size as f64 * val_fraction).round() as usize).max(1).min(most)
 }
 
@@ -278,7 +278,7 @@ mod tests {
                 }
             }
             for (&size, held_back) in sizes.iter().zip(held_back(&labels, &parts)) {
-                prop_assert!(size < 2 || size - held_back >= LEAST_TRAINED);
+                prop_assert!(size < 2 || size - held_back >= MIN_TRAINING);
             }
         }
     }

@@ -179,7 +179,7 @@ impl PictureStore {
     /// The pictures as f32 `[B, 3, S, S]` in [0, 1] on `device`.
     ///
     /// # Errors
-    /// As for [`get`](Self::get), or what libtorch reports.
+    /// As for [`get`](Self::get), or an error from libtorch.
     pub fn batch(&self, pictures: &[usize], device: Device) -> Result<Tensor> {
         scaled(self.upload(pictures, device)?)
     }
@@ -199,7 +199,7 @@ impl PictureStore {
 /// format.
 ///
 /// # Errors
-/// What libtorch reports.
+/// An error from libtorch.
 pub fn scaled(bytes: Upload) -> Result<Tensor> {
     let pictures = bytes.finish()?.f_permute([0, 3, 1, 2])?;
     Ok(pictures.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?)

@@ -54,8 +54,8 @@ pub struct TripletSet {
 
 impl TripletSet {
     /// Opens a folder of strips or cut triplets by its list, a list by its name, or a folder of bare
-    /// strips. Only bare strips are decoded here: who is who is then told by the anchors, strips
-    /// with the [same photo](super::near_duplicates) as anchor being of one person.
+    /// strips. Only bare strips are decoded here: people are then identified by their anchors:
+    /// strips with the [same photo](super::near_duplicates) as anchor are of one person.
     ///
     /// # Errors
     /// Names the list, the line and the fix; a folder without strips; a strip that cannot be cut.
@@ -118,9 +118,9 @@ impl TripletSet {
             .map_err(|what| Error::Data(format!("{}: {what}", list.display())))
     }
 
-    /// The two sides of a split between people: nobody is on both, neither as anchor nor as
-    /// negative. A negative of the other side, or of nobody knows whom, is replaced by the positive
-    /// of somebody else on the own side. Seeded.
+    /// Splits by identity: nobody is in both parts, neither as anchor nor as negative. A negative of
+    /// the other part, or of unknown identity, is replaced by the positive of another identity of the
+    /// same part. Seeded.
     ///
     /// # Errors
     /// Where `val_fraction` is impossible, or there are too few people.

@@ -83,7 +83,7 @@ impl Export {
     /// A trunk on the CPU in evaluation mode, frozen.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// An error from libtorch.
     pub fn trunk(mut backbone: Backbone) -> Result<Self> {
         backbone.params.freeze_all();
         // The memory format chosen for this machine is not exported.
@@ -94,7 +94,7 @@ impl Export {
     /// A model file's trunk and, if it has one, classifier.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// An error from libtorch.
     pub fn model(model: Recogniser) -> Result<Self> {
         let head = model.classifier().ok().map(|classifier| Head {
             weight: classifier.head.weight.shallow_clone(),
@@ -144,7 +144,7 @@ impl Export {
     /// Runs the network and returns the outputs, in order.
     ///
     /// # Errors
-    /// Pictures that are not `[N, 3, H, W]`, or what libtorch reports.
+    /// Pictures that are not `[N, 3, H, W]`, or an error from libtorch.
     pub fn forward(&self, pictures: &Tensor) -> Result<Vec<Tensor>> {
         self.backbone.check_pictures(pictures)?;
         tch::no_grad(|| {

@@ -3,14 +3,14 @@
 
 use tch::{Device, Tensor, no_grad};
 
-/// The newest embeddings, without a graph, and their labels. They stand behind a batch as further
-/// positives and negatives; anchors come from the batch alone.
+/// The latest embeddings, detached, with their labels. They are appended to a batch as further
+/// positives and negatives; only the batch has anchors.
 #[derive(Debug)]
 pub struct CrossBatchMemory {
     size: i64,
-    /// Batches that pass by before the first is kept.
+    /// Number of batches to skip at the start.
     skip: u64,
-    /// `[size, D]`, made with the first batch.
+    /// `[size, D]`, allocated with the first batch.
     embeddings: Option<Tensor>,
     /// Int64 `[size]`, on the host.
     labels: Tensor,
@@ -19,15 +19,15 @@ pub struct CrossBatchMemory {
 }
 
 impl CrossBatchMemory {
-    /// An empty memory of `size` embeddings that lets `skip` batches pass: at the start embeddings
-    /// change too fast to be worth keeping.
+    /// An empty memory of `size` embeddings. It skips the first `skip` batches, whose embeddings change
+    /// too fast.
     pub fn new(size: usize, skip: u64) -> Self {
         let labels = Tensor::zeros([size as i64], (tch::Kind::Int64, Device::Cpu));
         Self { size: size as i64, skip, embeddings: None, labels, filled: 0, next: 0 }
     }
 
-    /// A batch `[B, D]` with its labels (int64 `[B]`, on the host), and behind it everything remembered.
-    pub fn behind(&self, embeddings: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
+    /// A batch `[B, D]` and its labels (int64 `[B]`, on the host), followed by the memory.
+    pub fn append_to(&self, embeddings: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
         match &self.embeddings {
             None => (embeddings.shallow_clone(), labels.shallow_clone()),
             Some(past) => {
@@ -38,7 +38,7 @@ impl CrossBatchMemory {
         }
     }
 
-    /// Remembers a batch in the place of the oldest embeddings.
+    /// Adds a batch, replacing the oldest embeddings.
     pub fn push(&mut self, embeddings: &Tensor, labels: &Tensor) {
         if self.skip > 0 {
             self.skip -= 1;
@@ -51,9 +51,9 @@ impl CrossBatchMemory {
                 Tensor::zeros([self.size, dim], (embeddings.kind(), embeddings.device()))
             });
             // From the next place to the end, and the rest from the start.
-            let behind = kept.min(self.size - self.next);
+            let at_end = kept.min(self.size - self.next);
             for (from, to, count) in
-                [(rows - kept, self.next, behind), (rows - kept + behind, 0, kept - behind)]
+                [(rows - kept, self.next, at_end), (rows - kept + at_end, 0, kept - at_end)]
             {
                 past.narrow(0, to, count).copy_(&embeddings.narrow(0, from, count));
                 self.labels.narrow(0, to, count).copy_(&labels.narrow(0, from, count));
@@ -79,7 +79,7 @@ mod tests {
                 let names: Vec<i64> = (0..rows).map(|row| 100 * step + row).collect();
                 let labels = Tensor::from_slice(&names);
                 let batch = labels.to_kind(tch::Kind::Float).unsqueeze(1).set_requires_grad(true);
-                let (all, all_labels) = memory.behind(&batch, &labels);
+                let (all, all_labels) = memory.append_to(&batch, &labels);
                 let mut found = values(&all);
                 assert_eq!(found, values(&all_labels));
                 let mut past = found.split_off(rows as usize);
@@ -94,7 +94,7 @@ mod tests {
                 }
             }
             let (batch, label) = (Tensor::from_slice2(&[[1f32]]), Tensor::from_slice(&[1i64]));
-            assert!(!memory.behind(&batch, &label).0.requires_grad(), "no graph is kept");
+            assert!(!memory.append_to(&batch, &label).0.requires_grad(), "no graph is kept");
         }
     }
 }

@@ -1,5 +1,4 @@
-//! CUDA: libtorch's CUDA library, copies that the host does not wait for, and libtorch's switches for
-//! its kernels.
+//! CUDA: loading libtorch's CUDA library, asynchronous copies, and libtorch's settings for kernels.
 
 use std::ffi::{c_int, c_void};
 use std::path::Path;
@@ -28,12 +27,11 @@ unsafe extern "C" {
     fn visage_count_waits_stop() -> i64;
 }
 
-/// A copy of a tensor on `device`, made through page-locked memory so that the host does not wait for
-/// it (`tensor.pin_memory().to(device, non_blocking=True)`); the tensor itself where it is there
-/// already.
+/// Copies a tensor to `device` asynchronously, through pinned memory
+/// (`tensor.pin_memory().to(device, non_blocking=True)`); returns the tensor itself if it is there.
 ///
 /// # Errors
-/// What libtorch reports: not enough memory on the device.
+/// An error from libtorch: not enough memory on the device.
 pub fn upload(tensor: &Tensor, device: Device) -> Result<Tensor> {
     match device {
         Device::Cuda(index) if check_defined(tensor)?.device() == Device::Cpu => {
@@ -44,7 +42,7 @@ pub fn upload(tensor: &Tensor, device: Device) -> Result<Tensor> {
     }
 }
 
-/// [`upload`] among operators of tch that return no error either.
+/// [`upload`] for code with tch's operators, which panic on errors.
 ///
 /// # Panics
 /// Where [`upload`] has an error.
@@ -60,19 +58,19 @@ pub fn upload_slice<T: tch::kind::Element>(values: &[T], device: Device) -> Resu
     upload(&Tensor::f_from_slice(values)?, device)
 }
 
-/// A tensor on its way to a device, on a stream for copies that runs beside the kernels.
+/// An asynchronous copy to a device, on a separate stream.
 #[derive(Debug)]
 pub struct Upload {
     copied: Tensor,
-    /// Null on the CPU, where there is nothing to wait for.
+    /// Null on the CPU.
     event: *mut c_void,
 }
 
-// SAFETY: the event is libtorch's; any thread may wait for it, and only one at a time has it.
+// SAFETY: any thread may wait for libtorch's event, and only one at a time owns it.
 unsafe impl Send for Upload {}
 
 impl Upload {
-    /// Starts the copy; any thread may.
+    /// Starts the copy, on any thread.
     ///
     /// # Errors
     /// As for [`upload`].
@@ -91,7 +89,7 @@ impl Upload {
     /// The copy, for work on this thread's current stream; the host does not wait.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// An error from libtorch.
     pub fn finish(mut self) -> Result<Tensor> {
         let event = std::mem::replace(&mut self.event, std::ptr::null_mut());
         if !event.is_null() {
@@ -105,40 +103,38 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         if !self.event.is_null() {
-            // SAFETY: an event that nobody has taken; it is only freed.
+            // SAFETY: an event that was not handed over; it is only freed.
             let _ = finish(unsafe { visage_upload_finish(std::ptr::null(), self.event) });
         }
     }
 }
 
-/// Lets convolutions of float32 round their inputs to TensorFloat-32 (10 bits of precision) on GPUs that
-/// have it, or takes that back. Matrix products, and so distances and losses, stay float32, and so does
-/// all that the CPU computes.
+/// Enables or disables TensorFloat-32 (10 bits of precision) in float32 convolutions, on GPUs that
+/// support it. Matrix products, and so distances and losses, stay float32, as does the CPU.
 ///
 /// # Errors
-/// What libtorch reports.
+/// An error from libtorch.
 pub fn allow_tf32(on: bool) -> Result<()> {
     // SAFETY: sets switches of libtorch.
     finish(unsafe { visage_allow_tf32(on.into()) })
 }
 
-/// Lets cuDNN measure its algorithms for each shape of input and take the fastest
+/// Lets cuDNN benchmark its algorithms for each input shape and use the fastest
 /// (`torch.backends.cudnn.benchmark`).
 ///
 /// # Errors
-/// What libtorch reports.
+/// An error from libtorch.
 pub fn benchmark_cudnn(on: bool) -> Result<()> {
     // SAFETY: sets a switch of libtorch.
     finish(unsafe { visage_benchmark_cudnn(on.into()) })
 }
 
-/// Chooses kernels that give the same bits in every run
-/// (`torch.use_deterministic_algorithms(True, warn_only=True)`): where there is none, libtorch warns and
-/// names the operator. Call it before anything else is computed: cuBLAS reads its workspace's size, set
-/// here, when it starts.
+/// Enables deterministic kernels (`torch.use_deterministic_algorithms(True, warn_only=True)`): libtorch
+/// warns about operators that have none. Call this before any computation: cuBLAS reads its workspace
+/// size, set here, when it is initialised.
 ///
 /// # Errors
-/// What libtorch reports.
+/// An error from libtorch.
 pub fn use_deterministic_algorithms() -> Result<()> {
     const WORKSPACE: &str = "CUBLAS_WORKSPACE_CONFIG";
     if std::env::var_os(WORKSPACE).is_none() {
@@ -149,12 +145,12 @@ pub fn use_deterministic_algorithms() -> Result<()> {
     finish(unsafe { visage_deterministic(1) })
 }
 
-/// How often the host waits for the device while `body` runs. On CUDA libtorch's own count
-/// (`torch.cuda.set_sync_debug_mode`); elsewhere the operators of this thread that would wait for an
-/// accelerator, among which copies to and from it are not seen.
+/// How often the host waits for the device while `body` runs. On CUDA this is libtorch's own count
+/// (`torch.cuda.set_sync_debug_mode`); elsewhere the number of operators of this thread that would wait
+/// for an accelerator, not counting copies to and from it.
 ///
 /// # Errors
-/// What libtorch reports, or `body` raises.
+/// An error from libtorch or `body`.
 pub fn count_waits(device: Device, body: impl FnOnce() -> Result<()>) -> Result<u64> {
     if !device.is_cuda() {
         let (mut handle, mut count) = (0, 0);
@@ -170,15 +166,15 @@ pub fn count_waits(device: Device, body: impl FnOnce() -> Result<()>) -> Result<
         return Err(Error::Device("libtorch's CUDA library does not count waits".into()));
     }
     let outcome = body();
-    // SAFETY: takes back what was set.
+    // SAFETY: restores the settings.
     let count = unsafe { visage_count_waits_stop() };
     outcome.map(|()| count.max(0) as u64)
 }
 
-/// Whether a message of libtorch's says that there was not enough memory, on a GPU or on the host.
-/// cuDNN says so in its own way: it finds no algorithm whose workspace fits.
+/// Whether a message of libtorch means that memory ran out, on a GPU or on the host. cuDNN then finds
+/// no engine whose workspace fits.
 pub fn is_out_of_memory(message: &str) -> bool {
-    const WORDS: [&str; 7] = [
+    const PHRASES: [&str; 7] = [
         "out of memory",
         "can't allocate memory",
         "not enough memory",
@@ -187,22 +183,22 @@ pub fn is_out_of_memory(message: &str) -> bool {
         "ALLOCATION_FAILED",
         "unable to find an engine to execute this computation",
     ];
-    WORDS.iter().any(|words| message.contains(words))
+    PHRASES.iter().any(|phrase| message.contains(phrase))
 }
 
-/// Loads libtorch's CUDA half, so that `tch::Cuda` and CUDA tensors work.
+/// Loads libtorch's CUDA library, so that `tch::Cuda` and CUDA tensors work.
 ///
-/// The linker leaves it out because nothing references it. Call this before anything else that
-/// may ask libtorch about CUDA (`tch::Cuda::is_available`, `tch::manual_seed`): libtorch asks once
-/// and remembers the answer. Later calls repeat the first one's answer; the library stays loaded.
+/// The linker omits it because nothing references it. Call this before anything that may query CUDA
+/// (`tch::Cuda::is_available`, `tch::manual_seed`): libtorch queries once and caches the result. Later
+/// calls return the first one's result; the library stays loaded.
 ///
 /// # Errors
-/// Names the cause and the cure: no driver, no device, a libtorch without CUDA, or a CUDA library
+/// Names the cause and the fix: no driver, no device, a libtorch without CUDA, or a CUDA library
 /// that is not installed.
 pub fn load() -> Result<()> {
-    static ANSWER: OnceLock<Result<(), String>> = OnceLock::new();
-    let answer = ANSWER.get_or_init(|| load_from(&version::folder()));
-    answer.clone().map_err(|reason| Error::Device(format!("CUDA cannot be used: {reason}")))
+    static RESULT: OnceLock<Result<(), String>> = OnceLock::new();
+    let result = RESULT.get_or_init(|| load_from(&version::folder()));
+    result.clone().map_err(|reason| Error::Device(format!("CUDA cannot be used: {reason}")))
 }
 
 fn load_from(folder: &Path) -> Result<(), String> {
@@ -214,7 +210,7 @@ fn load_from(folder: &Path) -> Result<(), String> {
             path.display()
         ));
     }
-    // The driver first: without it the CUDA libraries would be gigabytes for nothing.
+    // The driver first: without it, loading gigabytes of CUDA libraries would be wasted.
     let devices = count_devices()?;
     keep_open(&path.to_string_lossy()).map_err(|reason| {
         format!(
@@ -232,18 +228,18 @@ fn load_from(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// How many GPUs the NVIDIA driver offers this process; none is an error.
+/// The number of GPUs that the NVIDIA driver offers this process; none is an error.
 #[cfg(unix)]
 fn count_devices() -> Result<c_int, String> {
     type Init = unsafe extern "C" fn(flags: u32) -> c_int;
     type Count = unsafe extern "C" fn(count: *mut c_int) -> c_int;
-    const CURE: &str = "see whether `nvidia-smi` lists a GPU, or use `--device cpu`";
+    const FIX: &str = "see whether `nvidia-smi` lists a GPU, or use `--device cpu`";
     let driver = keep_open("libcuda.so.1")
-        .map_err(|reason| format!("the NVIDIA driver is not installed ({reason}); {CURE}"))?;
+        .map_err(|reason| format!("the NVIDIA driver is not installed ({reason}); {FIX}"))?;
     let mut devices: c_int = 0;
     // SAFETY: the two signatures are the driver API's, unchanged since its first version.
     let status = unsafe {
-        let missing = |error: libloading::Error| format!("libcuda.so.1: {error}; {CURE}");
+        let missing = |error: libloading::Error| format!("libcuda.so.1: {error}; {FIX}");
         let init = driver.get::<Init>(b"cuInit\0").map_err(missing)?;
         let count = driver.get::<Count>(b"cuDeviceGetCount\0").map_err(missing)?;
         match init(0) {
@@ -256,13 +252,13 @@ fn count_devices() -> Result<c_int, String> {
         (0 | 100, _) => {
             let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
             let why = visible.map(|ids| format!(" (CUDA_VISIBLE_DEVICES is \"{ids}\")"));
-            Err(format!("the NVIDIA driver found no GPU{}; {CURE}", why.unwrap_or_default()))
+            Err(format!("the NVIDIA driver found no GPU{}; {FIX}", why.unwrap_or_default()))
         }
-        _ => Err(format!("the NVIDIA driver does not start (CUDA error {status}); {CURE}")),
+        _ => Err(format!("the NVIDIA driver does not start (CUDA error {status}); {FIX}")),
     }
 }
 
-/// The compute capability of a GPU, such as (8, 0); none where the driver does not say.
+/// The compute capability of a GPU, such as (8, 0); `None` if the driver does not report it.
 #[cfg(unix)]
 pub fn compute_capability(index: usize) -> Option<(i32, i32)> {
     type Get = unsafe extern "C" fn(device: *mut c_int, ordinal: c_int) -> c_int;
@@ -305,7 +301,7 @@ fn count_devices() -> Result<c_int, String> {
 #[cfg(unix)]
 fn keep_open(name: &str) -> Result<&'static libloading::os::unix::Library, String> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    // SAFETY: its initialisers are libtorch's or the driver's own, made to run at load time.
+    // SAFETY: only libtorch's or the driver's own initialisers run at load time.
     let opened = unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) };
     opened.map(|library| &*Box::leak(Box::new(library))).map_err(|error| error.to_string())
 }
@@ -326,8 +322,8 @@ mod tests {
             Ok(()) => assert!(tch::Cuda::is_available()),
             Err(error) => {
                 let text = error.to_string();
-                let cures = ["make libtorch CUDA=1", "--device cpu", "nvidia-smi"];
-                assert!(cures.iter().any(|cure| text.contains(cure)), "{text}");
+                let fixes = ["make libtorch CUDA=1", "--device cpu", "nvidia-smi"];
+                assert!(fixes.iter().any(|fix| text.contains(fix)), "{text}");
                 assert_eq!(load().unwrap_err().to_string(), text);
             }
         }

@@ -61,7 +61,7 @@ impl Default for FusedConv {
 }
 
 impl FusedConv {
-    /// Frees the weights; the next [`run`](Self::run) makes them again.
+    /// Frees the weights; the next [`run`](Self::run) folds them again.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -71,7 +71,7 @@ impl FusedConv {
     /// `[N, in, H, W]` on the CPU in the `channels_last` format.
     ///
     /// # Errors
-    /// `xs` is undefined, or what libtorch reports.
+    /// `xs` is undefined, or an error from libtorch.
     pub fn run(&mut self, xs: &Tensor, parts: FusedParts) -> Result<Option<Tensor>> {
         // SAFETY: a live tensor, only read.
         if unsafe { visage_fuses(raw(check_defined(xs)?)) } == 0 {
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::native::{channels_last, local_response_norm, max_pool};
 
-    /// libtorch throws when a sparse tensor is asked for its layout.
+    /// libtorch throws on a query of a sparse tensor's memory format.
     #[test]
     fn sparse_tensors_are_left_to_libtorch_and_undefined_ones_are_errors() {
         let map = Tensor::ones([1, 2, 4, 4], (Kind::Float, Device::Cpu));

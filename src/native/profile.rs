@@ -1,4 +1,4 @@
-//! How long each of libtorch's operators takes.
+//! Profiles libtorch's operators.
 
 use super::{Message, finish, text};
 use crate::Result;
@@ -8,24 +8,24 @@ unsafe extern "C" {
     fn visage_profile_stop(handle: u64, text: *mut Message) -> Message;
 }
 
-/// What one operator took, all its calls together.
+/// The time of one operator, summed over its calls.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OperatorTime {
     /// Its name, such as `aten::mkldnn_convolution`.
     pub name: String,
     /// How often it ran.
     pub calls: u64,
-    /// Seconds in it, without those in operators that it called.
+    /// Self time in seconds, without the operators that it called.
     pub seconds: f64,
 }
 
-/// Runs `body` and measures libtorch's operators on every thread meanwhile, the slowest first. On a
-/// GPU this is the time to start them, not the time they run.
+/// Runs `body` and times libtorch's operators on all threads, the slowest first. On a GPU this is the
+/// time to launch kernels, not to run them.
 ///
-/// One measurement at a time: one inside another gives nonsense, not harm.
+/// Must not be nested: the times would be wrong.
 ///
 /// # Errors
-/// What libtorch reports, or `body` raises.
+/// An error from libtorch or `body`.
 pub fn profile(body: impl FnOnce() -> Result<()>) -> Result<Vec<OperatorTime>> {
     struct Measuring(Option<u64>);
     impl Measuring {
@@ -37,7 +37,7 @@ pub fn profile(body: impl FnOnce() -> Result<()>) -> Result<Vec<OperatorTime>> {
     }
     impl Drop for Measuring {
         fn drop(&mut self) {
-            // In a panic nobody asks what was measured.
+            // In a panic the result is discarded.
             let _ = self.stop();
         }
     }

@@ -1,4 +1,4 @@
-//! A network recorded by libtorch's tracer: a TorchScript module, and the list of its operations.
+//! Traces a network with libtorch: a TorchScript module, and the list of its operations.
 
 use std::any::Any;
 use std::ffi::{CString, c_char, c_int, c_uchar, c_void};
@@ -47,13 +47,13 @@ unsafe extern "C" {
 pub struct State {
     /// Its state-dict key.
     pub name: String,
-    /// The very tensor, not a copy: the tracer knows tensors by their identity.
+    /// The same tensor, not a copy: the tracer identifies tensors by their address.
     pub tensor: Tensor,
     /// A parameter, or a buffer.
     pub is_parameter: bool,
 }
 
-/// A recorded network.
+/// A traced network.
 #[derive(Debug)]
 pub struct Trace {
     /// Never null; freed once, on drop.
@@ -62,7 +62,7 @@ pub struct Trace {
 
 type Closure<'a> = &'a mut dyn FnMut(&Tensor) -> Result<Vec<Tensor>>;
 
-/// What crosses C++ on its way to the closure, and what comes back besides its tensors.
+/// The closure passed through C++, and its results.
 struct Call<'a> {
     network: Option<Closure<'a>>,
     wanted: usize,
@@ -71,23 +71,23 @@ struct Call<'a> {
     panic: Option<Box<dyn Any + Send>>,
 }
 
-/// Calls the closure; neither an error nor a panic goes through C++.
+/// Calls the closure; neither errors nor panics unwind through C++.
 unsafe extern "C" fn call(data: *mut c_void, input: TensorPtr, outputs: *mut TensorPtr) -> c_int {
-    // SAFETY: `data` is the `Call` of `Trace::record`, borrowed by nobody else meanwhile.
+    // SAFETY: `data` is the `Call` of `Trace::record`, not borrowed elsewhere.
     let call = unsafe { &mut *data.cast::<Call>() };
     let Some(network) = call.network.take() else { return 0 };
     let found = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: a live tensor; its handle is copied, which counts it once more.
+        // SAFETY: a live tensor; the copied handle has its own reference count.
         let input = unsafe { Tensor::clone_from_ptr(input.cast_mut().cast()) };
         network(&input)
     }));
     match found {
         Ok(Ok(found)) if found.len() == call.wanted && found.iter().all(Tensor::defined) => {
             for (at, tensor) in found.iter().enumerate() {
-                // SAFETY: C++ made room for `wanted` pointers.
+                // SAFETY: C++ allocated `wanted` pointers.
                 unsafe { *outputs.add(at) = tensor.as_ptr().cast() };
             }
-            call.outputs = found; // alive until C++ has read them
+            call.outputs = found; // keeps them alive until C++ has read them
             return 1;
         }
         Ok(Ok(_)) => {}
@@ -123,7 +123,7 @@ impl Trace {
     /// `state` as its tensors. `outputs` is the number of tensors that the network returns: one is
     /// recorded as a tensor, several as a tuple.
     ///
-    /// What depends on sizes is recorded as it is for this input; nothing else may.
+    /// Sizes are recorded as constants of this input; no other value may depend on it.
     ///
     /// # Errors
     /// The network's own, and libtorch's.
@@ -149,7 +149,7 @@ impl Trace {
         };
         let mut module = ptr::null_mut();
         // SAFETY: three lists of one length with live texts and tensors; `call` matches `data`,
-        // which outlives the call and is not touched meanwhile.
+        // which outlives the call and is not accessed during it.
         let result = finish(unsafe {
             visage_trace_new(
                 state.len(),
@@ -176,7 +176,7 @@ impl Trace {
     /// `kind` (`aten::relu`), `inputs` and `outputs`, in the order in which they run.
     ///
     /// # Errors
-    /// Memory is short.
+    /// Out of memory.
     pub fn describe(&self) -> Result<String> {
         // SAFETY: the module is alive; the shim sets the text, which is ours to free.
         text(|text| unsafe { visage_trace_describe(self.module, text) })
@@ -198,7 +198,7 @@ impl Trace {
     /// The module as a TorchScript archive, with one extra file in it.
     ///
     /// # Errors
-    /// What libtorch's writer reports.
+    /// An error from libtorch's writer.
     pub fn archive(&self, extra_name: &str, extra_text: &str) -> Result<Vec<u8>> {
         let (name, text) = (c_text(extra_name)?, c_text(extra_text)?);
         let mut archive = Vec::<u8>::new();

@@ -1,8 +1,7 @@
-//! Which libtorch this program was built for, and which one it runs on.
+//! The versions of libtorch that this program was built for and runs with.
 //!
-//! Nothing here calls libtorch, so that [`check`] works on any version: libtorch's functions are bound
-//! when they are first called (`-z lazy`, see build.rs), and one that is not there ends the program
-//! then and not before.
+//! Nothing here calls libtorch, so [`check`] works with any version: libtorch's functions are bound on
+//! the first call (`-z lazy`, see build.rs), and only then does a missing one end the program.
 
 use std::ffi::{CStr, c_char};
 use std::path::{Path, PathBuf};
@@ -15,15 +14,15 @@ unsafe extern "C" {
     fn visage_libtorch_file() -> *const c_char;
 }
 
-/// The libtorch that this program was compiled against, such as `2.13.0`.
+/// The version of libtorch that this program was compiled against, such as `2.13.0`.
 pub fn built_for() -> &'static str {
-    // SAFETY: a string literal of the shim, there for the whole run.
+    // SAFETY: a string literal of the shim.
     unsafe { CStr::from_ptr(visage_built_for()) }.to_str().unwrap_or("unknown")
 }
 
-/// The libtorch that is loaded, such as `[2, 13, 0]`; none where it does not say (before 2.9).
+/// The version of the loaded libtorch, such as `[2, 13, 0]`; `None` before 2.9.
 pub fn runs_on() -> Option<[u32; 3]> {
-    // SAFETY: looks a symbol up, and calls it where it is there.
+    // SAFETY: calls the symbol only if it exists.
     let version = unsafe { visage_runs_on() };
     (version != 0).then_some([version >> 16, (version >> 8) & 0xff, version & 0xff])
 }
@@ -33,9 +32,9 @@ pub fn runs_on_text() -> String {
     runs_on().map_or_else(|| "of an unknown version".into(), |v| v.map(|n| n.to_string()).join("."))
 }
 
-/// The folder of the libtorch that is loaded; the one it was built with where the loader does not say.
+/// The folder of the loaded libtorch; if unknown, of the one it was built with.
 pub fn folder() -> PathBuf {
-    // SAFETY: null, or a text that the loader keeps as long as the library is loaded.
+    // SAFETY: null, or a text that lives as long as the library is loaded.
     let file = unsafe {
         let file = visage_libtorch_file();
         (!file.is_null()).then(|| CStr::from_ptr(file).to_string_lossy().into_owned())
@@ -44,8 +43,7 @@ pub fn folder() -> PathBuf {
     folder.unwrap_or_else(|| env!("VISAGE_LIBTORCH_LIB").into())
 }
 
-/// Refuses to go on with another libtorch than the one this program was built for; the third number
-/// may differ.
+/// Refuses another version of libtorch than this program was built for; the patch number may differ.
 ///
 /// # Errors
 /// Names both versions, the library, and what to do.

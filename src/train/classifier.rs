@@ -90,7 +90,7 @@ impl<'a> ClassifierTask<'a> {
     /// The classifier as it is, calibrated.
     ///
     /// # Errors
-    /// What libtorch raises.
+    /// An error from libtorch.
     pub fn classifier(&self) -> Result<Classifier> {
         let head = self.head()?;
         let mut calibration = calibrate(&head, self.from.validation, self.from.known)?;

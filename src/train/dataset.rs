@@ -38,7 +38,7 @@ impl TrainingData {
 /// No usable data set.
 pub fn open_labelled(root: &Path, side: u32, say: &Reporter) -> Result<FaceFolder> {
     let folder = decode(root, false, side, say)?;
-    tell(&folder, "", "", say);
+    report(&folder, "", "", say);
     Ok(folder)
 }
 
@@ -57,7 +57,7 @@ fn decode(
 }
 
 /// Reports the notes on a folder, and what was skipped.
-fn tell(folder: &FaceFolder, advice: &str, flag: &str, say: &Reporter) {
+fn report(folder: &FaceFolder, advice: &str, flag: &str, say: &Reporter) {
     for note in folder.notes.iter().chain(&folder.fitted.note(flag)) {
         say.line(&format!("note: {note}"));
     }
@@ -105,7 +105,7 @@ pub fn open(
     }
     let folder = decode(&path, settings.strict, settings.fitting(side), say)?;
     let folder = folder.with_two_identities()?;
-    tell(&folder, STRICT, PICTURE_MEMORY, say);
+    report(&folder, STRICT, PICTURE_MEMORY, say);
     let split = match (&settings.split, Split::official(&folder), &by) {
         (Some(file), ..) => Split::read_csv(file, &folder)?,
         (None, Some(official), _) => official,

@@ -41,7 +41,7 @@ pub trait Task {
     /// Forward pass and loss of one batch.
     ///
     /// # Errors
-    /// What libtorch raises.
+    /// An error from libtorch.
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>>;
 
     /// Called after each optimiser step.
@@ -51,7 +51,7 @@ pub trait Task {
     /// histograms) go to the log.
     ///
     /// # Errors
-    /// What libtorch raises.
+    /// An error from libtorch.
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores>;
 
     /// Shows the model that was scored last, the best so far, where the log shows a model.
@@ -102,7 +102,7 @@ pub struct FitConfig {
 /// replaces it.
 ///
 /// # Errors
-/// What the task raises, or a model file that cannot be written. Logging never ends a run.
+/// An error from the task, or a model file that cannot be written. Logging never ends a run.
 pub fn fit(
     task: &mut dyn Task,
     optimizer: &mut Optimizer,
@@ -272,8 +272,9 @@ const NOTICEABLE: f64 = 0.01;
 
 /// The epoch's line: the loss and what goes with it, then the validation figures.
 fn headline(means: &[(&'static str, f64)], scores: &Scores) -> String {
-    let told = |name: &str, mean: f64| name != "lr" && (name != DATA_WAIT || mean >= NOTICEABLE);
-    let means = means.iter().filter(|(name, mean)| told(name, *mean));
+    let is_reported =
+        |name: &str, mean: f64| name != "lr" && (name != DATA_WAIT || mean >= NOTICEABLE);
+    let means = means.iter().filter(|(name, mean)| is_reported(name, *mean));
     let means = means.map(|(name, mean)| match *name {
         "loss" => format!("loss {mean:.4}"),
         "positive_distance" => format!("d(+) {mean:.2}"),

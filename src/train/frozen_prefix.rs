@@ -53,7 +53,7 @@ impl<'a> FrozenPrefix<'a> {
     /// Freezes and unfreezes stages for `epoch`, counted from 1; returns notes for the user.
     ///
     /// # Errors
-    /// What libtorch raises, or the disk.
+    /// An error from libtorch, or from the disk.
     pub fn begin(&mut self, epoch: usize) -> Result<Vec<String>> {
         let mut notes: Vec<String> = self.unfreezing.at(epoch).into_iter().collect();
         notes.extend(self.maps.refresh()?);
@@ -78,7 +78,7 @@ impl<'a> FrozenPrefix<'a> {
     /// next one (0 and the pictures themselves where nothing is frozen).
     ///
     /// # Errors
-    /// What libtorch raises, or the disk.
+    /// An error from libtorch, or from the disk.
     pub fn views(&mut self, batch: &[usize], seed: u64) -> Result<(usize, Tensor)> {
         if self.maps.end() > 0
             && let Some(mirrored) = self.augment.mirrored(batch.len(), seed)

@@ -130,7 +130,7 @@ pub enum NoSuggestion {
 /// the loss explodes. The parameters are useless afterwards.
 ///
 /// # Errors
-/// Impossible rates, an epoch without a batch, and what the task raises.
+/// Impossible rates, an epoch without a batch, and errors from the task.
 pub fn lr_find(
     task: &mut dyn Task,
     optimizer: &mut Optimizer,

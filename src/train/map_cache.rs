@@ -84,7 +84,7 @@ impl<'a> MapCache<'a> {
     /// anything changed.
     ///
     /// # Errors
-    /// What libtorch raises.
+    /// An error from libtorch.
     pub fn refresh(&mut self) -> Result<Option<String>> {
         let frozen = self.backbone.frozen_stages();
         if frozen == self.frozen {
@@ -131,7 +131,7 @@ impl<'a> MapCache<'a> {
     /// Returns the maps of `views` in their order, on the backbone's device. Shape: f32 `[B, ...]`.
     ///
     /// # Errors
-    /// The disk is full, nothing is cached, or what libtorch raises.
+    /// The disk is full, nothing is cached, or an error from libtorch.
     pub fn maps(&mut self, views: &[View]) -> Result<Tensor> {
         let count = self.faces.len();
         let row = |&(picture, mirrored): &View| picture + if mirrored { count } else { 0 };

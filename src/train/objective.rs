@@ -39,7 +39,8 @@ impl Objective {
     }
 
     /// The loss of embeddings `[B, D]` with labels, int64 `[B]` (fastest on the host; with a memory they
-    /// must be there), which a memory, if any, then remembers; and for the log the share of active tuples and the mean distances.
+    /// must be there), and for the log the fraction of active tuples and the mean distances. Adds the batch
+    /// to the memory, if any.
     pub fn loss(
         &self,
         embeddings: &Tensor,
@@ -48,7 +49,7 @@ impl Objective {
     ) -> (LossOutput, Vec<Figure>) {
         let anchors = labels.numel() as i64;
         let (all, all_labels) = match &self.memory {
-            Some(memory) => memory.borrow().behind(embeddings, labels),
+            Some(memory) => memory.borrow().append_to(embeddings, labels),
             None => (embeddings.shallow_clone(), labels.shallow_clone()),
         };
         let mining = self.loss.mining();

@@ -115,7 +115,7 @@ impl Optimizer {
     /// backward pass does not reach is skipped.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// An error from libtorch.
     pub fn zero_grad(&mut self) -> Result<()> {
         clear_gradients(&self.slots.iter().map(|slot| &slot.param).collect::<Vec<_>>())
     }
@@ -136,7 +136,7 @@ impl Optimizer {
     /// One step with this learning rate (usually the base rate times the schedule's factor).
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// An error from libtorch.
     pub fn step(&mut self, lr: f64) -> Result<()> {
         self.step_with(StepRates::lr(lr), None)
     }
@@ -146,7 +146,7 @@ impl Optimizer {
     /// wait to learn it.
     ///
     /// # Errors
-    /// When a momentum is given to SGD that was made without one; what libtorch reports.
+    /// When a momentum is given to SGD that was made without one; an error from libtorch.
     pub fn step_with(&mut self, rates: StepRates, found: Option<&Tensor>) -> Result<()> {
         let config = self.config.with(rates)?;
         let mut moved = self.with_gradient();
@@ -163,7 +163,7 @@ impl Optimizer {
     /// not finite, else 0.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// An error from libtorch.
     pub fn unscale(&self, inverse: &Tensor) -> Result<Tensor> {
         let grads: Vec<Tensor> =
             self.with_gradient().into_iter().map(|(_, gradient)| gradient).collect();

@@ -107,7 +107,7 @@ impl LossScaler {
     /// The backward pass of a loss, 0-d.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// An error from libtorch.
     pub fn backward(&self, loss: &Tensor) -> Result<()> {
         match &self.on {
             Some(on) => loss.f_mul(&on.scale)?.f_backward()?,
@@ -120,7 +120,7 @@ impl LossScaler {
     /// a step that must be skipped, else 0: for [`Optimizer::step_with`].
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// An error from libtorch.
     pub fn unscale(&mut self, optimizer: &Optimizer) -> Result<Option<Tensor>> {
         let Some(Numbers { scale, good, skipped }) = &mut self.on else { return Ok(None) };
         no_grad(|| {

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// Resolves automatic settings; config.toml gets the resolved values.
 ///
 /// # Errors
-/// What libtorch raises.
+/// An error from libtorch.
 pub fn resolve_auto(
     tuning: &mut TuningSettings,
     source: &Source,
@@ -44,7 +44,7 @@ pub fn resolve_auto(
 /// computes them on some pictures.
 ///
 /// # Errors
-/// A picture that cannot be read any more, or what libtorch raises.
+/// A picture that can no longer be read, or an error from libtorch.
 pub fn warm_up_batchnorm(
     backbone: &mut Backbone,
     source: &Source,

@@ -29,12 +29,11 @@ pub fn scale_layers(optimizer: &mut Optimizer, backbone: &Backbone, decay: f64) 
     optimizer.scale_rates(|name| rates.get(name).copied().unwrap_or(1.0));
 }
 
-/// Lets the batch normalisation of a trunk with random weights see `pictures`: its running
-/// statistics still say mean 0 and variance 1, which no layer of a random trunk gives, so at rest
-/// its maps would be of any scale.
+/// Estimates the running statistics of a trunk with random weights from `pictures`: the initial mean 0
+/// and variance 1 do not match its layers, so in eval mode its maps would be of any scale.
 ///
 /// # Errors
-/// What libtorch raises.
+/// An error from libtorch.
 pub fn estimate_bn_statistics(
     backbone: &mut Backbone,
     faces: &PictureStore,
@@ -43,33 +42,34 @@ pub fn estimate_bn_statistics(
     // Statistics are computed in float32, even with mixed precision.
     let compute = backbone.compute();
     backbone.set_compute(Compute::fast(None))?;
-    let settled = look(backbone, faces, pictures);
+    let updated = update_statistics(backbone, faces, pictures);
     backbone.set_compute(compute)?;
-    settled
+    updated
 }
 
-fn look(backbone: &Backbone, faces: &PictureStore, pictures: &[usize]) -> Result<()> {
+fn update_statistics(backbone: &Backbone, faces: &PictureStore, pictures: &[usize]) -> Result<()> {
     // A frozen stage stays in eval mode.
     let parameters = backbone.params.iter().filter(|param| param.is_parameter);
     let frozen: Vec<&Tensor> =
         parameters.map(|param| &param.tensor).filter(|tensor| !tensor.requires_grad()).collect();
-    let unfreezing = |thawed: bool| {
+    let set_unfrozen = |unfrozen: bool| {
         for tensor in &frozen {
-            let _ = tensor.set_requires_grad(thawed);
+            let _ = tensor.set_requires_grad(unfrozen);
         }
     };
-    unfreezing(true);
-    let looked = pictures.chunks(SETTLE.0).cycle().take(SETTLE.1).try_for_each(|batch| {
+    set_unfrozen(true);
+    let updated = pictures.chunks(BN_BATCHES.0).cycle().take(BN_BATCHES.1).try_for_each(|batch| {
         let pictures = faces.batch(batch, backbone.device())?;
         let _ = tch::no_grad(|| backbone.map_from(0, &pictures, Mode::TRAIN));
         Ok(())
     });
-    unfreezing(false);
-    looked
+    set_unfrozen(false);
+    updated
 }
 
-/// Pictures in a batch and batches, of which statistics with a momentum of 0.1 forget their start.
-const SETTLE: (usize, usize) = (16, 40);
+/// Pictures per batch, and batches: enough for statistics with a momentum of 0.1 to forget their
+/// initial values.
+const BN_BATCHES: (usize, usize) = (16, 40);
 
 /// Gradual unfreezing: at first only the top stage trains, and after every N epochs the next
 /// one below joins (Howard and Ruder, 2018).

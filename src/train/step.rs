@@ -71,7 +71,7 @@ impl<'a> Stepper<'a> {
     /// One step. `forward` is called once the gradients of the last step are gone.
     ///
     /// # Errors
-    /// What `forward` raises, or libtorch.
+    /// An error from `forward` or libtorch.
     pub fn step<'b>(
         &mut self,
         rates: StepRates,

@@ -285,7 +285,7 @@ impl Task for TupleTask<'_> {
 /// through the trunk once.
 ///
 /// # Errors
-/// What libtorch raises, or the disk.
+/// An error from libtorch, or from the disk.
 pub fn pair_distances(
     net: &PairNet,
     prefix: &mut FrozenPrefix,

@@ -1,5 +1,5 @@
-//! From what `torch.save` was given to named tensors: a state dict, a whole checkpoint around one,
-//! or a TorchScript module.
+//! Finds the named tensors in a file of `torch.save`: a state dict, a checkpoint that contains one, or
+//! a TorchScript module.
 
 use std::collections::BTreeMap;
 
@@ -19,21 +19,21 @@ const WRAPPERS: [&str; 10] = [
     "weights",
 ];
 
-/// What wrappers of a model put before every key: `DataParallel`, `torch.compile`.
+/// Prefixes that `DataParallel` and `torch.compile` add to every key.
 const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
 
-/// Modules nest less; Python's own pickler gives up at a few hundred.
-const DEEPEST: usize = 64;
-/// Values looked at; a dict that holds itself twice would never end.
-const MOST_VALUES: usize = 1_000_000;
+/// Maximum nesting; Python's own pickler fails at a few hundred levels.
+const MAX_DEPTH: usize = 64;
+/// Maximum number of visited values, against dicts that contain themselves.
+const MAX_VALUES: usize = 1_000_000;
 
-/// Tensors in one file, and bytes in one key: every tensor repeats the keys it is below.
-const MOST_TENSORS: usize = 100_000;
-const LONGEST_KEY: usize = 1000;
-/// Wrappers around wrappers that are taken off a key.
-const MOST_PREFIXES: usize = 8;
+/// Maximum number of tensors in a file, and of bytes in a key: every tensor repeats its parents' keys.
+const MAX_TENSORS: usize = 100_000;
+const MAX_KEY: usize = 1000;
+/// Maximum number of nested wrappers whose prefixes are removed.
+const MAX_PREFIXES: usize = 8;
 
-/// Named tensors, and what was done to find them.
+/// Named tensors, and notes on how they were found.
 #[derive(Debug, Default)]
 pub(super) struct Named {
     /// In the order of the file.
@@ -44,7 +44,7 @@ pub(super) struct Named {
 /// Finds the state dict in a pickled value and names its tensors.
 ///
 /// # Errors
-/// There is no tensor, or the value holds itself.
+/// There is no tensor, or the value contains itself.
 pub(super) fn named_tensors(pickle: &Pickle) -> Result<Named, String> {
     let heap = &pickle.heap;
     let mut notes = Vec::new();
@@ -65,11 +65,11 @@ pub(super) fn named_tensors(pickle: &Pickle) -> Result<Named, String> {
         };
         notes.push(format!("the tensors are under \"{}\"{ignored}", unwrapped.join(".")));
         value = inner;
-        if unwrapped.len() > DEEPEST {
+        if unwrapped.len() > MAX_DEPTH {
             return Err("a dict that contains itself".into());
         }
     }
-    let mut walk = Walk { heap, tensors: Vec::new(), ignored: 0, looked_at: 0 };
+    let mut walk = Walk { heap, tensors: Vec::new(), ignored: 0, visited: 0 };
     walk.value(value, "", 0, false)?;
     let Walk { tensors, ignored, .. } = walk;
     if tensors.is_empty() {
@@ -78,7 +78,7 @@ pub(super) fn named_tensors(pickle: &Pickle) -> Result<Named, String> {
     if ignored > 0 {
         notes.push(format!("{ignored} values that are not tensors were ignored"));
     }
-    // A key written twice has its last value, as in Python.
+    // A duplicate key has its last value, as in Python.
     let mut last: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, (name, _)) in tensors.iter().enumerate() {
         last.insert(name, index);
@@ -89,7 +89,7 @@ pub(super) fn named_tensors(pickle: &Pickle) -> Result<Named, String> {
     Ok(Named { tensors, notes })
 }
 
-/// The state dict inside a checkpoint; a dict that holds tensors itself is none.
+/// The state dict inside a checkpoint; `None` for a dict that contains tensors itself.
 fn wrapped<'a>(heap: &Heap<'a>, value: Value<'a>) -> Option<(&'static str, Value<'a>)> {
     let Value::Dict(_) = value else { return None };
     let entries = heap.entries(value)?;
@@ -108,7 +108,7 @@ struct Walk<'a, 'h> {
     heap: &'h Heap<'a>,
     tensors: Vec<(String, Id)>,
     ignored: usize,
-    looked_at: usize,
+    visited: usize,
 }
 
 impl<'a> Walk<'a, '_> {
@@ -119,12 +119,12 @@ impl<'a> Walk<'a, '_> {
         depth: usize,
         object: bool,
     ) -> Result<(), String> {
-        self.looked_at += 1;
-        if name.len() > LONGEST_KEY || self.tensors.len() > MOST_TENSORS {
-            let most = format!("{MOST_TENSORS} tensors and keys of {LONGEST_KEY} bytes");
+        self.visited += 1;
+        if name.len() > MAX_KEY || self.tensors.len() > MAX_TENSORS {
+            let most = format!("{MAX_TENSORS} tensors and keys of {MAX_KEY} bytes");
             return Err(format!("is beyond {most}, at \"{}\"", shortened(name)));
         }
-        if depth > DEEPEST || self.looked_at > MOST_VALUES {
+        if depth > MAX_DEPTH || self.visited > MAX_VALUES {
             return Err(format!("nests too deep or holds itself, at \"{}\"", shortened(name)));
         }
         let below =
@@ -167,13 +167,13 @@ fn shortened(name: &str) -> String {
     if short.len() < name.len() { format!("{short}...") } else { short }
 }
 
-/// Takes the prefixes of wrapped models off, where every key has them; says so in `notes`.
+/// Removes the prefixes of wrapped models, where every key has them, and adds a note.
 pub(super) fn strip_prefixes<'n>(
     names: impl Iterator<Item = &'n mut String>,
     notes: &mut Vec<String>,
 ) {
     let mut names: Vec<&mut String> = names.collect();
-    for _ in 0..MOST_PREFIXES {
+    for _ in 0..MAX_PREFIXES {
         let everywhere = PREFIXES.into_iter().find(|prefix| {
             names.iter().all(|name| name.len() > prefix.len() && name.starts_with(prefix))
         });

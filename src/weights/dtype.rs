@@ -1,4 +1,4 @@
-//! One row per dtype that Visage reads and writes, under the name each file format gives it.
+//! The supported dtypes, with their names in each file format.
 
 use safetensors::tensor::Dtype;
 use tch::Kind;

@@ -1,5 +1,5 @@
-//! A weight file of any format, opened by its content: names, shapes and dtypes are read and
-//! checked at once, values only when they are asked for.
+//! A weight file of any format, detected by content: names, shapes and dtypes are read and checked on
+//! opening, values on demand.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -15,10 +15,11 @@ use super::{checkpoint, dtype, npz, torch_save};
 use crate::native::FileMap;
 use crate::{Error, Result};
 
-/// A weight file whose values are still on the disk.
+/// A weight file whose values are read on demand.
 ///
-/// The file is memory-mapped, and the pages of a tensor are given back once it is copied: loading
-/// into a net holds the net and a few megabytes. Do not shorten the file meanwhile (see [`FileMap`]).
+/// The file is memory-mapped, and the pages of a tensor are released once it is copied: loading into a
+/// net needs the memory of the net and a few megabytes. Do not truncate the file meanwhile (see
+/// [`FileMap`]).
 #[derive(Debug)]
 pub struct WeightFile<'a> {
     path: PathBuf,
@@ -27,7 +28,7 @@ pub struct WeightFile<'a> {
     by_name: BTreeMap<String, usize>,
 }
 
-/// How files begin that are often taken for weights, with what to do.
+/// Signatures of files that are often mistaken for weights, with what to do.
 const OTHERS: &[(usize, &[u8], &str)] = &[
     (
         257,
@@ -52,7 +53,7 @@ impl WeightFile<'static> {
     /// Opens a safetensors file, a `torch.save` file of any age, a TorchScript archive or an npz.
     ///
     /// # Errors
-    /// Names the file, and the byte or tensor where it is damaged, cut, hostile or unknown.
+    /// Names the file, and the byte or tensor where it is damaged, truncated, malicious or unknown.
     pub fn open(path: &Path) -> Result<Self> {
         Self::from_bytes(path, Bytes::Mapped(FileMap::open(path)?))
     }
@@ -72,7 +73,7 @@ impl<'a> WeightFile<'a> {
         let mut index = index(bytes.all()).map_err(fail)?;
         let names = index.entries.iter_mut().map(|entry| &mut entry.name);
         checkpoint::strip_prefixes(names, &mut index.notes);
-        // Views of one storage may repeat it, within reason.
+        // Views may repeat a storage, up to a limit.
         let held: usize =
             index.storages.iter().map(Storage::len).fold(64 << 20, usize::saturating_add);
         let claimed = index.entries.iter().map(Entry::bytes).fold(0, usize::saturating_add);
@@ -89,7 +90,7 @@ impl<'a> WeightFile<'a> {
         &self.path
     }
 
-    /// What the content was found to be.
+    /// The format, detected by content.
     pub fn format(&self) -> WeightFormat {
         self.index.format
     }
@@ -104,12 +105,12 @@ impl<'a> WeightFile<'a> {
         self.by_name.get(name).and_then(|&at| self.index.entries.get(at))
     }
 
-    /// Free text by key, from safetensors and the `.pth` files that Visage writes.
+    /// Text by key, from safetensors and the `.pth` files that Visage writes.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.index.metadata
     }
 
-    /// What was unwrapped, taken off the keys and passed over, one sentence each.
+    /// Notes on what was unwrapped, removed from keys or ignored, one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.index.notes
     }
@@ -117,7 +118,7 @@ impl<'a> WeightFile<'a> {
     /// Reads one tensor, contiguous, on the CPU, in the file's dtype.
     ///
     /// # Errors
-    /// Its bytes fail their checksum, or memory is short.
+    /// The checksum differs, or memory runs out.
     pub fn tensor(&self, entry: &Entry) -> Result<Tensor> {
         let storage = self.storage(entry)?;
         entry.read(&self.bytes, storage).map_err(|reason| Error::weights(&self.path, reason))
@@ -133,7 +134,7 @@ impl<'a> WeightFile<'a> {
         copied.map_err(|reason| Error::weights(&self.path, reason))
     }
 
-    /// Holds every tensor's bytes against their checksums, where the format has them (zip files).
+    /// Verifies the checksums of all tensors, where the format has them (zip files).
     ///
     /// # Errors
     /// Names the first damaged part and its bytes.
@@ -150,14 +151,14 @@ impl<'a> WeightFile<'a> {
     }
 }
 
-/// Finds out what the bytes are and reads their index.
+/// Detects the format and reads the index.
 fn index(bytes: &[u8]) -> Result<Index, String> {
     if bytes.is_empty() {
         return Err("is empty".into());
     }
     if bytes.starts_with(b"PK\x03\x04") {
         let zip = Zip::read(bytes)?;
-        // PyTorch puts everything into one folder, whose name is free.
+        // PyTorch puts everything into one folder, with any name.
         let pickles = zip.members.iter().filter_map(|member| member.name.strip_suffix("data.pkl"));
         let prefix = pickles
             .filter(|prefix| prefix.is_empty() || prefix.ends_with('/'))

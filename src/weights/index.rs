@@ -1,4 +1,4 @@
-//! What the reader of every format hands over.
+//! The output of every format's reader.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,7 +32,7 @@ impl fmt::Display for WeightFormat {
     }
 }
 
-/// What a format's reader found: tensors, the storages they look at, and metadata.
+/// The output of a format's reader: tensors, their storages, and metadata.
 #[derive(Debug)]
 pub(super) struct Index {
     pub format: WeightFormat,

@@ -1,6 +1,6 @@
-//! Strict loading: every tensor of the net is found in the file with its exact shape, every tensor
-//! of the file is used, or the report says which is not. Nothing is broadcast; keys are renamed by
-//! the table in [`super::rename`] only, and what may be missing is named by the caller.
+//! Strict loading: every tensor of the net must be in the file with its exact shape, and every tensor
+//! of the file must be used; the report lists the exceptions. Nothing is broadcast, keys are renamed
+//! only by the table in [`super::rename`], and the caller names what may be missing.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -15,27 +15,26 @@ use crate::models::{Architecture, Params};
 
 /// Prefix of a classifier head's keys in a model file (`classifier.weight`, `classifier.bias`).
 pub const HEAD: &str = "classifier.";
-/// Prefix of the training embeddings that a classifier's model file carries.
+/// Prefix of the training embeddings in a classifier's model file.
 pub const GALLERY: &str = "gallery.";
-/// Prefixes of the keys that a model file holds beside its trunk's: a classifier's, and a pair network's
-/// head.
+/// Prefixes of keys in a model file that are not the trunk's: a classifier's, and a pair network's head.
 pub const BESIDE_TRUNK: [&str; 3] = [HEAD, GALLERY, "head."];
 
-/// Keys of each kind that a report shows; its fields have all of them.
+/// Keys of each kind that a printed report shows; its fields have all.
 const EXAMPLES: usize = 3;
 
-/// What a load did, or why it changed nothing.
+/// The result of loading, or why nothing was changed.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct LoadReport {
     /// Tensors found and copied.
     pub matched: usize,
     /// Tensors whose dtype was converted to the net's, as `float16 to float32 (224)`.
     pub converted: usize,
-    /// Keys spelt otherwise in the file: (the file's, the net's).
+    /// Renamed keys: (in the file, in the net).
     pub renamed: Vec<(String, String)>,
-    /// What the file's reader unwrapped, took off the keys and passed over.
+    /// The notes of [`WeightFile::notes`].
     pub notes: Vec<String>,
-    /// Keys left as they were in the net: missing or of another shape, as the caller allowed.
+    /// Keys of the net that were not loaded, as the caller allowed: missing or of another shape.
     pub allowed: Vec<String>,
     /// Missing keys: in the net but not in the file.
     pub missing: Vec<String>,
@@ -85,18 +84,18 @@ impl fmt::Display for LoadReport {
     }
 }
 
-/// What a load may pass over. Prefixes are the beginnings of keys: `classifier`, `gallery.`.
+/// The keys that loading may ignore, by prefix: `classifier`, `gallery.`.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct LoadOptions<'a> {
-    /// Prefixes of keys in the file that are not the net's business (a head beside the trunk).
+    /// Prefixes of keys in the file that are ignored (a head beside the trunk).
     pub extras: &'a [&'a str],
     /// Prefixes, on whole path components, of keys in the net that the file may lack or have in
     /// another shape (`--allow-missing classifier`); the net keeps what it has there.
     pub allow_missing: &'a [String],
 }
 
-/// The architecture whose trunk has as many trainable values as these tensors (key, number of values),
-/// without running statistics and without a classifier of its own: no two have equally many.
+/// The architecture whose trunk has as many parameters as these tensors (key, number of values),
+/// without running statistics and a classifier: the number differs between architectures.
 pub fn looks_like<'t>(tensors: impl Iterator<Item = (&'t str, usize)>) -> Option<Architecture> {
     let statistics = ["running_mean", "running_var", "num_batches_tracked"];
     let trainable: Vec<_> = tensors
@@ -122,12 +121,11 @@ impl LoadOptions<'_> {
     }
 }
 
-/// Copies the tensors of `file` into `params`; where anything does not fit, nothing is changed.
+/// Copies the tensors of `file` into `params`; if there is any mismatch, nothing is changed.
 ///
-/// Buffers named `num_batches_tracked` may be missing: PyTorch adds them itself to old files.
-/// Floating-point dtypes are converted to the net's; the report counts them. Keys that start with
-/// one of `extras` (a head, say, that a model file carries beside the trunk) are not the net's
-/// business and are passed over.
+/// Buffers named `num_batches_tracked` may be missing, as in PyTorch. Floating-point dtypes are
+/// converted to the net's; the report counts them. Keys that start with one of `extras` (such as a
+/// head beside the trunk) are ignored.
 pub fn load(params: &Params, file: &TensorFile, extras: &[&str]) -> LoadReport {
     let of_file = |(name, tensor): (&String, &Tensor)| Found {
         name: name.clone(),
@@ -148,12 +146,11 @@ pub fn load(params: &Params, file: &TensorFile, extras: &[&str]) -> LoadReport {
     report
 }
 
-/// As [`load`], straight from the disk and one tensor at a time: file and net are never both in
-/// memory.
+/// As [`load`], but from the disk, one tensor at a time, without a second copy in memory.
 ///
 /// # Errors
-/// The bytes of a tensor fail their checksum; nothing is changed then. What does not fit is no
-/// error: the report says it, and nothing is changed either.
+/// A checksum differs; nothing is changed then. A mismatch is not an error: it is in the report, and
+/// nothing is changed either.
 pub fn load_file(params: &Params, file: &WeightFile, options: &LoadOptions) -> Result<LoadReport> {
     let entries = file.entries().iter();
     let found = entries.map(|entry| Found {
@@ -174,14 +171,14 @@ pub fn load_file(params: &Params, file: &WeightFile, options: &LoadOptions) -> R
     Ok(report)
 }
 
-/// A tensor of the file, as far as fitting goes.
+/// A tensor of the file: what is compared with the net.
 struct Found {
     name: String,
     shape: Vec<i64>,
     kind: Kind,
 }
 
-/// Decides which of the file's keys goes to which tensor of the net.
+/// Maps the file's keys to the net's tensors.
 fn plan<'p>(
     params: &'p Params,
     found: impl Iterator<Item = Found>,

@@ -1,7 +1,7 @@
-//! Readers and writers of tensor files, and the report of what fitted.
+//! Readers and writers of tensor files, and strict loading with a report.
 //!
-//! [`WeightFile`] opens any format by its content and reads values when asked; [`TensorFile`] holds
-//! them all. [`load`] fits either to a net.
+//! [`WeightFile`] opens any format and reads values on demand; [`TensorFile`] holds all values in
+//! memory. [`load`] loads either into a net.
 
 mod checkpoint;
 pub mod dtype;

@@ -1,8 +1,7 @@
 //! NumPy's `.npz`: a zip of `.npy` members, as NumPy and tch write it.
 //!
-//! The header is read here and not by `npyz`, which writes Visage's own `.npy` files: the grammar of its
-//! parser tries what is in a bracket twice, so that a header of a few dozen nested brackets, which a
-//! hostile file may have, takes time without end.
+//! The header is not read by `npyz`, which writes Visage's `.npy` files: its parser takes exponential
+//! time on nested brackets, which a malicious file may have.
 
 use std::cell::Cell;
 
@@ -12,8 +11,8 @@ use super::stored::{Data, Entry, Layout, Storage};
 use super::zip::{Zip, inflation_budget};
 
 const MAGIC: &[u8] = b"\x93NUMPY";
-/// Ours are under 200 bytes; NumPy itself refuses to evaluate more than this.
-const LONGEST_HEADER: usize = 10_000;
+/// NumPy's own limit; usual headers are under 200 bytes.
+const MAX_HEADER: usize = 10_000;
 
 /// Reads the index of an `.npz`.
 pub(super) fn read(bytes: &[u8], zip: &Zip) -> Result<Index, String> {
@@ -60,7 +59,7 @@ fn header(array: &[u8]) -> Result<(&str, usize), String> {
         2 | 3 => (u32::from_le_bytes(*rest.first_chunk().ok_or(cut)?) as usize, 12),
         other => return Err(format!("version {other} of the array format is not known")),
     };
-    if length > LONGEST_HEADER {
+    if length > MAX_HEADER {
         return Err(format!("a header of {length} bytes"));
     }
     let text = array.get(start..start + length).ok_or(cut)?;

@@ -1,5 +1,5 @@
-//! A reference: what PyTorch computed with a network, layer by layer, as `tests/parity/reference.py`
-//! writes it. Its doc comment describes the file.
+//! Reference outputs of PyTorch for a network, layer by layer, written by `tests/parity/reference.py`,
+//! which describes the format.
 
 use std::path::Path;
 
@@ -10,12 +10,12 @@ use super::file::WeightFile;
 use crate::models::Architecture;
 use crate::{Error, Result};
 
-/// The key of the metadata table under which a reference describes itself as JSON.
+/// The metadata key of a reference's description, as JSON.
 pub const ABOUT: &str = "visage-reference";
-/// The version of the format that can be read.
+/// The supported version of the format.
 const FORMAT: u32 = 1;
 
-/// How the network ran.
+/// The mode of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pass {
@@ -25,13 +25,13 @@ pub enum Pass {
     Train,
 }
 
-/// What the network computed in.
+/// The precision of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// As Visage runs.
     Float32,
-    /// Where a rounding here or there must not turn a ReLU.
+    /// Float64, so that rounding does not flip a ReLU.
     Float64,
 }
 
@@ -45,7 +45,7 @@ impl Precision {
     }
 }
 
-/// What a reference says about itself.
+/// The description of a reference.
 #[derive(Debug, Clone, Deserialize)]
 pub struct About {
     format: u32,
@@ -69,7 +69,7 @@ pub struct About {
     pub tensors: Vec<(String, Vec<i64>, f64)>,
 }
 
-/// Which result of the pass a tensor is.
+/// The kind of result that a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
@@ -111,10 +111,10 @@ pub struct Expected {
     pub values: Tensor,
 }
 
-/// A reference, with its tensors still on the disk.
+/// A reference, whose tensors are read on demand.
 #[derive(Debug)]
 pub struct Reference<'a> {
-    /// What it says about itself.
+    /// Its description.
     pub about: About,
     /// Pictures `[N, 3, H, W]` or grey `[N, 1, H, W]`, uint8.
     pub input: Tensor,

@@ -1,11 +1,11 @@
-//! Keys that changed between versions of PyTorch's model files: the whole table. A rule is used
-//! only where it turns a key the net does not know into one it lacks, and the report lists it.
+//! The table of keys that changed between versions of PyTorch's model files. A rule applies only if it
+//! turns an unexpected key into a missing one, and the report lists it.
 
-/// One way in which keys are spelt differently.
+/// A rule for renamed keys.
 pub struct Rule {
-    /// Who spells it so.
+    /// Where the old key is from.
     pub about: &'static str,
-    /// The net's spelling of a key, where the rule applies to it.
+    /// The net's key, if the rule applies.
     pub apply: fn(&str) -> Option<String>,
 }
 

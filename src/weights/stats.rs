@@ -1,4 +1,4 @@
-//! What the values of a tensor look like, and how two tensors differ, a million values at a time.
+//! Statistics of a tensor, and the difference of two, in parts of a million values.
 
 use tch::{Kind, Tensor};
 
@@ -6,7 +6,7 @@ use crate::Result;
 
 const CHUNK: i64 = 1 << 20;
 
-/// Mean, spread and range of a tensor's finite values.
+/// Mean, standard deviation and range of a tensor's finite values.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Stats {
     /// Number of finite values.
@@ -15,7 +15,7 @@ pub struct Stats {
     pub count: usize,
     /// Mean of the finite values; 0 where there are none.
     pub mean: f64,
-    /// Their standard deviation, divided by the count (not by one less).
+    /// Their population standard deviation.
     pub std: f64,
     /// Minimum.
     pub min: f64,
@@ -40,10 +40,10 @@ fn parts(tensor: &Tensor) -> Result<impl Iterator<Item = Result<Tensor>>> {
     }))
 }
 
-/// Looks at every value once.
+/// Computes the statistics in one pass.
 ///
 /// # Errors
-/// What libtorch reports, such as memory running out.
+/// An error from libtorch, such as out of memory.
 pub fn stats(tensor: &Tensor) -> Result<Stats> {
     let mut all = Stats { count: tensor.numel(), ..Stats::default() };
     let (mut squares, mut seen) = (0.0, 0.0); // squares: of the deviations from the mean
@@ -62,7 +62,7 @@ pub fn stats(tensor: &Tensor) -> Result<Stats> {
             0 => (min, max),
             _ => (all.min.min(min), all.max.max(max)),
         };
-        // Chan, Golub and LeVeque 1983: means and squares of two parts make those of both.
+        // Combines means and squared deviations of two parts (Chan, Golub and LeVeque 1983).
         let (new, shift) = (count as f64, mean - all.mean);
         squares += spread + shift * shift * seen * new / (seen + new);
         all.mean += shift * new / (seen + new);
@@ -77,11 +77,10 @@ pub fn stats(tensor: &Tensor) -> Result<Stats> {
 
 /// The largest absolute difference between two tensors of one shape, and how many values differ.
 ///
-/// Values that are the same infinity, or both NaN, do not differ; a NaN beside a number differs by
-/// infinity.
+/// Equal infinities and two NaNs do not differ; a NaN and a number differ by infinity.
 ///
 /// # Errors
-/// What libtorch reports, as for two shapes.
+/// An error from libtorch, such as for different shapes.
 pub fn difference(a: &Tensor, b: &Tensor) -> Result<(f64, usize)> {
     let (mut most, mut differing) = (0f64, 0);
     for (a, b) in parts(a)?.zip(parts(b)?) {

@@ -1,4 +1,4 @@
-//! Tensors where they lie in a file: checked when the file is opened, copied when asked for.
+//! Tensors in a file: checked when it is opened, copied on demand.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -7,10 +7,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::native::FileMap;
 
-/// So much is copied before the mapped pages behind it are given back.
+/// Bytes copied before the mapped pages are released.
 const CHUNK: usize = 1 << 20;
-/// A view may repeat its storage's elements (`expand`), up to this many in all.
-const MOST_REPEATED: i64 = 1 << 20;
+/// Maximum number of elements of a view that repeats its storage (`expand`).
+const MAX_REPEATED: i64 = 1 << 20;
 
 /// The bytes of a file.
 #[derive(Debug)]
@@ -34,12 +34,12 @@ impl Bytes<'_> {
     }
 }
 
-/// A run of bytes that tensors look at.
+/// The bytes of one or more tensors.
 #[derive(Debug)]
 pub(super) struct Storage {
     pub name: String,
     pub data: Data,
-    /// The checksum to hold the bytes against when they are first used.
+    /// The checksum, verified on first use.
     pub crc: Cell<Option<u32>>,
 }
 
@@ -57,7 +57,7 @@ impl Storage {
         }
     }
 
-    /// Hands `range` of the storage to `body`, chunk by chunk, `offset` first.
+    /// Passes `range` of the storage to `body` in chunks, with their offsets.
     fn walk(
         &self,
         bytes: &Bytes,
@@ -81,7 +81,7 @@ impl Storage {
         Ok(())
     }
 
-    /// Holds the bytes against their checksum, once.
+    /// Verifies the checksum, once.
     pub fn check(&self, bytes: &Bytes) -> Result<(), String> {
         let Some(expected) = self.crc.get() else { return Ok(()) };
         let mut sum = crc32fast::Hasher::new();
@@ -101,7 +101,7 @@ impl Storage {
     }
 }
 
-/// A named tensor of a file: its shape and dtype are known, its values still on the disk.
+/// A named tensor of a file, whose values are read on demand.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// PyTorch's state-dict key.
@@ -111,19 +111,19 @@ pub struct Entry {
     /// The dtype in the file.
     pub kind: Kind,
     pub(super) storage: usize,
-    /// Bytes into the storage.
+    /// Byte offset in the storage.
     offset: usize,
     stride: Vec<i64>,
-    /// Bytes from the first to behind the last element looked at.
+    /// Bytes from the first to the last element, inclusive.
     span: usize,
 }
 
-/// Where a tensor lies in its storage, in elements, as its file says.
+/// The layout of a tensor in its storage, in elements.
 pub(super) struct Layout {
     pub kind: Kind,
     pub offset: i64,
     pub shape: Vec<i64>,
-    /// `None` for row by row without gaps.
+    /// `None` for contiguous.
     pub stride: Option<Vec<i64>>,
 }
 
@@ -136,7 +136,7 @@ fn contiguous(shape: &[i64]) -> Vec<i64> {
 }
 
 impl Entry {
-    /// Checks a tensor's layout against the bytes its storage has.
+    /// Checks a tensor's layout against the size of its storage.
     pub(super) fn new(
         name: String,
         storage: usize,
@@ -159,7 +159,7 @@ impl Entry {
         }
         let count = shape.iter().try_fold(1i64, |count, &side| count.checked_mul(side));
         let Some(count) = count else { return refuse("has an absurd shape") };
-        // The last element looked at, counted from the tensor's first.
+        // Index of the last element, relative to the first.
         let reach = shape.iter().zip(&stride).try_fold(0i64, |reach, (&side, &step)| {
             (side - 1).max(0).checked_mul(step).and_then(|far| reach.checked_add(far))
         });
@@ -170,10 +170,10 @@ impl Entry {
         let (Some(span), Some(_)) = (span, end) else {
             return refuse(&format!("reaches beyond the {available} bytes of its storage"));
         };
-        if count > elements.max(MOST_REPEATED) {
+        if count > elements.max(MAX_REPEATED) {
             return refuse(&format!("repeats the {available} bytes of its storage too often"));
         }
-        // Inside `available`, so the products fit.
+        // At most `available`, so the products do not overflow.
         let (offset, span) = (offset as usize * size, span as usize * size);
         Ok(Self { name, shape, kind, storage, offset, stride, span })
     }
@@ -183,12 +183,12 @@ impl Entry {
         self.shape.iter().map(|&side| side as usize).product()
     }
 
-    /// The bytes it takes in memory.
+    /// Its size in memory, in bytes.
     pub fn bytes(&self) -> usize {
         self.count() * self.kind.elt_size_in_bytes()
     }
 
-    /// Whether the file has the elements row by row without gaps.
+    /// Whether it is contiguous in the file.
     fn is_contiguous(&self) -> bool {
         let plain = contiguous(&self.shape);
         let sides = self.shape.iter().zip(self.stride.iter().zip(&plain));
@@ -246,7 +246,7 @@ impl Entry {
     }
 }
 
-/// A copy of a tensor's bytes, row by row.
+/// A contiguous copy of a tensor's bytes.
 pub(super) fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, tch::TchError> {
     let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
     let mut data = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
@@ -254,7 +254,7 @@ pub(super) fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, tch::TchError> {
     Ok(data)
 }
 
-/// A tensor of raw bytes; any byte but zero is a true boolean.
+/// A tensor from raw bytes; a boolean is true for any byte but zero.
 fn elements(bytes: &[u8], count: i64, kind: Kind) -> Result<Tensor, tch::TchError> {
     match kind {
         Kind::Bool => Tensor::f_from_data_size(bytes, &[count], Kind::Uint8)?.f_ne(0),

@@ -1,7 +1,7 @@
-//! Tensor files in memory: ordered named tensors plus a string table of metadata.
+//! Tensor files in memory: named tensors and text metadata.
 //!
-//! Reading goes through [`WeightFile`], which takes any format and checks the whole index before it
-//! touches a tensor; the file's dtypes are kept. Writing goes through a temporary file.
+//! Files are read with [`WeightFile`], in any format, and keep their dtypes; they are written
+//! atomically.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -21,16 +21,15 @@ use crate::{Error, Result, files};
 pub struct TensorFile {
     /// The tensors, on the CPU, sorted by name.
     pub tensors: BTreeMap<String, Tensor>,
-    /// Free text by key (`format`, and `visage` in files written here).
+    /// Text by key (`format`, and `visage` in files written here).
     pub metadata: BTreeMap<String, String>,
 }
 
 impl TensorFile {
-    /// Reads a file of any format that [`WeightFile::open`] takes, whatever its name ends with.
+    /// Reads a file of any format of [`WeightFile::open`], whatever its extension.
     ///
     /// # Errors
-    /// A missing, truncated or malformed file is named with the reason; so is a tensor whose dtype
-    /// libtorch has no counterpart for.
+    /// Names the file and the reason: missing, truncated, malformed, or a tensor of unsupported dtype.
     pub fn read(path: &Path) -> Result<Self> {
         Self::collect(&WeightFile::open(path)?)
     }
@@ -47,7 +46,7 @@ impl TensorFile {
         Ok(Self { tensors, metadata: file.metadata().clone() })
     }
 
-    /// Reads only the metadata of a safetensors file: a few kilobytes, whatever its size.
+    /// Reads only the metadata of a safetensors file: a few kilobytes.
     ///
     /// # Errors
     /// As [`TensorFile::read`].
@@ -58,13 +57,13 @@ impl TensorFile {
             #[serde(default, rename = "__metadata__")]
             metadata: BTreeMap<String, String>,
         }
-        const MOST: u64 = 100_000_000; // the format's own limit on its header
+        const MAX: u64 = 100_000_000; // the format's own limit on its header
         let fail = |reason: String| Error::weights(path, reason);
         let mut file = std::fs::File::open(path).map_err(|source| Error::io(path, source))?;
         let mut length = [0; 8];
         file.read_exact(&mut length).map_err(|source| Error::io(path, source))?;
         let length = u64::from_le_bytes(length);
-        if length > MOST {
+        if length > MAX {
             return Err(fail(format!("not a safetensors file: a header of {length} bytes")));
         }
         let mut header = Vec::new();
@@ -82,7 +81,7 @@ impl TensorFile {
         Self::collect(&WeightFile::parse(path, bytes)?)
     }
 
-    /// Writes a safetensors file, whole or not at all, one tensor in memory at a time.
+    /// Writes a safetensors file atomically, one tensor at a time.
     ///
     /// # Errors
     /// Names `path` and what failed (a full disk, a read-only folder, an unsupported dtype).
@@ -120,8 +119,8 @@ impl TensorFile {
         })
     }
 
-    /// Writes the zip of `torch.save`, whole or not at all: `torch.load(path, weights_only=True)`
-    /// gives a dict of these tensors. The metadata go into a record that PyTorch passes over.
+    /// Writes the zip of `torch.save` atomically: `torch.load(path, weights_only=True)` returns a dict of
+    /// these tensors. The metadata are in a record that PyTorch ignores.
     ///
     /// # Errors
     /// As [`TensorFile::write`].

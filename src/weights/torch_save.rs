@@ -1,5 +1,5 @@
 //! The files of `torch.save`: the zip of PyTorch 1.6 and later, the older pickle stream, and
-//! TorchScript archives, which are the zip with a module in the place of a dict.
+//! TorchScript archives, which are the zip with a module instead of a dict.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -10,12 +10,12 @@ use super::pickle::{self, Pickle, Value};
 use super::stored::{Data, Entry, Layout, Storage};
 use super::zip::{Member, Zip, inflation_budget};
 
-/// A record of Visage's own in the zip: the metadata that safetensors keeps in its header.
+/// A record that Visage adds to the zip: the metadata that safetensors has in its header.
 pub(super) const METADATA: &str = "visage.json";
 
 const BIG_ENDIAN: &str = "was written on a big-endian machine, which Visage cannot read; load it there and save it as safetensors";
 
-/// A small member, whole.
+/// Reads a small member.
 fn small(bytes: &[u8], member: &Member, budget: &mut usize) -> Result<Vec<u8>, String> {
     match member.data(bytes, budget)? {
         Data::Inflated(data) => Ok(data),
@@ -77,11 +77,11 @@ pub(super) fn read_zip(bytes: &[u8], zip: &Zip, prefix: &str) -> Result<Index, S
     Ok(index)
 }
 
-/// The magic number that the older format begins with, least byte first.
+/// The magic number of the older format, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const PROTOCOL: i64 = 1001;
 
-/// Whether the bytes begin as the older format does.
+/// Whether the bytes are of the older format.
 pub(super) fn is_legacy(bytes: &[u8]) -> bool {
     bytes.first() == Some(&0x80)
         && bytes.get(..32).unwrap_or(bytes).windows(MAGIC.len()).any(|window| window == MAGIC)
@@ -110,7 +110,7 @@ pub(super) fn read_legacy(bytes: &[u8]) -> Result<Index, String> {
     let pickle = next("the pickle")?;
     let keys = next("the list of storages")?;
 
-    // Behind the pickles lies every storage: its number of elements, then the elements.
+    // The storages follow the pickles: its number of elements, then the elements.
     let mut size_of: HashMap<&str, usize> = HashMap::new();
     for storage in &pickle.heap.storages {
         let size = storage.kind.map_or(1, |kind| kind.elt_size_in_bytes());
@@ -145,7 +145,7 @@ pub(super) fn read_legacy(bytes: &[u8]) -> Result<Index, String> {
     Ok(index)
 }
 
-/// Turns the pickle's tensors into entries; `find` gives a storage's place by its key.
+/// Converts the pickle's tensors to entries; `find` locates a storage by its key.
 fn name_tensors<'a>(
     pickle: &Pickle<'a>,
     index: &mut Index,

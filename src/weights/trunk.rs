@@ -1,4 +1,4 @@
-//! A trunk with its first weights.
+//! Builds a trunk and loads its initial weights.
 
 use tch::Device;
 
@@ -6,7 +6,7 @@ use super::Source;
 use crate::Result;
 use crate::models::{Architecture, Backbone, BuildOptions, Compute, EMBEDDING_LAYER};
 
-/// A trunk to build from bare weights.
+/// A trunk to build from a weight file.
 pub struct Bare<'a> {
     /// Its architecture.
     pub architecture: Architecture,
@@ -14,7 +14,7 @@ pub struct Bare<'a> {
     pub weights: Option<&'a str>,
     /// Key prefixes that the weights may lack.
     pub allow_missing: &'a [String],
-    /// Outputs of an additional layer on top.
+    /// Outputs of an additional embedding layer.
     pub embedding_dim: Option<i64>,
     /// The side of its input in pixels; by default the architecture's.
     pub input_size: Option<u32>,

@@ -1,11 +1,11 @@
-//! A network held against a [`Reference`]: the same pictures through it, every layer's output,
-//! the result, the gradients and the running statistics compared with PyTorch's.
+//! Compares a network with a [`Reference`]: every layer's output, the result, the gradients and the
+//! running statistics for the same pictures.
 //!
 //! The difference of two tensors is relative to the largest value that PyTorch has there:
-//! max|a - b| / max|b| over the values the reference keeps, or |‖a‖ - ‖b‖| / ‖b‖ over all values
-//! where that is more. For gradients, whatever is below [`SMALLEST_GRADIENT`] of the largest gradient
-//! counts as that much: a bias in front of a batch normalisation has the gradient zero, and both
-//! sides only have rounding errors there.
+//! max|a - b| / max|b| over the values in the reference, or |‖a‖ - ‖b‖| / ‖b‖ over all values, if
+//! larger. Gradients have a lower bound of [`MIN_GRADIENT`] of the largest gradient in the
+//! denominator: a bias before a batch normalisation has a zero gradient, of which both sides have only
+//! rounding errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use crate::models::{Backbone, BuildOptions, Mode};
 use crate::{Error, Result};
 
 /// Gradients are compared relative to at least this share of the largest gradient of the network.
-pub const SMALLEST_GRADIENT: f64 = 1e-6;
+pub const MIN_GRADIENT: f64 = 1e-6;
 /// The weight of the auxiliary head in the loss, as in InceptionV3's paper and the script.
 const AUXILIARY: f64 = 0.4;
 
@@ -40,7 +40,7 @@ pub struct Comparison {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {
-    /// Both sides have it.
+    /// In both.
     Compared {
         /// The relative difference; infinite (in JSON: null) where one is not a number.
         difference: f64,
@@ -72,10 +72,10 @@ impl Comparison {
     }
 }
 
-/// The network a reference was made with, with random weights: load a file into it.
+/// The network of a reference, with random weights.
 ///
 /// # Errors
-/// A number of classes or outputs that cannot be.
+/// An impossible number of classes or outputs.
 pub fn network(reference: &Reference, device: tch::Device) -> Result<Backbone> {
     let about = &reference.about;
     let options = BuildOptions { classes: about.classes, embedding_dim: about.embedding_dim };
@@ -83,7 +83,7 @@ pub fn network(reference: &Reference, device: tch::Device) -> Result<Backbone> {
 }
 
 /// Keys, with their shapes, that only PyTorch's state dict has, and that only Visage's has.
-pub fn keys_apart(reference: &Reference, backbone: &Backbone) -> [Vec<String>; 2] {
+pub fn key_differences(reference: &Reference, backbone: &Backbone) -> [Vec<String>; 2] {
     let key = |name: &str, shape: &[i64]| format!("{name} {shape:?}");
     let theirs: Vec<_> =
         reference.about.keys.iter().map(|(name, shape)| key(name, shape)).collect();
@@ -96,8 +96,8 @@ pub fn keys_apart(reference: &Reference, backbone: &Backbone) -> [Vec<String>; 2
     [only(&theirs, &ours), only(&ours, &theirs)]
 }
 
-/// Runs the reference's pictures through `backbone`, which [`network`] built, and compares. Only the
-/// layers are compared where the caller knows that some weights are `partial`.
+/// Runs the reference's pictures through `backbone`, which [`network`] built, and compares. With
+/// `partial` weights only the layers are compared.
 ///
 /// The backbone's statistics and dtype change with the pass.
 ///
@@ -126,7 +126,7 @@ pub fn verify(
 
     let largest = |values: &dyn Fn(&Expected) -> f64| {
         let gradients = expected.iter().filter(|expected| expected.part == Part::Gradient);
-        gradients.map(values).fold(0.0, f64::max) * SMALLEST_GRADIENT
+        gradients.map(values).fold(0.0, f64::max) * MIN_GRADIENT
     };
     let least =
         [largest(&|gradient| greatest(&gradient.values)), largest(&|gradient| gradient.length)];
@@ -162,7 +162,7 @@ pub fn verify(
     Ok(compared)
 }
 
-/// All that a pass computes, by part and name.
+/// All results of a pass, by part and name.
 type Found = BTreeMap<(Part, String), Tensor>;
 
 fn run(
@@ -182,8 +182,8 @@ fn run(
     let trace = Trace::start();
     let (output, auxiliary) = if gradients { forward()? } else { tch::no_grad(forward)? };
     let mut found = Found::new();
-    for heard in trace.finish() {
-        found.insert((Part::Activation, heard.layer), heard.tensor);
+    for output in trace.finish() {
+        found.insert((Part::Activation, output.layer), output.tensor);
     }
     if gradients {
         let mut loss = weighted(&output);
@@ -241,7 +241,7 @@ fn compare(tensor: &Tensor, expected: &Expected, least: [f64; 2]) -> Result<Outc
         if kept == whole { flat.shallow_clone() } else { flat.f_index_select(0, &places)? };
     let values = values.to_kind(Kind::Double);
     let apart = (&values - &expected.values).abs();
-    // Equal infinities do not differ; a NaN always does: PyTorch's result would be worth nothing.
+    // Equal infinities do not differ; a NaN always does.
     let apart = apart.f_masked_fill(&values.f_eq_tensor(&expected.values)?, 0.0)?;
     let apart = apart.nan_to_num(f64::INFINITY, f64::INFINITY, f64::INFINITY);
     let worst = apart.argmax(None, false).int64_value(&[]);
@@ -261,7 +261,7 @@ fn compare(tensor: &Tensor, expected: &Expected, least: [f64; 2]) -> Result<Outc
     Ok(Outcome::Compared { difference, place, found, expected })
 }
 
-/// A reference of another architecture than the model's is refused in words.
+/// Checks that a reference and a model have the same architecture.
 ///
 /// # Errors
 /// They differ: names both and the file.

@@ -1,5 +1,5 @@
-//! Writes the zip of `torch.save`: a pickled OrderedDict of tensors, and one stored member for each
-//! storage, aligned so that PyTorch can map it into memory.
+//! Writes the zip of `torch.save`: a pickled OrderedDict of tensors, and one stored member per
+//! storage, aligned for memory-mapping by PyTorch.
 
 use std::collections::BTreeMap;
 use std::io::{Seek, Write};
@@ -14,7 +14,7 @@ use super::stored::bytes_of;
 use super::{dtype, torch_save};
 use crate::{Error, Result, files};
 
-/// Where PyTorch's own writer puts the bytes of a member.
+/// The alignment of members in PyTorch's own writer.
 const ALIGNMENT: u16 = 64;
 /// The folder in the zip; PyTorch takes any name.
 const FOLDER: &str = "archive";

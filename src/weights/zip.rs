@@ -1,4 +1,4 @@
-//! The table of contents of a zip file, read so that stored members can be used where they lie.
+//! The central directory of a zip file; stored members are used in place.
 //!
 //! The crate `zip` reads the table. Members are inflated here, because the crate's reader trusts the
 //! length that a zip bomb claims; and the number of entries is compared with the file beforehand, since
@@ -16,7 +16,7 @@ use super::stored::Data;
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub name: String,
-    /// Where its bytes lie in the archive, compressed or not.
+    /// Its bytes in the archive, compressed or not.
     pub range: Range<usize>,
     /// Inflated length, as claimed.
     pub length: u64,
@@ -34,13 +34,13 @@ pub(super) struct Zip {
 
 const DAMAGED: &str = "the zip archive is damaged or not whole";
 /// Entries in one archive; a checkpoint has a few thousand.
-const MOST_MEMBERS: u64 = 1_000_000;
+const MAX_MEMBERS: u64 = 1_000_000;
 
 fn fail<T>(at: usize, what: &str) -> Result<T, String> {
     Err(format!("{DAMAGED}: at byte {at}: {what}"))
 }
 
-/// What inflated members may add up to: far more than weights, which hardly compress, ever need.
+/// Maximum total size of inflated members; weights hardly compress.
 pub(super) fn inflation_budget(file: usize) -> usize {
     file.saturating_mul(20).saturating_add(64 << 20)
 }
@@ -108,7 +108,7 @@ fn check_claims(bytes: &[u8]) -> Result<(), String> {
     let Some(end) = tail.windows(4).rposition(|window| window == b"PK\x05\x06") else {
         return fail(bytes.len(), "no table of contents before the end");
     };
-    // As the crate does: from the comment's length, whatever lies behind the comment.
+    // From the comment's length, as the crate does, whatever follows the comment.
     let comment = number(earliest + end + 14) >> 48;
     let locator = bytes.len().checked_sub(20 + END_LENGTH + comment as usize);
     let Some(locator) = locator.filter(|&at| bytes[at..].starts_with(b"PK\x06\x07")) else {
@@ -119,14 +119,14 @@ fn check_claims(bytes: &[u8]) -> Result<(), String> {
         return fail(locator, "no zip64 record where this says");
     }
     let count = number(record.saturating_add(32));
-    if count > MOST_MEMBERS {
+    if count > MAX_MEMBERS {
         return fail(record, &format!("claims {count} entries"));
     }
     Ok(())
 }
 
 impl Member {
-    /// The bytes: where they lie, or inflated.
+    /// The bytes, in place or inflated.
     ///
     /// # Errors
     /// As [`Member::inflate`].
@@ -138,7 +138,7 @@ impl Member {
         }
     }
 
-    /// Inflates a deflated member. `budget` is what all members of a file may still grow to.
+    /// Inflates a deflated member. `budget` is the remaining size for all members of a file.
     ///
     /// # Errors
     /// Damaged data, another length than claimed, or more than the budget: a zip bomb.

@@ -92,7 +92,7 @@ impl<'a> Measure<'a> {
     /// The seconds of so many rounds.
     ///
     /// # Errors
-    /// What the work raises.
+    /// An error from the work.
     pub fn seconds(&mut self, rounds: usize) -> Result<f64> {
         let start = Instant::now();
         for _ in 0..rounds {
@@ -149,7 +149,7 @@ pub const NAMES: [&str; 9] =
 /// Makes a measure ready; none where the setting does not allow it.
 ///
 /// # Errors
-/// The embedded weights cannot be loaded, or what libtorch raises.
+/// The embedded weights cannot be loaded, or an error from libtorch.
 pub fn build<'a>(setting: &'a Setting, name: &str) -> Result<Option<Measure<'a>>> {
     let has_pictures = !setting.pictures.is_empty();
     let plain = Compute::fast(None);

@@ -35,7 +35,7 @@ impl Profile {
     /// Measures some rounds; none for what computes nothing with the network.
     ///
     /// # Errors
-    /// What the work raises.
+    /// An error from the work.
     pub fn of(measure: &mut Measure, setting: &Setting) -> Result<Option<Self>> {
         // A training step computes each convolution three times: forward, for the gradient of its
         // weight, for that of its input, which the first needs not.

@@ -1,5 +1,4 @@
-//! The sum over every triplet of a batch, its exact value and gradient, without listing them: there
-//! are of the order of B^3.
+//! The exact sum over all O(B^3) triplets of a batch, and its gradient, without listing them.
 
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -12,7 +11,7 @@ use crate::metric::chunks::{
 use crate::metric::distance_kind::DistanceKind;
 use crate::metric::groups::Groups;
 
-/// What is summed over all triplets: `hinge(d_ap - d_an + margin)`.
+/// The sum over all triplets of `hinge(d_ap - d_an + margin)`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AllTriplets<'a> {
     pub hinge: Hinge,
@@ -40,8 +39,7 @@ impl AllTriplets<'_> {
         groups.with_anchors(self.anchors.unwrap_or(all))
     }
 
-    /// Of distances `[B, B]`; the gradient is that with respect to the distances. Memory of order
-    /// B^2.
+    /// From distances `[B, B]`, with the gradient with respect to them. O(B^2) memory.
     pub fn of_distances(&self, distances: &Tensor) -> TripletSum {
         let groups = self.groups(distances.device());
         let chunk = self.chunk.unwrap_or(chunk_size(distances.device()));
@@ -62,8 +60,8 @@ impl AllTriplets<'_> {
         TripletSum { sum: with_gradient(distances, &gradient, &all.sum), ..all }
     }
 
-    /// Of embeddings `[B, D]`; the gradient is that with respect to the embeddings. Memory of the
-    /// order of a chunk, whatever B.
+    /// From embeddings `[B, D]`, with the gradient with respect to them. The memory is that of a chunk,
+    /// whatever B.
     pub fn of_embeddings(&self, embeddings: &Tensor, distance: DistanceKind) -> TripletSum {
         let groups = self.groups(embeddings.device());
         let chunk = self.chunk.unwrap_or(chunk_size(embeddings.device()));

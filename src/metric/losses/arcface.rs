@@ -8,9 +8,9 @@ use tch::Tensor;
 use super::loss::{LossKind, LossOptions};
 use super::margin_softmax::MarginSoftmaxLoss;
 
-/// The least squared sine: below it (angles under 0.02 degrees) the angle's part of the gradient is
-/// left out, which would grow without bound there.
-const LEAST_SQUARED_SINE: f64 = 1e-7;
+/// Lower bound of the squared sine (angles of 0.02 degrees), below which the gradient of the sine, which
+/// would grow without bound, is zero.
+const MIN_SQUARED_SINE: f64 = 1e-7;
 
 /// `--loss arcface`. (pytorch-metric-learning counts the margin in degrees, 28.6.)
 pub const ARCFACE: LossKind = LossKind {
@@ -31,13 +31,12 @@ pub fn arcface(weight: Tensor) -> MarginSoftmaxLoss {
     MarginSoftmaxLoss::new(&ARCFACE, add_margin, &LossOptions::default(), weight)
 }
 
-/// Beyond the angle `pi - margin`, where `cos(angle + margin)` would rise again, it goes on as
-/// `cos(angle) - margin sin(margin)`: it keeps falling, so the farthest embeddings are still pulled.
-/// There is no "easy margin" (no margin at all beyond 90 degrees): it would spare exactly the
-/// embeddings that are most wrong.
+/// Beyond the angle `pi - margin`, where `cos(angle + margin)` would increase again, it is
+/// `cos(angle) - margin sin(margin)`, which keeps decreasing. There is no "easy margin" (no margin
+/// beyond 90 degrees): it would drop the margin of the hardest embeddings.
 fn add_margin(cosine: &Tensor, margin: f64) -> Tensor {
     let squared_sine: Tensor = 1.0 - cosine.square();
-    let sine = squared_sine.clamp_min(LEAST_SQUARED_SINE).sqrt();
+    let sine = squared_sine.clamp_min(MIN_SQUARED_SINE).sqrt();
     let added = cosine * margin.cos() - sine * margin.sin();
     let within = cosine.ge((PI - margin).cos());
     added.where_self(&within, &(cosine - margin * margin.sin()))

@@ -1,4 +1,4 @@
-//! Sums that are too large for one graph: each chunk computes its gradient at once and frees its
+//! Sums that are too large for one graph: each chunk runs its backward pass at once and frees its
 //! graph.
 
 use tch::{Kind, Tensor};
@@ -8,7 +8,7 @@ use crate::native::without_autocast;
 
 /// The term of one chunk: its value, and a scalar with its gradient.
 pub(super) struct ChunkLoss {
-    /// Only its gradient counts; needed where the embeddings have one.
+    /// Used for its gradient only; needed if the embeddings require one.
     pub graph: Option<Tensor>,
     /// A float64 scalar.
     pub value: Tensor,
@@ -22,16 +22,16 @@ pub(super) fn chunked_sum<P>(
     mut of: impl FnMut(&Tensor, P) -> ChunkLoss,
 ) -> Tensor {
     let x = precise(x);
-    // What is computed from `x` has no graph within `no_grad`, whatever `x` says.
+    // Within `no_grad` there is no graph, even if `x` requires a gradient.
     let needs_gradient = x.narrow(0, 0, 0).sum(None).requires_grad();
     let leaf = x.detach().set_requires_grad(needs_gradient);
     let mut sum = Tensor::zeros([], (Kind::Double, x.device()));
-    // Autocast would reach the products of the backward passes.
+    // Autocast would affect the backward passes.
     without_autocast(|| {
         for chunk in chunks {
             let ChunkLoss { graph, value } = of(&leaf, chunk);
             sum += value;
-            // The leaf adds the gradients up.
+            // The gradients accumulate in the leaf.
             if let Some(graph) = graph.filter(|_| needs_gradient) {
                 graph.backward();
             }
@@ -45,8 +45,8 @@ pub(super) fn chunked_sum<P>(
     with_gradient(&x, &gradient, &sum)
 }
 
-/// The scalar `value` with this gradient with respect to `x`: the graph is that of the linear
-/// function with the gradient, moved to the right value. In float64.
+/// The float64 scalar `value` with the given gradient with respect to `x`: the graph is that of a
+/// linear function with this gradient.
 pub(super) fn with_gradient(x: &Tensor, gradient: &Tensor, value: &Tensor) -> Tensor {
     let linear = (x * gradient).sum(Kind::Double);
     &linear - linear.detach() + value

@@ -1,4 +1,4 @@
-//! What every loss of the registry must do with every miner; and the losses on pairs.
+//! Tests for every loss of the registry with every miner, and for the losses on pairs.
 
 use tch::{Device, Kind, Tensor};
 

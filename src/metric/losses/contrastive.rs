@@ -11,11 +11,11 @@ use crate::verdict::Verdict;
 /// `(1 - y)/2 D^2 + y/2 max(0, m - D)^2` for each pair, where `y` is 1 for different people and 0
 /// for the same person, and `D = sqrt(|a - b|^2 + eps)`.
 ///
-/// pytorch-metric-learning's loss of this name is another one: linear in the distance, and the mean
-/// over the pairs that are not zero, positive and negative ones apart.
+/// pytorch-metric-learning's `ContrastiveLoss` differs: it is linear in the distance, and averages over
+/// the non-zero pairs, positive and negative ones separately.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ContrastiveLoss {
-    /// The distance `m` beyond which different people are far enough apart.
+    /// The margin `m`: different people farther apart have no loss.
     pub margin: f64,
     /// Added inside the root, whose gradient at zero would be infinite without it. Keras adds 1e-7.
     pub eps: f64,

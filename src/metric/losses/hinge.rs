@@ -7,11 +7,11 @@ use crate::metric::chunks::AnchorChunk;
 use crate::metric::counting::count_smaller;
 use crate::metric::named::named_enum;
 
-/// How many triplets the soft hinge computes together: 16 MB in float32.
+/// Number of triplets per chunk of the soft hinge: 16 MB in float32.
 const TRIPLETS_AT_ONCE: i64 = 1 << 22;
 
 named_enum! {
-    /// What is done with the violation `d_ap - d_an + margin` of a triplet.
+    /// The function applied to the violation `d_ap - d_an + margin` of a triplet.
     pub enum Hinge {
         /// Clamped at zero: triplets beyond the margin have no gradient
         Hard = "hard",
@@ -40,7 +40,7 @@ impl Hinge {
     }
 
     /// A triplet has a loss above zero where `d_an < d_ap + active_margin`. For the soft hinge it is
-    /// where float32 can tell it from zero.
+    /// where the loss is above zero in float32.
     pub(super) fn active_margin(self, margin: f64) -> f64 {
         match self {
             Self::Hard => margin,
@@ -79,7 +79,7 @@ fn hard_sums(chunk: AnchorChunk, margin: f64) -> AnchorSums {
 
 /// The sum of `softplus(d_ap - d_an + margin)`, by its terms.
 fn soft_sums(chunk: AnchorChunk, margin: f64) -> AnchorSums {
-    // What is no triplet is minus infinity, whose softplus and slope are zero.
+    // Invalid triplets are minus infinity, whose softplus and gradient are zero.
     let limits = chunk.positives(f64::NEG_INFINITY) + margin;
     let far = chunk.far.unsqueeze(1);
     let mut negative_slopes = chunk.far.zeros_like();

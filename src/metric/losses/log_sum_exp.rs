@@ -2,12 +2,12 @@
 
 use tch::Tensor;
 
-/// Stands for minus infinity: its exponential is zero in float32 and float64, and unlike infinity it
-/// leaves no 0/0 in the gradient of a row without any entry.
+/// Replaces minus infinity: its exponential is zero in float32 and float64, without 0/0 in the gradient
+/// of a row without entries.
 const MINUS_INFINITY: f64 = -1e30;
 
 /// `log sum_j exp(x_ij)` over the columns set in `mask`, `[B, C]` to `[B]`; -1e30 for a row without
-/// any. The gradient reaches the set entries only.
+/// any. Only set entries have a gradient.
 pub(super) fn log_sum_exp(x: &Tensor, mask: &Tensor) -> Tensor {
     x.masked_fill(&mask.logical_not(), MINUS_INFINITY).logsumexp([1i64].as_slice(), false)
 }

@@ -1,4 +1,4 @@
-//! What a loss is, and what the registry knows about one.
+//! The trait of losses, and the entries of the registry.
 
 use std::fmt::Debug;
 
@@ -12,10 +12,10 @@ use crate::metric::named::{Named, named_enum};
 
 /// A loss over the embeddings of a batch.
 pub trait Loss: Debug {
-    /// The loss over embeddings `[B, D]` (of any length), labels int64 `[B]` (on any device) and the
-    /// tuples that a miner chose; [`Tuples::All`] stands for every tuple of the batch,
-    /// [`Tuples::OfFirst`] for those whose anchor comes before a memory of past embeddings. Losses on
-    /// pairs take the pairs of mined triplets; losses with class centres look at every embedding.
+    /// The loss of embeddings `[B, D]` (not normalised), labels int64 `[B]` (on any device) and mined
+    /// tuples; [`Tuples::All`] are all tuples of the batch, [`Tuples::OfFirst`] those whose anchor is
+    /// not in the memory of past embeddings. Losses on pairs use the pairs of mined triplets; losses
+    /// with class centres use every embedding.
     fn forward(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> LossOutput;
 
     /// Distance and margin for the miner, for losses over mined triplets.
@@ -29,12 +29,12 @@ pub trait Loss: Debug {
     }
 }
 
-/// What a loss over mined triplets compares.
+/// The distance and margins of a loss over mined triplets.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mining {
     /// The distance.
     pub distance: DistanceKind,
-    /// The margin; semi-hard mining looks for negatives within it.
+    /// The margin; semi-hard negatives are within it.
     pub margin: f64,
     /// A triplet has a loss above zero where `d_an < d_ap + active_margin`.
     pub active_margin: f64,
@@ -56,16 +56,16 @@ named_enum! {
     }
 }
 
-/// The values of the flags; a loss reads those it takes.
+/// The values of the flags; a loss uses those that it takes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LossOptions {
-    /// [`LossOption::Margin`]; where none is given, the loss's own.
+    /// [`LossOption::Margin`]; by default the loss's own.
     pub margin: Option<f64>,
     /// [`LossOption::Distance`].
     pub distance: DistanceKind,
     /// [`LossOption::Hinge`].
     pub hinge: Hinge,
-    /// What the sum over tuples is divided by: for every loss.
+    /// What the sum over tuples is divided by, for every loss.
     pub reduction: Reduction,
 }
 
@@ -80,7 +80,7 @@ pub struct LossShape {
     pub device: Device,
 }
 
-/// An entry of the registry: what `--loss` takes, and how it is built.
+/// An entry of the registry: a value of `--loss`, and its constructor.
 #[derive(Debug, Clone, Copy)]
 pub struct LossKind {
     /// The value of `--loss`.
@@ -103,7 +103,7 @@ impl LossKind {
         option == LossOption::Margin && self.margin.is_some() || self.options.contains(&option)
     }
 
-    /// The given margin, or else the loss's own; 0 for a loss without one.
+    /// The given margin or the default; 0 for a loss without one.
     pub(super) fn margin(&self, options: &LossOptions) -> f64 {
         options.margin.or(self.margin.map(|(margin, _)| margin)).unwrap_or(0.0)
     }

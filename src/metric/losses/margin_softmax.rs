@@ -1,5 +1,5 @@
-//! The softmax over class centres with a margin, which [`arcface`](super::arcface) and
-//! [`cosface`](super::cosface) share.
+//! The softmax over class centres with a margin: [`arcface`](super::arcface) and
+//! [`cosface`](super::cosface).
 
 use tch::{Device, Kind, Tensor};
 
@@ -9,23 +9,23 @@ use crate::metric::distance::{cosine, precise};
 use crate::metric::miners::tuples::Tuples;
 use crate::native::cuda::uploaded;
 
-/// The cosine to the own class, made smaller by a margin.
+/// Applies the margin to the cosine of the target class.
 pub(super) type AddMargin = fn(cosine: &Tensor, margin: f64) -> Tensor;
 
-/// One trained centre per class, and the cross-entropy of the scaled cosines to them, the own class's
-/// made smaller by a margin: `-log softmax(scale * c)_y`, with `c_j` the cosine to class `j`.
+/// One trained centre per class, and the cross-entropy of the scaled cosines to them, with a margin on
+/// the target class: `-log softmax(scale * c)_y`, with `c_j` the cosine to class `j`.
 ///
 /// The centres are [`Loss::parameters`] `centres.weight`.
 #[derive(Debug)]
 pub struct MarginSoftmaxLoss {
     /// The margin: radians (ArcFace) or a cosine (CosFace).
     pub margin: f64,
-    /// What cosines are multiplied by before the softmax.
+    /// The factor of cosines before the softmax.
     pub scale: f64,
     /// What the sum over embeddings is divided by.
     pub reduction: Reduction,
     add_margin: AddMargin,
-    /// `[classes, D]`, of any length.
+    /// `[classes, D]`, not normalised.
     weight: Tensor,
 }
 
@@ -42,14 +42,14 @@ impl MarginSoftmaxLoss {
         Self { margin, scale: 64.0, reduction, add_margin, weight }
     }
 
-    /// Trainable centres to start from: N(0, 0.01^2), drawn on the CPU from tch's random state.
+    /// Initial centres: N(0, 0.01^2), drawn on the CPU from tch's random state.
     pub fn random_centres(shape: &LossShape) -> Tensor {
         let mut centres = Tensor::empty([shape.classes, shape.dim], (Kind::Float, Device::Cpu));
         centres.normal_(0.0, 0.01).to_device(shape.device).set_requires_grad(true)
     }
 
-    /// The cosines of embeddings `[B, D]` to the centres, float32 `[B, classes]`: the classifier that
-    /// was trained, without margin and scale.
+    /// The cosines of embeddings `[B, D]` to the centres, float32 `[B, classes]`: the trained
+    /// classifier, without margin and scale.
     pub fn cosines(&self, embeddings: &Tensor) -> Tensor {
         cosine(embeddings, &self.weight.to_kind(precise(embeddings).kind()))
     }
@@ -80,7 +80,7 @@ impl Loss for MarginSoftmaxLoss {
     }
 }
 
-/// What a margin must do, for the tests of the losses that have one.
+/// Tests a margin.
 #[cfg(test)]
 pub(super) fn check_margin(build: fn(Tensor) -> MarginSoftmaxLoss) {
     use crate::metric::testing::values;
@@ -89,7 +89,7 @@ pub(super) fn check_margin(build: fn(Tensor) -> MarginSoftmaxLoss) {
     let weight = centres.set_requires_grad(true);
     let loss = build(weight.shallow_clone());
 
-    // It falls all the way, with a finite slope.
+    // It is decreasing, with a finite slope.
     let cosine = Tensor::linspace(1.0, -1.0, 2001, (Kind::Double, Device::Cpu));
     let cosine = cosine.set_requires_grad(true);
     let with_margin = (loss.add_margin)(&cosine, loss.margin);

@@ -1,6 +1,6 @@
-//! Losses: one value per tuple, and a separate reduction. A new loss is a file here, its `mod` line
-//! and its row of the registry; `--loss`, its help, the default margin, the check of the options and
-//! the conformance test follow.
+//! Losses: one value per tuple, and a separate reduction. A new loss needs a file here, its
+//! `mod` line and its row in the registry, from which `--loss`, its help, the default margin, the
+//! check of options and the conformance test are derived.
 //!
 //! | loss | on | a tuple is |
 //! |---|---|---|

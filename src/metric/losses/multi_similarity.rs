@@ -29,18 +29,18 @@ pub const MULTI_SIMILARITY: LossKind = LossKind {
 /// `1/alpha log(1 + sum_P exp(-alpha (S_ik - base))) + 1/beta log(1 + sum_N exp(beta (S_ik - base)))`.
 ///
 /// The mean is over all anchors of the batch, as in the paper, mined pairs or not
-/// (pytorch-metric-learning does the same); [`Reduction::Active`] leaves out the anchors at zero.
+/// (pytorch-metric-learning does the same); [`Reduction::Active`] excludes anchors with zero loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MultiSimilarityLoss {
     /// The weight of the positives' exponent.
     pub alpha: f64,
     /// The weight of the negatives' exponent.
     pub beta: f64,
-    /// The cosine from which both are measured.
+    /// The offset of cosines in both exponents.
     pub base: f64,
-    /// The miner's epsilon: a positive counts if it is less similar than the most similar negative
-    /// plus this, a negative if it is more similar than the least similar positive minus this.
-    /// `None` takes all pairs.
+    /// The miner's epsilon: a positive is used if it is less similar than the most similar negative
+    /// plus epsilon, a negative if it is more similar than the least similar positive minus epsilon.
+    /// `None` uses all pairs.
     pub epsilon: Option<f64>,
     /// What the sum over anchors is divided by.
     pub reduction: Reduction,
@@ -74,7 +74,7 @@ impl MultiSimilarityLoss {
     }
 }
 
-/// The paper's pair mining: those of the positives and negatives that count, bool `[B, B]` each. An
+/// The paper's pair mining: the positives and negatives to use, bool `[B, B]` each. An
 /// anchor without a positive or without a negative has none of either. No gradient.
 fn mine(
     similarity: &Tensor,

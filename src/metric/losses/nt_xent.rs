@@ -29,7 +29,7 @@ pub const NT_XENT: LossKind = LossKind {
 /// two pictures per identity, SimCLR's setting, there are none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NtXentLoss {
-    /// The temperature `t`; lower ones look at the hardest negatives only.
+    /// The temperature `t`; lower ones give more weight to hard negatives.
     pub temperature: f64,
     /// What the sum over positive pairs is divided by.
     pub reduction: Reduction,
@@ -43,7 +43,7 @@ impl Default for NtXentLoss {
 }
 
 impl Loss for NtXentLoss {
-    /// Waits for the device once, to learn how many positive pairs there are.
+    /// Synchronises with the device once, for the number of positive pairs.
     fn forward(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> LossOutput {
         let (positives, negatives) = tuples.pairs(&uploaded(labels, embeddings.device()));
         let logits = cosine(&tuples.anchors(embeddings), embeddings) / self.temperature;

@@ -1,4 +1,4 @@
-//! Binary cross-entropy for networks that answer a pair with one number.
+//! Binary cross-entropy for networks with one logit per pair.
 
 use tch::Tensor;
 
@@ -8,7 +8,7 @@ use crate::metric::pair::PairLabels;
 use crate::verdict::Verdict;
 
 /// `softplus(z) - t z` for each pair, that is `-t log s(z) - (1 - t) log(1 - s(z))` with the sigmoid
-/// `s`, where `z` is the network's logit and `t` is 1 for pairs of the kind that a high logit means.
+/// `s`, where `z` is the network's logit and `t` is 1 for pairs of the class `high_means`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PairBceLoss {
     /// What a high logit means: same (a similarity) or different (a distance).
@@ -41,7 +41,7 @@ impl PairBceLoss {
         assert_eq!(logits.size(), [labels.len() as i64], "one logit per label");
         let logits = precise(logits);
         let target = labels.ones_where(self.high_means, logits.kind(), logits.device());
-        // The positive half of the softplus is taken out: nothing overflows, no infinity meets zero.
+        // softplus(z) = relu(z) + log(1 + exp(-|z|)), which cannot overflow.
         let rest = (-logits.abs()).exp().log1p();
         logits.relu() - &logits * target + rest
     }
@@ -53,7 +53,7 @@ mod tests {
     use crate::metric::testing::{close, values};
 
     #[test]
-    fn large_logits_stay_finite_and_the_convention_turns_them_round() {
+    fn large_logits_stay_finite_with_either_convention() {
         let labels = PairLabels::new(&[Verdict::Same, Verdict::Different, Verdict::Same]);
         let logits = Tensor::from_slice(&[0.0f32, 1000.0, 1000.0]);
         let with = |high_means| PairBceLoss { high_means, ..PairBceLoss::default() };

@@ -1,4 +1,4 @@
-//! What a loss returns, and how it reduces one value per tuple to one number.
+//! The output of a loss, and its reduction over tuples.
 
 use tch::{Kind, Tensor};
 
@@ -14,12 +14,12 @@ named_enum! {
     }
 }
 
-/// A loss and the counts behind it. The counts stay tensors, so that nothing waits for the device
-/// until somebody reads them.
+/// A loss and its counts. The counts are tensors, so that the host waits for the device only when
+/// they are read.
 #[derive(Debug)]
 pub struct LossOutput {
-    /// The reduced loss: a float32 (or float64) scalar with a graph. Without any tuple it is zero,
-    /// and so is its gradient.
+    /// The reduced loss: a float32 (or float64) scalar with a graph. Without tuples it is zero
+    /// with a zero gradient.
     pub loss: Tensor,
     /// Number of tuples: an int64 scalar, on the CPU or on the device.
     pub tuples: Tensor,
@@ -28,7 +28,7 @@ pub struct LossOutput {
 }
 
 impl Reduction {
-    /// Reduces `per_tuple [T]`, float32 or float64, none of it negative.
+    /// Reduces `per_tuple [T]`, float32 or float64, not negative.
     pub fn reduce(self, per_tuple: &Tensor) -> LossOutput {
         let active = per_tuple.gt(0.0).sum(Kind::Int64);
         self.divide(per_tuple.sum(per_tuple.kind()), per_tuple.numel() as i64, active)
@@ -36,7 +36,7 @@ impl Reduction {
 
     /// Reduces the sum over `tuples` tuples, `active` of which are above zero.
     pub(super) fn divide(self, sum: Tensor, tuples: i64, active: Tensor) -> LossOutput {
-        // At least one: the sum over no tuple is zero and keeps its graph, 0/0 would not.
+        // At least 1, which avoids 0/0 and keeps the graph.
         let loss = match self {
             Self::Mean => sum / tuples.max(1),
             Self::Active => sum / active.clamp_min(1),

@@ -25,8 +25,8 @@ pub const SUP_CON: LossKind = LossKind {
 /// positives `P`, where `S` is the cosine (the paper's `L_out`, without its factor t/0.07).
 ///
 /// The mean is over the anchors with a positive. pytorch-metric-learning takes it over the anchors
-/// whose loss is not zero ([`Reduction::Active`]) and answers zero for a batch of one identity,
-/// where the formula still pulls the embeddings together.
+/// whose loss is not zero ([`Reduction::Active`]) and returns zero for a batch of one
+/// identity, for which the formula still gives a gradient.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SupConLoss {
     /// The temperature `t`.
@@ -49,8 +49,8 @@ impl Loss for SupConLoss {
 }
 
 impl SupConLoss {
-    /// The loss of each anchor that has a positive, float32 `[A]`, in the order of the batch. Waits
-    /// for the device once, to learn how many there are.
+    /// The loss of each anchor that has a positive, float32 `[A]`, in the order of the batch.
+    /// Synchronises with the device once, for their number.
     fn per_anchor(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> Tensor {
         let (positives, negatives) = tuples.pairs(&uploaded(labels, embeddings.device()));
         let logits = cosine(&tuples.anchors(embeddings), embeddings) / self.temperature;

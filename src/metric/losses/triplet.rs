@@ -12,10 +12,10 @@ use crate::metric::distance::precise;
 use crate::metric::distance_kind::DistanceKind;
 use crate::metric::miners::tuples::{Triplets, Tuples};
 
-/// Up to how many embeddings every triplet is summed from the matrix of their distances: 4 MB.
+/// Maximum number of embeddings for which all triplets are summed from a distance matrix: 4 MB.
 const SMALL_BATCH: usize = 1024;
 
-/// How many numbers of the embeddings of listed triplets are in one graph: 64 MB in float32.
+/// Number of embedding values of listed triplets in one graph: 64 MB in float32.
 const NUMBERS_AT_ONCE: i64 = 1 << 24;
 
 /// `--loss triplet`.
@@ -30,28 +30,28 @@ pub const TRIPLET: LossKind = LossKind {
 
 /// `hinge(d_ap - d_an + margin)` for each triplet, in any distance.
 ///
-/// pytorch-metric-learning's loss of this name is this with [`Reduction::Active`] (its default is
-/// the mean over non-zero triplets), its `smooth_loss` is [`Hinge::Soft`].
+/// pytorch-metric-learning's `TripletMarginLoss` is this with [`Reduction::Active`] (its default is the
+/// mean over non-zero triplets); its `smooth_loss` is [`Hinge::Soft`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TripletMarginLoss {
     /// The distance.
     pub distance: DistanceKind,
     /// Hard or soft.
     pub hinge: Hinge,
-    /// How much farther than the positive the negative must be, in that distance (squared distances
-    /// on the unit sphere go from 0 to 4).
+    /// How much farther than the positive the negative must be (squared distances on the unit sphere
+    /// are between 0 and 4).
     pub margin: f64,
     /// What the sum over triplets is divided by.
     pub reduction: Reduction,
 }
 
 impl Loss for TripletMarginLoss {
-    /// The loss without a matrix `[B, B]`: listed triplets by their own rows, all triplets in chunks of
-    /// anchors that compute their gradient at once.
+    /// The loss without a matrix `[B, B]`: listed triplets by their rows, all triplets in chunks of
+    /// anchors.
     fn forward(&self, embeddings: &Tensor, labels: &Tensor, tuples: &Tuples) -> LossOutput {
         match tuples {
             Tuples::Triplets(listed) => self.forward_listed(listed, embeddings, NUMBERS_AT_ONCE),
-            // One chunk is as good as the matrix, whose graph is then the quicker one.
+            // If one chunk is enough, the graph of the matrix is faster.
             Tuples::All if labels.numel() <= SMALL_BATCH => {
                 self.forward_distances(&self.distance.pairwise(embeddings), labels, tuples)
             }
@@ -75,8 +75,8 @@ impl TripletMarginLoss {
         Self { distance, hinge, margin: TRIPLET.margin(options), reduction }
     }
 
-    /// `max(0, mean((a - p)^2) - mean((a - n)^2) + 0.3)`, means over the embedding's dimensions: the
-    /// loss that systems comparing a passport picture with a selfie were published with.
+    /// `max(0, mean((a - p)^2) - mean((a - n)^2) + 0.3)`, means over the embedding's dimensions, as
+    /// published for matching passport photos with selfies.
     pub fn passport() -> Self {
         Self { distance: DistanceKind::MeanSquared, margin: 0.3, ..Self::default() }
     }
@@ -119,7 +119,7 @@ impl TripletMarginLoss {
         AllTriplets { hinge, margin, labels, chunk: None, anchors }
     }
 
-    /// Listed triplets, `at_once` numbers of their embeddings at a time.
+    /// Listed triplets, `at_once` embedding values per graph.
     fn forward_listed(&self, listed: &Triplets, embeddings: &Tensor, at_once: i64) -> LossOutput {
         let [count, dim] = [listed.len() as i64, embeddings.size()[1].max(1)];
         let per_triplet = |x: &Tensor, start: i64, length: i64| {
@@ -151,7 +151,7 @@ impl TripletMarginLoss {
 
     /// The loss of each triplet, `[T]`, from its distances `d_ap [T]` and `d_an [T]`.
     pub fn per_triplet(&self, near: &Tensor, far: &Tensor) -> Tensor {
-        // In this order a triplet is active exactly when the sum over all counts it, to the last bit.
+        // In this order the rounding is that of the sum over all triplets.
         self.hinge.apply(&(precise(near) + self.margin - precise(far)))
     }
 }

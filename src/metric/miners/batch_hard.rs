@@ -13,8 +13,8 @@ pub const BATCH_HARD: Miner = Miner {
     search: Search::PerAnchor(mine),
 };
 
-/// The farthest positive and the nearest negative of each anchor of a chunk, int64 `[T]` each; among
-/// equals the first in the batch.
+/// The farthest positive and the nearest negative of each anchor of a chunk, int64 `[T]` each; of
+/// equal distances the first in the batch.
 fn mine(chunk: &AnchorChunk) -> [Tensor; 2] {
     let (_, place) = chunk.positives(f64::NEG_INFINITY).max_dim(1, true);
     let positive = chunk.members.index.gather(1, &place, false);

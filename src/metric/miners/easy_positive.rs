@@ -13,12 +13,12 @@ pub const EASY_POSITIVE: Miner = Miner {
 };
 
 /// For each anchor the nearest positive and the nearest negative with `d_an > d_ap`, the first in the
-/// batch among equals; none for an anchor without one of them. The margin changes nothing.
+/// batch among equals; none for an anchor without one of them. The margin is not used.
 fn mine(chunk: &AnchorChunk, _margin: f64) -> Triplets {
     let (near, place) = chunk.positives(f64::INFINITY).min_dim(1, true);
     let positive = chunk.members.index.gather(1, &place, false);
     let (far, negative) = chunk.nearest_beyond(&near);
-    // An infinite distance stands for no positive, or no negative.
+    // An infinite distance means no positive or no negative.
     let found = far.gt_tensor(&near).logical_and(&far.lt(f64::INFINITY));
     let anchor = found.squeeze_dim(1).nonzero().squeeze_dim(1);
     let [positive, negative] =

@@ -1,4 +1,4 @@
-//! What a miner is, and the search of a batch that all of them share.
+//! The type of miners, and their common search of a batch.
 
 use tch::{Tensor, no_grad};
 
@@ -9,7 +9,7 @@ use crate::metric::distance_kind::DistanceKind;
 use crate::metric::groups::Groups;
 use crate::native::cuda::uploaded;
 
-/// An entry of the registry: what `--miner` takes, and how it chooses.
+/// An entry of the registry: a value of `--miner`, and its search.
 #[derive(Debug, Clone, Copy)]
 pub struct Miner {
     /// The value of `--miner`.
@@ -24,7 +24,7 @@ pub struct Miner {
 pub(super) enum Search {
     /// Every triplet.
     All,
-    /// By the labels alone: `(groups, seed)` to triplets.
+    /// From labels only: `(groups, seed)` to triplets.
     Labels(fn(&Groups, u64) -> Vec<[usize; 3]>),
     /// One triplet per anchor: the positive and the negative of each anchor of a chunk, int64 `[T]`
     /// each. Anchors without a positive or without a negative may get any; they are dropped.
@@ -36,14 +36,14 @@ pub(super) enum Search {
 
 impl Miner {
     /// Chooses triplets by the distances `[B, B]` of a batch and its labels, int64 `[B]` (on any
-    /// device). `margin` is the loss's; only semi-hard looks at it. `seed` decides everything random:
-    /// the same seed gives the same triplets on every device.
+    /// device). `margin` is the loss's; only semi-hard uses it. The same `seed` gives the same
+    /// triplets on every device.
     ///
-    /// Waits for the device to read the labels; miners that may drop an anchor by its distances wait
-    /// once more, to learn how long their list is.
+    /// Synchronises with the device to read the labels; miners that drop anchors by distance do so
+    /// once more, for the number of triplets.
     ///
     /// # Panics
-    /// When the shapes of distances and labels do not fit each other.
+    /// When the shapes of distances and labels do not match.
     pub fn mine(&self, distances: &Tensor, labels: &Tensor, margin: f64, seed: u64) -> Tuples {
         let size = labels.numel() as i64;
         assert_eq!(distances.size(), [size, size], "distances of a batch of {size} labels");
@@ -54,13 +54,12 @@ impl Miner {
         })
     }
 
-    /// The same choice straight from the embeddings `[B, D]` of a batch: the distances of a chunk of
-    /// anchors are computed, mined and freed, so that no more than a few chunks of them are ever in
-    /// memory (4 MB each; on a GPU 256 MB). `stats`, if any, is updated from the same distances.
+    /// [`mine`](Self::mine) from the embeddings `[B, D]` of a batch: distances are computed and mined in
+    /// chunks of anchors, so that only a few chunks are in memory (4 MB each; on a GPU 256 MB). `stats`,
+    /// if any, is updated from the same distances.
     ///
-    /// The triplets are those of [`Miner::mine`] with [`DistanceKind::pairwise`]: the formula and its
-    /// order are the same, and only where the matrix product rounds a chunk otherwise than the whole
-    /// (about `1e-6` on the unit sphere) two negatives that are equally far may change places.
+    /// The triplets are those of [`mine`](Self::mine) with [`DistanceKind::pairwise`], except that
+    /// rounding (about `1e-6` on the unit sphere) may swap two negatives at equal distance.
     ///
     /// # Panics
     /// When the number of embeddings is not that of the labels.
@@ -77,8 +76,8 @@ impl Miner {
         self.mine_first(anchors, embeddings, labels, distance, margin, seed, stats)
     }
 
-    /// The same choice among the triplets whose anchor is one of the first `anchors` embeddings, such as
-    /// a batch in front of a memory of past ones.
+    /// [`mine_embeddings`](Self::mine_embeddings) with only the first `anchors` embeddings as anchors,
+    /// such as a batch followed by a memory of past ones.
     ///
     /// # Panics
     /// As [`mine_embeddings`](Self::mine_embeddings).

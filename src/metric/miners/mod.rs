@@ -1,9 +1,8 @@
 //! Miners: choose the triplets of a batch for the loss.
 //!
-//! A miner sees the distances without gradient and returns indices. All of them look at the distances
-//! of a chunk of anchors at a time, so that they can mine embeddings whose `[B, B]` matrix would not
-//! fit. A new miner is a file here, its `mod` line and its row of the registry; `--miner`, its help
-//! and the conformance test follow.
+//! A miner gets distances without gradient and returns indices. Distances are processed in chunks of
+//! anchors, so that a full `[B, B]` matrix is not needed. A new miner needs a file here, its `mod` line
+//! and its row in the registry, from which `--miner`, its help and the conformance test are derived.
 
 mod batch_all;
 mod batch_hard;

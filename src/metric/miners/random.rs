@@ -1,5 +1,5 @@
-//! A random positive and a random negative for each anchor: what a loader of ready-made triplets
-//! does, and the baseline for the other miners.
+//! A random positive and a random negative for each anchor, as a loader of fixed triplets would draw
+//! them: the baseline for the other miners.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -14,8 +14,8 @@ pub const RANDOM: Miner = Miner {
     search: Search::Labels(mine),
 };
 
-/// One triplet for each anchor that has a positive and a negative, both drawn uniformly. On the host
-/// and without distances, so it is the same on every device.
+/// One triplet for each anchor that has a positive and a negative, both drawn uniformly, on the
+/// host.
 fn mine(groups: &Groups, seed: u64) -> Vec<[usize; 3]> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut draw = || (0..groups.len()).map(|_| random.random()).collect::<Vec<f64>>();

@@ -26,7 +26,7 @@ fn mine(chunk: &AnchorChunk, margin: f64) -> Triplets {
         .gt_tensor(near)
         .logical_and(&distance.lt_tensor(&(near + margin)))
         .logical_and(&chunk.members.others);
-    // What was not found takes no memory until the last chunk.
+    // Only the found ones are kept until the last chunk.
     let places = found.nonzero();
     let [anchor, column] = [0, 1].map(|side| places.select(1, side));
     let chosen = |of: &Tensor| of.index(&[Some(&anchor), Some(&column)]);
@@ -41,10 +41,10 @@ fn column_by_column(chunk: &AnchorChunk) -> (Tensor, Tensor) {
     (Tensor::cat(&distance, 1), Tensor::cat(&negative, 1))
 }
 
-/// The same by sorting each row once: the one wanted is then the first beyond the member.
+/// The same by sorting each row once and taking the first beyond the member.
 fn by_sorting(far: &Tensor, near: &Tensor) -> (Tensor, Tensor) {
     let (sorted, order) = far.sort_stable(true, 1, false);
-    // Beyond the last entry there is none; the last one is then not farther.
+    // If there is none, the last entry is taken, which is not farther.
     let place = count_up_to(&sorted, near).clamp_max(far.size()[1] - 1);
     (sorted.gather(1, &place, false), order.gather(1, &place, false))
 }

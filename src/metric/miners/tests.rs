@@ -1,4 +1,4 @@
-//! What the miners have in common, against each other and against loops.
+//! Tests of all miners, against each other and against loops.
 
 use tch::{Device, Kind, Tensor};
 

@@ -1,15 +1,15 @@
-//! What a miner returns: indices of a batch.
+//! The output of a miner: indices of a batch.
 
 use crate::native::cuda::uploaded;
 use tch::{Device, Kind, Tensor, no_grad};
 
-/// The tuples of a batch that a loss looks at.
+/// The tuples of a batch that a loss is computed on.
 #[derive(Debug)]
 pub enum Tuples {
     /// Every valid one. There are of the order of B^3 triplets, so they are never listed.
     All,
     /// Every valid one whose anchor is among the first N of the batch. The rest, such as a
-    /// memory of past embeddings, is positives and negatives only.
+    /// memory of past embeddings, are positives and negatives only.
     OfFirst(i64),
     /// These triplets.
     Triplets(Triplets),
@@ -19,11 +19,11 @@ pub enum Tuples {
 /// embeddings. `T` may be zero.
 #[derive(Debug)]
 pub struct Triplets {
-    /// The picture that the two distances start from.
+    /// The anchors.
     pub anchor: Tensor,
-    /// Another picture of the anchor's identity.
+    /// Other pictures of the anchor's identity.
     pub positive: Tensor,
-    /// A picture of another identity.
+    /// Pictures of other identities.
     pub negative: Tensor,
 }
 

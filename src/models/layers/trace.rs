@@ -1,8 +1,8 @@
-//! What every layer put out in a forward pass, by name: the other half of a comparison with PyTorch.
+//! Records the output of every layer in a forward pass, by name, for comparison with PyTorch.
 //!
 //! Each layer that has parameters (`Conv2d`, `BatchNorm`, `Linear`) reports its output under its
-//! state-dict prefix, as a forward hook on the module of that name would. Nobody listens unless a
-//! [`Trace`] is alive on the thread; a report then costs one look at a thread-local variable.
+//! state-dict prefix, like a forward hook in PyTorch. Without an active [`Trace`] on the thread this
+//! costs one check of a thread-local variable.
 
 use std::cell::RefCell;
 
@@ -18,46 +18,46 @@ pub struct Output {
 }
 
 thread_local! {
-    static LISTENER: RefCell<Option<Vec<Output>>> = const { RefCell::new(None) };
+    static ACTIVE: RefCell<Option<Vec<Output>>> = const { RefCell::new(None) };
 }
 
-/// Listens, from [`Trace::start`] to [`Trace::finish`], to the layers that run on this thread.
+/// Records the layers that run on this thread from [`Trace::start`] to [`Trace::finish`].
 ///
-/// Traces nest: an inner one hears its own part alone. One that is dropped, in a panic say, gives
-/// the thread back to the outer one.
+/// Traces can be nested: while an inner one is active, the outer one records nothing. It resumes when
+/// the inner one is dropped, also in a panic.
 #[derive(Debug)]
 pub struct Trace {
     outer: Option<Vec<Output>>,
 }
 
 impl Trace {
-    /// Starts to listen.
+    /// Starts recording.
     pub fn start() -> Self {
-        Self { outer: LISTENER.with(|listener| listener.replace(Some(Vec::new()))) }
+        Self { outer: ACTIVE.with(|active| active.replace(Some(Vec::new()))) }
     }
 
-    /// What was heard, in the order in which the layers ran.
+    /// The recorded outputs, in order of execution.
     pub fn finish(self) -> Vec<Output> {
-        LISTENER.with(|listener| listener.take()).unwrap_or_default()
+        ACTIVE.with(|active| active.take()).unwrap_or_default()
     }
 }
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        LISTENER.with(|listener| listener.replace(self.outer.take()));
+        ACTIVE.with(|active| active.replace(self.outer.take()));
     }
 }
 
-/// Whether somebody listens on this thread.
+/// Whether a trace is active on this thread.
 pub(super) fn is_heard() -> bool {
-    LISTENER.with(|listener| listener.borrow().is_some())
+    ACTIVE.with(|active| active.borrow().is_some())
 }
 
 /// Reports the output of `layer` to the active trace, if any; returns it.
 pub(super) fn report(layer: &str, output: Tensor) -> Tensor {
-    LISTENER.with(|listener| {
-        if let Some(heard) = &mut *listener.borrow_mut() {
-            heard.push(Output { layer: layer.to_owned(), tensor: output.detach() });
+    ACTIVE.with(|active| {
+        if let Some(outputs) = &mut *active.borrow_mut() {
+            outputs.push(Output { layer: layer.to_owned(), tensor: output.detach() });
         }
     });
     output
@@ -83,14 +83,14 @@ mod tests {
         }
     }
 
-    fn heard(trace: Trace) -> Vec<(String, Vec<i64>)> {
+    fn recorded(trace: Trace) -> Vec<(String, Vec<i64>)> {
         trace.finish().into_iter().map(|output| (output.layer, output.tensor.size())).collect()
     }
 
     #[test]
     fn layers_report_under_their_keys_in_the_order_they_run() {
         let run = net();
-        run(); // nobody listens
+        run(); // no active trace
         let trace = Trace::start();
         run();
         let expected = [
@@ -98,8 +98,8 @@ mod tests {
             ("n".to_owned(), vec![2, 2, 1, 1]),
             ("fc".to_owned(), vec![2, 4]),
         ];
-        assert_eq!(heard(trace), expected);
-        assert!(LISTENER.with(|listener| listener.borrow().is_none()));
+        assert_eq!(recorded(trace), expected);
+        assert!(ACTIVE.with(|active| active.borrow().is_none()));
     }
 
     #[test]
@@ -109,13 +109,13 @@ mod tests {
         run();
         let inner = Trace::start();
         run();
-        assert_eq!(heard(inner).len(), 3);
+        assert_eq!(recorded(inner).len(), 3);
         let panicked = std::panic::catch_unwind(|| {
             let _inner = Trace::start();
             panic!("in the middle of a pass");
         });
         assert!(panicked.is_err());
         run();
-        assert_eq!(heard(outer).len(), 6);
+        assert_eq!(recorded(outer).len(), 6);
     }
 }

@@ -1,4 +1,4 @@
-//! The allow-list: every name a pickle may mention, and what a call of it makes.
+//! The allow-list: every name a pickle may use, and the result of a call.
 
 use tch::Kind;
 
@@ -51,14 +51,14 @@ const PLAIN: [&str; 12] = [
     "slice",
 ];
 
-const MOST_ARGUMENTS: usize = 16;
+const MAX_ARGUMENTS: usize = 16;
 /// libtorch's own limit.
-const MOST_DIMENSIONS: usize = 64;
+const MAX_DIMENSIONS: usize = 64;
 
 const NEVER: &str =
     "Visage never executes code from a pickle and reads tensors and plain values only";
 
-/// Looks a name up. `torchscript` allows the archive's own classes, as bags of attributes.
+/// Looks up a name. `torchscript` allows the archive's own classes, as plain attributes.
 pub(super) fn resolve<'a>(
     module: &'a str,
     name: &'a str,
@@ -90,17 +90,17 @@ pub(super) fn resolve<'a>(
     Err(format!("asks for {module}.{name}, which is refused: {NEVER}; {advice}"))
 }
 
-/// A copy of a call's arguments: few, because the allow-list has no function of many.
+/// A copy of a call's arguments; no function of the allow-list has many.
 pub(super) fn arguments<'a>(heap: &Heap<'a>, list: Value<'a>) -> Result<Vec<Value<'a>>, String> {
     let items = heap.items(list).unwrap_or_default();
-    if items.len() > MOST_ARGUMENTS {
+    if items.len() > MAX_ARGUMENTS {
         Err("a call with too many arguments".into())
     } else {
         Ok(items.to_vec())
     }
 }
 
-/// Calls a name: a few lines of ours in the place of Python's function.
+/// Calls a name: our own implementation instead of Python's function.
 pub(super) fn call<'a>(
     heap: &mut Heap<'a>,
     global: Global<'a>,
@@ -109,8 +109,8 @@ pub(super) fn call<'a>(
     match global {
         Global::Dict => {
             let dict = heap.dict();
-            // OrderedDict([(key, value), ...]), as Python 2 wrote it. The list is used up, so that
-            // naming it again and again cannot multiply it.
+            // OrderedDict([(key, value), ...]), as Python 2 wrote it. The list is moved, so that
+            // using it repeatedly cannot multiply it.
             if let (Value::Dict(id), Some(&Value::Sequence(list))) = (dict, arguments.first()) {
                 let list = std::mem::take(&mut heap.sequences[list]);
                 let pairs = list.into_iter().filter_map(|pair| match heap.items(pair) {
@@ -155,7 +155,7 @@ fn tensor<'a>(
     };
     let numbers = |value| -> Option<Vec<i64>> {
         let whole = |item: &Value| if let Value::Int(n) = item { Some(*n) } else { None };
-        let items = heap.items(value).filter(|items| items.len() <= MOST_DIMENSIONS)?;
+        let items = heap.items(value).filter(|items| items.len() <= MAX_DIMENSIONS)?;
         items.iter().map(whole).collect()
     };
     let (Some(shape), Some(stride)) = (numbers(size), numbers(stride)) else {
@@ -167,7 +167,7 @@ fn tensor<'a>(
     Ok(Value::Tensor(push(&mut heap.tensors, tensor)))
 }
 
-/// `('storage', class, key, device, elements[, view])`: what a persistent id names.
+/// A persistent id: `('storage', class, key, device, elements[, view])`.
 pub(super) fn storage<'a>(heap: &mut Heap<'a>, id: Value<'a>) -> Result<Value<'a>, String> {
     let items = heap.items(id).unwrap_or_default();
     let (kind, key, elements, view) = match *items {

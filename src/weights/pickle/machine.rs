@@ -1,28 +1,28 @@
-//! The stack machine: one instruction after the other, each of at least one byte, until STOP.
+//! The stack machine: runs instructions, each of at least one byte, until STOP.
 
 use std::collections::HashMap;
 
 use super::globals;
 use super::value::{Global, Heap, Value};
 
-/// No tensor file comes near; a pickle that goes on is an attack or damaged.
-const MOST_INSTRUCTIONS: usize = 2_000_000;
+/// Far above any tensor file; a longer pickle is malicious or damaged.
+const MAX_INSTRUCTIONS: usize = 2_000_000;
 
-/// A pickle that was read: its value, and where it ended.
+/// The value of a pickle, and where it ended.
 #[derive(Debug)]
 pub(in crate::weights) struct Pickle<'a> {
     pub heap: Heap<'a>,
     pub value: Value<'a>,
     /// The offset behind STOP.
     pub end: usize,
-    /// The first number of the pickle's own bytes where `value` is a number too big for 64 bits.
+    /// The bytes of the first number of more than 64 bits, such as the magic number of old files.
     pub big: Option<&'a [u8]>,
 }
 
 /// Runs the pickle at the beginning of `bytes`.
 ///
 /// # Errors
-/// The offset of the instruction that cannot be followed, and why.
+/// The offset of the invalid instruction, and why.
 pub(in crate::weights) fn run(
     bytes: &[u8],
     torchscript: bool,
@@ -37,7 +37,7 @@ pub(in crate::weights) fn run(
         big: None,
         torchscript,
     };
-    for _ in 0..MOST_INSTRUCTIONS {
+    for _ in 0..MAX_INSTRUCTIONS {
         let start = machine.at;
         match machine.step() {
             Ok(None) => {}
@@ -48,7 +48,7 @@ pub(in crate::weights) fn run(
             Err(reason) => return Err((start, reason)),
         }
     }
-    Err((machine.at, format!("the pickle goes on after {MOST_INSTRUCTIONS} instructions")))
+    Err((machine.at, format!("the pickle goes on after {MAX_INSTRUCTIONS} instructions")))
 }
 
 struct Machine<'a> {
@@ -56,7 +56,7 @@ struct Machine<'a> {
     at: usize,
     heap: Heap<'a>,
     stack: Vec<Value<'a>>,
-    /// Heights of the stack at each MARK.
+    /// The stack's height at each MARK.
     marks: Vec<usize>,
     memo: HashMap<u64, Value<'a>>,
     big: Option<&'a [u8]>,
@@ -83,7 +83,7 @@ impl<'a> Machine<'a> {
         Ok(bytes.iter().rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte)))
     }
 
-    /// Bytes behind their length.
+    /// Length-prefixed bytes.
     fn counted(&mut self, width: u64) -> Step<&'a [u8]> {
         let count = self.number(width)?;
         self.take(count)
@@ -184,8 +184,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Attributes are kept for TorchScript objects; those of dicts and tensors are not weights. They
-    /// are moved, so that one dict built into many objects cannot multiply.
+    /// Keeps the attributes of TorchScript objects; those of dicts and tensors are not weights. They are
+    /// moved, so that using one dict for many objects cannot multiply it.
     fn build(&mut self, state: Value<'a>) -> Step<()> {
         if let (Value::Object(to), Value::Dict(from)) = (self.top()?, state) {
             let mut attributes = std::mem::take(&mut self.heap.dicts[from]);
@@ -194,12 +194,12 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Follows one instruction; STOP returns the value.
+    /// Runs one instruction; STOP returns the value.
     fn step(&mut self) -> Step<Option<Value<'a>>> {
         let instruction = self.number(1)? as u8;
         let value = match instruction {
             b'.' => return self.pop().map(Some),
-            // Protocol and frame lengths say nothing that is needed.
+            // Protocol and frame lengths are not needed.
             0x80 => return self.take(1).map(|_| None),
             0x95 => return self.take(8).map(|_| None),
             b'(' => {
@@ -207,7 +207,7 @@ impl<'a> Machine<'a> {
                 return Ok(None);
             }
             b'0' => {
-                // POP takes a MARK off, too.
+                // POP also removes a MARK.
                 if self.marks.last() == Some(&self.stack.len()) {
                     self.marks.pop();
                     return Ok(None);

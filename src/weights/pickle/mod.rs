@@ -1,12 +1,11 @@
-//! Pickle, as far as tensor files use it, read without ever running what it says.
+//! A safe reader of pickles, as far as tensor files use them: it never executes Python code.
 //!
-//! Python's pickle is a program for a stack machine whose `GLOBAL` and `REDUCE` instructions call
-//! any function of the interpreter. [`machine`] runs the instructions that build plain values;
-//! [`globals`] is the list of the names it knows, each answered by a few lines of Rust. A name
-//! that is not in the list ends the reading with an error that says which.
+//! A pickle is a program for a stack machine whose `GLOBAL` and `REDUCE` instructions can call any
+//! Python function. [`machine`] runs the instructions that build plain values; [`globals`] is the
+//! allow-list of names, each implemented in Rust. Any other name is an error.
 //!
-//! Values live in an arena ([`Heap`]) and point to each other by number, so that sharing, cycles
-//! and nesting without end cost nothing and cannot overflow a stack. Texts borrow from the input.
+//! Values are in an arena ([`Heap`]) and refer to each other by index, so that sharing, cycles and
+//! deep nesting are cheap and cannot overflow the stack. Texts borrow from the input.
 
 mod globals;
 mod machine;

@@ -1,8 +1,8 @@
-//! The values that a pickle makes, in an arena.
+//! The values of a pickle, in an arena.
 
 use tch::Kind;
 
-/// What a name of the allow-list stands for.
+/// The meaning of a name of the allow-list.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::weights) enum Global<'a> {
     /// Makes an empty dict.
@@ -23,11 +23,11 @@ pub(in crate::weights) enum Global<'a> {
     Storage(Option<Kind>),
     /// `torch.float32` and the like.
     Dtype(Kind),
-    /// A class of a TorchScript archive's own code, known by its name only.
+    /// A class of a TorchScript archive's code.
     Class(&'a str),
 }
 
-/// A number into one of the [`Heap`]'s lists.
+/// An index into one of the [`Heap`]'s lists.
 pub(in crate::weights) type Id = usize;
 
 /// A Python value.
@@ -55,14 +55,14 @@ pub(in crate::weights) enum Value<'a> {
     Opaque,
 }
 
-/// The bytes a tensor looks at: `key` names them in the file.
+/// The bytes of tensors; `key` is their name in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::weights) struct StorageRef<'a> {
     pub key: &'a str,
     /// `None` for an untyped storage, whose elements are bytes.
     pub kind: Option<Kind>,
     pub elements: i64,
-    /// Where this storage begins inside the one named, in elements (old files only).
+    /// Offset in the named storage, in elements (old files only).
     pub offset: i64,
 }
 
@@ -76,7 +76,7 @@ pub(in crate::weights) struct TensorRef {
     pub stride: Vec<i64>,
 }
 
-/// Where the values of one pickle live.
+/// The values of one pickle.
 #[derive(Debug, Default)]
 pub(in crate::weights) struct Heap<'a> {
     pub sequences: Vec<Vec<Value<'a>>>,
