@@ -58,9 +58,9 @@ pub struct DetectorFlags {
     /// (10%); larger is faster
     #[arg(long, value_name = "PIXELS|SHARE", default_value_t = MinFace::Pixels(20.0))]
     pub min_face: MinFace,
-    /// Minimum face probability from 0 to 1: of O-Net, or of P-Net, R-Net and O-Net
-    #[arg(long, alias = "threshold", value_name = "P[,R,O]", value_delimiter = ',',
-        default_values_t = [0.6, 0.7, 0.7])]
+    /// Minimum face probability from 0 to 1: one value for O-Net, or three for P-Net, R-Net and O-Net
+    #[arg(long, alias = "threshold", value_name = "O|P,R,O", value_delimiter = ',',
+        default_value = "0.6,0.7,0.7")]
     pub face_threshold: Vec<f32>,
 }
 

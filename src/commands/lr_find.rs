@@ -84,8 +84,8 @@ fn ending(sweep: &Sweep, to: f64) -> String {
         End::Whole => format!("{steps} steps, up to {to:.1e}"),
         End::Exploded => format!("{steps} steps; the loss diverged at {last:.1e}"),
         End::Collapsed => format!(
-            "{steps} steps; the loss is constant at {last:.1e}: the embeddings have collapsed to one \
-             point"
+            "{steps} steps; the loss is constant from a rate of {last:.1e} on: the embeddings have \
+             collapsed to one point"
         ),
         End::NotFinite => {
             format!("{steps} steps; after {last:.1e} the loss was not finite")

@@ -83,7 +83,7 @@ impl Detector {
     /// the pictures, whatever their size.
     ///
     /// # Errors
-    /// What libtorch reports, such as lack of memory.
+    /// An error from libtorch, such as lack of memory.
     pub fn detect(&self, pictures: &[&RgbImage]) -> Result<Vec<Vec<Face>>> {
         tch::no_grad(|| {
             let proposed = self.propose(pictures)?;

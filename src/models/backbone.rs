@@ -154,7 +154,7 @@ impl Backbone {
     /// Sets the dtype and memory format of the computation. Parameters keep their values and dtype.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// An error from libtorch.
     pub fn set_compute(&mut self, compute: Compute) -> Result<()> {
         let params: Vec<&Tensor> =
             self.params.iter().filter(|p| p.is_parameter).map(|p| &p.tensor).collect();

@@ -39,7 +39,7 @@ impl Compute {
     /// Converts weights to the memory format; their values do not change.
     ///
     /// # Errors
-    /// What libtorch reports.
+    /// An error from libtorch.
     pub fn prepare(self, params: &[&Tensor]) -> Result<()> {
         native::set_channels_last(params, self.channels_last)
     }

@@ -42,7 +42,7 @@ pub enum HeadKind {
     Projection,
     /// Dense, batch norm and leaky ReLU twice, then dense; Euclidean distance
     Euclidean,
-    /// The concatenated features of both pictures through such layers to one logit
+    /// The features of both pictures concatenated; layers as in `euclidean`, to one logit
     Concat,
     /// Two convolutions with pooling on the trunk's feature map, then dense layers to one logit
     Conv,

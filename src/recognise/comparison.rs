@@ -34,7 +34,7 @@ impl<'a> Comparison<'a> {
     /// The distance of each pair of rows.
     ///
     /// # Errors
-    /// What libtorch raises, where the distance is a network's.
+    /// An error from libtorch, where the distance is a network's.
     ///
     /// # Panics
     /// When a row is not there.

@@ -23,13 +23,13 @@ pub trait Embedder {
     /// stage `first` of the trunk; for stage 0 these are pictures, f32 `[N, 3, S, S]` in [0, 1].
     ///
     /// # Errors
-    /// What libtorch raises.
+    /// An error from libtorch.
     fn forward(&self, first: usize, maps: &Tensor) -> Result<Tensor>;
 
     /// The same on the host, row by row.
     ///
     /// # Errors
-    /// What libtorch raises.
+    /// An error from libtorch.
     fn rows(&self, first: usize, maps: &Tensor) -> Result<Vec<f32>> {
         let rows = self.forward(first, maps)?.f_to_device(Device::Cpu)?.f_contiguous()?;
         let mut values = vec![0f32; rows.numel()];
@@ -99,7 +99,7 @@ pub fn embed_values(
 /// Embeds pictures of any size, resized to the trunk's input size.
 ///
 /// # Errors
-/// What libtorch raises.
+/// An error from libtorch.
 pub fn embed_pictures(embedder: &dyn Embedder, pictures: &[RgbImage]) -> Result<Embeddings> {
     let store = PictureStore::of(pictures, embedder.trunk().input.size);
     embed_stored(embedder, &store, &store.all())

@@ -56,7 +56,7 @@ impl PairModel {
 /// and the mean counts, so that `(a, b)` and `(b, a)` get one answer.
 ///
 /// # Errors
-/// What libtorch raises.
+/// An error from libtorch.
 pub fn distances(net: &PairNet, a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
     let found = tch::no_grad(|| match net.join(a, b, Mode::EVAL) {
         None => Ok((a - b).square().f_sum_dim_intlist(1, false, Kind::Float)?.sqrt()),

@@ -31,7 +31,7 @@ pub trait Framer {
     /// The faces on the pictures of a batch, in their order.
     ///
     /// # Errors
-    /// What libtorch raises.
+    /// An error from libtorch.
     fn frame(&self, pictures: Vec<Self::Read>) -> Result<Vec<Framed<Self::Info>>>;
 }
 

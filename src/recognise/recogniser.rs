@@ -146,7 +146,7 @@ impl Recogniser {
     /// Embeds pictures of any size: the model's own resize and normalisation, in batches.
     ///
     /// # Errors
-    /// What libtorch raises (out of memory, say).
+    /// An error from libtorch, such as lack of memory.
     pub fn embed(&self, pictures: &[RgbImage]) -> Result<Embeddings> {
         embed_pictures(&self.backbone, pictures)
     }

@@ -23,12 +23,12 @@ use crate::models::Architecture;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum FaceSearch {
-    /// A picture that is a crop already is taken as it is, the faces of all others are cut out. Where
-    /// nothing is found, a closer look with lower thresholds decides whether a face fills the picture
+    /// Use face crops as they are, crop the faces from photos; where no face is found, search again
+    /// with lower thresholds for one that fills the picture
     Auto,
-    /// Every picture is a photo
+    /// Treat every picture as a photo
     Always,
-    /// Every picture is a crop; nothing is searched
+    /// Use every picture as it is
     Never,
 }
 
@@ -144,7 +144,7 @@ impl Viewer {
     /// The faces on a picture in memory, squares of the trunk's input size, the largest first.
     ///
     /// # Errors
-    /// What libtorch raises.
+    /// An error from libtorch.
     pub fn faces(&self, picture: &RgbImage) -> Result<Vec<RgbImage>> {
         let found = match &self.framing {
             Search::Whole => return Ok(vec![picture::fit(picture, self.side)]),

@@ -281,7 +281,7 @@ fn mine(setting: &Setting) -> Measure<'_> {
         finish(setting.device);
         Ok(())
     };
-    let about = "distances of many embeddings (--mined), their hardest triplets, the loss; no figures for a log";
+    let about = "distances, hardest triplets and loss of many embeddings (--mined), without logging";
     let count = setting.mined as f64;
     Measure::here("mine", about, "embeddings/s", count, round)
 }

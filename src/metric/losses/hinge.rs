@@ -15,7 +15,7 @@ named_enum! {
     pub enum Hinge {
         /// Clamped at zero: triplets beyond the margin have no gradient
         Hard = "hard",
-        /// Its softplus, `log(1 + exp(.))`, whose gradient never vanishes (Hermans et al. 2017, margin 0)
+        /// Soft margin, `log(1 + exp(.))` (Hermans et al. 2017, margin 0)
         Soft = "soft",
     }
 }

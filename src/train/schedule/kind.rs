@@ -11,22 +11,22 @@ use super::{Cycle, CycleShape, OneCycle, Schedule};
 pub enum ScheduleKind {
     /// Always the base learning rate
     Constant,
-    /// Up in a line, the rest of the run down along a cosine
+    /// Linear warm-up, then cosine decay
     #[default]
     WarmupCosine,
-    /// A cosine down, restarted after an epoch, two more, four more and so on
+    /// Cosine decay with warm restarts (SGDR): cycles of 1, 2, 4, ... epochs
     CosineRestarts,
-    /// A tenth of it after each third of the run
+    /// Divided by 10 after each third of the run
     Step,
-    /// Triangles of two epochs up and two down
+    /// Triangular cycles: two epochs up, two down
     Triangular,
-    /// The same, each half as high as the one before
+    /// Triangular cycles, the amplitude halved after each
     Triangular2,
-    /// The same, lower at every step, to a tenth of the height at the end of the run
+    /// Triangular cycles, the amplitude decaying exponentially to a tenth at the end of the run
     ExpRange,
-    /// Up once, down once (super-convergence)
+    /// One cycle: up, then down (super-convergence)
     OneCycle,
-    /// A tenth whenever ten epochs have brought no better score
+    /// Divided by 10 after ten epochs without improvement
     Plateau,
 }
 
