@@ -133,12 +133,19 @@ fn crops_with_margin_are_facenet_pytorchs_to_the_bit() {
 #[test]
 fn aligned_crops_hold_the_face_where_the_template_wants_it() {
     let detector = detector(DetectOptions::default());
-    for template in [Template::Openface, Template::Dlib, Template::Celeba] {
+    // dlib's chips are so tight that landmarks are found exactly only with a margin.
+    let templates = [
+        (Template::Openface, [0.0, 60.0]),
+        (Template::Dlib, [60.0, 100.0]),
+        (Template::Celeba, [0.0, 60.0]),
+    ];
+    for (template, margins) in templates {
         for (name, which) in [("one", 0), ("row", 0), ("row", 1)] {
             let photo = scene(name);
             let face = detector.detect(&[&photo]).unwrap()[0][which];
-            let plain = Crop::new(template, Some(192), 0.0).unwrap().cut(&photo, &face).unwrap();
-            let wide = Crop::new(template, Some(192), 60.0).unwrap().cut(&photo, &face).unwrap();
+            let [plain, wide] = margins.map(|margin| {
+                Crop::new(template, Some(192), margin).unwrap().cut(&photo, &face).unwrap()
+            });
             assert_eq!(plain.dimensions(), wide.dimensions());
             // Found again in the crop: upright, and smaller where there is a margin.
             let seen = |crop: &RgbImage| detector.detect(&[crop]).unwrap()[0][0];

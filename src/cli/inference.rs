@@ -59,8 +59,13 @@ pub struct DetectorFlags {
     #[arg(long, value_name = "PIXELS|SHARE", default_value_t = MinFace::Pixels(20.0))]
     pub min_face: MinFace,
     /// Minimum face probability from 0 to 1: one value for O-Net, or three for P-Net, R-Net and O-Net
-    #[arg(long, alias = "threshold", value_name = "O|P,R,O", value_delimiter = ',',
-        default_value = "0.6,0.7,0.7")]
+    #[arg(
+        long,
+        alias = "threshold",
+        value_name = "O|P,R,O",
+        value_delimiter = ',',
+        default_value = "0.6,0.7,0.7"
+    )]
     pub face_threshold: Vec<f32>,
 }
 

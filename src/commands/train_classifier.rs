@@ -132,7 +132,10 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
     }
     if settings.trunk.is_none() && settings.backbone.is_none() {
         let runs = context.runs().display();
-        context.say.line(&format!("note: no trained trunk under {runs}; using a pretrained one"));
+        context.say.line(&format!(
+            "note: no trained trunk under {runs} (`visage train-triplet` trains one); using a \
+             pretrained one"
+        ));
     }
     let of_name = match &settings.trunk {
         Some(name) => manifest::architecture(name)?.unwrap_or(Architecture::OpenFace),

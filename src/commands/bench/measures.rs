@@ -281,7 +281,8 @@ fn mine(setting: &Setting) -> Measure<'_> {
         finish(setting.device);
         Ok(())
     };
-    let about = "distances, hardest triplets and loss of many embeddings (--mined), without logging";
+    let about =
+        "distances, hardest triplets and loss of many embeddings (--mined), without logging";
     let count = setting.mined as f64;
     Measure::here("mine", about, "embeddings/s", count, round)
 }
