@@ -118,7 +118,8 @@ fn the_exit_code_is_the_answer() {
     let (code, found) = verify(root, a, a, &[]);
     assert_eq!((code, &found["same"], &found["distance"]), (Some(0), &true.into(), &0.0.into()));
     assert_eq!((&found["a"], &found["b"]), (&a.into(), &a.into()));
-    assert!(found["threshold"].as_f64().unwrap() > 0.5);
+    assert_eq!(found["model"], "dlib-resnet");
+    assert!((0.4..0.5).contains(&found["threshold"].as_f64().unwrap()), "{found}");
     assert!(found["probability"].as_f64().unwrap() > 0.9);
 
     let (code, near) = verify(root, a, b, &["--threshold", "2.1"]);
@@ -137,6 +138,31 @@ fn the_exit_code_is_the_answer() {
     }
     assert!(fail(root, &["verify", a, "faces/nobody.png"]).contains("nobody.png"));
     assert!(fail(root, &["verify", a]).contains("<B>"));
+}
+
+#[test]
+fn photos_are_searched_for_faces() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let scenes = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/detect");
+    let (one, row) = (format!("{scenes}/one.png"), format!("{scenes}/row.png"));
+    image::RgbImage::from_pixel(120, 90, image::Rgb([90; 3])).save(root.join("wall.png")).unwrap();
+    let (_, photos) = verify(root, &one, &row, &[]);
+    let (_, whole) = verify(root, &one, &row, &["--detect", "never"]);
+    let distance = |found: &serde_json::Value| found["distance"].as_f64().unwrap();
+    assert!((distance(&photos) - distance(&whole)).abs() > 0.01, "{photos} {whole}");
+
+    // Without a face: used as it is, aloud, or refused.
+    let output = visage(root, &["verify", "wall.png", &one]);
+    assert!(output.status.code().is_some_and(|code| code < 2));
+    let said = text(&output.stderr);
+    assert!(said.contains("no face found on 1 of 2 pictures (wall.png)"), "{said}");
+    let error = fail(root, &["verify", "wall.png", &one, "--detect", "always"]);
+    assert!(error.contains("wall.png: no face found"), "{error}");
+    let embed = ["embed", "wall.png", &one, "--detect", "always", "--out", "e.csv"];
+    let output = visage(root, &embed);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_to_string(root.join("e.csv")).unwrap().lines().count(), 2);
 }
 
 #[test]
