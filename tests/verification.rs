@@ -149,7 +149,7 @@ fn photos_are_searched_for_faces() {
     image::RgbImage::from_pixel(120, 90, image::Rgb([90; 3])).save(root.join("wall.png")).unwrap();
     let (_, photos) = verify(root, &one, &row, &[]);
     let (_, whole) = verify(root, &one, &row, &["--detect", "never"]);
-    let distance = |found: &serde_json::Value| found["distance"].as_f64().unwrap();
+    let distance = |found: &Value| found["distance"].as_f64().unwrap();
     assert!((distance(&photos) - distance(&whole)).abs() > 0.01, "{photos} {whole}");
 
     // Without a face: used as it is, aloud, or refused.
