@@ -285,12 +285,7 @@ fn cropped(decoded: &Decoded, faces: Option<&[Face]>, crop: Option<u32>) -> Opti
 
 /// The main face of a picture: large and near the centre.
 fn main_face<'f>(faces: &'f [Face], picture: &RgbImage) -> Option<&'f Face> {
-    let middle = [picture.width(), picture.height()].map(|side| side as f32 / 2.0);
-    let weight = |face: &Face| {
-        let [x1, y1, x2, y2] = face.bounds;
-        let off = ((x1 + x2) / 2.0 - middle[0]).hypot((y1 + y2) / 2.0 - middle[1]);
-        (x2 - x1) * (y2 - y1) - 2.0 * off * off
-    };
+    let weight = |face: &Face| face.prominence(picture.dimensions());
     faces.iter().max_by(|a, b| weight(a).total_cmp(&weight(b)))
 }
 

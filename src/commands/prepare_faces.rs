@@ -298,11 +298,7 @@ fn chosen<'f>(keep: Keep, faces: &[&'f Face], picture: &RgbImage) -> Option<&'f 
     if keep != Keep::Central {
         return faces.first().copied();
     }
-    let middle = [picture.width(), picture.height()].map(|side| side as f32 / 2.0);
-    let distance = |face: &Face| {
-        let [x1, y1, x2, y2] = face.bounds;
-        ((x1 + x2) / 2.0 - middle[0]).hypot((y1 + y2) / 2.0 - middle[1])
-    };
+    let distance = |face: &Face| face.off_centre(picture.dimensions());
     faces.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b)))
 }
 

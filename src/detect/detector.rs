@@ -36,6 +36,21 @@ pub struct Face {
 }
 
 impl Face {
+    /// Distance of its centre from the centre of a picture of that width and height, in pixels.
+    pub fn off_centre(&self, (width, height): (u32, u32)) -> f32 {
+        let [x1, y1, x2, y2] = self.bounds;
+        let middle = [width, height].map(|side| side as f32 / 2.0);
+        ((x1 + x2) / 2.0 - middle[0]).hypot((y1 + y2) / 2.0 - middle[1])
+    }
+
+    /// How likely it is the one that a picture of that width and height was taken of: the area of its
+    /// box less twice the squared distance from the centre, facenet-pytorch's `center_weighted_size`.
+    pub fn prominence(&self, size: (u32, u32)) -> f32 {
+        let (wide, high) = self.size();
+        let off = self.off_centre(size);
+        wide * high - 2.0 * off * off
+    }
+
     /// Width and height of the box in pixels.
     pub fn size(&self) -> (f32, f32) {
         let [x1, y1, x2, y2] = self.bounds;

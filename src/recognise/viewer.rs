@@ -51,8 +51,7 @@ pub struct View {
 pub enum Faces {
     /// All of them.
     All,
-    /// The main one, if there is one: large and near the middle. Area less twice the squared distance
-    /// from the centre decides, as facenet-pytorch's `center_weighted_size`.
+    /// The one of the greatest [`Face::prominence`], if there is one.
     Main,
     /// The main one, or the whole picture where no face was found.
     MainOrWhole,
@@ -152,43 +151,36 @@ impl Viewer {
                 let square = picture::centre_crop(picture, *centre);
                 return Ok(vec![picture::fit(&square, self.side)]);
             }
-            Search::Faces(finder) => finder.find(&[picture], self.side)?,
+            Search::Faces(finder) => finder.find(&[picture], self.side, self.wanted)?,
         };
         Ok(found.into_iter().flat_map(|(_, faces)| faces).map(|(_, pixels)| pixels).collect())
     }
 }
 
-/// Where a face was found, and its pixels.
-type Part = (Option<Face>, RgbImage);
-
-impl Viewer {
-    /// The faces of a picture that are used.
+impl Faces {
+    /// Cuts out the faces that are used, of a picture of that size; `whole` is the picture itself.
     fn select(
-        &self,
-        mut parts: Vec<Part>,
+        self,
+        mut faces: Vec<Face>,
         size: (u32, u32),
-        picture: Option<&RgbImage>,
-    ) -> Vec<Part> {
-        if self.wanted == Faces::All {
-            return parts;
+        cut: impl Fn(Face) -> Option<RgbImage>,
+        whole: impl FnOnce() -> RgbImage,
+    ) -> Vec<(Option<Face>, RgbImage)> {
+        let most = match self {
+            Self::All => usize::MAX,
+            Self::Main | Self::MainOrWhole => {
+                let weight = |face: &Face| face.prominence(size);
+                faces.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
+                1
+            }
+        };
+        let part = |face| Some((Some(face), cut(face)?));
+        let mut parts: Vec<_> = faces.into_iter().filter_map(part).take(most).collect();
+        if parts.is_empty() && self == Self::MainOrWhole {
+            parts.push((None, whole()));
         }
-        let weight = |part: &Part| part.0.map_or(f64::INFINITY, |face| prominence(&face, size));
-        let main =
-            (0..parts.len()).max_by(|&a, &b| weight(&parts[a]).total_cmp(&weight(&parts[b])));
-        let mut main: Vec<Part> = main.map(|index| parts.swap_remove(index)).into_iter().collect();
-        if self.wanted == Faces::MainOrWhole && main.is_empty() {
-            main.extend(picture.map(|picture| (None, picture::fit(picture, self.side))));
-        }
-        main
+        parts
     }
-}
-
-/// How likely a face is the one that the picture was taken of; see [`Faces::Main`].
-fn prominence(face: &Face, (width, height): (u32, u32)) -> f64 {
-    let [x1, y1, x2, y2] = face.bounds.map(f64::from);
-    let (x, y) =
-        (f64::from(width) / 2.0 - (x1 + x2) / 2.0, f64::from(height) / 2.0 - (y1 + y2) / 2.0);
-    (x2 - x1) * (y2 - y1) - 2.0 * (x * x + y * y)
 }
 
 /// A decoded picture.
@@ -236,7 +228,7 @@ impl Framer for Viewer {
         let found = match &self.framing {
             Search::Faces(finder) => {
                 let whole = pictures.iter().filter_map(|decoded| decoded.picture.as_ref());
-                finder.find(&whole.collect::<Vec<_>>(), self.side)?
+                finder.find(&whole.collect::<Vec<_>>(), self.side, self.wanted)?
             }
             Search::Whole | Search::Centre(_) => Vec::new(),
         };
@@ -246,7 +238,6 @@ impl Framer for Viewer {
                 Some(face) => (true, vec![(None, face)]),
                 None => found.next().unwrap_or_default(),
             };
-            let parts = self.select(parts, size, picture.as_ref());
             let picture = picture.filter(|_| self.keeps_pictures);
             let pixels = picture.as_ref().map_or(0, |_| u64::from(size.0) * u64::from(size.1));
             let (places, faces) = parts.into_iter().unzip();
@@ -257,11 +248,11 @@ impl Framer for Viewer {
 }
 
 /// The faces of a picture, where each was found and its pixels, and whether the picture is a crop.
-type Found = (bool, Vec<Part>);
+type Found = (bool, Vec<(Option<Face>, RgbImage)>);
 
 impl FaceFinder {
-    /// The faces on pictures of any sizes, as squares of `side` pixels.
-    fn find(&self, pictures: &[&RgbImage], side: u32) -> Result<Vec<Found>> {
+    /// The wanted faces on pictures of any sizes, as squares of `side` pixels.
+    fn find(&self, pictures: &[&RgbImage], side: u32, wanted: Faces) -> Result<Vec<Found>> {
         let Self { detector, crop, auto, device } = self;
         let mut found = detector.detect(pictures)?;
         let mut is_crop = vec![false; pictures.len()];
@@ -291,8 +282,11 @@ impl FaceFinder {
             if is_crop {
                 return (true, vec![(faces.first().copied(), picture::fit(picture, side))]);
             }
-            let part = |face: Face| Some((Some(face), crop.cut(picture, &face)?));
-            (false, faces.into_iter().filter_map(part).collect())
+            let whole = || picture::fit(picture, side);
+            (
+                false,
+                wanted.select(faces, picture.dimensions(), |face| crop.cut(picture, &face), whole),
+            )
         });
         Ok(cut.collect())
     }
@@ -306,26 +300,23 @@ mod tests {
     fn the_main_face_is_large_and_central() {
         let face = |x: f32, y: f32, side: f32| {
             let bounds = [x, y, x + side, y + side];
-            Some(Face { bounds, probability: 1.0, landmarks: [[0.0; 2]; 5] })
+            Face { bounds, probability: 1.0, landmarks: [[0.0; 2]; 5] }
         };
-        let pixels = |shade| RgbImage::from_pixel(1, 1, image::Rgb([shade; 3]));
-        let parts = || {
-            // At the edge and larger; in the middle; in the middle and small.
-            let faces = [face(-10.0, 0.0, 60.0), face(75.0, 70.0, 50.0), face(95.0, 95.0, 10.0)];
-            (0..).zip(faces).map(|(shade, face)| (face, pixels(shade))).collect::<Vec<Part>>()
+        // At the edge and larger; in the middle; in the middle and small.
+        let faces = [face(-10.0, 0.0, 60.0), face(75.0, 70.0, 50.0), face(95.0, 95.0, 10.0)];
+        let shade = |face: Face| faces.iter().position(|other| *other == face);
+        let cut = |face| Some(RgbImage::from_pixel(1, 1, image::Rgb([shade(face)? as u8; 3])));
+        let select = |wanted: Faces, faces: &[Face]| {
+            wanted.select(faces.to_vec(), (200, 200), cut, || RgbImage::new(8, 8))
         };
-        let mut viewer = Viewer::whole(8, None);
-        let picture = RgbImage::new(200, 200);
-        let mut select = |wanted, parts| {
-            viewer.wanted = wanted;
-            let chosen = viewer.select(parts, picture.dimensions(), Some(&picture));
-            chosen.iter().map(|part| (part.0.is_some(), part.1.dimensions())).collect::<Vec<_>>()
+        let sizes = |wanted, faces| {
+            let parts = select(wanted, faces);
+            parts.iter().map(|part| (part.0.is_some(), part.1.dimensions())).collect::<Vec<_>>()
         };
-        assert_eq!(select(Faces::All, parts()).len(), 3);
-        assert_eq!(select(Faces::Main, parts()), [(true, (1, 1))]);
-        assert_eq!(select(Faces::Main, Vec::new()), []);
-        assert_eq!(select(Faces::MainOrWhole, Vec::new()), [(false, (8, 8))]);
-        viewer.wanted = Faces::Main;
-        assert_eq!(viewer.select(parts(), (200, 200), None)[0].1.get_pixel(0, 0).0, [1; 3]);
+        assert_eq!(select(Faces::All, &faces).len(), 3);
+        assert_eq!(sizes(Faces::Main, &faces), [(true, (1, 1))]);
+        assert_eq!(sizes(Faces::Main, &[]), []);
+        assert_eq!(sizes(Faces::MainOrWhole, &[]), [(false, (8, 8))]);
+        assert_eq!(select(Faces::Main, &faces)[0].1.get_pixel(0, 0).0, [1; 3]);
     }
 }
