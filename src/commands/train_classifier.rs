@@ -111,7 +111,7 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
             .filter(is_model)
             .map(|path| Choice { path, by: ChosenBy::Flag }),
         (None, Some(_)) => None,
-        (None, None) => runs::find(context.runs(), &[ModelKind::Trunk])?,
+        (None, None) => runs::find(context.runs(), None, &[ModelKind::Trunk])?,
     };
     if let Some(choice) = choice {
         let path = &choice.path;

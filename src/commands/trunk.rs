@@ -160,14 +160,15 @@ pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
 /// As [`load`].
 pub fn open(context: &Context, choice: &TrunkChoice, kinds: &[ModelKind]) -> Result<Loaded> {
     let device = context.device()?;
-    if choice.model.is_none()
-        && choice.backbone.is_none()
-        && runs::find(context.runs(), kinds)?.is_none()
-    {
-        context.say.line("note: no trained model yet; using a pretrained trunk");
-        return open(context, &choice.pretrained(DEFAULT), kinds);
-    }
-    if let Some(architecture) = choice.backbone {
+    let found = match choice.backbone {
+        None => runs::find(context.runs(), choice.model.as_deref(), kinds)?,
+        Some(_) => None,
+    };
+    let Some(choice) = found else {
+        let architecture = choice.backbone.unwrap_or_else(|| {
+            context.say.line("note: no trained model yet; using a pretrained trunk");
+            DEFAULT
+        });
         tch::manual_seed(0); // the same random weights every time
         let bare = Bare {
             architecture,
@@ -179,8 +180,7 @@ pub fn open(context: &Context, choice: &TrunkChoice, kinds: &[ModelKind]) -> Res
         let built = bare.build(device)?;
         context.say.line(&format!("trunk: {}", built.line));
         return Ok(Loaded::Bare(Box::new(built)));
-    }
-    let choice = runs::choose(context.runs(), choice.model.as_deref(), kinds)?;
+    };
     if ModelCard::peek(&choice.path).is_ok_and(|card| card.kind == ModelKind::Pairs) {
         let model = PairModel::load(&choice.path, device)?;
         report(context, &choice, &model.card);

@@ -164,12 +164,15 @@ pub fn unpin(runs: &Path) -> Result<bool> {
     }
 }
 
-/// The model to take if none is named, of `kinds` in the order of preference: a pinned one, or else
-/// the newest of a finished run.
+/// The model of a flag (a file or a run folder); without a flag the pinned one of `kinds`, in the order
+/// of preference, or else the newest of a finished run.
 ///
 /// # Errors
-/// As [`pinned`].
-pub fn find(runs: &Path, kinds: &[ModelKind]) -> Result<Option<Choice>> {
+/// As [`pinned`] and [`model_path`].
+pub fn find(runs: &Path, flag: Option<&Path>, kinds: &[ModelKind]) -> Result<Option<Choice>> {
+    if let Some(path) = flag {
+        return Ok(Some(Choice { path: model_path(path)?, by: ChosenBy::Flag }));
+    }
     for &kind in kinds {
         if let Some(path) = pinned(runs, kind)? {
             return Ok(Some(Choice { path, by: ChosenBy::Pin }));
@@ -181,15 +184,12 @@ pub fn find(runs: &Path, kinds: &[ModelKind]) -> Result<Option<Choice>> {
     Ok(found.map(|model| Choice { path: model.path.clone(), by: ChosenBy::Age }))
 }
 
-/// The model of a flag (a file or a run folder), or else as [`find`].
+/// As [`find`], where there has to be a model.
 ///
 /// # Errors
 /// As [`find`]; there is no model: says which command trains one.
 pub fn choose(runs: &Path, flag: Option<&Path>, kinds: &[ModelKind]) -> Result<Choice> {
-    if let Some(path) = flag {
-        return Ok(Choice { path: model_path(path)?, by: ChosenBy::Flag });
-    }
-    find(runs, kinds)?.ok_or_else(|| {
+    find(runs, flag, kinds)?.ok_or_else(|| {
         let kind = kinds.last().copied().unwrap_or(ModelKind::Trunk);
         let command = match kind {
             ModelKind::Trunk => "train-triplet",
@@ -226,7 +226,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let runs = folder.path().join("runs");
         let both = [Classifier, Trunk];
-        assert_eq!(find(&runs, &both).unwrap(), None);
+        assert_eq!(find(&runs, None, &both).unwrap(), None);
         let none = choose(&runs, None, &both).unwrap_err().to_string();
         assert!(none.contains("no trained trunk") && none.contains("--model"), "{none}");
         for (name, kind) in [("a", Trunk), ("b", Trunk), ("c", Classifier)] {
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(given, Choice { path: runs.join("b").join(BEST), by: ChosenBy::Flag });
 
         std::fs::remove_dir_all(runs.join("a")).unwrap();
-        let gone = find(&runs, &both).unwrap_err().to_string();
+        let gone = find(&runs, None, &both).unwrap_err().to_string();
         assert!(gone.contains("pinned trunk") && gone.contains("--unset"), "{gone}");
         assert!(unpin(&runs).unwrap());
         assert!(!unpin(&runs).unwrap());

@@ -70,7 +70,7 @@ impl ConvNormRelu {
             self.fused.try_borrow_mut().ok()?.clear();
             return None;
         }
-        if trace::is_heard() || APART.get() {
+        if trace::is_active() || APART.get() {
             return None;
         }
         let parts = self.conv.parts();

@@ -49,7 +49,7 @@ impl Drop for Trace {
 }
 
 /// Whether a trace is active on this thread.
-pub(super) fn is_heard() -> bool {
+pub(super) fn is_active() -> bool {
     ACTIVE.with(|active| active.borrow().is_some())
 }
 
