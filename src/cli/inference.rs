@@ -10,9 +10,25 @@ use crate::models::Architecture;
 use crate::recognise::FaceSearch;
 use crate::train::settings::{input_size, percent};
 
+/// When to run the face detector.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Face detector")]
+pub struct FaceFlag {
+    /// When to run the face detector: auto crops the main face from each photo and uses a picture
+    /// as it is if a face fills it, if no face is found, or if the model is a trunk or pair network
+    /// that was trained here
+    #[arg(long, value_enum, value_name = "auto|always|never", default_value = "auto")]
+    pub detect: FaceSearch,
+}
+
 /// Flags of `classify`.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Model")]
+#[command(
+    next_help_heading = "Model",
+    mut_arg("detect", |detect| detect.help(
+        "When to run the face detector: auto uses a picture as it is if the face fills it as in the \
+         model's training pictures, and crops the faces from all others")),
+)]
 pub struct Classify {
     /// Pictures, or folders of pictures
     #[arg(required = true, value_name = "FILE|DIR", help_heading = "Arguments")]
@@ -25,16 +41,9 @@ pub struct Classify {
     /// 1 with a percent sign, such as 0.5% [default: the model's threshold]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub unknown: Option<f64>,
-    /// When to run the face detector: auto uses a picture as it is if the face fills it as in the
-    /// model's training pictures, and crops the faces from all others
-    #[arg(
-        long,
-        value_enum,
-        value_name = "auto|always|never",
-        default_value = "auto",
-        help_heading = "Face detector"
-    )]
-    pub detect: FaceSearch,
+    /// When to run it.
+    #[command(flatten)]
+    pub face: FaceFlag,
     /// The face detector.
     #[command(flatten)]
     pub detector: DetectorFlags,
@@ -92,7 +101,12 @@ pub struct Detect {
 
 /// Flags of `evaluate`.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Data")]
+#[command(
+    next_help_heading = "Data",
+    mut_arg("detect", |detect| detect.help(
+        "When to run the face detector on --strangers and --pairs: auto crops faces from photos and \
+         uses a picture as it is if a face fills it")),
+)]
 pub struct Evaluate {
     /// Folder with one sub-folder of pictures per identity, or the root of the paths in --pairs
     #[arg(long, value_name = "DIR")]
@@ -102,23 +116,15 @@ pub struct Evaluate {
     pub pairs: Option<PathBuf>,
     /// Crop the central square of this size from each picture first (LFW: 156)
     #[arg(long, alias = "center-crop", value_name = "PIXELS", requires = "pairs",
-        value_parser = clap::value_parser!(u32).range(1..))]
+        conflicts_with = "detect", value_parser = clap::value_parser!(u32).range(1..))]
     pub centre_crop: Option<u32>,
     /// Folder of unknown people: report how many are called UNKNOWN; the model's identities are
     /// left out
     #[arg(long, value_name = "DIR")]
     pub strangers: Option<PathBuf>,
-    /// When to run the face detector on --strangers and --pairs: auto crops faces from photos and uses
-    /// a picture as it is if a face fills it
-    #[arg(
-        long,
-        value_enum,
-        value_name = "auto|always|never",
-        default_value = "auto",
-        help_heading = "Face detector",
-        conflicts_with = "centre_crop"
-    )]
-    pub detect: FaceSearch,
+    /// When to search pictures for faces.
+    #[command(flatten)]
+    pub face: FaceFlag,
     /// The model: one with a classifier, or with --pairs any trunk.
     #[command(flatten)]
     pub trunk: TrunkChoice,
@@ -156,20 +162,11 @@ pub struct Verify {
     pub threshold: Option<f64>,
     /// Crop the central square of this size from both pictures first
     #[arg(long, alias = "center-crop", value_name = "PIXELS", help_heading = "Data",
-        value_parser = clap::value_parser!(u32).range(1..))]
+        conflicts_with = "detect", value_parser = clap::value_parser!(u32).range(1..))]
     pub centre_crop: Option<u32>,
-    /// When to run the face detector: auto crops the main face from each photo and uses a picture
-    /// as it is if a face fills it, if no face is found, or if the model is a trunk or pair network
-    /// that was trained here
-    #[arg(
-        long,
-        value_enum,
-        value_name = "auto|always|never",
-        default_value = "auto",
-        help_heading = "Face detector",
-        conflicts_with = "centre_crop"
-    )]
-    pub detect: FaceSearch,
+    /// When to search pictures for faces.
+    #[command(flatten)]
+    pub face: FaceFlag,
     /// The trunk.
     #[command(flatten)]
     pub trunk: TrunkChoice,
@@ -239,17 +236,9 @@ pub struct Embed {
     /// The trunk.
     #[command(flatten)]
     pub trunk: TrunkChoice,
-    /// When to run the face detector: auto crops the main face from each photo and uses a picture
-    /// as it is if a face fills it, if no face is found, or if the model is a trunk or pair network
-    /// that was trained here
-    #[arg(
-        long,
-        value_enum,
-        value_name = "auto|always|never",
-        default_value = "auto",
-        help_heading = "Face detector"
-    )]
-    pub detect: FaceSearch,
+    /// When to search pictures for faces.
+    #[command(flatten)]
+    pub face: FaceFlag,
     /// Precision of the trunk's forward pass: bf16 is faster on CPUs and GPUs that support it and
     /// changes an embedding by about 0.01
     #[arg(long, value_enum, default_value_t = Precision::F32, help_heading = "Model")]

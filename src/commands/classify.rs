@@ -18,7 +18,7 @@ pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode>
     let options = detection::options(&flags.detector)?;
     let (model, source) = load(context, flags.model.as_deref(), flags.unknown)?;
     let classifier = model.classifier()?;
-    let mut viewer = Viewer::new(&model.card, flags.detect, options, context.device()?)?;
+    let mut viewer = Viewer::new(&model.card, flags.face.detect, options, context.device()?)?;
     viewer.keeps_pictures = flags.draw.is_some();
     let (files, failed) = inputs::collect(&flags.inputs, &context.say);
     let mut job = Job {

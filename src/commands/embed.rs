@@ -54,7 +54,7 @@ pub fn run(context: &Context, flags: &cli::Embed) -> anyhow::Result<ExitCode> {
         files::refuse_existing(&table_of_paths, flags.force)?;
     }
     let loaded = trunk::open(context, &flags.trunk, trunk::EMBEDDERS)?;
-    let viewer = loaded.viewer(context, flags.detect, None)?;
+    let viewer = loaded.viewer(context, flags.face.detect, None)?;
     let mut backbone = loaded.into_trunk()?.backbone;
     let half = flags.precision.set_up(backbone.device())?;
     backbone.set_compute(Compute::everywhere(half))?;

@@ -50,7 +50,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
     };
     let answers = classifier.answer(&data.embeddings)?;
     let strangers = match &flags.strangers {
-        Some(folder) => Some(strangers(context, &model, classifier, folder, flags.detect)?),
+        Some(folder) => Some(strangers(context, &model, classifier, folder, flags.face.detect)?),
         None => None,
     };
     let seen = seen(&folder, &known, &classifier.gallery.faces);

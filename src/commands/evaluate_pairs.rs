@@ -35,7 +35,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
         list.pairs.iter().flat_map(|pair| [pair.a.clone(), pair.b.clone()]).collect();
     let paths: Vec<PathBuf> = paths.into_iter().collect();
     let (mut values, mut rows) = (Vec::new(), BTreeMap::new());
-    let viewer = loaded.viewer(context, flags.detect, flags.centre_crop)?;
+    let viewer = loaded.viewer(context, flags.face.detect, flags.centre_crop)?;
     inputs::embed_one_face(loaded.embedder(), &viewer, &paths, say, |path, row| {
         match row {
             Ok(row) => {

@@ -34,7 +34,7 @@ pub fn run(context: &Context, flags: &cli::Verify) -> anyhow::Result<ExitCode> {
 
     let mut values = Vec::new();
     let files = [flags.a.clone(), flags.b.clone()];
-    let viewer = loaded.viewer(context, flags.detect, flags.centre_crop)?;
+    let viewer = loaded.viewer(context, flags.face.detect, flags.centre_crop)?;
     inputs::embed_one_face(loaded.embedder(), &viewer, &files, &context.say, |_, row| {
         values.extend_from_slice(row?);
         Ok(())
