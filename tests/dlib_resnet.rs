@@ -1,6 +1,8 @@
 //! dlib's network against PyTorch and dlib: `tests/golden/dlib_resnet.py` made the numbers.
 #![allow(clippy::unwrap_used)] // a test may panic
 
+mod common;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -41,14 +43,7 @@ fn pretrained() -> Backbone {
 
 /// The script's pixels, divided by 255.
 fn pictures(count: i64, size: i64, kind: Kind) -> Tensor {
-    let axis = |length: i64, place: usize| {
-        let mut shape = [1; 4];
-        shape[place] = length;
-        Tensor::arange(length, (Kind::Double, Device::Cpu)).view(shape)
-    };
-    let (n, c, i, j) = (axis(count, 0), axis(3, 1), axis(size, 2), axis(size, 3));
-    let wave = i * 0.1 * (&n + 1.0) + j * 0.07 + c + n * 2.0;
-    (((wave.sin() * 0.5 + 0.5) * 255.0).round() / 255.0).to_kind(kind)
+    ((common::waves(count, size) * 255.0).round() / 255.0).to_kind(kind)
 }
 
 /// The largest difference.

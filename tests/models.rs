@@ -6,6 +6,8 @@
 //! processor to another.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
+mod common;
+
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
@@ -104,16 +106,8 @@ fn fill(backbone: &Backbone) {
     }
 }
 
-/// 0.5 + 0.5 sin(0.1 i (1 + n) + 0.07 j + c + 2 n), computed in float64.
 fn pictures(count: i64, size: i64) -> Tensor {
-    let axis = |length: i64, place: usize| {
-        let mut shape = [1; 4];
-        shape[place] = length;
-        Tensor::arange(length, (Kind::Double, Device::Cpu)).view(shape)
-    };
-    let (n, c, i, j) = (axis(count, 0), axis(3, 1), axis(size, 2), axis(size, 3));
-    let wave = i * 0.1 * (&n + 1.0) + j * 0.07 + c + n * 2.0;
-    (wave.sin() * 0.5 + 0.5).to_kind(Kind::Float)
+    common::waves(count, size).to_kind(Kind::Float)
 }
 
 fn norm(tensor: &Tensor) -> f64 {

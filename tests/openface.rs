@@ -1,6 +1,8 @@
 //! The trunk against PyTorch: `tests/golden/openface.py` made the numbers.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // a test may panic and talk
 
+mod common;
+
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 use visage::models::{Architecture, Backbone, Compute, Mode};
@@ -22,21 +24,8 @@ struct Case {
     bn_mean_after: Vec<f32>,
 }
 
-/// The script's formula: 0.5 + 0.5 sin(0.1 i (1 + n) + 0.07 j + c + 2 n), computed in float64.
 fn pictures(count: i64) -> Tensor {
-    let mut values = Vec::new();
-    for n in 0..count {
-        for c in 0..3 {
-            for i in 0..96 {
-                for j in 0..96 {
-                    let (n, c, i, j) = (n as f64, c as f64, i as f64, j as f64);
-                    let wave = (0.1 * i * (1.0 + n) + 0.07 * j + c + 2.0 * n).sin();
-                    values.push((0.5 + 0.5 * wave) as f32);
-                }
-            }
-        }
-    }
-    Tensor::from_slice(&values).view([count, 3, 96, 96])
+    common::waves(count, 96).to_kind(Kind::Float)
 }
 
 fn pretrained() -> Backbone {

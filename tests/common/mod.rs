@@ -6,6 +6,7 @@ use std::process::Output;
 
 use assert_cmd::Command;
 use image::{Rgb, RgbImage};
+use tch::{Device, Kind, Tensor};
 
 /// A "face": an identity is a colour pair and a wave; a picture varies phase and noise.
 pub fn draw(identity: u32, picture: u32, side: u32) -> RgbImage {
@@ -82,3 +83,16 @@ pub fn fail(folder: &Path, arguments: &[&str]) -> String {
 /// A short training on the drawn faces.
 pub const TRAIN: [&str; 11] =
     ["train-triplet", "--data", "faces", "--epochs", "2", "-p", "4", "-k", "2", "--seed", "7"];
+
+/// Pictures `[N, 3, S, S]` of the formula that the scripts in tests/golden share, in float64:
+/// 0.5 + 0.5 sin(0.1 i (1 + n) + 0.07 j + c + 2 n).
+pub fn waves(count: i64, size: i64) -> Tensor {
+    let axis = |length: i64, place: usize| {
+        let mut shape = [1; 4];
+        shape[place] = length;
+        Tensor::arange(length, (Kind::Double, Device::Cpu)).view(shape)
+    };
+    let (n, c, i, j) = (axis(count, 0), axis(3, 1), axis(size, 2), axis(size, 3));
+    let wave = i * 0.1 * (&n + 1.0) + j * 0.07 + c + n * 2.0;
+    wave.sin() * 0.5 + 0.5
+}
