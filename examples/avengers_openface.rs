@@ -107,7 +107,7 @@ fn main() -> anyhow::Result<()> {
     // The distance to the nearest training face tells a known face from a stranger's; the softmax,
     // with its temperature fitted on validation, tells the known faces apart.
     let nobody = train_part.embeddings.subset(&[]);
-    let known = OpenSetCalibration::fit(&train_part, &validation_part, None, &nobody);
+    let known = OpenSetCalibration::fit(&train_part, &validation_part, &nobody, None, None)?;
     let calibration = calibrate(&head, &validation_part, &known)?;
     let face = |&i: &usize| GalleryFace {
         path: folder.pictures[i].path.to_string_lossy().into_owned(),

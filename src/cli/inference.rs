@@ -112,14 +112,15 @@ pub struct Evaluate {
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// Evaluate on a list of pairs: LFW's pairs.txt, or a table with columns a, b and same
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["strangers", "confusion", "unknown"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["strangers", "confusion", "unknown", "fnir_curve"])]
     pub pairs: Option<PathBuf>,
     /// Crop the central square of this size from each picture first (LFW: 156)
     #[arg(long, alias = "center-crop", value_name = "PIXELS", requires = "pairs",
         conflicts_with = "detect", value_parser = clap::value_parser!(u32).range(1..))]
     pub centre_crop: Option<u32>,
-    /// Folder of unknown people: report how many are called UNKNOWN; the model's identities are
-    /// left out
+    /// Folder of unknown people: report how many of their faces, cut out as `classify` does, are
+    /// called UNKNOWN, and how many known faces are not named (FNIR) when 10, 3, 1 and 0.3 % of
+    /// strangers are (FPIR); the model's identities are left out
     #[arg(long, value_name = "DIR")]
     pub strangers: Option<PathBuf>,
     /// When to search pictures for faces.
@@ -135,6 +136,9 @@ pub struct Evaluate {
     /// Draw the confusion matrix (PNG)
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub confusion: Option<PathBuf>,
+    /// Draw the share of known faces not named over the share of strangers named (PNG)
+    #[arg(long, value_name = "FILE", requires = "strangers", help_heading = "Output")]
+    pub fnir_curve: Option<PathBuf>,
     /// Draw the ROC curve of the pairs (PNG)
     #[arg(long, value_name = "FILE", requires = "pairs", help_heading = "Output")]
     pub roc: Option<PathBuf>,

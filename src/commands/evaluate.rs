@@ -6,19 +6,18 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::evaluate_strangers::{Report as Strangers, best};
 use super::output::{count, demand_png, line, percent};
-use super::strangers::each_stranger;
 use super::{Context, classify, evaluate_pairs};
 use crate::cli;
 use crate::data::folder::FaceFolder;
-use crate::detect::DetectOptions;
 use crate::eval::calibration::expected_calibration_error;
 use crate::eval::confusion::Confusion;
 use crate::eval::knn;
 use crate::eval::retrieval::Retrieval;
 use crate::eval::roc::roc_auc;
 use crate::figures::{self, ConfusionFigure};
-use crate::recognise::{Answer, Classifier, FaceSearch, GalleryFace, Viewer, embed_stored};
+use crate::recognise::{Answer, Classifier, GalleryFace, embed_stored};
 use crate::train::dataset;
 use crate::train::scoring::Labelled;
 use crate::{Error, Result};
@@ -35,6 +34,9 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
     if let Some(path) = &flags.confusion {
         demand_png("--confusion", path)?;
     }
+    if let Some(path) = &flags.fnir_curve {
+        demand_png("--fnir-curve", path)?;
+    }
     let say = &context.say;
     let (model, source) = classify::load(context, flags.trunk.model.as_deref(), flags.unknown)?;
     let classifier = model.classifier()?;
@@ -49,11 +51,20 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
         labels: known.iter().map(|&(_, label)| label).collect(),
     };
     let answers = classifier.answer(&data.embeddings)?;
+    let seen = seen(&folder, &known, &classifier.gallery.faces);
     let strangers = match &flags.strangers {
-        Some(folder) => Some(strangers(context, &model, classifier, folder, flags.face.detect)?),
+        Some(folder) => {
+            let unseen = answers.iter().zip(data.labels.iter().copied()).zip(&seen);
+            let unseen: Vec<_> =
+                unseen.filter(|(_, seen)| !**seen).map(|(answered, _)| answered).collect();
+            Some(Strangers::of(context, &model, folder, flags.face.detect, &unseen)?)
+        }
         None => None,
     };
-    let seen = seen(&folder, &known, &classifier.gallery.faces);
+    if let (Some(path), Some(strangers)) = (&flags.fnir_curve, &strangers) {
+        strangers.draw(path)?;
+        say.line(&format!("FNIR over FPIR: {}", path.display()));
+    }
     let report = Report::of(names, classifier, &data, &answers, &seen)?;
     if let Some(path) = &flags.confusion {
         let title = format!("{} pictures of {} identities", report.pictures, names.len());
@@ -63,11 +74,14 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
         say.line(&format!("confusion matrix: {}", path.display()));
     }
     if flags.json {
-        let mut object = report.json(strangers, folder.unreadable.len(), classifier);
+        let mut object = report.json(strangers.as_ref(), folder.unreadable.len(), classifier);
         object["model"] = json!(source.to_string_lossy());
         line(&object.to_string())?;
     } else {
-        report.print(strangers)?;
+        report.print()?;
+        if let Some(strangers) = strangers {
+            strangers.print()?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -118,33 +132,6 @@ fn seen(folder: &FaceFolder, known: &[(usize, usize)], gallery: &[GalleryFace]) 
     known.iter().map(seen).collect()
 }
 
-/// The number of pictures of unknown people, and how many of them were called UNKNOWN.
-#[derive(Debug, Clone, Copy)]
-struct Strangers {
-    pictures: usize,
-    unknown: usize,
-    unreadable: usize,
-}
-
-fn strangers(
-    context: &Context,
-    model: &crate::recognise::Recogniser,
-    classifier: &Classifier,
-    folder: &Path,
-    detect: FaceSearch,
-) -> anyhow::Result<Strangers> {
-    let mut found = Strangers { pictures: 0, unknown: 0, unreadable: 0 };
-    let names = &model.card.classes;
-    let viewer = Viewer::new(&model.card, detect, DetectOptions::default(), context.device()?)?;
-    let say = &context.say;
-    found.unreadable = each_stranger(&model.backbone, &viewer, folder, names, say, |faces| {
-        found.pictures += faces.rows();
-        found.unknown += classifier.answer(faces)?.iter().filter(|a| !a.is_known).count();
-        Ok(())
-    })?;
-    Ok(found)
-}
-
 /// The evaluation of a classifier on labelled pictures.
 struct Report {
     pictures: usize,
@@ -173,7 +160,6 @@ impl Report {
         answers: &[Answer],
         seen: &[bool],
     ) -> Result<Self> {
-        let best = |answer: &Answer| answer.ranking.first().copied().unwrap_or((usize::MAX, 0.0));
         let right: Vec<bool> =
             answers.iter().zip(&data.labels).map(|(a, &label)| best(a).0 == label).collect();
         let share = |hits: usize, of: usize| hits as f64 / of.max(1) as f64;
@@ -213,7 +199,7 @@ impl Report {
 
     fn json(
         &self,
-        strangers: Option<Strangers>,
+        strangers: Option<&Strangers>,
         unreadable: usize,
         classifier: &Classifier,
     ) -> serde_json::Value {
@@ -241,16 +227,11 @@ impl Report {
                 "columns": "labels, then UNKNOWN",
                 "matrix": matrix,
             },
-            "strangers": strangers.map(|found| json!({
-                "pictures": found.pictures,
-                "unreadable": found.unreadable,
-                "unknown": found.unknown,
-                "unknown_rate": found.unknown as f64 / found.pictures.max(1) as f64,
-            })),
+            "strangers": strangers.map(Strangers::json),
         })
     }
 
-    fn print(&self, strangers: Option<Strangers>) -> std::io::Result<()> {
+    fn print(&self) -> std::io::Result<()> {
         let optional = |figure: Option<f64>| figure.map_or_else(|| "-".into(), percent);
         line(&format!("{:<34}{:>10}", "pictures", self.pictures))?;
         line(&format!("{:<34}{:>10}", "accuracy (without UNKNOWN)", percent(self.accuracy)))?;
@@ -284,11 +265,6 @@ impl Report {
                 "{:<width$}{:>10}{precision:>12}{recall:>10}{:>10}",
                 row.name, row.support, row.unknown
             ))?;
-        }
-        if let Some(found) = strangers {
-            let rate = percent(found.unknown as f64 / found.pictures.max(1) as f64);
-            line("")?;
-            line(&format!("strangers: {} of {} UNKNOWN ({rate})", found.unknown, found.pictures))?;
         }
         Ok(())
     }

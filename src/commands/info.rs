@@ -71,6 +71,7 @@ fn rows(choice: &Choice, card: &ModelCard) -> Vec<(String, String)> {
             Unknown::ProbabilityBelow(share) => ("probability of the answer", share),
         };
         rows.push(("UNKNOWN", format!("{what} below {}", percent(below))));
+        rows.extend(calibration.fpir.as_ref().map(|fpir| ("strangers", fpir.to_string())));
         rows.push(("temperature", format!("{:.4}", calibration.temperature)));
     }
     if let Some(threshold) = card.pair.as_ref().and_then(|pair| pair.threshold) {

@@ -9,6 +9,7 @@ mod doctor;
 mod embed;
 mod evaluate;
 mod evaluate_pairs;
+mod evaluate_strangers;
 mod export;
 mod fetch;
 mod framing;

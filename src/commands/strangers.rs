@@ -1,5 +1,6 @@
 //! `--strangers`: faces of unknown people.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::inputs;
@@ -8,11 +9,12 @@ use crate::data::picture;
 use crate::eval::Embeddings;
 use crate::models::Backbone;
 use crate::progress::Reporter;
-use crate::recognise::Viewer;
+use crate::recognise::{StrangerSource, Viewer};
+use crate::train::strangers::Strangers;
 use crate::{Error, Result};
 
-/// Embeds the faces on the pictures below `folder`, without those of `identities`; returns how many
-/// pictures cannot be read.
+/// Embeds the faces on the pictures below `folder`, without those of `identities`, each picture with the
+/// name of its person; returns how many pictures cannot be read.
 ///
 /// # Errors
 /// The folder cannot be read, or contains no picture of an unknown person that can be read.
@@ -22,7 +24,7 @@ pub fn each_stranger(
     folder: &Path,
     identities: &[String],
     say: &Reporter,
-    mut each: impl FnMut(&Embeddings) -> Result<()>,
+    mut each: impl FnMut(&str, &Embeddings) -> Result<()>,
 ) -> anyhow::Result<usize> {
     let fail = |what: &str| Error::Data(format!("--strangers {}: {what}", folder.display()));
     let mut paths = picture::walk(folder)?;
@@ -31,9 +33,9 @@ pub fn each_stranger(
         return Err(fail("no pictures of people that the model does not know").into());
     }
     let mut unreadable = 0;
-    inputs::embed(trunk, viewer, &paths, say, |_, seen| {
+    inputs::embed(trunk, viewer, &paths, say, |path, seen| {
         match seen {
-            Ok((_, faces)) => each(&faces)?,
+            Ok((_, faces)) => each(&picture::owner(folder, path), &faces)?,
             Err(error) => {
                 say.warn(&format!("skipped {error}"));
                 unreadable += 1;
@@ -47,7 +49,7 @@ pub fn each_stranger(
     }
 }
 
-/// Embeddings of the strangers below `folder`.
+/// The strangers below `folder`.
 ///
 /// # Errors
 /// As for [`each_stranger`].
@@ -57,14 +59,27 @@ pub fn embed_strangers(
     folder: &Path,
     identities: &[String],
     say: &Reporter,
-) -> anyhow::Result<Embeddings> {
-    let mut values = Vec::new();
-    each_stranger(trunk, viewer, folder, identities, say, |faces| {
+) -> anyhow::Result<Strangers> {
+    let (mut values, mut people) = (Vec::new(), BTreeSet::new());
+    each_stranger(trunk, viewer, folder, identities, say, |person, faces| {
         values.extend_from_slice(faces.values());
+        if faces.rows() > 0 {
+            people.insert(person.to_owned());
+        }
         Ok(())
     })?;
     let dim = trunk.embedding_dim as usize;
     let rows = values.len() / dim.max(1);
-    say.line(&format!("strangers: {} from {}", count(rows, "face"), folder.display()));
-    Ok(Embeddings::new(rows, dim, values)?)
+    let people = people.len();
+    if people == 0 {
+        let text = format!("--strangers {}: no face is found on any picture", folder.display());
+        return Err(Error::Data(text).into());
+    }
+    say.line(&format!(
+        "strangers: {} of {people} people from {}",
+        count(rows, "face"),
+        folder.display()
+    ));
+    let source = StrangerSource::Folder(folder.to_string_lossy().into_owned());
+    Ok(Strangers { views: vec![Embeddings::new(rows, dim, values)?], people, source })
 }

@@ -16,7 +16,8 @@ use crate::progress::Reporter;
 use crate::recognise::embedder::{BATCH, embed_batches};
 use crate::recognise::runs::{Choice, ChosenBy};
 use crate::recognise::{
-    FaceSearch, GalleryFace, ModelCard, ModelKind, Recogniser, Viewer, model_file, runs,
+    FaceSearch, GalleryFace, MeasuredFpir, ModelCard, ModelKind, Recogniser, Viewer, model_file,
+    runs,
 };
 use crate::train::calibrate::OpenSetCalibration;
 use crate::train::classifier::{ClassifierTask, Features};
@@ -26,7 +27,8 @@ use crate::train::fit_result::FitResult;
 use crate::train::optim::Optimizer;
 use crate::train::scoring::Labelled;
 use crate::train::settings::ClassifierSettings;
-use crate::weights::{TensorFile, manifest, model_path};
+use crate::train::strangers::Strangers;
+use crate::weights::{Source, TensorFile, manifest, model_path};
 use crate::{Error, Result};
 
 pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Result<ExitCode> {
@@ -62,10 +64,15 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
             let names = &data.folder.identities;
             Some(embed_strangers(&trunk.backbone, &viewer, folder, names, say)?)
         }
-        None => None,
+        None => embedded_strangers(&trunk, &data, &parts.train, say)?,
     };
-    let known =
-        OpenSetCalibration::fit(&parts.train, &parts.validation, strangers.as_ref(), &parts.lone);
+    let known = OpenSetCalibration::fit(
+        &parts.train,
+        &parts.validation,
+        &parts.lone,
+        strangers.as_ref(),
+        settings.fpir.map(|percent| percent / 100.0),
+    )?;
     let from = Features {
         trunk: &trunk.backbone,
         train: &parts.train,
@@ -87,7 +94,8 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
     let plan = FitConfig { keep_last: false, report_every: 10, ..plan };
     let command = ("train-classifier", &settings);
     let outcome = train(context, &mut task, &mut optimizer, &plan, &run, command)?;
-    summary(&outcome, &data)?;
+    let promise = known.fpir.as_ref().filter(|_| settings.unknown.is_none());
+    summary(&outcome, &data, promise)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -95,6 +103,8 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
 struct Trunk {
     card: ModelCard,
     backbone: Backbone,
+    /// Its weights were trained here.
+    is_trained: bool,
     /// The split it was trained with, if it was trained here.
     split: Option<PathBuf>,
 }
@@ -128,7 +138,7 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
         }
         trunk::report(context, &choice, &model.card);
         let split = Some(path.with_file_name("split.csv"));
-        return Ok(Trunk { card: model.card, backbone: model.backbone, split });
+        return Ok(Trunk { card: model.card, backbone: model.backbone, is_trained: true, split });
     }
     if settings.trunk.is_none() && settings.backbone.is_none() {
         let runs = context.runs().display();
@@ -161,7 +171,7 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
     settings.input_size.get_or_insert(backbone.input.size);
     context.say.line(&format!("trunk: {line}, pretrained and frozen"));
     let card = ModelCard::new(ModelKind::Trunk, &backbone, source.describe());
-    Ok(Trunk { card, backbone, split: None })
+    Ok(Trunk { card, backbone, is_trained: false, split: None })
 }
 
 /// Opens the data with the split the trunk was trained with, if it fits.
@@ -192,6 +202,47 @@ fn open_data(
         );
     }
     Ok(data)
+}
+
+/// The strangers that are part of the program, as the trunk sees them: `None` for a trunk that does not
+/// come from embedded weights, or sees its pictures or gives its embedding otherwise.
+fn embedded_strangers(
+    trunk: &Trunk,
+    data: &TrainingData,
+    train: &Labelled,
+    say: &Reporter,
+) -> Result<Option<Strangers>> {
+    let Backbone { architecture, .. } = trunk.backbone;
+    let pretrained = Bare {
+        architecture,
+        weights: None,
+        allow_missing: &[],
+        embedding_dim: None,
+        input_size: None,
+    };
+    let weights = Source::resolve(None, architecture);
+    if !weights.is_ok_and(|weights| weights.describe() == trunk.card.weights) {
+        return Ok(None);
+    }
+    let Some(strangers) = Strangers::embedded(architecture)? else { return Ok(None) };
+    let pretrained = pretrained.build(trunk.backbone.device())?.backbone;
+    let is_alike = pretrained.input == trunk.backbone.input
+        && pretrained.embedding_dim == trunk.backbone.embedding_dim;
+    if !is_alike {
+        return Ok(None);
+    }
+    if !trunk.is_trained {
+        return Ok(Some(strangers));
+    }
+    let bar = say.progress("pretrained", data.parts.train.len() as u64, "pictures");
+    let batches = data.parts.train.chunks(BATCH).map(|batch| {
+        bar.inc(batch.len() as u64);
+        Ok((0, data.folder.fitted.batch(batch, pretrained.device())?))
+    });
+    let embeddings = embed_batches(&pretrained, batches)?;
+    bar.finish();
+    let before = Labelled { embeddings, labels: train.labels.clone() };
+    strangers.estimated(&before, train).map(Some)
 }
 
 /// The identities that have training pictures; the others cannot be classes.
@@ -270,7 +321,11 @@ fn features(
     Ok(PartFeatures { train, mirrored, validation, lone })
 }
 
-fn summary(outcome: &FitResult, data: &TrainingData) -> std::io::Result<()> {
+fn summary(
+    outcome: &FitResult,
+    data: &TrainingData,
+    promise: Option<&MeasuredFpir>,
+) -> std::io::Result<()> {
     let figure = |name: &str| outcome.best.values.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
     if let (Some(accuracy), Some(knn)) = (figure("accuracy"), figure("knn_gallery")) {
         line(&format!(
@@ -286,6 +341,9 @@ fn summary(outcome: &FitResult, data: &TrainingData) -> std::io::Result<()> {
             percent(threshold),
             percent(named)
         ))?;
+    }
+    if let Some(promise) = promise {
+        line(&promise.to_string())?;
     }
     line(&format!("model: {}", outcome.model.display()))?;
     let example = data.parts.validation.first().or(data.parts.train.first());

@@ -100,8 +100,7 @@ impl Groups {
         seed: u64,
         number: u64,
     ) -> Vec<f64> {
-        let seed = seed ^ number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut rng = StdRng::seed_from_u64(seed);
+        let mut rng = StdRng::seed_from_u64(resample_seed(seed, number));
         counts.fill((0, 0));
         for _ in 0..self.same.len() {
             counts[self.same[rng.random_range(0..self.same.len())]].0 += 1;
@@ -126,8 +125,13 @@ impl Groups {
     }
 }
 
+/// The seed of resample `number`, so that the result does not depend on the number of threads.
+pub(super) fn resample_seed(seed: u64, number: u64) -> u64 {
+    seed ^ number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 /// Linear interpolation between order statistics, as NumPy's `percentile`.
-fn quantile(sorted: &[Vec<f64>], column: usize, part: f64) -> Option<f64> {
+pub(super) fn quantile(sorted: &[Vec<f64>], column: usize, part: f64) -> Option<f64> {
     let place = part * sorted.len().checked_sub(1)? as f64;
     let (below, above) = (sorted.get(place.floor() as usize)?, sorted.get(place.ceil() as usize)?);
     Some(below[column] + place.fract() * (above[column] - below[column]))

@@ -46,6 +46,70 @@ pub fn nearest(gallery: &Embeddings, query: &Embeddings) -> Vec<(usize, f32)> {
     found
 }
 
+/// A face's nearest face, and how far the nearest identity is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Near {
+    /// Row of the nearest face in the gallery.
+    pub row: usize,
+    /// Euclidean distance to it.
+    pub distance: f32,
+    /// The smallest mean distance to the `k` nearest faces of one identity (to all, if it has fewer).
+    pub identity: f32,
+}
+
+/// Each query's nearest gallery row and identity, with the mean distance to the `k` nearest of it. Ties
+/// go to the lowest row. Empty if the gallery is empty.
+///
+/// # Panics
+/// When there is not one label per row, or the `dim`s differ.
+pub fn nearest_identity(
+    gallery: &Embeddings,
+    labels: &[usize],
+    query: &Embeddings,
+    k: usize,
+) -> Vec<Near> {
+    let rows = (0..query.rows()).into_par_iter();
+    rows.filter_map(|i| near(gallery, labels, query.row(i), k, None)).collect()
+}
+
+/// As [`nearest_identity`], for each row among all the others.
+///
+/// # Panics
+/// When there is not one label per row.
+pub fn nearest_identity_of_others(rows: &Embeddings, labels: &[usize], k: usize) -> Vec<Near> {
+    let all = (0..rows.rows()).into_par_iter();
+    all.filter_map(|i| near(rows, labels, rows.row(i), k, Some(i))).collect()
+}
+
+fn near(
+    gallery: &Embeddings,
+    labels: &[usize],
+    query: &[f32],
+    k: usize,
+    without: Option<usize>,
+) -> Option<Near> {
+    assert_labelled(gallery, labels);
+    let mut nearest: Option<(usize, f32)> = None;
+    let identities = labels.iter().max().map_or(0, |label| label + 1);
+    // The k smallest squared distances of each identity, in ascending order.
+    let mut best: Vec<Vec<f32>> = vec![Vec::with_capacity(k + 1); identities];
+    for (row, &label) in labels.iter().enumerate().filter(|&(row, _)| Some(row) != without) {
+        let distance = squared(query, gallery.row(row));
+        if nearest.is_none_or(|(_, least)| distance < least) {
+            nearest = Some((row, distance));
+        }
+        let best = &mut best[label];
+        if best.len() < k.max(1) || best.last().is_some_and(|last| distance < *last) {
+            best.insert(best.partition_point(|other| *other <= distance), distance);
+            best.truncate(k.max(1));
+        }
+    }
+    let mean = |best: &Vec<f32>| best.iter().map(|d| d.sqrt()).sum::<f32>() / best.len() as f32;
+    let identity = best.iter().filter(|best| !best.is_empty()).map(mean).min_by(f32::total_cmp)?;
+    let (row, distance) = nearest?;
+    Some(Near { row, distance: distance.sqrt(), identity })
+}
+
 /// 1-NN accuracy of `query` on `gallery`.
 ///
 /// Queries of identities that are not in the gallery are ignored; for their rejection see
@@ -108,6 +172,21 @@ fn count(right: impl Iterator<Item = bool>) -> Option<f64> {
 mod tests {
     use super::super::testing::random;
     use super::*;
+
+    #[test]
+    fn the_nearest_identity_is_that_of_the_smallest_mean() {
+        let line = |points: &[f32]| Embeddings::new(points.len(), 1, points.to_vec()).unwrap();
+        // One face of identity 0 is nearest to 0, but its other one is far; two of 1 are near.
+        let (gallery, labels) = (line(&[1.0, -20.0, 2.0, -2.0, 50.0]), [0, 0, 1, 1, 1]);
+        let near = |k| nearest_identity(&gallery, &labels, &line(&[0.0]), k)[0];
+        assert_eq!(near(1), Near { row: 0, distance: 1.0, identity: 1.0 });
+        assert_eq!(near(2), Near { row: 0, distance: 1.0, identity: 2.0 });
+        // Of identity 0 the two there are: 10.5; of identity 1 all three: 18.
+        assert_eq!(near(3).identity, 10.5);
+        let others = nearest_identity_of_others(&gallery, &labels, 1);
+        assert_eq!((others[0].row, others[0].distance), (2, 1.0));
+        assert!(nearest_identity(&line(&[]), &[], &line(&[0.0]), 1).is_empty());
+    }
 
     #[test]
     fn blocked_search_agrees_with_a_double_loop() {

@@ -11,7 +11,8 @@
 //! | [`verification`], [`roc`] | verification: balanced accuracy, ROC, AUC, EER |
 //! | [`folds`], [`bootstrap`], [`pair_scores`] | k-fold accuracy, TAR@FAR with confidence intervals |
 //! | [`calibration`] | temperature scaling, calibration error |
-//! | [`unknown`] | open-set threshold |
+//! | [`unknown`] | P(known), the UNKNOWN threshold without strangers |
+//! | [`open_set`] | strangers: FNIR at FPIR, OSCR |
 //! | [`confusion`] | confusion matrix |
 //! | [`tsne`] | t-SNE |
 
@@ -27,6 +28,7 @@ mod golden;
 #[cfg(test)]
 mod golden_pairs;
 pub mod knn;
+pub mod open_set;
 pub mod pair_scores;
 mod pca;
 pub mod retrieval;

@@ -1,58 +1,14 @@
-//! Open-set recognition: the UNKNOWN threshold, and P(known | score).
-//!
-//! A face is named if its score is at least the threshold. Larger scores are more similar: a
-//! probability, or a negative distance.
+//! P(known | score), and the UNKNOWN threshold that known faces alone give; strangers give a better one
+//! ([`super::open_set`]). A face is named if its score is at least the threshold.
 
-/// The threshold on a probability in [0, 1] that separates known from unknown people best.
-///
-/// Maximises the mean of (fraction of known pictures named) and (fraction of unknown pictures rejected)
-/// while rejecting at most `max_rejected` of the known. It is the midpoint between the highest rejected
-/// and the lowest named score (or 0 and 1 at the ends); among equals the widest gap wins, then the
-/// lowest.
-///
-/// Without unknown scores it is the `max_rejected` quantile of the known. `None` without known scores.
-pub fn unknown_threshold(known: &[f64], strangers: &[f64], max_rejected: f64) -> Option<f64> {
-    if known.is_empty() {
-        return None;
-    }
+/// The highest threshold below which at most the share `max_rejected` of the known faces falls. `None`
+/// without known faces.
+pub fn threshold_of_known(known: &[f64], max_rejected: f64) -> Option<f64> {
     // Tolerates rounding: 10 % of 30 pictures are 3.
     let allowed = (max_rejected.clamp(0.0, 1.0) * known.len() as f64 + 1e-9).floor() as usize;
-    if strangers.is_empty() {
-        let mut known = known.to_vec();
-        known.sort_unstable_by(f64::total_cmp);
-        return Some(known[allowed.min(known.len() - 1)]);
-    }
-    let mut scores: Vec<(f64, bool)> = known.iter().map(|&score| (score, true)).collect();
-    scores.extend(strangers.iter().map(|&score| (score, false)));
-    scores.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-
-    let (mut lost, mut rejected) = (0, 0);
-    let mut below = 0f64;
-    let mut best: Option<(i128, f64, f64)> = None;
-    let mut groups = scores.chunk_by(|a, b| a.0 == b.0).peekable();
-    loop {
-        // Everything up to `below` is rejected.
-        let above = groups.peek().map_or(1.0, |group| group[0].0);
-        // The sum of both rates as integers, so that equal values compare as equal.
-        let merit = rejected as i128 * known.len() as i128 - lost as i128 * strangers.len() as i128;
-        let gap = above - below;
-        if best.is_none_or(|(m, g, _)| merit > m || (merit == m && gap > g)) {
-            let threshold = if gap > 0.0 { f64::midpoint(below, above) } else { above };
-            // The midpoint of adjacent floats is the lower one, which would name `below`.
-            let threshold =
-                if threshold <= below && rejected + lost > 0 { below.next_up() } else { threshold };
-            best = Some((merit, gap, threshold));
-        }
-        let Some(group) = groups.next() else { break };
-        let knowns = group.iter().filter(|(_, known)| *known).count();
-        lost += knowns;
-        rejected += group.len() - knowns;
-        below = group[0].0;
-        if lost > allowed {
-            break;
-        }
-    }
-    best.map(|(_, _, threshold)| threshold)
+    let mut known = known.to_vec();
+    known.sort_unstable_by(f64::total_cmp);
+    known.get(allowed).or(known.last()).copied()
 }
 
 /// Logistic regression on one score: `P(known | score) = 1 / (1 + exp(-(weight score + bias)))`.
@@ -161,64 +117,15 @@ fn sigmoid(x: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use rand::{RngExt, SeedableRng, rngs::StdRng};
-
     use super::*;
 
-    fn merit(known: &[f64], strangers: &[f64], threshold: f64) -> f64 {
-        let share = |scores: &[f64], named: bool| {
-            let hits = scores.iter().filter(|score| (**score >= threshold) == named).count();
-            hits as f64 / scores.len() as f64
-        };
-        share(known, true) + share(strangers, false)
-    }
-
     #[test]
-    fn no_threshold_on_a_grid_does_better() {
-        for seed in 0..20 {
-            let mut rng = StdRng::seed_from_u64(seed);
-            // Multiples of 1/40 so that ties are common; thresholds to try lie between them.
-            let mut draw = |low: u32, high: u32, n: usize| -> Vec<f64> {
-                (0..n).map(|_| f64::from(rng.random_range(low..=high)) / 40.0).collect()
-            };
-            let (known, strangers) = (draw(15, 40, 30), draw(0, 32, 50));
-            let allowed = [0.0, 0.1, 0.5][seed as usize % 3];
-            let threshold = unknown_threshold(&known, &strangers, allowed).unwrap();
-            let lost = |t: f64| known.iter().filter(|score| **score < t).count() as f64 / 30.0;
-            assert!(lost(threshold) <= allowed + 1e-9);
-            let best = (0..=42)
-                .map(|i| f64::from(i) / 40.0 - 0.01)
-                .filter(|&t| lost(t) <= allowed + 1e-9)
-                .map(|t| merit(&known, &strangers, t))
-                .fold(0.0, f64::max);
-            assert!((merit(&known, &strangers, threshold) - best).abs() < 1e-12, "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn the_middle_of_the_gap_and_the_limit_on_the_rejected() {
-        assert_eq!(unknown_threshold(&[0.75, 1.0], &[0.25, 0.5], 0.1), Some(0.625));
-        // Rejecting 0.2 of the known would pay, but is not allowed.
-        let (known, strangers) = ([0.25, 1.0, 1.0, 1.0], [0.5, 0.5]);
-        assert_eq!(unknown_threshold(&known, &strangers, 0.1), Some(0.125));
-        assert_eq!(unknown_threshold(&known, &strangers, 0.25), Some(0.75));
-        // Strangers above all of the known: nobody is rejected rather than everybody.
-        assert_eq!(unknown_threshold(&[0.5], &[1.0], 1.0), Some(0.25));
-        // Not even between two neighbouring floats does the threshold name the stranger.
-        let low = 0.5f64;
-        let threshold = unknown_threshold(&[low.next_up()], &[low], 0.0).unwrap();
-        assert!(low < threshold && threshold <= low.next_up());
-    }
-
-    #[test]
-    fn without_strangers_it_is_a_quantile() {
+    fn the_threshold_is_a_quantile_of_the_known() {
         let known = [0.9, 0.5, 0.7, 0.6, 0.8, 1.0, 0.4, 0.95, 0.85, 0.75];
-        assert_eq!(unknown_threshold(&known, &[], 0.0), Some(0.4));
-        assert_eq!(unknown_threshold(&known, &[], 0.1), Some(0.5));
-        assert_eq!(unknown_threshold(&known, &[], 0.29), Some(0.6));
-        assert_eq!(unknown_threshold(&known, &[], 0.3), Some(0.7));
-        assert_eq!(unknown_threshold(&known, &[], 1.0), Some(1.0));
-        assert_eq!(unknown_threshold(&[], &[0.5], 0.1), None);
+        for (share, threshold) in [(0.0, 0.4), (0.1, 0.5), (0.29, 0.6), (0.3, 0.7), (1.0, 1.0)] {
+            assert_eq!(threshold_of_known(&known, share), Some(threshold));
+        }
+        assert_eq!(threshold_of_known(&[], 0.1), None);
     }
 
     #[test]

@@ -11,7 +11,10 @@ mod viewer;
 
 pub use comparison::Comparison;
 pub use embedder::{Embedder, embed_pictures, embed_stored};
-pub use model_file::{Calibration, DataCard, GalleryFace, ModelCard, ModelKind, PairCard, Unknown};
+pub use model_file::{
+    Calibration, DataCard, GalleryFace, MeasuredFpir, ModelCard, ModelKind, PairCard,
+    StrangerSource, Unknown,
+};
 pub use pair_model::PairModel;
 pub use recogniser::{Answer, Classifier, Gallery, Head, Recogniser};
 pub use viewer::{FaceSearch, Faces, View, Viewer};

@@ -8,7 +8,10 @@ use tch::{Device, Kind, Tensor};
 use super::embedder::embed_pictures;
 use super::model_file::{Calibration, GalleryFace, ModelCard, ModelKind, Unknown};
 use crate::eval::calibration::softmax;
-use crate::eval::{Embeddings, knn};
+use crate::eval::{
+    Embeddings,
+    knn::{self, Near},
+};
 use crate::models::{Architecture, Backbone, Compute};
 use crate::weights::{self, Bare, Built, GALLERY, HEAD, Source, TensorFile};
 use crate::{Error, Result};
@@ -154,12 +157,13 @@ impl Recogniser {
 
 impl Classifier {
     /// One answer per embedding:
-    /// P(identity k) = P(known | distance to the nearest training face) · softmax(logits / T)_k.
+    /// P(identity k) = P(known | distance to the nearest identity) · softmax(logits / T)_k.
     ///
     /// # Errors
     /// The embeddings are not of the head's length.
     pub fn answer(&self, embeddings: &Embeddings) -> Result<Vec<Answer>> {
-        let nearest = knn::nearest(&self.gallery.embeddings, embeddings);
+        let Gallery { embeddings: faces, labels, .. } = &self.gallery;
+        let nearest = knn::nearest_identity(faces, labels, embeddings, self.calibration.neighbours);
         let answers = self.head.logits(embeddings)?.into_iter().zip(nearest);
         Ok(answers.map(|(logits, near)| self.calibration.answer(&logits, near)).collect())
     }
@@ -197,9 +201,9 @@ pub fn write(
 }
 
 impl Calibration {
-    /// One answer from the head's logits and the nearest gallery row with its distance.
-    pub fn answer(&self, logits: &[f32], (neighbour, distance): (usize, f32)) -> Answer {
-        let known = self.known.probability(f64::from(distance));
+    /// One answer from the head's logits and the nearest faces of the gallery.
+    pub fn answer(&self, logits: &[f32], near: Near) -> Answer {
+        let known = self.known.probability(f64::from(near.identity));
         let mut ranking: Vec<_> = softmax(logits, self.temperature)
             .into_iter()
             .map(|share| share * known)
@@ -212,6 +216,7 @@ impl Calibration {
             Unknown::KnownBelow(threshold) => known >= threshold,
             Unknown::ProbabilityBelow(threshold) => probability >= threshold,
         };
+        let Near { row: neighbour, distance, .. } = near;
         Answer { ranking, known, is_known, distance, neighbour }
     }
 }

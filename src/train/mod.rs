@@ -39,6 +39,7 @@ pub mod set_up;
 pub mod settings;
 pub mod stages;
 pub mod step;
+pub mod strangers;
 pub mod triplet;
 mod triplet_training;
 pub mod tuples;

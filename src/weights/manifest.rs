@@ -84,12 +84,13 @@ struct Manifest {
 const MANIFEST: &str = include_str!("../../pretrained/manifest.toml");
 
 /// The bytes of the weights that are part of the program.
-const EMBEDDED: [(&str, &[u8]); 3] = [
+const EMBEDDED: [(&str, &[u8]); 4] = [
     (
         "openface-nn4-distilled.safetensors",
         include_bytes!("../../pretrained/openface-nn4-distilled.safetensors"),
     ),
     ("dlib-resnet.safetensors", include_bytes!("../../pretrained/dlib-resnet.safetensors")),
+    ("strangers.safetensors", include_bytes!("../../pretrained/strangers.safetensors")),
     ("mtcnn.safetensors", include_bytes!("../../pretrained/mtcnn.safetensors")),
 ];
 

@@ -326,8 +326,11 @@ fn classifier(setting: &Setting) -> Result<Measure<'_>> {
         let train = Labelled { embeddings, labels: labels.clone() };
         let validation =
             Labelled { embeddings: Embeddings::new(0, dim, Vec::new())?, labels: Vec::new() };
-        let known =
-            OpenSetCalibration { curve: Logistic { weight: 0.0, bias: 0.0 }, threshold: 0.0 };
+        let known = OpenSetCalibration {
+            curve: Logistic { weight: 0.0, bias: 0.0 },
+            threshold: 0.0,
+            fpir: None,
+        };
         let from = Features {
             trunk: &trunk,
             train: &train,

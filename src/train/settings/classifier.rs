@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cli")]
 use super::flags;
-use super::{DataSettings, ScheduleSettings, at_least, check_input_size, percentage, share};
-use crate::Result;
+use super::{
+    DataSettings, ScheduleSettings, at_least, check_input_size, demand, percentage, share,
+};
 use crate::models::Architecture;
+use crate::{Error, Result};
 
 /// All settings of `train-classifier`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,12 +38,18 @@ pub struct ClassifierSettings {
     #[cfg_attr(feature = "cli", arg(long, value_name = "PIXELS", value_parser = flags::input_size()))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_size: Option<u32>,
-    /// Folder of faces of other people, to calibrate the UNKNOWN threshold on
+    /// Folder of pictures of other people, to choose the UNKNOWN threshold on; faces are cut out as
+    /// `classify` does [default: the strangers that are part of the program, as embeddings]
     #[cfg_attr(feature = "cli", arg(long, value_name = "DIR", help_heading = "Data"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strangers: Option<PathBuf>,
-    /// Minimum probability for a name, in percent; write values up to 1 with a percent sign, such
-    /// as 0.5% [default: calibrated on the validation pictures]
+    /// False-positive identification rate: the maximum percentage of strangers who get a name; write
+    /// values up to 1 with a percent sign, such as 0.5% [default: 1%, or as much more as it takes to
+    /// name 92% of the validation faces]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "PERCENT", value_parser = flags::percent, conflicts_with = "unknown"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fpir: Option<f64>,
+    /// Minimum probability for a name, in percent, in place of a false-positive rate
     #[cfg_attr(feature = "cli", arg(long, value_name = "PERCENT", value_parser = flags::percent))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown: Option<f64>,
@@ -83,6 +91,7 @@ impl Default for ClassifierSettings {
             allow_missing: Vec::new(),
             input_size: None,
             strangers: None,
+            fpir: None,
             unknown: None,
             epochs: 60,
             batch_size: 32,
@@ -106,6 +115,14 @@ impl ClassifierSettings {
         check_input_size(self.input_size)?;
         if let Some(percent) = self.unknown {
             percentage("--unknown", percent)?;
+        }
+        if let Some(percent) = self.fpir {
+            let ok = percent > 0.0 && percent < 100.0;
+            demand(ok, "--fpir", percent, "a percentage above 0 and below 100")?;
+            if self.unknown.is_some() {
+                let text = "--fpir: no effect with --unknown, which sets the threshold by hand";
+                return Err(Error::Config(text.into()));
+            }
         }
         self.schedule.check(self.lr)
     }
