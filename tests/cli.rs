@@ -360,6 +360,7 @@ fn evaluate_reports_accuracy_unknowns_and_strangers() {
     let strangers = strangers.path().to_str().unwrap();
     let arguments =
         ["evaluate", "--data", "faces", "--strangers", strangers, "--json", "--confusion", "c.png"];
+    let arguments = [&arguments[..], &["--fnir-curve", "f.png"]].concat();
     let report: Value = serde_json::from_str(&run(folder, &arguments)).unwrap();
     assert_eq!(report["pictures"], 32);
     assert!(report["trained_on"].as_u64().unwrap() > 16);
@@ -367,7 +368,15 @@ fn evaluate_reports_accuracy_unknowns_and_strangers() {
         let value = report[key].as_f64().unwrap_or_else(|| panic!("{key}: {report}"));
         assert!((0.0..=1.0).contains(&value), "{key}: {value}");
     }
-    assert_eq!(report["strangers"]["pictures"], 5);
+    let found = &report["strangers"];
+    assert_eq!((&found["pictures"], &found["people"]), (&5.into(), &1.into()));
+    // Five faces cannot show that no more than one in ten is named.
+    assert!(found["fnir_at_fpir"][0]["reason"].as_str().unwrap().contains("it takes 10"));
+    let known = &found["known"];
+    let counts = ["right", "wrong", "unknown"].map(|key| known[key].as_u64().unwrap());
+    assert_eq!(counts.iter().sum::<u64>(), 32 - report["trained_on"].as_u64().unwrap());
+    assert!((0.0..=1.0).contains(&found["oscr"]["value"].as_f64().unwrap()), "{found}");
+    assert!(image::open(folder.join("f.png")).unwrap().width() > 200);
     let matrix = report["confusion"]["matrix"].as_array().unwrap();
     let counted: u64 = matrix
         .iter()
@@ -379,6 +388,27 @@ fn evaluate_reports_accuracy_unknowns_and_strangers() {
     assert!(image::open(folder.join("c.png")).unwrap().width() > 200);
     let table = run(folder, &["evaluate", "--data", "faces"]);
     assert!(table.contains("accuracy") && table.contains("dirac"), "{table}");
+}
+
+#[test]
+fn a_false_positive_rate_is_kept_or_refused() {
+    let folder = trained();
+    let train = ["train-classifier", "--data", "faces", "--backbone", "openface", "--epochs", "2"];
+    let said = run(folder, &[&train[..], &["--fpir", "3%", "--out", "runs/fpir"]].concat());
+    assert!(said.contains("3.0 % of strangers get a name (95 % interval "), "{said}");
+    assert!(said.contains("measured on 3460 embedded strangers"), "{said}");
+    let card = run(folder, &["info", "runs/fpir"]);
+    assert!(card.contains("3.0 % of strangers get a name"), "{card}");
+    for (flags, reason) in [
+        (&["--fpir", "0.01%"][..], "3460 strangers can show no less than 0.09%"),
+        (&["--fpir", "1%", "--strangers", "faces/ada"], "--strangers"),
+        (&["--fpir", "1%", "--unknown", "50"], "--unknown"),
+        (&["--fpir", "100"], "a percentage above 0 and below 100"),
+        (&["--fpir", "1%", "--trunk", "none"], "no strangers"),
+    ] {
+        let error = fail(folder, &[&train[..], flags, &["--out", "runs/refused"]].concat());
+        assert!(error.contains(reason), "{flags:?}: {error}");
+    }
 }
 
 #[test]

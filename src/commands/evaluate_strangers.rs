@@ -174,14 +174,16 @@ impl Report {
     pub fn draw(&self, path: &Path) -> Result<()> {
         let share = |part: usize, all: usize| 100.0 * part as f64 / all.max(1) as f64;
         let known = self.set.known.len();
-        let points = self.set.trade_off().into_iter();
+        // A staircase: between two rates the lower one holds.
+        let mut points: Vec<(f64, f64)> = Vec::new();
+        for (fpir, fnir) in self.set.trade_off() {
+            points.extend(points.last().map(|&(_, before)| (100.0 * fpir, before)));
+            points.push((100.0 * fpir, 100.0 * fnir));
+        }
         let least = 100.0 / self.faces.max(1) as f64;
         let own = (share(self.faces - self.unknown, self.faces), share(known - self.right, known));
         let series = [
-            Series {
-                name: "known not named".into(),
-                points: points.map(|(fpir, fnir)| (100.0 * fpir, 100.0 * fnir)).collect(),
-            },
+            Series { name: "known not named".into(), points },
             Series {
                 name: "the model's threshold".into(),
                 points: vec![(own.0.max(least), own.1)],
