@@ -15,8 +15,8 @@ use crate::train::settings::{input_size, percent};
 #[command(next_help_heading = "Face detector")]
 pub struct FaceFlag {
     /// When to run the face detector: auto crops the main face from each photo and uses a picture
-    /// as it is if a face fills it, if no face is found, or if the model is a trunk or pair network
-    /// that was trained here
+    /// as it is if a face fills it, if no face is found, or if the model was trained on pictures
+    /// without faces or on given triplets
     #[arg(long, value_enum, value_name = "auto|always|never", default_value = "auto")]
     pub detect: FaceSearch,
 }
@@ -216,6 +216,9 @@ pub struct Tsne {
     /// Folder with one sub-folder of pictures per identity [default: as for train-triplet]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     pub data: Option<PathBuf>,
+    /// When to search pictures for faces.
+    #[command(flatten)]
+    pub face: FaceFlag,
     /// The trunk.
     #[command(flatten)]
     pub trunk: TrunkChoice,

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::evaluate_strangers::{Report as Strangers, best};
 use super::output::{count, demand_png, line, percent};
-use super::{Context, classify, evaluate_pairs};
+use super::{Context, classify, evaluate_pairs, inputs, trunk};
 use crate::cli;
 use crate::data::folder::FaceFolder;
 use crate::eval::calibration::expected_calibration_error;
@@ -17,7 +17,7 @@ use crate::eval::knn;
 use crate::eval::retrieval::Retrieval;
 use crate::eval::roc::roc_auc;
 use crate::figures::{self, ConfusionFigure};
-use crate::recognise::{Answer, Classifier, GalleryFace, embed_stored};
+use crate::recognise::{Answer, Classifier, FaceSearch, GalleryFace, Recogniser};
 use crate::train::dataset;
 use crate::train::scoring::Labelled;
 use crate::{Error, Result};
@@ -45,11 +45,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
     let size = model.card.input.size;
     let folder = dataset::open_labelled(&flags.data, size, say)?;
     let known = known_pictures(&folder, names, &flags.data, say)?;
-    let pictures: Vec<_> = known.iter().map(|&(index, _)| index).collect();
-    let data = Labelled {
-        embeddings: embed_stored(&model.backbone, &folder.fitted, &pictures)?,
-        labels: known.iter().map(|&(_, label)| label).collect(),
-    };
+    let (known, data) = embed_known(context, &model, &folder, known, flags.face.detect)?;
     let answers = classifier.answer(&data.embeddings)?;
     let seen = seen(&folder, &known, &classifier.gallery.faces);
     let strangers = match &flags.strangers {
@@ -123,6 +119,24 @@ fn known_pictures(
         )));
     }
     Ok(known)
+}
+
+/// Embeds the face on each known picture as `classify` does, of several the main one, and drops the pictures
+/// without.
+fn embed_known(
+    context: &Context,
+    model: &Recogniser,
+    folder: &FaceFolder,
+    known: Vec<(usize, usize)>,
+    detect: FaceSearch,
+) -> anyhow::Result<(Vec<(usize, usize)>, Labelled)> {
+    let viewer = trunk::main_face(context, &model.card, detect)?;
+    let paths: Vec<_> =
+        known.iter().map(|&(index, _)| folder.pictures[index].path.clone()).collect();
+    let (used, embeddings) = inputs::embed_all(&model.backbone, &viewer, &paths, &context.say)?;
+    let known: Vec<_> = used.into_iter().map(|picture| known[picture]).collect();
+    let labels = known.iter().map(|&(_, label)| label).collect();
+    Ok((known, Labelled { embeddings, labels }))
 }
 
 /// Which of the known pictures are in the gallery, by content: the model was trained on them.

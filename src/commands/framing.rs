@@ -1,4 +1,5 @@
-//! How faces are framed in the training pictures, so that `classify` crops photos in the same way.
+//! How faces are framed in the training pictures, so that a model's other commands cut faces out of photos
+//! in the same way.
 
 use std::path::PathBuf;
 
@@ -37,11 +38,11 @@ pub fn measure(context: &Context, data: &TrainingData) -> anyhow::Result<Framing
     let faces = seen.iter().filter(|(_, face)| face.is_some()).count();
     let found = format!("a face on {faces} of {}", output::count(seen.len(), "training picture"));
     context.say.line(&match framing {
-        Framing::Face { .. } => format!(
-            "framing: {found}; `visage classify` will crop faces from photos in the same way"
-        ),
+        Framing::Face { .. } => {
+            format!("framing: {found}; faces on photos will be cut out in the same way")
+        }
         Framing::None => format!(
-            "framing: {found}; `visage classify` will use pictures as they are, without face detection"
+            "framing: {found}; the model will use pictures as they are, without face detection"
         ),
     });
     Ok(framing)

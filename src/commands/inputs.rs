@@ -51,6 +51,36 @@ pub fn embed(
     pipeline::embed_files(embedder, viewer, files, done, each)
 }
 
+/// Embeds one face of each of `files`; returns which of them there is a row for. The others are named in
+/// warnings.
+///
+/// # Errors
+/// There is none. An error from libtorch.
+pub fn embed_all(
+    embedder: &dyn Embedder,
+    viewer: &Viewer,
+    files: &[PathBuf],
+    say: &Reporter,
+) -> anyhow::Result<(Vec<usize>, Embeddings)> {
+    let (mut number, mut used, mut values) = (0, Vec::new(), Vec::new());
+    embed_one_face(embedder, viewer, files, say, |_, row| {
+        match row {
+            Ok(row) => {
+                values.extend_from_slice(row);
+                used.push(number);
+            }
+            Err(error) => say.warn(&format!("skipped {error}")),
+        }
+        number += 1;
+        Ok(())
+    })?;
+    if used.is_empty() {
+        return Err(Error::Data("no face is found on any picture".into()).into());
+    }
+    let embeddings = Embeddings::new(used.len(), values.len() / used.len(), values)?;
+    Ok((used, embeddings))
+}
+
 /// Embeds one face of each of `files`: `each` receives a row of numbers, or why there is none. Pictures
 /// that were used as they are, because no face was found, are counted in a warning.
 pub fn embed_one_face(

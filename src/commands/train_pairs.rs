@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::Context;
+use super::framing;
 use super::pair_training::{NetChoice, Trainable, build, card, learn};
 use super::training::{plan, warm_up_batchnorm};
 use crate::Result;
 use crate::data::pairs::PairSampler;
 use crate::metric::losses::{ContrastiveLoss, PairBceLoss};
+use crate::recognise::ModelCard;
 use crate::train::dataset::{self, SplitBy};
 use crate::train::frozen_prefix::FrozenPrefix;
 use crate::train::optim::Optimizer;
@@ -51,7 +53,10 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
     };
     settings.pairs.get_or_insert(sampler.count());
     let tuple_source = TupleSource::Pairs { sampler, hard: settings.hard_negatives, loss };
-    let card = card(&net, &source, data.card.clone(), seed, super::settings_json(&settings)?);
+    let card = ModelCard {
+        framing: Some(framing::measure(context, &data)?),
+        ..card(&net, &source, data.card.clone(), seed, super::settings_json(&settings)?)
+    };
     let config = TupleConfig {
         labels: &data.parts.labels,
         eval_pairs: eval_pairs(&data.parts.labels, &data.parts.validation, seed)?,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::Context;
+use super::framing;
 use super::given_triplets;
 use super::output::{count, line, percent, quoted};
 use super::training::{SHARES, plan, train};
@@ -30,6 +31,7 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
         return given_triplets::run(context, settings, &path);
     }
     let mut training = prepare(context, &mut settings)?;
+    training.card.framing = Some(framing::measure(context, &training.data)?);
     let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
     let given = settings.clone();
     settings.out = run.path().to_owned(); // of the disk cache, too

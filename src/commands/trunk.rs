@@ -94,8 +94,8 @@ impl Loaded {
     /// Finds the face on each picture, of several the main one, or its central square of `centre`
     /// pixels.
     ///
-    /// A trained trunk or pair network does not know how its training pictures framed the face: `auto`
-    /// uses pictures as they are.
+    /// A model trained on given triplets, or written by an older version, does not know how its training
+    /// pictures framed the face: `auto` uses pictures as they are.
     ///
     /// # Errors
     /// The detector cannot be loaded.
@@ -118,12 +118,7 @@ impl Loaded {
         if centre.is_some() || (unframed && detect == FaceSearch::Auto) {
             return Ok(Viewer::whole(card.input.size, centre));
         }
-        let mut viewer = Viewer::new(card, detect, DetectOptions::default(), context.device()?)?;
-        viewer.wanted = match detect {
-            FaceSearch::Auto => Faces::MainOrWhole,
-            FaceSearch::Always | FaceSearch::Never => Faces::Main,
-        };
-        Ok(viewer)
+        main_face(context, card, detect)
     }
 
     /// How it compares two pictures.
@@ -133,6 +128,20 @@ impl Loaded {
             Self::Pairs { model, .. } => Comparison::of(&model.net),
         }
     }
+}
+
+/// Finds the main face on each picture as the model of that card needs it; `auto` takes the whole picture
+/// where it finds none.
+///
+/// # Errors
+/// The detector cannot be loaded.
+pub fn main_face(context: &Context, card: &ModelCard, detect: FaceSearch) -> Result<Viewer> {
+    let mut viewer = Viewer::new(card, detect, DetectOptions::default(), context.device()?)?;
+    viewer.wanted = match detect {
+        FaceSearch::Auto => Faces::MainOrWhole,
+        FaceSearch::Always | FaceSearch::Never => Faces::Main,
+    };
+    Ok(viewer)
 }
 
 /// Reports the model in use: its file, kind, network and best validation figure.

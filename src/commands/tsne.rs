@@ -4,13 +4,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::Context;
+use super::inputs;
 use super::trunk::{self, Trunk};
 use crate::Error;
 use crate::cli;
 use crate::data::{Part, Split, source};
 use crate::eval::tsne::{TsneOptions, tsne};
 use crate::figures::{self, Scatter, scatter};
-use crate::recognise::embed_stored;
 use crate::train::dataset;
 
 pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
@@ -20,13 +20,16 @@ pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
         return Err(Error::Config(text).into());
     }
     let say = &context.say;
-    let Trunk { backbone, split, .. } = trunk::load(context, &flags.trunk)?;
+    let loaded = trunk::open(context, &flags.trunk, trunk::EMBEDDERS)?;
+    let viewer = loaded.viewer(context, flags.face.detect, None)?;
+    let Trunk { backbone, split, .. } = loaded.into_trunk()?;
     let source = source::resolve(flags.data.as_deref(), Path::new("."))?;
     if let Some(note) = &source.note {
         say.line(note);
     }
     let folder = dataset::open_labelled(&source.path, backbone.input.size, say)?;
-    let embeddings = embed_stored(&backbone, &folder.fitted, &folder.fitted.all())?;
+    let paths: Vec<_> = folder.pictures.iter().map(|picture| picture.path.clone()).collect();
+    let (used, embeddings) = inputs::embed_all(&backbone, &viewer, &paths, say)?;
     let options =
         TsneOptions { perplexity: flags.perplexity, iterations: flags.iterations, seed: 0 };
     let bar = say.progress("t-SNE", flags.iterations as u64, "steps");
@@ -35,11 +38,12 @@ pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
     // Validation faces are drawn hollow if the trunk's split is of these pictures.
     let split = split.and_then(|file| Split::read_csv(&file, &folder).ok());
     let validation: Vec<bool> = split.map_or_else(Vec::new, |split| {
-        split.parts.iter().map(|part| *part == Part::Validation).collect()
+        used.iter().map(|&picture| split.parts[picture] == Part::Validation).collect()
     });
+    let labels: Vec<_> = used.iter().map(|&picture| folder.pictures[picture].identity).collect();
     let title = format!(
         "t-SNE of {} faces, {} ({}-d)",
-        folder.pictures.len(),
+        used.len(),
         backbone.architecture.name(),
         backbone.embedding_dim
     );
@@ -47,7 +51,7 @@ pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
         title: &title,
         names: &folder.identities,
         points: &points,
-        labels: &folder.labels(),
+        labels: &labels,
         validation: &validation,
     });
     figures::save_png(&flags.out, &picture)?;
