@@ -22,9 +22,7 @@ pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
     let say = &context.say;
     let Trunk { backbone, split, .. } = trunk::load(context, &flags.trunk)?;
     let source = source::resolve(flags.data.as_deref(), Path::new("."))?;
-    if let Some(note) = &source.note {
-        say.line(note);
-    }
+    say.line(&format!("data: {}", source.name));
     let folder = dataset::open_labelled(&source.path, backbone.input.size, say)?;
     let embeddings = embed_stored(&backbone, &folder.fitted, &folder.fitted.all())?;
     let options =
