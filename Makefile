@@ -39,7 +39,7 @@ all: build
 help:
 	@echo 'make demo      set up everything, train on faces, name one of them'
 	@echo 'make test      set up everything, run the tests'
-	@echo 'make parity    hold every backbone against this PyTorch, live (PARITY=all: all 15)'
+	@echo 'make parity    hold every backbone against this PyTorch, live (PARITY=all: all 20)'
 	@echo 'make parity-export  exported files in torch and ONNX Runtime against visage'
 	@echo 'make parity-detect  faces found, against facenet-pytorch (PHOTOS=DIR: on those pictures)'
 	@echo 'make bench     times of loading, training and recognition, next to PyTorch'

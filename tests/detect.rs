@@ -137,6 +137,7 @@ fn aligned_crops_hold_the_face_where_the_template_wants_it() {
     let templates = [
         (Template::Openface, [0.0, 60.0]),
         (Template::Dlib, [60.0, 100.0]),
+        (Template::Arcface, [0.0, 60.0]),
         (Template::Celeba, [0.0, 60.0]),
     ];
     for (template, margins) in templates {

@@ -72,6 +72,8 @@ fn torchscript_gives_the_same_embeddings_for_any_batch_and_keeps_the_keys() {
 fn all_families_can_be_exported() {
     for architecture in [
         Architecture::FaceNet,
+        Architecture::IResNet18,
+        Architecture::MobileFaceNet,
         Architecture::Vgg11Bn,
         Architecture::DenseNet121,
         Architecture::InceptionV3,

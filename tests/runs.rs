@@ -87,6 +87,9 @@ fn runs_are_numbered_and_a_pinned_one_comes_before_the_newest() {
     assert!(run(here, &["use", "--unset"]).contains("no model is pinned any more"));
     let verify = ["verify", pictures[0], pictures[1], "--json"];
     assert_eq!(json(here, &verify)["model"], model);
+    run(here, &["export", "other", "other.onnx"]);
+    let told = fail(here, &["export", "faces", "faces.onnx"]);
+    assert!(told.contains("faces: the folder has no best.safetensors"), "{told}");
 }
 
 #[test]
@@ -158,4 +161,11 @@ fn train_and_val_inside_the_data_are_the_split() {
     assert_eq!((card.classes, card.data.validation), (IDENTITIES.map(String::from).into(), 8));
     let report = json(here, &["evaluate", "--data", "faces", "--json"]);
     assert_eq!((&report["pictures"], &report["trained_on"]), (&28.into(), &20.into()));
+
+    // The default folder is reported once.
+    std::fs::create_dir(here.join("data")).unwrap();
+    std::fs::rename(here.join("faces"), here.join("data/orl")).unwrap();
+    let told = said(here, &["train-triplet", "--epochs", "1", "-p", "4", "-k", "2"]);
+    let lines: Vec<_> = told.lines().filter(|line| line.starts_with("data: ")).collect();
+    assert!(matches!(&lines[..], [line] if line.contains("data/orl (--data DIR")), "{told}");
 }

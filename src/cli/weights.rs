@@ -94,7 +94,7 @@ pub struct WeightsVerify {
     The UNKNOWN threshold is not part of the graph."
 )]
 pub struct Export {
-    /// A model file; or, with --backbone, a weight file, a known name, or `none`
+    /// A model file or run folder; or, with --backbone, a weight file, a known name, or `none`
     #[arg(value_name = "MODEL", help_heading = "Arguments")]
     pub model: PathBuf,
     /// New file: .pt or .torchscript for TorchScript, .onnx for ONNX

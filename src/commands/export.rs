@@ -10,6 +10,7 @@ use super::{Context, output};
 use crate::cli;
 use crate::export::{Batch, Export, ExportFormat, INPUT};
 use crate::recognise::Recogniser;
+use crate::weights::model_path;
 use crate::{Result, files};
 
 pub fn run(context: &Context, flags: &cli::Export) -> anyhow::Result<ExitCode> {
@@ -41,7 +42,7 @@ pub fn run(context: &Context, flags: &cli::Export) -> anyhow::Result<ExitCode> {
 
 fn load(context: &Context, flags: &cli::Export) -> Result<Export> {
     let Some(architecture) = flags.backbone else {
-        return Export::model(Recogniser::load(&flags.model, Device::Cpu)?);
+        return Export::model(Recogniser::load(&model_path(&flags.model)?, Device::Cpu)?);
     };
     let weights = flags.model.to_string_lossy();
     let bare = Bare {

@@ -24,9 +24,7 @@ pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
     let viewer = loaded.viewer(context, flags.face.detect, None)?;
     let Trunk { backbone, split, .. } = loaded.into_trunk()?;
     let source = source::resolve(flags.data.as_deref(), Path::new("."))?;
-    if let Some(note) = &source.note {
-        say.line(note);
-    }
+    say.line(&format!("data: {}", source.name));
     let folder = dataset::open_labelled(&source.path, backbone.input.size, say)?;
     let paths: Vec<_> = folder.pictures.iter().map(|picture| picture.path.clone()).collect();
     let (used, embeddings) = inputs::embed_all(&backbone, &viewer, &paths, say)?;

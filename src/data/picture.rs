@@ -18,9 +18,9 @@ const UNSUPPORTED: [&str; 10] =
     ["gif", "tif", "tiff", "heic", "heif", "avif", "jxl", "jfif", "jp2", "tga"];
 
 /// Maximum number of pixels, against decompression bombs.
-const MOST_PIXELS: u64 = 200_000_000;
+const MAX_PIXELS: u64 = 200_000_000;
 /// Eight bytes per pixel (RGBA, 16 bits) of the largest picture.
-const MOST_BYTES: u64 = 8 * MOST_PIXELS;
+const MAX_BYTES: u64 = 8 * MAX_PIXELS;
 
 /// Decodes a picture file to 8-bit RGB.
 ///
@@ -59,13 +59,13 @@ fn upright(content: &[u8]) -> Result<DynamicImage, String> {
         return Err("its content is neither PNG, JPEG, BMP, WebP nor PGM".into());
     }
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MOST_BYTES);
+    limits.max_alloc = Some(MAX_BYTES);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
-    if pixels == 0 || pixels > MOST_PIXELS || decoder.total_bytes() > MOST_BYTES {
-        return Err(format!("{width}x{height} pixels; at most {MOST_PIXELS} pixels are decoded"));
+    if pixels == 0 || pixels > MAX_PIXELS || decoder.total_bytes() > MAX_BYTES {
+        return Err(format!("{width}x{height} pixels; at most {MAX_PIXELS} pixels are decoded"));
     }
     // Damaged EXIF data is ignored, as in viewers.
     let orientation = decoder.orientation().ok();

@@ -10,10 +10,8 @@ use crate::{Error, Result};
 pub struct Source {
     /// Its folder.
     pub path: PathBuf,
-    /// Its name: the title in the manifest, or the folder as given.
+    /// What a report calls it: the folder as given, or the title and the folder of the default.
     pub name: String,
-    /// A message if it was not given by the user.
-    pub note: Option<String>,
 }
 
 /// Decides which data to use: the folder of `--data`; else `data/avengers` below `project`; else the
@@ -32,7 +30,7 @@ pub fn resolve(flag: Option<&Path>, project: &Path) -> Result<Source> {
             return Err(Error::Config(text));
         }
         let name = path.display().to_string();
-        return Ok(Source { path: path.to_path_buf(), name, note: None });
+        return Ok(Source { path: path.to_path_buf(), name });
     }
     let avengers = dataset("avengers")?;
     let path = locate(project).ok_or_else(|| {
@@ -42,10 +40,9 @@ pub fn resolve(flag: Option<&Path>, project: &Path) -> Result<Source> {
             avengers.how
         ))
     })?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let title = dataset(&name)?.title;
-    let note = format!("data: {title} in {} (--data DIR names another folder)", path.display());
-    Ok(Source { path, name: title, note: Some(note) })
+    let title = dataset(&path.file_name().unwrap_or_default().to_string_lossy())?.title;
+    let name = format!("{title} in {} (--data DIR names another folder)", path.display());
+    Ok(Source { path, name })
 }
 
 /// The data a command uses without `--data`.
@@ -69,7 +66,7 @@ mod tests {
         assert!(error.contains("--data") && error.contains("does not exist"), "{error}");
         create_dir_all(&faces).unwrap();
         let source = resolve(Some(&faces), project.path()).unwrap();
-        assert_eq!((source.path, source.note), (faces, None));
+        assert_eq!((source.name, source.path), (faces.display().to_string(), faces));
     }
 
     #[test]
@@ -82,7 +79,7 @@ mod tests {
             create_dir_all(&path).unwrap();
             let source = resolve(None, project.path()).unwrap();
             assert_eq!(source.path, path);
-            assert!(source.note.unwrap().starts_with("data: "));
+            assert!(source.name.contains(" in ") && source.name.contains("--data DIR"));
         }
     }
 }

@@ -23,6 +23,8 @@ pub enum Template {
     Dlib,
     /// The box with a margin, resized, not rotated: facenet-pytorch's crop, 160x160
     Facenet,
+    /// ArcFace's crops, those of IResNet and MobileFaceNet, 112x112
+    Arcface,
     /// CelebA's aligned pictures, 178x218
     Celeba,
 }
@@ -34,6 +36,7 @@ impl Template {
             Self::Openface => (96, 96),
             Self::Dlib => (150, 150),
             Self::Facenet => (160, 160),
+            Self::Arcface => (112, 112),
             Self::Celeba => (178, 218),
         }
     }
@@ -44,6 +47,7 @@ impl Template {
             Self::Openface => Some(LFW),
             Self::Dlib => Some(DLIB),
             Self::Facenet => None,
+            Self::Arcface => Some(ARCFACE),
             Self::Celeba => Some(CELEBA),
         }
     }
@@ -57,6 +61,15 @@ const LFW: [[f64; 2]; 5] = [[35.2, 40.5], [61.4, 40.5], [48.5, 55.4], [37.4, 68.
 /// predictor), as this detector finds the landmarks.
 const DLIB: [[f64; 2]; 5] =
     [[48.5, 46.5], [102.7, 46.5], [75.3, 78.9], [51.4, 105.8], [99.1, 105.8]];
+
+/// InsightFace's `arcface_src`, published for the landmarks of MTCNN and RetinaFace.
+const ARCFACE: [[f64; 2]; 5] = [
+    [38.2946, 51.6963],
+    [73.5318, 51.5014],
+    [56.0252, 71.7366],
+    [41.5493, 92.3655],
+    [70.7299, 92.2041],
+];
 
 /// Medians over CelebA's aligned pictures.
 const CELEBA: [[f64; 2]; 5] =

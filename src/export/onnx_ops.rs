@@ -84,6 +84,21 @@ impl Builder {
                 self.push(node, "Concat", parts, vec![AttributeProto::int("axis", node.int(1)?)])
             }
             "aten::relu" => self.operation(node, "Relu", 0..1, vec![]),
+            "aten::prelu" => {
+                // ONNX aligns the slopes, one per channel, with the last dimension.
+                let slopes = self.tensor(node, 1, node.at(1))?;
+                let column = format!("{slopes}.column");
+                let axes = self.integers(&[1, 2]);
+                self.operations.push(NodeProto {
+                    input: vec![slopes, axes],
+                    name: column.clone(),
+                    output: vec![column.clone()],
+                    op_type: "Unsqueeze".into(),
+                    attribute: vec![],
+                });
+                let inputs = vec![self.tensor(node, 0, node.at(0))?, column];
+                self.push(node, "PRelu", inputs, vec![])
+            }
             "aten::sqrt" => self.operation(node, "Sqrt", 0..1, vec![]),
             "aten::mul" => self.operation(node, "Mul", 0..2, vec![]),
             "aten::div" => self.operation(node, "Div", 0..2, vec![]),

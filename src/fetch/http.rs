@@ -12,11 +12,11 @@ use ureq::{Agent, Body};
 use crate::files::write_atomically;
 
 /// Maximum number of redirects.
-const MOST_REDIRECTS: usize = 10;
+const MAX_REDIRECTS: usize = 10;
 /// Maximum size of a download, against servers that never stop.
-const MOST_BYTES: u64 = 256 << 30;
+const MAX_BYTES: u64 = 256 << 30;
 /// Maximum number of restarts from the beginning.
-const MOST_ATTEMPTS: u32 = 50;
+const MAX_ATTEMPTS: u32 = 50;
 
 /// Timeouts and retries.
 #[derive(Debug, Clone, Copy)]
@@ -126,7 +126,7 @@ pub fn download(
         // Bytes received count as progress if the next attempt can resume after them.
         let moved = length(part) > before && download.state().validator.is_some();
         idle = if moved { 1 } else { idle + 1 };
-        if idle >= patience.attempts || attempt >= MOST_ATTEMPTS {
+        if idle >= patience.attempts || attempt >= MAX_ATTEMPTS {
             return Err(failure);
         }
         let pause = asked.unwrap_or_else(|| patience.pause.saturating_mul(1 << (idle - 1).min(6)));
@@ -193,8 +193,8 @@ impl Download<'_> {
             let text = "sent a web page in place of the file".into();
             return Err(Trouble::Final(fail(text)));
         }
-        if total.is_some_and(|total| total > MOST_BYTES) {
-            let text = format!("announces more than {} GB", MOST_BYTES >> 30);
+        if total.is_some_and(|total| total > MAX_BYTES) {
+            let text = format!("announces more than {} GB", MAX_BYTES >> 30);
             return Err(Trouble::Final(fail(text)));
         }
         if offset == 0 {
@@ -241,7 +241,7 @@ impl Download<'_> {
                 }
             };
             here += read as u64;
-            if here > total.unwrap_or(MOST_BYTES) {
+            if here > total.unwrap_or(MAX_BYTES) {
                 forget(self.part);
                 return Err(Trouble::Final(fail("sends more than it announced".into())));
             }
@@ -283,7 +283,7 @@ impl Download<'_> {
     /// Sends the request and follows redirects; returns the response and its host.
     fn follow(&self, range: Option<(u64, &str)>) -> Result<(Response<Body>, String), Trouble> {
         let mut url = self.url.to_owned();
-        for _ in 0..=MOST_REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             let here = host(&url);
             let fail = |text: String| Failure { status: None, host: here.clone(), text };
             let mut request = self.agent.get(&url);
@@ -313,7 +313,7 @@ impl Download<'_> {
                 .and_then(|place| resolve(&url, place))
                 .ok_or_else(|| Trouble::Final(fail("redirects to nowhere that is safe".into())))?;
         }
-        let text = format!("redirects more than {MOST_REDIRECTS} times");
+        let text = format!("redirects more than {MAX_REDIRECTS} times");
         Err(Trouble::Final(Failure { status: None, host: host(&url), text }))
     }
 }

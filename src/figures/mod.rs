@@ -3,6 +3,11 @@
 //! Figures are laid out in units of 1/96 inch and rendered at two pixels per unit. Fonts are compiled
 //! in. Text that does not fit is shortened with an ellipsis, and values that are not finite are left
 //! out, so that drawing never fails.
+//!
+//! Axes and legends are drawn here and not by plotters' `ChartBuilder`: its text needs fontconfig and
+//! freetype on the machine, or one registered font without a fallback for the letters it lacks; its
+//! wide lines are not anti-aliased, and its legend has no room of its own beside the chart. plotters
+//! fills the polygons and circles.
 
 mod canvas;
 mod confusion;

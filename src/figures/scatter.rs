@@ -40,7 +40,7 @@ pub fn scatter(figure: &Scatter<'_>) -> RgbImage {
     let split = figure.validation.contains(&true) && figure.validation.contains(&false);
     let mut lines: Vec<Line> = (0..listed).map(Line::Identity).collect();
     if listed < named {
-        lines.push(Line::Words(format!("… and {} more", named - listed)));
+        lines.push(Line::More(named - listed));
     }
     if split {
         lines.extend([Line::Gap, Line::Part(false), Line::Part(true)]);
@@ -49,8 +49,8 @@ pub fn scatter(figure: &Scatter<'_>) -> RgbImage {
     let rows = (SIDE / LEGEND_ROW) as usize;
     let columns = lines.len().div_ceil(rows);
     let rows = lines.len().div_ceil(columns.max(1));
-    let words = lines.iter().map(|line| width(&line.words(figure.names), LEGEND_SIZE));
-    let column_width = words.fold(0.0, f64::max).min(LEGEND_NAME) + 38.0;
+    let texts = lines.iter().map(|line| width(&line.text(figure.names), LEGEND_SIZE));
+    let column_width = texts.fold(0.0, f64::max).min(LEGEND_NAME) + 38.0;
     let legend = if columns > 0 { columns as f64 * column_width + 12.0 } else { 0.0 };
     let mut canvas = Canvas::new(SIDE + 2.0 * MARGIN + legend, TITLE + SIDE + MARGIN + 4.0);
 
@@ -75,8 +75,8 @@ pub fn scatter(figure: &Scatter<'_>) -> RgbImage {
             }
             _ => Colour::FAINT,
         };
-        let words = shortened(&line.words(figure.names), LEGEND_SIZE, LEGEND_NAME);
-        Text::new(&words, LEGEND_SIZE, colour).draw(&mut canvas, x + 17.0, y);
+        let text = shortened(&line.text(figure.names), LEGEND_SIZE, LEGEND_NAME);
+        Text::new(&text, LEGEND_SIZE, colour).draw(&mut canvas, x + 17.0, y);
     }
     if figure.points.is_empty() {
         Text::new("no pictures", 14.0, Colour::FAINT).anchored(Anchor::Middle).draw(
@@ -93,16 +93,16 @@ const NEUTRAL: usize = 8;
 
 enum Line {
     Identity(usize),
-    Words(String),
+    More(usize),
     Gap,
     Part(bool),
 }
 
 impl Line {
-    fn words(&self, names: &[String]) -> String {
+    fn text(&self, names: &[String]) -> String {
         match self {
             Self::Identity(i) => names[*i].clone(),
-            Self::Words(words) => words.clone(),
+            Self::More(more) => format!("… and {more} more"),
             Self::Gap => String::new(),
             Self::Part(false) => "training".to_owned(),
             Self::Part(true) => "validation".to_owned(),

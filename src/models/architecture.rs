@@ -5,7 +5,8 @@ use tch::Device;
 
 use super::params::Scope;
 use super::{
-    InputSizes, InputSpec, Trunk, densenet, dlib_resnet, facenet, inception_v3, openface, vgg,
+    InputSizes, InputSpec, Trunk, densenet, dlib_resnet, facenet, inception_v3, iresnet,
+    mobilefacenet, openface, vgg,
 };
 
 /// The architectures; `--backbone`, model files and the manifest use their
@@ -17,6 +18,11 @@ pub enum Architecture {
     OpenFace,
     DlibResnet,
     FaceNet,
+    IResNet18,
+    IResNet34,
+    IResNet50,
+    IResNet100,
+    MobileFaceNet,
     Vgg11,
     Vgg11Bn,
     Vgg13,
@@ -92,6 +98,40 @@ const VGG16_FEATURES: KnownWeights = KnownWeights {
     licence: "BSD-3-Clause (torchvision); the original VGG weights are CC BY 4.0",
 };
 
+/// InsightFace publishes one file of this name for each network and training set.
+const ARCFACE_TORCH: KnownWeights = KnownWeights {
+    file: "backbone.pth",
+    source: "InsightFace's arcface_torch (trained on MS1MV3, Glint360K or WebFace)",
+    classes: None,
+    licence: "non-commercial research only (InsightFace: the weights and their training pictures; the \
+              code is MIT)",
+};
+
+/// A network of arcface_torch: name, summary, parameters, GFLOPs, paper.
+const fn arcface_row(
+    architecture: Architecture,
+    name: &'static str,
+    summary: &'static str,
+    (parameters, gflops): (usize, f64),
+    paper: &'static str,
+) -> ArchitectureInfo {
+    ArchitectureInfo {
+        architecture,
+        name,
+        summary,
+        parameters,
+        gflops,
+        input: InputSpec::arcface(iresnet::INPUT),
+        input_sizes: InputSizes::Only(iresnet::INPUT),
+        embedding_dim: iresnet::EMBEDDING,
+        classifier: &[],
+        weights: &[ARCFACE_TORCH],
+        paper,
+    }
+}
+
+const ARCFACE: &str = "Deng et al., 2019, arXiv:1801.07698";
+
 /// A VGG: name, summary, parameters, GFLOPs, weights.
 const fn vgg_row(
     architecture: Architecture,
@@ -140,7 +180,7 @@ const fn densenet_row(
 }
 
 #[rustfmt::skip]
-const TABLE: [ArchitectureInfo; 16] = [
+const TABLE: [ArchitectureInfo; 21] = [
     ArchitectureInfo {
         architecture: Architecture::OpenFace,
         name: "openface",
@@ -201,6 +241,17 @@ const TABLE: [ArchitectureInfo; 16] = [
         ],
         paper: "Schroff et al., 2015, arXiv:1503.03832; Szegedy et al., 2016, arXiv:1602.07261",
     },
+    arcface_row(Architecture::IResNet18, "iresnet18",
+                "ArcFace's IResNet18: 24.0 M parameters, 112x112 in, 512-d out", (24_025_600, 2.61), ARCFACE),
+    arcface_row(Architecture::IResNet34, "iresnet34",
+                "ArcFace's IResNet34: 34.1 M parameters, 112x112 in, 512-d out", (34_139_328, 4.46), ARCFACE),
+    arcface_row(Architecture::IResNet50, "iresnet50",
+                "ArcFace's IResNet50: 43.6 M parameters, 112x112 in, 512-d out", (43_590_848, 6.31), ARCFACE),
+    arcface_row(Architecture::IResNet100, "iresnet100",
+                "ArcFace's IResNet100: 65.2 M parameters, 112x112 in, 512-d out", (65_156_160, 12.09), ARCFACE),
+    arcface_row(Architecture::MobileFaceNet, "mobilefacenet",
+                "MobileFaceNet: 2.1 M parameters, 112x112 in, 512-d out", (2_059_520, 0.44),
+                "Chen et al., 2018, arXiv:1804.07573"),
     vgg_row(Architecture::Vgg11, "vgg11", "VGG11: 9.2 M parameters, 224x224 in, 512-d out",
             (9_220_480, 7.49), &[torchvision("vgg11-8a719046.pth")]),
     vgg_row(Architecture::Vgg11Bn, "vgg11-bn", "VGG11 with batch normalisation",
@@ -280,10 +331,16 @@ impl Architecture {
             let plan = densenet::DenseNetConfig { stem, growth, depths };
             Box::new(densenet::DenseNet::new(at, plan, classes))
         };
+        let iresnet = |depths| -> Box<dyn Trunk> { Box::new(iresnet::IResNet::new(at, depths)) };
         match self {
             Self::OpenFace => Box::new(openface::OpenFace::new(at, device)),
             Self::DlibResnet => Box::new(dlib_resnet::DlibResnet::new(at)),
             Self::FaceNet => Box::new(facenet::FaceNet::new(at, classes)),
+            Self::IResNet18 => iresnet([2, 2, 2, 2]),
+            Self::IResNet34 => iresnet([3, 4, 6, 3]),
+            Self::IResNet50 => iresnet([3, 4, 14, 3]),
+            Self::IResNet100 => iresnet([3, 13, 30, 3]),
+            Self::MobileFaceNet => Box::new(mobilefacenet::MobileFaceNet::new(at)),
             Self::Vgg11 => vgg([1, 1, 2, 2, 2], false),
             Self::Vgg11Bn => vgg([1, 1, 2, 2, 2], true),
             Self::Vgg13 => vgg([2, 2, 2, 2, 2], false),

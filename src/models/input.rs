@@ -37,6 +37,11 @@ impl InputSpec {
         Self { size, mean: [0.5; 3], std: [128.0 / 255.0; 3] }
     }
 
+    /// ArcFace's normalisation, pixels from -1 to 1.
+    pub const fn arcface(size: u32) -> Self {
+        Self { size, mean: [0.5; 3], std: [0.5; 3] }
+    }
+
     /// dlib's mean colour subtracted from pixels 0 to 255, divided by 256.
     pub const fn dlib(size: u32) -> Self {
         let mean = [122.782 / 255.0, 117.001 / 255.0, 104.298 / 255.0];

@@ -117,13 +117,17 @@ impl Params {
 }
 
 /// First components that contain most of a trunk: `features` of torchvision's VGG and DenseNet, `blocks`
-/// of dlib's network.
-pub const CONTAINERS: [&str; 2] = ["features", "blocks"];
+/// of dlib's network, `layers` of MobileFaceNet.
+pub const CONTAINERS: [&str; 3] = ["features", "blocks", "layers"];
 
 /// The block of a key; see [`Params::blocks`].
 fn block_of(key: &str) -> &str {
-    let depth = if CONTAINERS.iter().any(|name| is_below(key, name)) { 2 } else { 1 };
-    key.match_indices('.').nth(depth - 1).map_or(key, |(end, _)| &key[..end])
+    let in_container = CONTAINERS.iter().any(|name| is_below(key, name));
+    let mut dots = key.match_indices('.').map(|(end, _)| end);
+    let (first, second) = (dots.next(), dots.next());
+    // IResNet's last layer is called `features`, too: it contains nothing but its tensors.
+    let end = if in_container { second.or(first) } else { first };
+    end.map_or(key, |end| &key[..end])
 }
 
 /// Whether a key starts with a prefix, in whole components.
@@ -208,6 +212,8 @@ mod tests {
         assert_eq!(block_of("features.0.weight"), "features.0");
         assert_eq!(block_of("classifier.0.weight"), "classifier");
         assert_eq!(block_of("scale"), "scale");
+        assert_eq!(block_of("features.bias"), "features");
+        assert_eq!(block_of("layers.3.layers.0.layers.1.weight"), "layers.3");
     }
 
     #[test]

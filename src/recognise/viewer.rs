@@ -124,6 +124,11 @@ impl Viewer {
                 let template = match card.architecture {
                     Architecture::FaceNet => Template::Facenet,
                     Architecture::DlibResnet => Template::Dlib,
+                    Architecture::IResNet18
+                    | Architecture::IResNet34
+                    | Architecture::IResNet50
+                    | Architecture::IResNet100
+                    | Architecture::MobileFaceNet => Template::Arcface,
                     _ => Template::Openface,
                 };
                 (Crop::new(template, Some(side), 0.0)?, Framing::TOLERANCE)

@@ -99,10 +99,7 @@ pub fn open(
     side: u32,
     say: &Reporter,
 ) -> Result<TrainingData> {
-    let Source { path, name, note } = source::resolve(settings.data.as_deref(), Path::new("."))?;
-    if let Some(note) = note {
-        say.line(&note);
-    }
+    let Source { path, name } = source::resolve(settings.data.as_deref(), Path::new("."))?;
     let folder = decode(&path, settings.strict, settings.fitting(side), say)?;
     let folder = folder.with_two_identities()?;
     report(&folder, STRICT, PICTURE_MEMORY, say);

@@ -9,7 +9,7 @@ use crate::eval::verification::{Pairs, accuracy_at, best_threshold};
 use crate::eval::{Embeddings, centroid, knn};
 
 /// More pairs than this are sampled: enough for three digits, and quick.
-const MOST_PAIRS: usize = 200_000;
+const MAX_PAIRS: usize = 200_000;
 
 /// Embeddings of a part of the data with their labels.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ impl Labelled {
 
     /// All pairs of the part, or a seeded sample of them.
     pub fn pairs(&self) -> Pairs {
-        Pairs::of(&self.embeddings, &self.labels, MOST_PAIRS, 0)
+        Pairs::of(&self.embeddings, &self.labels, MAX_PAIRS, 0)
     }
 }
 

@@ -24,7 +24,8 @@ import torch
 from PIL import Image
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit works, but is old
-FAMILIES = ["openface", "facenet", "vgg11-bn", "vgg16", "densenet121", "inception-v3"]
+FAMILIES = ["openface", "facenet", "vgg11-bn", "vgg16", "densenet121", "inception-v3", "iresnet18",
+            "mobilefacenet"]
 TOLERANCE = 1e-5
 
 

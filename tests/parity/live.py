@@ -34,10 +34,11 @@ import torch
 from safetensors.torch import load_file
 
 import reference
-from reference import models
+from reference import iresnet, models
 
-SIZES = {"openface": [96], **{name: [native, odd] for name, native, odd in models.NETS}}
-USUAL = ("openface", "vgg16", "vgg16_bn", "densenet121", "inception_v3", "facenet")
+SIZES = {"openface": [96], **{name: [native, odd] for name, native, odd in models.NETS},
+         **{name: [iresnet.SIZE] for name in iresnet.NETS}}
+USUAL = ("openface", "vgg16", "vgg16_bn", "densenet121", "inception_v3", "facenet", "iresnet18", "mobilefacenet")
 FAMILIES = ("openface", "vgg16", "densenet121", "inception_v3", "facenet")
 VALUES = 20_000  # of every tensor; the length is that of the whole
 PASSES = [  # name, train, float64, gradients, bounds

@@ -3,7 +3,7 @@
     python tests/parity/reference.py ARCHITECTURE OUT.safetensors [--weights FILE] [--mode train] ...
 
 Needs torch, torchvision, facenet-pytorch (--no-deps) and safetensors, and nothing of Visage but the
-definition of OpenFace's network in tests/golden/openface.py. The file holds
+definitions of networks in tests/golden (openface.py, iresnet.py). The file holds
 
     input               uint8 pictures [N, 3, H, W]; the network sees them as x / 255, normalised
     activation:LAYER    the output of every layer with parameters, from forward hooks
@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "golden"))
+import iresnet  # noqa: E402
 import models  # noqa: E402
 import openface  # noqa: E402
 
@@ -65,6 +66,8 @@ class Unnormalised(nn.Module):
         elif name == "facenet":
             kwargs = {"classify": True, "num_classes": classes} if classes else {}
             self.net = models.facenet_pytorch.InceptionResnetV1(**kwargs)
+        elif name in iresnet.NETS:
+            self.net = iresnet.NETS[name]()
         else:
             kwargs = {} if name.startswith("densenet") else {"init_weights": False}
             if name == "inception_v3":
@@ -74,6 +77,8 @@ class Unnormalised(nn.Module):
         self.top = nn.Linear(embedding[1], embedding[0]) if embedding else None
 
     def forward(self, xs):
+        if self.name in iresnet.NETS:
+            return self.above(F.normalize(self.net((xs - 0.5) / 0.5))), None
         if self.name != "openface":
             xs = models.normalised(self.name, xs)
         if self.classes or self.name in ("openface", "facenet"):
@@ -86,7 +91,10 @@ class Unnormalised(nn.Module):
             hook.remove()
             out, auxiliary = seen[0].mean((2, 3)) if seen[0].dim() == 4 else seen[0], None
             out = F.normalize(out)
-        return (out if self.top is None else F.normalize(self.top(out))), auxiliary
+        return self.above(out), auxiliary
+
+    def above(self, out):
+        return out if self.top is None else F.normalize(self.top(out))
 
     def state(self):
         """Visage's key and the tensor, in order."""
@@ -96,13 +104,13 @@ class Unnormalised(nn.Module):
         return pairs
 
     def knows(self, key):
-        return bool(self.classes) or not (key + ".").startswith(models.HEADS)
+        return bool(self.classes) or self.name in iresnet.NETS or not (key + ".").startswith(models.HEADS)
 
 
 def build(name, weights=None, classes=1000):
     """The network with the weights of a file, or filled by the formula of tests/golden/models.py."""
     if weights is None:
-        net = Unnormalised(name, None if name == "openface" else classes, None)
+        net = Unnormalised(name, None if name in ("openface", *iresnet.NETS) else classes, None)
         models.fill(net.net)
         return net
     heads = {"facenet": "logits.weight", "inception_v3": "fc.weight"}

@@ -6,8 +6,8 @@ use super::{Bias, Weight, trace};
 use crate::models::params::Scope;
 use crate::native::fused::FusedParts;
 
-/// The shape and the first values of a convolution: a square kernel, stride 1, no padding, a bias
-/// and PyTorch's initialisation, unless said otherwise.
+/// The shape and the first values of a convolution: a square kernel, stride 1, no padding, one group, a
+/// bias and PyTorch's initialisation, unless said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ConvSpec {
     inputs: i64,
@@ -15,6 +15,7 @@ pub struct ConvSpec {
     kernel: [i64; 2],
     stride: i64,
     padding: [i64; 2],
+    groups: i64,
     weight: Weight,
     bias: Bias,
 }
@@ -28,7 +29,7 @@ impl ConvSpec {
     /// A convolution with a kernel of `[height, width]`.
     pub const fn rectangle(inputs: i64, outputs: i64, kernel: [i64; 2]) -> Self {
         let (weight, bias) = (Weight::Default, Bias::Default);
-        Self { inputs, outputs, kernel, stride: 1, padding: [0; 2], weight, bias }
+        Self { inputs, outputs, kernel, stride: 1, padding: [0; 2], groups: 1, weight, bias }
     }
 
     /// Number of output channels.
@@ -54,6 +55,12 @@ impl ConvSpec {
         self
     }
 
+    /// The channels fall into so many groups, which do not see one another.
+    pub const fn groups(mut self, groups: i64) -> Self {
+        self.groups = groups;
+        self
+    }
+
     /// Initialisation of the weight.
     pub const fn weight(mut self, weight: Weight) -> Self {
         self.weight = weight;
@@ -75,12 +82,14 @@ pub struct Conv2d {
     bias: Option<Tensor>,
     stride: i64,
     padding: [i64; 2],
+    groups: i64,
 }
 
 impl Conv2d {
-    /// Registers `weight` `[out, in, kh, kw]` and, where there is one, `bias` `[out]`.
+    /// Registers `weight` `[out, in / groups, kh, kw]` and, where there is one, `bias` `[out]`.
     pub fn new(at: &Scope, spec: ConvSpec) -> Self {
-        let ConvSpec { inputs, outputs, kernel: [high, wide], stride, padding, .. } = spec;
+        let ConvSpec { inputs, outputs, kernel: [high, wide], stride, padding, groups, .. } = spec;
+        let inputs = inputs / groups;
         let weight = spec.weight.draw(at, &[outputs, inputs, high, wide]);
         let bias = spec.bias.draw(at, outputs, inputs * high * wide);
         Self {
@@ -89,19 +98,21 @@ impl Conv2d {
             bias: bias.map(|bias| at.parameter("bias", bias)),
             stride,
             padding,
+            groups,
         }
     }
 
     /// `[N, in, H, W]` to `[N, out, H', W']`.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         let stride = [self.stride; 2];
-        let ys = xs.conv2d(&self.weight, self.bias.as_ref(), stride, self.padding, [1, 1], 1);
+        let ys =
+            xs.conv2d(&self.weight, self.bias.as_ref(), stride, self.padding, [1, 1], self.groups);
         trace::report(&self.name, ys)
     }
 
-    /// What it computes with, and nothing behind it.
-    pub(super) fn parts(&self) -> FusedParts<'_> {
-        FusedParts {
+    /// What it computes with, and nothing behind it; none for a convolution in groups.
+    pub(super) fn parts(&self) -> Option<FusedParts<'_>> {
+        (self.groups == 1).then_some(FusedParts {
             weight: &self.weight,
             bias: self.bias.as_ref(),
             affine: None,
@@ -109,6 +120,6 @@ impl Conv2d {
             eps: 0.0,
             stride: self.stride,
             padding: self.padding,
-        }
+        })
     }
 }

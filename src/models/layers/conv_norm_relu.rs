@@ -73,7 +73,7 @@ impl ConvNormRelu {
         if trace::is_active() || APART.get() {
             return None;
         }
-        let parts = self.conv.parts();
+        let parts = self.conv.parts()?;
         let parts = self.norm.as_ref().map_or(parts, |norm| norm.behind(parts));
         // What fails there fails again layer by layer, where the error is libtorch's usual one.
         self.fused.try_borrow_mut().ok()?.run(xs, parts).ok().flatten()

@@ -7,6 +7,7 @@ mod linear;
 mod lrn;
 mod norm;
 mod pool;
+mod prelu;
 pub mod trace;
 
 use tch::{Kind, Tensor};
@@ -20,6 +21,7 @@ pub use linear::Linear;
 pub use lrn::CrossMapLrn;
 pub use norm::{BatchNorm, NormOptions};
 pub use pool::{Window, adaptive_avg_pool, avg_pool, global_avg_pool, l2_pool, max_pool};
+pub use prelu::PRelu;
 
 /// What a forward pass may do beside computing: fine-tuning wants dropout without touching the
 /// statistics of batch normalisation, so the two switches are separate.

@@ -15,11 +15,13 @@ pub struct NormOptions {
     pub momentum: f64,
     /// Whether a learnt weight and bias follow.
     pub affine: bool,
+    /// The weight stays as it is in training.
+    pub fixed_weight: bool,
 }
 
 impl Default for NormOptions {
     fn default() -> Self {
-        Self { eps: 1e-5, momentum: 0.1, affine: true }
+        Self { eps: 1e-5, momentum: 0.1, affine: true, fixed_weight: false }
     }
 }
 
@@ -44,10 +46,9 @@ impl BatchNorm {
     pub fn with(at: &Scope, channels: i64, options: NormOptions) -> Self {
         let float = (Kind::Float, Device::Cpu);
         let affine = options.affine.then(|| {
-            [
-                at.parameter("weight", Tensor::ones([channels], float)),
-                at.parameter("bias", Tensor::zeros([channels], float)),
-            ]
+            let weight = at.parameter("weight", Tensor::ones([channels], float));
+            let weight = weight.set_requires_grad(!options.fixed_weight);
+            [weight, at.parameter("bias", Tensor::zeros([channels], float))]
         });
         Self {
             name: at.path().to_owned(),
@@ -105,7 +106,8 @@ mod tests {
     /// The formula by hand, for the values 1, 2, 3, 6 of one channel.
     #[test]
     fn eps_momentum_and_the_unbiased_running_variance() {
-        let options = NormOptions { eps: 0.5, momentum: 0.25, affine: false };
+        let options =
+            NormOptions { eps: 0.5, momentum: 0.25, affine: false, ..NormOptions::default() };
         let (norm, params) = Params::collect(Device::Cpu, |root| BatchNorm::with(root, 1, options));
         assert_eq!(params.parameter_count(), 0);
         let xs = Tensor::from_slice(&[1f32, 2., 3., 6.]).view([4, 1]);
