@@ -60,6 +60,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli> {
             Command::TrainTriplet(command) => command.fill(name, flags)?,
             Command::TrainPairs(command) => command.fill(name, flags)?,
             Command::TrainClassifier(command) => command.fill(name, flags)?,
+            Command::Distil(command) => command.fill(name, flags)?,
             Command::LrFind(command) => {
                 // The file's --out is the folder of the run that wrote it.
                 let out = command.configured.settings.triplet.out.clone();

@@ -18,7 +18,7 @@ pub use runs::{Info, Use};
 pub use weights::{Export, Models, Weights, WeightsAction, WeightsVerify};
 
 use crate::device::DeviceChoice;
-use crate::train::settings::{ClassifierSettings, PairSettings, TripletSettings};
+use crate::train::settings::{ClassifierSettings, DistilSettings, PairSettings, TripletSettings};
 
 /// Train a face recogniser on folders of pictures, and name the faces on new ones.
 #[derive(Debug, Parser)]
@@ -75,6 +75,8 @@ pub enum Command {
     TrainPairs(Box<Configured<PairSettings>>),
     /// Train a linear classifier on the frozen trunk of a training run
     TrainClassifier(Box<Configured<ClassifierSettings>>),
+    /// Teach a trunk to tell faces apart as another one does, from unlabelled pictures
+    Distil(Box<Configured<DistilSettings>>),
     /// Run a learning-rate range test for train-triplet
     LrFind(Box<LrFind>),
     /// Name the faces on pictures

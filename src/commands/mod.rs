@@ -5,6 +5,7 @@ mod bench;
 mod classify;
 mod detect;
 mod detection;
+mod distil;
 mod doctor;
 mod embed;
 mod evaluate;
@@ -129,6 +130,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::TrainTriplet(command) => train_triplet::run(context, command.settings),
         Command::TrainPairs(command) => train_pairs::run(context, command.settings),
         Command::TrainClassifier(command) => train_classifier::run(context, command.settings),
+        Command::Distil(command) => distil::run(context, command.settings),
         Command::LrFind(flags) => lr_find::run(context, *flags),
         Command::Classify(flags) => classify::run(context, &flags),
         Command::Detect(flags) => detect::run(context, &flags),

@@ -27,7 +27,7 @@ impl<'a> Advice<'a> {
         let flags = match command {
             Command::TrainTriplet(command) if command.settings.triplets.is_some() => tuples,
             Command::TrainTriplet(_) | Command::LrFind(_) => mined,
-            Command::TrainPairs(_) => tuples,
+            Command::TrainPairs(_) | Command::Distil(_) => tuples,
             Command::Bench(_) => "lower --batch or --mined",
             Command::Detect(_) => "raise --min-face",
             _ => "take another --device, or a model with a smaller input",

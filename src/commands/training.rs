@@ -52,7 +52,7 @@ fn title(command: &str, settings: &serde_json::Value) -> String {
 }
 
 /// The validation figures that are shares, in the words of tables and curves.
-pub const SHARES: [(&str, &str); 10] = [
+pub const SHARES: [(&str, &str); 12] = [
     ("knn", "1-NN, leave-one-out"),
     ("knn_gallery", "1-NN against training"),
     ("centroid", "nearest centroid"),
@@ -63,6 +63,8 @@ pub const SHARES: [(&str, &str); 10] = [
     ("named", "named"),
     ("map_at_r", "MAP@R"),
     ("r_precision", "R-precision"),
+    ("agreement", "agreement, held out"),
+    ("held_out_cosine", "cosine, held out"),
 ];
 
 /// Training loss and validation figures over the epochs, each with an axis of its own.

@@ -123,6 +123,12 @@ impl Crop {
         Self { landmarks: Some(landmarks), width: side, height: side, margin: 0.0 }
     }
 
+    /// The positions of the landmarks relative to the sides; `None` for crops of the box.
+    pub fn places(&self) -> Option<[[f64; 2]; 5]> {
+        let (width, height) = (f64::from(self.width), f64::from(self.height));
+        Some(self.landmarks?.map(|[x, y]| [(x + 0.5) / width, (y + 0.5) / height]))
+    }
+
     /// Width and height of the crop in pixels.
     pub fn size(&self) -> (u32, u32) {
         (self.width, self.height)

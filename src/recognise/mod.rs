@@ -2,6 +2,7 @@
 
 mod comparison;
 pub mod embedder;
+pub mod face_cuts;
 pub mod model_file;
 pub mod pair_model;
 pub mod pipeline;

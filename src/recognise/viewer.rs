@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::path::Path;
 
 use image::RgbImage;
+use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::embedder::BATCH;
@@ -20,8 +21,9 @@ use crate::detect::{
 use crate::models::Architecture;
 
 /// When pictures are searched for faces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
 pub enum FaceSearch {
     /// Use face crops as they are, crop the faces from photos; where no face is found, search again
     /// with lower thresholds for one that fills the picture
@@ -145,6 +147,11 @@ impl Viewer {
 }
 
 impl Viewer {
+    /// The side of the faces in pixels.
+    pub fn side(&self) -> u32 {
+        self.side
+    }
+
     /// The faces on a picture in memory, squares of the trunk's input size, the largest first.
     ///
     /// # Errors
@@ -159,6 +166,35 @@ impl Viewer {
             Search::Faces(finder) => finder.find(&[picture], self.side, self.wanted)?,
         };
         Ok(found.into_iter().flat_map(|(_, faces)| faces).map(|(_, pixels)| pixels).collect())
+    }
+
+    /// A face that another viewer found on a picture, in this one's framing; the whole picture if there
+    /// is none or it fills the picture. `None` if its landmarks coincide.
+    pub fn same_face(&self, picture: &RgbImage, face: Option<&Face>) -> Option<RgbImage> {
+        match (&self.framing, face) {
+            (Search::Faces(finder), Some(face)) => {
+                let fills = |(tolerance, _): &(f64, _)| {
+                    cover(&finder.crop, picture.dimensions(), face) >= *tolerance
+                };
+                match finder.auto.as_ref().is_some_and(fills) {
+                    true => Some(picture::fit(picture, self.side)),
+                    false => finder.crop.cut(picture, face),
+                }
+            }
+            (Search::Centre(centre), _) => {
+                Some(picture::fit(&picture::centre_crop(picture, *centre), self.side))
+            }
+            (Search::Whole | Search::Faces(_), _) => Some(picture::fit(picture, self.side)),
+        }
+    }
+
+    /// How the faces are cut out, for the card of a model that was trained on them; `None` where
+    /// pictures are used whole, or boxes without landmarks are cut out.
+    pub fn faces_framing(&self) -> Option<Framing> {
+        let Search::Faces(finder) = &self.framing else { return None };
+        let tolerance =
+            finder.auto.as_ref().map_or(Framing::TOLERANCE, |(tolerance, _)| *tolerance);
+        Some(Framing::Face { landmarks: finder.crop.places()?, tolerance })
     }
 }
 

@@ -18,6 +18,7 @@
 pub mod calibrate;
 pub mod classifier;
 pub mod dataset;
+pub mod distil;
 pub mod fit;
 pub mod fit_result;
 pub mod frozen_prefix;

@@ -3,6 +3,7 @@
 //! a program what the flags give a user.
 
 mod classifier;
+mod distil;
 #[cfg(feature = "cli")]
 mod flags;
 mod lr_find;
@@ -21,6 +22,7 @@ use crate::data::store::Fitting;
 use crate::{Error, Result};
 
 pub use classifier::ClassifierSettings;
+pub use distil::DistilSettings;
 #[cfg(feature = "cli")]
 pub(crate) use flags::{input_size, percent};
 pub use lr_find::LrFindSettings;
@@ -244,6 +246,7 @@ mod tests {
         assert_eq!(no_flags::<TripletSettings>(), TripletSettings::default());
         assert_eq!(no_flags::<PairSettings>(), PairSettings::default());
         assert_eq!(no_flags::<ClassifierSettings>(), ClassifierSettings::default());
+        assert_eq!(no_flags::<DistilSettings>(), DistilSettings::default());
         assert_eq!(no_flags::<LrFindSettings>(), LrFindSettings::default());
     }
 
