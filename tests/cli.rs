@@ -394,10 +394,10 @@ fn evaluate_reports_accuracy_unknowns_and_strangers() {
 fn a_false_positive_rate_is_kept_or_refused() {
     let folder = trained();
     let train = ["train-classifier", "--data", "faces", "--backbone", "openface", "--epochs", "2"];
-    let said = run(folder, &[&train[..], &["--fpir", "3%", "--out", "runs/fpir"]].concat());
+    let said = run(folder, &[&train[..], &["--fpir", "3%", "--out", "fpir"]].concat());
     assert!(said.contains("3.0 % of strangers get a name (95 % interval "), "{said}");
     assert!(said.contains("measured on 3460 embedded strangers"), "{said}");
-    let card = run(folder, &["info", "runs/fpir"]);
+    let card = run(folder, &["info", "fpir"]);
     assert!(card.contains("3.0 % of strangers get a name"), "{card}");
     for (flags, reason) in [
         (&["--fpir", "0.01%"][..], "3460 strangers can show no less than 0.09%"),
@@ -406,7 +406,7 @@ fn a_false_positive_rate_is_kept_or_refused() {
         (&["--fpir", "100"], "a percentage above 0 and below 100"),
         (&["--fpir", "1%", "--trunk", "none"], "no strangers"),
     ] {
-        let error = fail(folder, &[&train[..], flags, &["--out", "runs/refused"]].concat());
+        let error = fail(folder, &[&train[..], flags, &["--out", "refused"]].concat());
         assert!(error.contains(reason), "{flags:?}: {error}");
     }
 }
