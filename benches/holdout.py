@@ -29,7 +29,7 @@ def untouched(flags):
     """The flags that build the same trunk without training."""
     own = {"--weights": "--trunk", "--backbone": "--backbone", "--input-size": "--input-size"}
     pairs = [(own[name], value) for name, value in zip(flags, flags[1:]) if name in own]
-    return [word for pair in pairs for word in pair] or ["--trunk", "openface-nn4-distilled"]
+    return [word for pair in pairs for word in pair] or ["--trunk", "dlib-resnet"]
 
 
 def main(faces, strangers, work, flags):

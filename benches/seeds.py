@@ -30,7 +30,7 @@ def one(faces, strangers, work, way, seed):
     trunk, model = f"{way}-{seed}", f"{way}-{seed}-classifier"
     data = ["--data", str(faces)]
     miner, _, precision = way.partition("+")
-    flags = ["--miner", miner, "--precision", precision or "auto", "--seed", str(seed)]
+    flags = ["--backbone", "openface", "--miner", miner, "--precision", precision or "auto", "--seed", str(seed)]
     start = time.time()
     visage(work, "train-triplet", *data, *flags, "--out", trunk)
     seconds = time.time() - start

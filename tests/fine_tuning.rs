@@ -17,8 +17,10 @@ use visage::weights::{Source, TensorFile};
 type Tensors = BTreeMap<String, Tensor>;
 
 #[rustfmt::skip]
-const BASE: [&str; 20] = [
+const BASE: [&str; 22] = [
     "train-triplet",
+    "--backbone",
+    "openface",
     "--data",
     "faces",
     "-p",

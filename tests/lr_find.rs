@@ -8,8 +8,10 @@ use std::path::Path;
 
 use common::{fail, run, write_faces};
 
-const FIND: [&str; 14] = [
+const FIND: [&str; 16] = [
     "lr-find",
+    "--backbone",
+    "openface",
     "--data",
     "faces",
     "-p",

@@ -10,8 +10,19 @@ use common::{IDENTITIES, draw, fail, run, text, visage, write_faces};
 use serde_json::Value;
 use visage::recognise::ModelCard;
 
-const TRAIN: [&str; 9] =
-    ["train-triplet", "--data", "faces", "--epochs", "1", "-p", "4", "-k", "2"];
+const TRAIN: [&str; 11] = [
+    "train-triplet",
+    "--data",
+    "faces",
+    "--backbone",
+    "openface",
+    "--epochs",
+    "1",
+    "-p",
+    "4",
+    "-k",
+    "2",
+];
 
 /// Runs a command that must succeed and returns its standard error.
 fn said(folder: &Path, arguments: &[&str]) -> String {

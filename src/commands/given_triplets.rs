@@ -33,7 +33,7 @@ pub fn run(
     context.seed(seed)?;
     let head = *settings.head.get_or_insert(HeadKind::Projection);
     let choice = NetChoice {
-        architecture: settings.backbone,
+        architecture: settings.resolve_backbone()?,
         head,
         embedding_dim: settings.embedding_dim,
         input_size: settings.input_size,

@@ -100,7 +100,7 @@ fn build_trunk(
     say: &Reporter,
 ) -> Result<(Backbone, Source)> {
     let bare = Bare {
-        architecture: settings.backbone,
+        architecture: settings.resolve_backbone()?,
         weights: settings.weights.as_deref(),
         allow_missing: &settings.allow_missing,
         embedding_dim: settings.embedding_dim,

@@ -195,6 +195,22 @@ impl Source {
         )))
     }
 
+    /// The architecture of these weights, where the manifest or the number of parameters tells it.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn architecture(&self) -> Result<Option<Architecture>> {
+        match self {
+            Self::Random => Ok(None),
+            Self::Named(name) => architecture(name),
+            Self::File(path) => {
+                let file = WeightFile::open(path)?;
+                let tensors = file.entries().iter();
+                Ok(load::looks_like(tensors.map(|entry| (entry.name.as_str(), entry.count()))))
+            }
+        }
+    }
+
     /// A short name for reports.
     pub fn describe(&self) -> String {
         match self {

@@ -81,8 +81,21 @@ pub fn fail(folder: &Path, arguments: &[&str]) -> String {
 }
 
 /// A short training on the drawn faces.
-pub const TRAIN: [&str; 11] =
-    ["train-triplet", "--data", "faces", "--epochs", "2", "-p", "4", "-k", "2", "--seed", "7"];
+pub const TRAIN: [&str; 13] = [
+    "train-triplet",
+    "--data",
+    "faces",
+    "--backbone",
+    "openface",
+    "--epochs",
+    "2",
+    "-p",
+    "4",
+    "-k",
+    "2",
+    "--seed",
+    "7",
+];
 
 /// Pictures `[N, 3, S, S]` of the formula that the scripts in tests/golden share, in float64:
 /// 0.5 + 0.5 sin(0.1 i (1 + n) + 0.07 j + c + 2 n).

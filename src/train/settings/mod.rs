@@ -234,6 +234,7 @@ mod tests {
     use clap::{Args, Command};
 
     use super::*;
+    use crate::models::Architecture;
 
     /// What clap makes of no flags at all.
     fn no_flags<S: Args>() -> S {
@@ -258,5 +259,20 @@ mod tests {
         wanted.schedule.warmup = 0.2;
         wanted.tuning.bn = Some(BnMode::Train);
         assert_eq!(toml::from_str::<TripletSettings>(text).unwrap(), wanted);
+    }
+
+    #[test]
+    fn the_backbone_is_that_of_the_weights() {
+        let of = |weights: Option<&str>| {
+            let weights = weights.map(str::to_owned);
+            TripletSettings { weights, ..TripletSettings::default() }.resolve_backbone()
+        };
+        let file =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/pretrained/openface-nn4-distilled.safetensors");
+        assert_eq!(of(None).unwrap(), Architecture::DlibResnet);
+        assert_eq!(of(Some("none")).unwrap(), Architecture::DlibResnet);
+        assert_eq!(of(Some("openface-nn4-distilled")).unwrap(), Architecture::OpenFace);
+        assert_eq!(of(Some(file)).unwrap(), Architecture::OpenFace);
+        assert!(of(Some("nowhere.pth")).unwrap_err().to_string().contains("nowhere.pth"));
     }
 }

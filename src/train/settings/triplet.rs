@@ -18,6 +18,9 @@ use crate::train::optim::OptimizerKind;
 use crate::weights::Source;
 use crate::{Error, Result};
 
+/// The trunk, where neither it nor its weights are given: better on people it was not trained on than
+/// OpenFace, fine-tuned or not (docs/evaluation.md).
+const BACKBONE: Architecture = Architecture::DlibResnet;
 /// Triplets in a batch, where none are given.
 const BATCH: usize = 32;
 /// P and K, where none are given.
@@ -33,9 +36,10 @@ pub struct TripletSettings {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub data: DataSettings,
-    /// Architecture of the trunk
-    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Architecture::OpenFace, help_heading = "Model"))]
-    pub backbone: Architecture,
+    /// Architecture of the trunk [default: that of --weights, or dlib-resnet]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, help_heading = "Model"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<Architecture>,
     /// Initial weights: a known name, a file, a run folder, or `none` for random weights [default:
     /// the backbone's pretrained weights]
     #[cfg_attr(
@@ -147,7 +151,7 @@ impl Default for TripletSettings {
     fn default() -> Self {
         Self {
             data: DataSettings::default(),
-            backbone: Architecture::OpenFace,
+            backbone: None,
             weights: None,
             allow_missing: Vec::new(),
             embedding_dim: None,
@@ -279,6 +283,21 @@ impl TripletSettings {
             ));
         }
         Ok(())
+    }
+
+    /// The architecture of the trunk; where none is given, that of the weights, or [`BACKBONE`].
+    ///
+    /// # Errors
+    /// The weights cannot be found or read.
+    pub fn resolve_backbone(&mut self) -> Result<Architecture> {
+        let found = match (self.backbone, self.weights.as_deref()) {
+            (Some(given), _) => given,
+            (None, None) => BACKBONE,
+            (None, weights) => {
+                Source::resolve(weights, BACKBONE)?.architecture()?.unwrap_or(BACKBONE)
+            }
+        };
+        Ok(*self.backbone.insert(found))
     }
 
     /// Sets what was left open to its default, so that `config.toml` repeats the run even if defaults
