@@ -285,7 +285,7 @@ impl TripletSettings {
         Ok(())
     }
 
-    /// The architecture of the trunk; where none is given, that of the weights, or [`BACKBONE`].
+    /// The architecture of the trunk; where none is given, that of the weights, or else dlib-resnet.
     ///
     /// # Errors
     /// The weights cannot be found or read.
