@@ -8,6 +8,7 @@ version and Python, and start run.sh.
 """
 
 import argparse
+import lzma
 import pathlib
 import shutil
 import subprocess
@@ -49,7 +50,13 @@ def main():
     (new / "openmp").write_text(openmp(programs["visage"]) + "\n")
     (new / "torch-version").write_text(flags.torch + "\n")
     (new / "python").write_text(flags.python + "\n")
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(new / "programs.tar.xz", "w:xz") as tar:
+    # Both programs hold the same weights: a dictionary longer than the first one packs them once.
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 128 << 20}]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        lzma.open(new / "programs.tar.xz", "wb", filters=filters) as packed,
+        tarfile.open(fileobj=packed, mode="w") as tar,
+    ):
         for name, program in programs.items():
             stripped = pathlib.Path(folder) / name
             subprocess.run(["strip", "-o", stripped, program], check=True)
