@@ -163,7 +163,7 @@ def peer(kit):
             kit.row(f"PyTorch, {path.stem.removeprefix('peer-')}: {row['what']}", row["figure"] <= row["bound"], row["figure"], bound=row["bound"])
 
 
-TRAIN = ("train-triplet", "--data", "faces", "-p", "8", "-k", "4", "--seed", "3", "--epochs")
+TRAIN = ("train-triplet", "--data", "faces", "--backbone", "openface", "-p", "8", "-k", "4", "--seed", "3", "--epochs")
 
 
 def commands(kit):
