@@ -20,6 +20,11 @@ pub fn identities(number: usize) -> String {
     if number == 1 { "1 identity".into() } else { format!("{number} identities") }
 }
 
+/// `3 people`, `1 person`.
+pub fn people(number: usize) -> String {
+    if number == 1 { "1 person".into() } else { format!("{number} people") }
+}
+
 /// The first names, and the number of others.
 pub fn enumerate(names: &[&str]) -> String {
     let first = names.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");

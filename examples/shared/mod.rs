@@ -17,7 +17,7 @@ use visage::figures::{self, Curve, Histogram, Series};
 use visage::metric::PairLabels;
 use visage::models::PairNet;
 use visage::train::frozen_prefix::FrozenPrefix;
-use visage::train::settings::TuningSettings;
+use visage::train::settings::{AugmentSettings, TuningSettings};
 use visage::train::tuples::EvalPair;
 use visage::verdict::Verdict;
 
@@ -121,7 +121,8 @@ pub fn prefix<'a>(
     folder: &Path,
 ) -> anyhow::Result<FrozenPrefix<'a>> {
     visage::files::create_folder(folder)?;
-    let settings = TuningSettings { flip, crop: false, jitter: false, ..TuningSettings::default() };
+    let augmentation = AugmentSettings { flip, crop: false, jitter: false };
+    let settings = TuningSettings { augmentation, ..TuningSettings::default() };
     let mut prefix = FrozenPrefix::new(&net.backbone, faces, &settings, PIECE, folder);
     prefix.begin(1)?.iter().for_each(|note| println!("{note}"));
     Ok(prefix)

@@ -189,7 +189,10 @@ mod tests {
             .unwrap();
         let path = path.to_str().unwrap();
         let settings = triplet(&["--config", path, "--epochs", "7"]).unwrap();
-        assert_eq!((settings.margin, settings.epochs, settings.tuning.flip), (Some(0.5), 7, false));
+        assert_eq!(
+            (settings.margin, settings.epochs, settings.tuning.augmentation.flip),
+            (Some(0.5), 7, false)
+        );
         assert_eq!(settings.pictures_per_identity, 4);
         assert_eq!(settings.lr(), 6e-3);
     }
@@ -224,7 +227,7 @@ mod tests {
         let other =
             triplet(&["--config", path, "--loss", "supcon", "--backbone", "vgg11"]).unwrap();
         other.check().unwrap();
-        assert_eq!((other.margin, other.weights, other.input_size), (None, None, None));
+        assert_eq!((other.margin, other.trunk.weights, other.trunk.input_size), (None, None, None));
         assert_eq!(other.lr, Some(6e-5));
     }
 

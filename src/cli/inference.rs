@@ -101,12 +101,7 @@ pub struct Detect {
 
 /// Flags of `evaluate`.
 #[derive(Debug, Args)]
-#[command(
-    next_help_heading = "Data",
-    mut_arg("detect", |detect| detect.help(
-        "When to run the face detector on --strangers and --pairs: auto crops faces from photos and \
-         uses a picture as it is if a face fills it")),
-)]
+#[command(next_help_heading = "Data")]
 pub struct Evaluate {
     /// Folder with one sub-folder of pictures per identity, or the root of the paths in --pairs
     #[arg(long, value_name = "DIR")]

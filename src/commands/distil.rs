@@ -12,21 +12,20 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 
 use super::Context;
-use super::output::{count, line, percent, quoted};
-use super::training::{SHARES, device_summary, plan, resolve_auto, train};
-use super::trunk::{Bare, Built, EMBEDDERS, Loaded, open};
+use super::output::{count, line, quoted};
+use super::training::{SHARES, device_summary, plan, print_figures, resolve_auto, train};
+use super::trunk::{Bare, Built, EMBEDDERS, Loaded, main_face, open};
 use crate::cli::TrunkChoice;
 use crate::data::folder::fingerprint;
 use crate::data::pairs_file::PairList;
 use crate::data::picture;
-use crate::detect::DetectOptions;
 use crate::models::layers::Linear;
 use crate::models::{Architecture, Backbone, Params};
 use crate::progress::Reporter;
 use crate::recognise::face_cuts::FaceCuts;
-use crate::recognise::{DataCard, FaceSearch, Faces, ModelCard, ModelKind, Viewer};
+use crate::recognise::{DataCard, ModelCard, ModelKind, Viewer};
 use crate::train::distil::{DistilFaces, DistilTask, MAX_HELD_OUT, ValidationPairs};
-use crate::train::fit_result::{FitResult, Scores};
+use crate::train::fit_result::FitResult;
 use crate::train::optim::Optimizer;
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::DistilSettings;
@@ -44,7 +43,9 @@ pub fn run(context: &Context, mut settings: DistilSettings) -> anyhow::Result<Ex
 
     let detect = settings.detect;
     let teacher_viewer = teacher.viewer(context, detect, None)?;
-    let student_viewer = || student_viewer(&student, detect, device);
+    // The framing of the student's architecture.
+    let card = ModelCard::new(ModelKind::Trunk, &student, String::new());
+    let student_viewer = || main_face(context, &card, detect);
     let pairs = match (&settings.pairs, &settings.pairs_data) {
         (Some(file), Some(root)) => {
             let list = PairList::read(file, root)?;
@@ -134,25 +135,14 @@ fn build_student(
 ) -> Result<(Backbone, Source)> {
     let bare = Bare {
         architecture: settings.backbone,
-        weights: settings.weights.as_deref(),
-        allow_missing: &settings.allow_missing,
+        weights: settings.trunk.weights.as_deref(),
+        allow_missing: &settings.trunk.allow_missing,
         embedding_dim: settings.embedding_dim,
-        input_size: settings.input_size,
+        input_size: settings.trunk.input_size,
     };
     let Built { backbone, source, line } = bare.build(device)?;
     context.say.line(&format!("student: {line}"));
     Ok((backbone, source))
-}
-
-/// Cuts out the main face in the framing of the student's architecture.
-fn student_viewer(student: &Backbone, detect: FaceSearch, device: Device) -> Result<Viewer> {
-    let card = ModelCard::new(ModelKind::Trunk, student, String::new());
-    let mut viewer = Viewer::new(&card, detect, DetectOptions::default(), device)?;
-    viewer.wanted = match detect {
-        FaceSearch::Auto => Faces::MainOrWhole,
-        FaceSearch::Always | FaceSearch::Never => Faces::Main,
-    };
-    Ok(viewer)
 }
 
 /// The pictures of all folders, without those of the people of the validation pairs.
@@ -312,17 +302,7 @@ fn data_card(folders: &[PathBuf], faces: &DistilFaces, names: Vec<PathBuf>) -> R
 }
 
 fn summary(outcome: &FitResult, run: &RunFolder) -> std::io::Result<()> {
-    line(&format!("{:<22}{:>12}{:>12}", "validation", "untouched", "best"))?;
-    let figure = |scores: &Scores, name: &str| {
-        scores.values.iter().find(|(other, _)| *other == name).map(|(_, value)| percent(*value))
-    };
-    for (name, label) in SHARES {
-        if let (Some(before), Some(after)) =
-            (figure(&outcome.untouched, name), figure(&outcome.best, name))
-        {
-            line(&format!("{label:<22}{before:>12}{after:>12}"))?;
-        }
-    }
+    print_figures("validation", &SHARES, outcome)?;
     line(&format!("best epoch: {} of {}", outcome.best_epoch, count(outcome.epochs, "epoch")))?;
     line(&format!("model: {}", outcome.model.display()))?;
     line(&format!("curves: tensorboard --logdir {}", run.path().display()))?;

@@ -11,14 +11,15 @@ use super::output::{line, percent};
 use super::strangers::each_stranger;
 use crate::Result;
 use crate::detect::DetectOptions;
+use crate::eval::Embeddings;
 use crate::eval::open_set::{FnirAtFpir, Interval, Known, OpenSet};
+use crate::eval::pair_scores::RESAMPLES;
 use crate::figures::{self, Curve, Series};
 use crate::recognise::{Answer, FaceSearch, Recogniser, Unknown, Viewer};
+use crate::words;
 
 /// The false-positive identification rates of the report.
 const FPIRS: [f64; 4] = [0.1, 0.03, 0.01, 0.003];
-/// Resamples for the intervals.
-const RESAMPLES: usize = 1000;
 
 /// The answers to strangers and to known faces.
 pub struct Report {
@@ -54,7 +55,7 @@ impl Report {
         let viewer = Viewer::new(&model.card, detect, DetectOptions::default(), context.device()?)?;
         let (mut unknown, mut faces) = (0, 0);
         let mut people: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-        let mut add = |person: &str, embeddings: &crate::eval::Embeddings| -> Result<()> {
+        let mut add = |person: &str, embeddings: &Embeddings| -> Result<()> {
             for answer in classifier.answer(embeddings)? {
                 faces += 1;
                 unknown += usize::from(!answer.is_known);
@@ -121,11 +122,11 @@ impl Report {
         let share = |part: usize, all: usize| percent(part as f64 / all.max(1) as f64);
         line("")?;
         line(&format!(
-            "strangers: {} of {} UNKNOWN ({}); {} people",
+            "strangers: {} of {} UNKNOWN ({}); {}",
             self.unknown,
             self.faces,
             share(self.unknown, self.faces),
-            self.set.strangers.len()
+            words::people(self.set.strangers.len())
         ))?;
         let known = self.set.known.len();
         let Some(rates) = &self.rates else {

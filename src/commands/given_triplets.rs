@@ -36,9 +36,9 @@ pub fn run(
         architecture: settings.resolve_backbone()?,
         head,
         embedding_dim: settings.embedding_dim,
-        input_size: settings.input_size,
-        weights: settings.weights.as_deref(),
-        allow_missing: &settings.allow_missing,
+        input_size: settings.trunk.input_size,
+        weights: settings.trunk.weights.as_deref(),
+        allow_missing: &settings.trunk.allow_missing,
     };
     let Trainable { mut net, source, params } = build(context, &choice, &mut settings.tuning)?;
     settings.check_pieces()?;

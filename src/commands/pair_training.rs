@@ -6,13 +6,13 @@ use serde::Serialize;
 use tch::Tensor;
 
 use super::Context;
-use super::output::{line, percent};
-use super::training::{device_summary, resolve_auto, train};
+use super::output::line;
+use super::training::{device_summary, print_figures, resolve_auto, train};
 use super::trunk::load_into;
 use crate::models::{Architecture, HEAD_PREFIX, HeadKind, PairNet};
 use crate::recognise::{DataCard, ModelCard, ModelKind, PairCard};
 use crate::train::fit::{FitConfig, Task};
-use crate::train::fit_result::{FitResult, Scores};
+use crate::train::fit_result::FitResult;
 use crate::train::optim::Optimizer;
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::TuningSettings;
@@ -104,16 +104,8 @@ pub fn card(
 }
 
 fn summary(outcome: &FitResult) -> std::io::Result<()> {
-    line(&format!("{:<22}{:>12}{:>12}", "validation pairs", "untouched", "best"))?;
     let labels = [("verification", "verification"), ("auc", "AUC"), ("f1", "F1")];
-    for (name, label) in labels {
-        let of = |scores: &Scores| {
-            scores.values.iter().find(|(other, _)| *other == name).map(|(_, value)| percent(*value))
-        };
-        if let (Some(before), Some(after)) = (of(&outcome.untouched), of(&outcome.best)) {
-            line(&format!("{label:<22}{before:>12}{after:>12}"))?;
-        }
-    }
+    print_figures("validation pairs", &labels, outcome)?;
     if outcome.best.is_unmeasured() {
         line("no validation data: the best model is the one of the last epoch")?;
     } else {

@@ -11,6 +11,7 @@ use crate::models::Backbone;
 use crate::progress::Reporter;
 use crate::recognise::{StrangerSource, Viewer};
 use crate::train::strangers::Strangers;
+use crate::words;
 use crate::{Error, Result};
 
 /// Embeds the faces on the pictures below `folder`, without those of `identities`, each picture with the
@@ -76,8 +77,9 @@ pub fn embed_strangers(
         return Err(Error::Data(text).into());
     }
     say.line(&format!(
-        "strangers: {} of {people} people from {}",
+        "strangers: {} of {} from {}",
         count(rows, "face"),
+        words::people(people),
         folder.display()
     ));
     let source = StrangerSource::Folder(folder.to_string_lossy().into_owned());

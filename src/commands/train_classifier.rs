@@ -212,28 +212,20 @@ fn embedded_strangers(
     train: &Labelled,
     say: &Reporter,
 ) -> Result<Option<Strangers>> {
-    let Backbone { architecture, .. } = trunk.backbone;
-    let pretrained = Bare {
-        architecture,
-        weights: None,
-        allow_missing: &[],
-        embedding_dim: None,
-        input_size: None,
-    };
-    let weights = Source::resolve(None, architecture);
-    if !weights.is_ok_and(|weights| weights.describe() == trunk.card.weights) {
+    let Backbone { architecture, embedding_dim, ref input, .. } = trunk.backbone;
+    let info = architecture.info();
+    let weights = Source::resolve(None, architecture)?;
+    if weights.describe() != trunk.card.weights
+        || info.input != *input
+        || info.embedding_dim != embedding_dim
+    {
         return Ok(None);
     }
     let Some(strangers) = Strangers::embedded(architecture)? else { return Ok(None) };
-    let pretrained = pretrained.build(trunk.backbone.device())?.backbone;
-    let is_alike = pretrained.input == trunk.backbone.input
-        && pretrained.embedding_dim == trunk.backbone.embedding_dim;
-    if !is_alike {
-        return Ok(None);
-    }
     if !trunk.is_trained {
         return Ok(Some(strangers));
     }
+    let pretrained = Bare::pretrained(architecture).build(trunk.backbone.device())?.backbone;
     let bar = say.progress("pretrained", data.parts.train.len() as u64, "pictures");
     let batches = data.parts.train.chunks(BATCH).map(|batch| {
         bar.inc(batch.len() as u64);

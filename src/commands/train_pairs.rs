@@ -29,9 +29,9 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
         architecture: settings.backbone,
         head: settings.head,
         embedding_dim: settings.embedding_dim,
-        input_size: settings.input_size,
-        weights: settings.weights.as_deref(),
-        allow_missing: &settings.allow_missing,
+        input_size: settings.trunk.input_size,
+        weights: settings.trunk.weights.as_deref(),
+        allow_missing: &settings.trunk.allow_missing,
     };
     let Trainable { mut net, source, params } = build(context, &choice, &mut settings.tuning)?;
 

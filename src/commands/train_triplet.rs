@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use super::Context;
 use super::framing;
 use super::given_triplets;
-use super::output::{count, line, percent, quoted};
-use super::training::{SHARES, plan, train};
+use super::output::{count, line, quoted};
+use super::training::{SHARES, plan, print_figures, train};
 use crate::Result;
 use crate::train::TripletTraining;
 use crate::train::dataset::TrainingData;
-use crate::train::fit_result::{FitResult, Scores};
+use crate::train::fit_result::FitResult;
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::TripletSettings;
 
@@ -45,17 +45,7 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
 }
 
 fn summary(outcome: &FitResult, run: &RunFolder, data: &TrainingData) -> std::io::Result<()> {
-    line(&format!("{:<22}{:>12}{:>12}", "validation", "untouched", "best"))?;
-    let figure = |scores: &Scores, name: &str| {
-        scores.values.iter().find(|(other, _)| *other == name).map(|(_, value)| percent(*value))
-    };
-    for (name, label) in SHARES {
-        if let (Some(before), Some(after)) =
-            (figure(&outcome.untouched, name), figure(&outcome.best, name))
-        {
-            line(&format!("{label:<22}{before:>12}{after:>12}"))?;
-        }
-    }
+    print_figures("validation", &SHARES, outcome)?;
     if outcome.best.is_unmeasured() {
         line("no validation data: the best model is the one of the last epoch")?;
     } else if outcome.best_epoch == 0 {

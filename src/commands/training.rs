@@ -4,10 +4,11 @@ use image::RgbImage;
 use serde::Serialize;
 
 use super::Context;
+use super::output::{line, percent};
 use crate::Result;
 use crate::figures::{self, Curve, Series};
 use crate::train::fit::{FitConfig, Task, fit};
-use crate::train::fit_result::FitResult;
+use crate::train::fit_result::{FitResult, Scores};
 use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
 use crate::train::run_folder::{RunFolder, config_text};
@@ -41,6 +42,25 @@ pub fn train<S: Serialize>(
     }
     run.finish(&outcome)?;
     Ok(outcome)
+}
+
+/// Prints a table of validation figures, before training and of the best model: (name, label in the table)
+/// each; those that were not measured are left out.
+pub fn print_figures(
+    title: &str,
+    figures: &[(&str, &str)],
+    outcome: &FitResult,
+) -> std::io::Result<()> {
+    line(&format!("{title:<22}{:>12}{:>12}", "untouched", "best"))?;
+    for (name, label) in figures {
+        let of = |scores: &Scores| {
+            scores.values.iter().find(|(other, _)| other == name).map(|(_, value)| percent(*value))
+        };
+        if let (Some(before), Some(after)) = (of(&outcome.untouched), of(&outcome.best)) {
+            line(&format!("{label:<22}{before:>12}{after:>12}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// What was trained: `train-triplet, openface, arcface loss`.

@@ -33,7 +33,7 @@ pub struct OpenSet {
 }
 
 /// What happens to known faces at a false-positive identification rate.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct FnirAtFpir {
     /// Maximum FPIR.
     pub fpir: f64,
@@ -124,17 +124,7 @@ impl OpenSet {
                     "{} faces of strangers, and it takes {least} to measure it",
                     faces.len()
                 );
-                return FnirAtFpir {
-                    fpir,
-                    threshold: None,
-                    fnir: None,
-                    low: None,
-                    high: None,
-                    refused: None,
-                    wrong: None,
-                    dir: None,
-                    reason: Some(reason),
-                };
+                return FnirAtFpir { fpir, reason: Some(reason), ..FnirAtFpir::default() };
             }
             let threshold = threshold_of_sorted(fpir, &faces);
             let share = |keep: &dyn Fn(&Known) -> bool| {

@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use super::embedder::to_tensor;
 use super::pair_model;
 use crate::Result;
 use crate::eval::Embeddings;
@@ -44,9 +45,7 @@ impl<'a> Comparison<'a> {
                 Ok(pairs.iter().map(|&(a, b)| euclidean(rows.row(a), rows.row(b))).collect())
             }
             Self::Logit(net) => {
-                let shape = [rows.rows() as i64, rows.dim() as i64];
-                let all = Tensor::f_from_slice(rows.values())?.f_view(shape)?;
-                let all = all.f_to_device(net.backbone.device())?;
+                let all = to_tensor(rows)?.f_to_device(net.backbone.device())?;
                 let take = |side: fn(&(usize, usize)) -> usize| {
                     let rows: Vec<i64> = pairs.iter().map(|pair| side(pair) as i64).collect();
                     all.f_index_select(0, &Tensor::from_slice(&rows).to_device(all.device()))

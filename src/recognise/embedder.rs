@@ -1,7 +1,7 @@
 //! Networks that turn pictures into rows of numbers, and the loop that runs them over batches.
 
 use image::RgbImage;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 use crate::data::store::PictureStore;
@@ -94,6 +94,25 @@ pub fn embed_values(
         values.extend(embedder.rows(first, &maps)?);
     }
     Ok(values)
+}
+
+/// Embeddings as a tensor `[N, D]`, float32, on the CPU.
+///
+/// # Errors
+/// An error from libtorch.
+pub fn to_tensor(embeddings: &Embeddings) -> Result<Tensor> {
+    let shape = [embeddings.rows() as i64, embeddings.dim() as i64];
+    Ok(Tensor::f_from_slice(embeddings.values())?.f_view(shape)?)
+}
+
+/// The rows of a tensor `[N, D]`.
+///
+/// # Errors
+/// A value that is not finite, or an error from libtorch.
+pub fn from_tensor(rows: &Tensor) -> Result<Embeddings> {
+    let (count, dim) = rows.size2()?;
+    let values = Vec::try_from(rows.f_to_kind(Kind::Float)?.f_contiguous()?.f_view([-1])?)?;
+    Embeddings::new(count as usize, dim as usize, values)
 }
 
 /// Embeds pictures of any size, resized to the trunk's input size.

@@ -11,6 +11,7 @@ use crate::detect::Framing;
 use crate::eval::unknown::Logistic;
 use crate::models::{Architecture, Backbone, BuildOptions, HeadKind, InputSpec};
 use crate::weights::TensorFile;
+use crate::words::{self, count};
 use crate::{Error, Result};
 
 /// The key of the metadata table under which [`ModelCard`] is stored as JSON.
@@ -118,14 +119,15 @@ impl std::fmt::Display for MeasuredFpir {
     /// `1.0 % of strangers get a name (95 % interval 0.7 to 1.4 %, measured on 3460 embedded strangers)`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [value, low, high] = [self.value, self.low, self.high].map(|share| 100.0 * share);
-        let people = self.people;
+        let people = words::people(self.people);
+        let strangers = count(self.people, "embedded stranger");
         write!(f, "{value:.1} % of strangers get a name (95 % interval {low:.1} to {high:.1} %, ")?;
         match &self.source {
-            StrangerSource::Folder(path) => write!(f, "measured on {people} people in {path})"),
-            StrangerSource::Embedded => write!(f, "measured on {people} embedded strangers)"),
+            StrangerSource::Folder(path) => write!(f, "measured on {people} in {path})"),
+            StrangerSource::Embedded => write!(f, "measured on {strangers})"),
             StrangerSource::Estimated => write!(
                 f,
-                "estimated: {people} embedded strangers, moved as fine-tuning moved the training \
+                "estimated: {strangers}, moved as fine-tuning moved the training \
                  faces; --strangers measures it)"
             ),
         }

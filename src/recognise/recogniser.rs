@@ -5,7 +5,7 @@ use std::path::Path;
 use image::RgbImage;
 use tch::{Device, Kind, Tensor};
 
-use super::embedder::embed_pictures;
+use super::embedder::{embed_pictures, to_tensor};
 use super::model_file::{Calibration, GalleryFace, ModelCard, ModelKind, Unknown};
 use crate::eval::calibration::softmax;
 use crate::eval::{
@@ -31,8 +31,7 @@ impl Head {
     /// # Errors
     /// The embeddings are not of the head's length.
     pub fn logits(&self, embeddings: &Embeddings) -> Result<Vec<Vec<f32>>> {
-        let rows = embeddings.rows() as i64;
-        let xs = Tensor::from_slice(embeddings.values()).view([rows, embeddings.dim() as i64]);
+        let xs = to_tensor(embeddings)?;
         let logits = tch::no_grad(|| xs.f_linear(&self.weight, Some(&self.bias)))?;
         Ok(Vec::<Vec<f32>>::try_from(logits.to_kind(Kind::Float))?)
     }
@@ -184,9 +183,8 @@ pub fn write(
     file.tensors.extend(trunk.params.snapshot());
     let mut card = card.clone();
     if let Some(Classifier { head, gallery, calibration }) = classifier {
-        let shape = [gallery.embeddings.rows() as i64, gallery.embeddings.dim() as i64];
         let labels: Vec<i64> = gallery.labels.iter().map(|&label| label as i64).collect();
-        let embeddings = Tensor::from_slice(gallery.embeddings.values()).view(shape);
+        let embeddings = to_tensor(&gallery.embeddings)?;
         file.tensors.extend([
             (format!("{HEAD}weight"), head.weight.shallow_clone()),
             (format!("{HEAD}bias"), head.bias.shallow_clone()),

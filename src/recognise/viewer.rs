@@ -172,15 +172,10 @@ impl Viewer {
     /// is none or it fills the picture. `None` if its landmarks coincide.
     pub fn same_face(&self, picture: &RgbImage, face: Option<&Face>) -> Option<RgbImage> {
         match (&self.framing, face) {
-            (Search::Faces(finder), Some(face)) => {
-                let fills = |(tolerance, _): &(f64, _)| {
-                    cover(&finder.crop, picture.dimensions(), face) >= *tolerance
-                };
-                match finder.auto.as_ref().is_some_and(fills) {
-                    true => Some(picture::fit(picture, self.side)),
-                    false => finder.crop.cut(picture, face),
-                }
-            }
+            (Search::Faces(finder), Some(face)) => match finder.fills(picture, face) {
+                true => Some(picture::fit(picture, self.side)),
+                false => finder.crop.cut(picture, face),
+            },
             (Search::Centre(centre), _) => {
                 Some(picture::fit(&picture::centre_crop(picture, *centre), self.side))
             }
@@ -292,15 +287,19 @@ impl Framer for Viewer {
 type Found = (bool, Vec<(Option<Face>, RgbImage)>);
 
 impl FaceFinder {
+    /// The picture may be a crop, and this face fills it as one.
+    fn fills(&self, picture: &RgbImage, face: &Face) -> bool {
+        let is_covered =
+            |(tolerance, _): &(f64, _)| cover(&self.crop, picture.dimensions(), face) >= *tolerance;
+        self.auto.as_ref().is_some_and(is_covered)
+    }
+
     /// The wanted faces on pictures of any sizes, as squares of `side` pixels.
     fn find(&self, pictures: &[&RgbImage], side: u32, wanted: Faces) -> Result<Vec<Found>> {
         let Self { detector, crop, auto, device } = self;
         let mut found = detector.detect(pictures)?;
         let mut is_crop = vec![false; pictures.len()];
-        if let Some((tolerance, close_up)) = auto {
-            let fills = |picture: &RgbImage, face: &Face| {
-                cover(crop, picture.dimensions(), face) >= *tolerance
-            };
+        if let Some((_, close_up)) = auto {
             let missed: Vec<usize> =
                 (0..pictures.len()).filter(|&index| found[index].is_empty()).collect();
             let closer: Vec<&RgbImage> = missed.iter().map(|&index| pictures[index]).collect();
@@ -310,12 +309,13 @@ impl FaceFinder {
             let closer = close_up.get().map(|close_up| close_up.detect(&closer)).transpose()?;
             for (index, faces) in missed.into_iter().zip(closer.unwrap_or_default()) {
                 // With low thresholds much looks like a face; one counts where one is expected.
-                found[index].extend(faces.into_iter().find(|face| fills(pictures[index], face)));
+                found[index]
+                    .extend(faces.into_iter().find(|face| self.fills(pictures[index], face)));
             }
             for ((is_crop, picture), faces) in is_crop.iter_mut().zip(pictures).zip(&found) {
                 // Two people side by side are a photo, however near.
                 *is_crop = similar_faces(faces) == 1
-                    && faces.first().is_some_and(|face| fills(picture, face));
+                    && faces.first().is_some_and(|face| self.fills(picture, face));
             }
         }
         let pictures = pictures.iter().zip(found).zip(is_crop);

@@ -110,11 +110,12 @@ impl OpenSetCalibration {
         let value = named / far.len() as f64;
         // Faces of one person are not independent: the interval counts people.
         let of_people = (value * strangers.people as f64).round() as usize;
+        let interval = wilson(of_people, strangers.people);
         let measured = MeasuredFpir {
             asked: fpir,
             value,
-            low: wilson(of_people, strangers.people).low.min(value),
-            high: wilson(of_people, strangers.people).high.max(value),
+            low: interval.low.min(value),
+            high: interval.high.max(value),
             people: strangers.people,
             source: strangers.source.clone(),
         };

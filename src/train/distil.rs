@@ -33,6 +33,7 @@ use crate::metric::distance::normalise;
 use crate::models::layers::Linear;
 use crate::models::{Backbone, Mode};
 use crate::native::without_autocast;
+use crate::recognise::embedder::{BATCH, embed_values, to_tensor};
 use crate::recognise::{Comparison, ModelCard, embed_stored, recogniser};
 
 /// Pictures whose mean embedding is taken for that of all.
@@ -205,7 +206,7 @@ impl<'a> DistilTask<'a> {
             projection,
             target,
             held_out,
-            augment: tuning.augment(),
+            augment: settings.augmentation.augment(),
             mode: Mode { dropout: true, batch_statistics: settings.bn == BnMode::Train },
             average: WeightInterpolation::new(student.params.iter(), 1.0, tuning.model_ema),
             batch: settings.batch_size,
@@ -213,17 +214,24 @@ impl<'a> DistilTask<'a> {
         })
     }
 
-    /// The student's embeddings of stored faces, with the averaged weights.
-    fn embed(&self, faces: &PictureStore, which: &[usize]) -> Result<Embeddings> {
-        self.average.with(|| embed_stored(self.student, faces, which))
-    }
-
-    /// The figures of the pairs: accuracy and AUC.
-    fn score_pairs(&self, pairs: &ValidationPairs) -> Result<Option<Vec<(&'static str, f64)>>> {
-        let embeddings = self.embed(&pairs.faces, &pairs.faces.all())?;
-        if embeddings.values().iter().any(|value| !value.is_finite()) {
+    /// The student's embeddings of stored faces, with the averaged weights; `None` if the training has
+    /// diverged.
+    fn embed(&self, faces: &PictureStore, which: &[usize]) -> Result<Option<Embeddings>> {
+        let batch = |batch: &[usize]| Ok((0, faces.batch(batch, self.student.device())?));
+        let values =
+            self.average.with(|| embed_values(self.student, which.chunks(BATCH).map(batch)))?;
+        if values.iter().any(|value| !value.is_finite()) {
             return Ok(None);
         }
+        let dim = self.student.embedding_dim as usize;
+        Embeddings::new(which.len(), dim, values).map(Some)
+    }
+
+    /// The figures of the pairs, accuracy and AUC; `None` if the training has diverged.
+    fn score_pairs(&self, pairs: &ValidationPairs) -> Result<Option<Vec<(&'static str, f64)>>> {
+        let Some(embeddings) = self.embed(&pairs.faces, &pairs.faces.all())? else {
+            return Ok(None);
+        };
         let distances = Comparison::Euclidean.distances(&embeddings, &pairs.places)?;
         let listed = Pairs::new(distances, pairs.same.clone())?;
         let scores = PairScores::of(&listed, pairs.folds.as_deref(), FOLD_SEED);
@@ -279,10 +287,9 @@ impl Task for DistilTask<'_> {
             None => Vec::new(),
         };
         if let Some((wanted, target)) = &self.held_out {
-            let own = self.embed(&self.faces.student, &self.faces.held_out)?;
-            if own.values().iter().any(|value| !value.is_finite()) {
+            let Some(own) = self.embed(&self.faces.student, &self.faces.held_out)? else {
                 return Ok(Scores::diverged());
-            }
+            };
             let own = normalise(&rows(&own, self.student)?);
             let agreement = correlation(&similarities(&own), wanted);
             values.push(("agreement", agreement));
@@ -313,8 +320,7 @@ impl Task for DistilTask<'_> {
 
 /// Embeddings as a tensor `[N, D]` on the network's device.
 fn rows(embeddings: &Embeddings, network: &Backbone) -> Result<Tensor> {
-    let shape = [embeddings.rows() as i64, network.embedding_dim];
-    Ok(Tensor::f_from_slice(embeddings.values())?.f_view(shape)?.f_to_device(network.device())?)
+    Ok(to_tensor(embeddings)?.f_to_device(network.device())?)
 }
 
 /// The similarities of all pairs of rows of length 1, `[N (N - 1) / 2]`.

@@ -41,7 +41,7 @@ impl<'a> FrozenPrefix<'a> {
         piece: usize,
         out: &Path,
     ) -> Self {
-        let augment = settings.augment();
+        let augment = settings.augmentation.augment();
         let limits = limits(settings, out);
         let mirrors = augment.flip && augment.mirrored(0, 0).is_some();
         let unfreezing = GradualUnfreezing::new(backbone, settings.unfreeze_every);

@@ -9,6 +9,7 @@ use super::scoring::Labelled;
 use crate::eval::Embeddings;
 use crate::models::Architecture;
 use crate::recognise::StrangerSource;
+use crate::recognise::embedder::{from_tensor, to_tensor};
 use crate::weights::manifest;
 use crate::{Error, Result};
 
@@ -35,7 +36,7 @@ impl Strangers {
         let prefix = format!("{}.", architecture.name());
         let mut views = Vec::new();
         for (_, tensor) in file.tensors.iter().filter(|(name, _)| name.starts_with(&prefix)) {
-            views.push(to_embeddings(tensor)?);
+            views.push(from_tensor(tensor)?);
         }
         let people = views.iter().map(Embeddings::rows).min().unwrap_or(0);
         let source = StrangerSource::Embedded;
@@ -57,7 +58,8 @@ impl Strangers {
         if before.embeddings == after.embeddings {
             return Ok(self);
         }
-        let (x, y) = (to_tensor(&before.embeddings)?, to_tensor(&after.embeddings)?);
+        let double = |embeddings| Ok::<_, Error>(to_tensor(embeddings)?.f_to_kind(Kind::Double)?);
+        let (x, y) = (double(&before.embeddings)?, double(&after.embeddings)?);
         if x.size() != y.size() {
             let text = format!("embeddings of shape {:?} and {:?}", x.size(), y.size());
             return Err(Error::Data(text));
@@ -77,30 +79,18 @@ impl Strangers {
         };
         let unit = after.embeddings.iter().all(is_unit);
         let views = self.views.iter().map(|view| {
-            let rows = to_tensor(view)?.f_sub(&centre_x)?.f_matmul(&map)?.f_add(&centre_y)?;
+            let rows = double(view)?.f_sub(&centre_x)?.f_matmul(&map)?.f_add(&centre_y)?;
             let rows = match unit {
                 true => {
                     rows.f_div(&rows.f_linalg_norm(2, [1].as_slice(), true, Kind::Double)?)?
                 }
                 false => rows,
             };
-            to_embeddings(&rows)
+            from_tensor(&rows)
         });
         let views = views.collect::<Result<_>>()?;
         Ok(Self { views, source: StrangerSource::Estimated, ..self })
     }
-}
-
-/// `[rows, dim]`, float64.
-fn to_tensor(embeddings: &Embeddings) -> Result<Tensor> {
-    let shape = [embeddings.rows() as i64, embeddings.dim() as i64];
-    Ok(Tensor::from_slice(embeddings.values()).f_view(shape)?.f_to_kind(Kind::Double)?)
-}
-
-fn to_embeddings(rows: &Tensor) -> Result<Embeddings> {
-    let (count, dim) = rows.size2()?;
-    let values = Vec::try_from(rows.f_to_kind(Kind::Float)?.f_contiguous()?.f_view([-1])?)?;
-    Embeddings::new(count as usize, dim as usize, values)
 }
 
 #[cfg(test)]

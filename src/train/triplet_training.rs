@@ -101,10 +101,10 @@ fn build_trunk(
 ) -> Result<(Backbone, Source)> {
     let bare = Bare {
         architecture: settings.resolve_backbone()?,
-        weights: settings.weights.as_deref(),
-        allow_missing: &settings.allow_missing,
+        weights: settings.trunk.weights.as_deref(),
+        allow_missing: &settings.trunk.allow_missing,
         embedding_dim: settings.embedding_dim,
-        input_size: settings.input_size,
+        input_size: settings.trunk.input_size,
     };
     let Built { mut backbone, source, line: trunk } = bare.build(device)?;
     resolve_auto(&mut settings.tuning, &source, &mut backbone, deterministic, say)?;

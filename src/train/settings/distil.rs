@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "cli")]
 use super::flags;
 use super::{
-    BnMode, ScheduleSettings, TuningSettings, at_least, check_input_size, not_negative, positive,
-    share,
+    AugmentSettings, BnMode, ScheduleSettings, TrunkSettings, TuningSettings, at_least,
+    not_negative, positive, share,
 };
 use crate::device::Precision;
 use crate::models::Architecture;
@@ -47,29 +47,14 @@ pub struct DistilSettings {
     /// Architecture of the student
     #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Architecture::OpenFace, help_heading = "Model"))]
     pub backbone: Architecture,
-    /// Initial weights of the student: a known name, a file, a run folder, or `none` for random
-    /// weights [default: the backbone's pretrained weights]
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, value_name = "NAME|FILE|RUN|none", help_heading = "Model")
-    )]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weights: Option<String>,
-    /// Allow parameters with these key prefixes to be missing from the --weights file, or to have
-    /// another shape there; they are initialised at random
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, value_name = "PREFIX,...", value_delimiter = ',', help_heading = "Model")
-    )]
-    pub allow_missing: Vec<String>,
+    /// What the trunk starts from.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    #[serde(flatten)]
+    pub trunk: TrunkSettings,
     /// Add a linear layer with D outputs on top of the student, initialised at random
     #[cfg_attr(feature = "cli", arg(long, value_name = "D", help_heading = "Model"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_dim: Option<i64>,
-    /// Input size of the student in pixels [default: the backbone's]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "PIXELS", value_parser = flags::input_size(), help_heading = "Model"))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub input_size: Option<u32>,
     /// Folders of pictures; no labels are needed or used
     #[cfg_attr(feature = "cli", arg(long, value_name = "DIR", num_args = 1.., help_heading = "Data"))]
     pub data: Vec<PathBuf>,
@@ -156,19 +141,10 @@ pub struct DistilSettings {
     /// and evaluation stay float32
     #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Precision::Auto, help_heading = "Fine-tuning"))]
     pub precision: Precision,
-    /// Random horizontal flip, the same one for teacher and student
-    #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
-        value_parser = flags::switch(), help_heading = "Augmentation"))]
-    pub flip: bool,
-    /// Random affine: small shifts, scales and rotations, the same ones for teacher and student
-    #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
-        value_parser = flags::switch(), help_heading = "Augmentation"))]
-    pub crop: bool,
-    /// Colour jitter: small random changes of brightness, contrast and colour, the same ones for
-    /// teacher and student
-    #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
-        value_parser = flags::switch(), help_heading = "Augmentation"))]
-    pub jitter: bool,
+    /// The views of the pictures, the same ones for teacher and student.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    #[serde(flatten)]
+    pub augmentation: AugmentSettings,
     /// Run folder; if it holds a run already, a number is appended
     #[cfg_attr(
         feature = "cli",
@@ -184,10 +160,8 @@ impl Default for DistilSettings {
         Self {
             teacher: Architecture::DlibResnet.name().into(),
             backbone: Architecture::OpenFace,
-            weights: None,
-            allow_missing: Vec::new(),
+            trunk: TrunkSettings::default(),
             embedding_dim: None,
-            input_size: None,
             data: Vec::new(),
             detect: FaceSearch::Auto,
             pairs: None,
@@ -204,9 +178,7 @@ impl Default for DistilSettings {
             model_ema: EMA,
             bn: BnMode::Train,
             precision: Precision::Auto,
-            flip: true,
-            crop: true,
-            jitter: true,
+            augmentation: AugmentSettings::default(),
             out: "runs/distil".into(),
         }
     }
@@ -238,7 +210,7 @@ impl DistilSettings {
         at_least("--epochs", self.epochs, 1)?;
         positive("--lr", self.lr)?;
         share("--model-ema", self.model_ema)?;
-        check_input_size(self.input_size)?;
+        self.trunk.check()?;
         self.schedule.check(self.lr)
     }
 
@@ -248,17 +220,14 @@ impl DistilSettings {
             model_ema: (self.model_ema > 0.0).then_some(self.model_ema),
             bn: Some(self.bn),
             precision: self.precision,
-            flip: self.flip,
-            crop: self.crop,
-            jitter: self.jitter,
+            augmentation: self.augmentation,
             ..TuningSettings::default()
         }
     }
 
     /// Sets what was left open to what was taken.
     pub fn fill_in(&mut self, weights: &Source, side: u32) {
-        self.weights.get_or_insert_with(|| weights.flag());
-        self.input_size.get_or_insert(side);
+        self.trunk.fill_in(weights, side);
         self.schedule.fill_in();
     }
 }

@@ -2,6 +2,7 @@
 //! `config.toml` and part of its model files. Defaults and help texts live here only: `Default` gives
 //! a program what the flags give a user.
 
+mod augment;
 mod classifier;
 mod distil;
 #[cfg(feature = "cli")]
@@ -9,6 +10,7 @@ mod flags;
 mod lr_find;
 mod pairs;
 mod triplet;
+mod trunk;
 mod tuning;
 
 use std::path::PathBuf;
@@ -21,6 +23,7 @@ use super::schedule::ScheduleKind;
 use crate::data::store::Fitting;
 use crate::{Error, Result};
 
+pub use augment::AugmentSettings;
 pub use classifier::ClassifierSettings;
 pub use distil::DistilSettings;
 #[cfg(feature = "cli")]
@@ -28,6 +31,7 @@ pub(crate) use flags::{input_size, percent};
 pub use lr_find::LrFindSettings;
 pub use pairs::{PairLossKind, PairSettings};
 pub use triplet::TripletSettings;
+pub use trunk::TrunkSettings;
 pub use tuning::TuningSettings;
 
 /// The largest side of input pictures that is accepted, in pixels.
@@ -265,7 +269,8 @@ mod tests {
     fn the_backbone_is_that_of_the_weights() {
         let of = |weights: Option<&str>| {
             let weights = weights.map(str::to_owned);
-            TripletSettings { weights, ..TripletSettings::default() }.resolve_backbone()
+            let trunk = TrunkSettings { weights, ..TrunkSettings::default() };
+            TripletSettings { trunk, ..TripletSettings::default() }.resolve_backbone()
         };
         let file =
             concat!(env!("CARGO_MANIFEST_DIR"), "/pretrained/openface-nn4-distilled.safetensors");

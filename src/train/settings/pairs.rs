@@ -4,11 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "cli")]
-use super::flags;
 use super::{
-    BnMode, DataSettings, ScheduleSettings, TuningSettings, at_least, check_input_size,
-    not_negative, positive, share,
+    BnMode, DataSettings, ScheduleSettings, TrunkSettings, TuningSettings, at_least, not_negative,
+    positive, share,
 };
 use crate::models::{Architecture, HeadKind};
 use crate::weights::Source;
@@ -41,18 +39,10 @@ pub struct PairSettings {
     /// Architecture of the shared trunk
     #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Architecture::DenseNet121, help_heading = "Model"))]
     pub backbone: Architecture,
-    /// Initial weights of the trunk: a known name, a file, or `none` for random weights [default:
-    /// the backbone's pretrained weights]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME|FILE|none", help_heading = "Model"))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weights: Option<String>,
-    /// Allow parameters with these key prefixes to be missing from the --weights file, or to have
-    /// another shape there; they are initialised at random
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, value_name = "PREFIX,...", value_delimiter = ',', help_heading = "Model")
-    )]
-    pub allow_missing: Vec<String>,
+    /// What the trunk starts from.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    #[serde(flatten)]
+    pub trunk: TrunkSettings,
     /// Head that compares the two embeddings
     #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = HeadKind::Projection, help_heading = "Model"))]
     pub head: HeadKind,
@@ -60,10 +50,6 @@ pub struct PairSettings {
     #[cfg_attr(feature = "cli", arg(long, value_name = "D", help_heading = "Model"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_dim: Option<i64>,
-    /// Input size in pixels [default: the backbone's]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "PIXELS", value_parser = flags::input_size(), help_heading = "Model"))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub input_size: Option<u32>,
     /// What is learnt from a pair [default: contrastive for heads with a distance, bce for heads
     /// with a logit]
     #[cfg_attr(feature = "cli", arg(long, value_enum))]
@@ -127,11 +113,9 @@ impl Default for PairSettings {
         Self {
             data: DataSettings::default(),
             backbone: Architecture::DenseNet121,
-            weights: None,
-            allow_missing: Vec::new(),
+            trunk: TrunkSettings::default(),
             head: HeadKind::Projection,
             embedding_dim: None,
-            input_size: None,
             loss: None,
             margin: MARGIN,
             pairs: None,
@@ -158,7 +142,7 @@ impl PairSettings {
         at_least("--pairs", self.pairs.unwrap_or(1), 1)?;
         at_least("--batch-size", self.batch_size, 1)?;
         at_least("--epochs", self.epochs, 1)?;
-        check_input_size(self.input_size)?;
+        self.trunk.check()?;
         self.tuning.check()?;
         if (self.loss() == PairLossKind::Bce) != self.head.gives_logit() {
             return Err(Error::Config(format!(
@@ -180,9 +164,8 @@ impl PairSettings {
     /// change. `dim` is the head's embedding dimension and `side` the trunk's input size in pixels.
     pub fn fill_in(&mut self, weights: &Source, dim: i64, side: u32) {
         self.loss = Some(self.loss());
-        self.weights.get_or_insert_with(|| weights.flag());
+        self.trunk.fill_in(weights, side);
         self.embedding_dim = self.head.default_dim().map(|_| dim);
-        self.input_size.get_or_insert(side);
         self.schedule.fill_in();
     }
 

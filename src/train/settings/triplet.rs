@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "cli")]
 use super::flags;
 use super::{
-    BnMode, DataSettings, ScheduleSettings, TuningSettings, at_least, check_input_size, demand,
+    BnMode, DataSettings, ScheduleSettings, TrunkSettings, TuningSettings, at_least, demand,
     positive, share,
 };
 use crate::metric::losses::{Hinge, LossKind, LossOption, Reduction, TRIPLET};
@@ -40,29 +40,14 @@ pub struct TripletSettings {
     #[cfg_attr(feature = "cli", arg(long, value_enum, help_heading = "Model"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Architecture>,
-    /// Initial weights: a known name, a file, a run folder, or `none` for random weights [default:
-    /// the backbone's pretrained weights]
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, value_name = "NAME|FILE|RUN|none", help_heading = "Model")
-    )]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weights: Option<String>,
-    /// Allow parameters with these key prefixes to be missing from the --weights file, or to have
-    /// another shape there; they are initialised at random
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, value_name = "PREFIX,...", value_delimiter = ',', help_heading = "Model")
-    )]
-    pub allow_missing: Vec<String>,
+    /// What the trunk starts from.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    #[serde(flatten)]
+    pub trunk: TrunkSettings,
     /// Add a linear layer with D outputs on top of the trunk, initialised at random
     #[cfg_attr(feature = "cli", arg(long, value_name = "D", help_heading = "Model"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_dim: Option<i64>,
-    /// Input size in pixels [default: the backbone's]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "PIXELS", value_parser = flags::input_size(), help_heading = "Model"))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub input_size: Option<u32>,
     /// Train a pair network on these triplets instead of mined ones: a folder of strips (anchor,
     /// positive and negative side by side), passport folders, or a list of files
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE|DIR", conflicts_with_all = ["split", "data"],
@@ -152,10 +137,8 @@ impl Default for TripletSettings {
         Self {
             data: DataSettings::default(),
             backbone: None,
-            weights: None,
-            allow_missing: Vec::new(),
+            trunk: TrunkSettings::default(),
             embedding_dim: None,
-            input_size: None,
             triplets: None,
             head: None,
             batch_size: BATCH,
@@ -204,7 +187,7 @@ impl TripletSettings {
         at_least("--pictures-per-identity", self.pictures_per_identity, 2)?;
         at_least("--epochs", self.epochs, 1)?;
         at_least("--batch-size", self.batch_size, 1)?;
-        check_input_size(self.input_size)?;
+        self.trunk.check()?;
         self.check_unused()?;
         if self.triplets.is_some() && self.micro_batch > 0 {
             return Err(Error::Config(
@@ -290,7 +273,7 @@ impl TripletSettings {
     /// # Errors
     /// The weights cannot be found or read.
     pub fn resolve_backbone(&mut self) -> Result<Architecture> {
-        let found = match (self.backbone, self.weights.as_deref()) {
+        let found = match (self.backbone, self.trunk.weights.as_deref()) {
             (Some(given), _) => given,
             (None, None) => BACKBONE,
             (None, weights) => {
@@ -305,8 +288,7 @@ impl TripletSettings {
     pub fn fill_in(&mut self, weights: &Source, side: u32) {
         self.lr = Some(self.lr());
         self.margin = self.margin.or(self.loss.margin.map(|(margin, _)| margin));
-        self.weights.get_or_insert_with(|| weights.flag());
-        self.input_size.get_or_insert(side);
+        self.trunk.fill_in(weights, side);
         self.schedule.fill_in();
     }
 

@@ -2,11 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "cli")]
-use super::flags;
-use super::{BnMode, demand, share};
+use super::{AugmentSettings, BnMode, demand, share};
 use crate::Result;
-use crate::data::augment::Augment;
 use crate::device::Precision;
 
 /// Which parts of a trunk train, how fast, and on which views of the pictures.
@@ -45,18 +42,10 @@ pub struct TuningSettings {
     /// statistics, distances, losses and evaluation stay float32
     #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Precision::Auto))]
     pub precision: Precision,
-    /// Random horizontal flip
-    #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
-        value_parser = flags::switch(), help_heading = "Augmentation"))]
-    pub flip: bool,
-    /// Random affine: small shifts, scales and rotations
-    #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
-        value_parser = flags::switch(), help_heading = "Augmentation"))]
-    pub crop: bool,
-    /// Colour jitter: small random changes of brightness, contrast and colour
-    #[cfg_attr(feature = "cli", arg(long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
-        value_parser = flags::switch(), help_heading = "Augmentation"))]
-    pub jitter: bool,
+    /// The views of the pictures.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    #[serde(flatten)]
+    pub augmentation: AugmentSettings,
 }
 
 /// The defaults of the flags.
@@ -71,19 +60,12 @@ impl Default for TuningSettings {
             cache_disk: 8192,
             bn: None,
             precision: Precision::Auto,
-            flip: true,
-            crop: true,
-            jitter: true,
+            augmentation: AugmentSettings::default(),
         }
     }
 }
 
 impl TuningSettings {
-    /// The augmentation these settings ask for.
-    pub fn augment(&self) -> Augment {
-        Augment { flip: self.flip, crop: self.crop, jitter: self.jitter }
-    }
-
     pub(super) fn check(&self) -> Result<()> {
         let decay = self.lr_decay_by_layer;
         let ok = decay > 0.0 && decay <= 1.0;
