@@ -83,11 +83,10 @@ struct Block {
 impl Block {
     /// Each layer gets the input and the output of all layers before it.
     fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
-        let mut maps = vec![xs.shallow_clone()];
-        for layer in &self.layers {
-            maps.push(layer.forward(&Tensor::cat(&maps, 1), mode));
-        }
-        let xs = Tensor::cat(&maps, 1);
+        let xs = self.layers.iter().fold(xs.shallow_clone(), |xs, layer| {
+            let ys = layer.forward(&xs, mode);
+            Tensor::cat(&[xs, ys], 1)
+        });
         match &self.transition {
             Some(transition) => transition.forward(&xs, mode),
             None => xs,

@@ -184,18 +184,17 @@ def model(name, native, odd):
 
 
 def pooling():
-    """ceil_mode, padding and count_include_pad on a 1x1x6x6 map."""
+    """ceil_mode and padding on a 1x1x6x6 map."""
     xs = noise(0, 36).float().view(1, 1, 6, 6)
     results = []
     for kernel, stride, padding in ((3, 2, 0), (3, 2, 1), (2, 2, 1)):
         for ceil in (False, True):
             most = F.max_pool2d(xs, kernel, stride, padding, ceil_mode=ceil)
-            for inside in (True, False):
-                mean = F.avg_pool2d(xs, kernel, stride, padding, ceil, not inside)
-                results.append({
-                    "kernel": kernel, "stride": stride, "padding": padding, "ceil": ceil, "inside": inside,
-                    "max": most.flatten().tolist(), "mean": mean.flatten().tolist(),
-                })
+            mean = F.avg_pool2d(xs, kernel, stride, padding, ceil)
+            results.append({
+                "kernel": kernel, "stride": stride, "padding": padding, "ceil": ceil,
+                "max": most.flatten().tolist(), "mean": mean.flatten().tolist(),
+            })
     return results
 
 

@@ -1,6 +1,6 @@
 """Runs every check of the GPU kit and writes report.md and report.json; started by run.sh.
 
-    run.sh [--device cuda:0] [--minutes 9] [--keep]
+    run.sh [--device cuda:0] [--minutes 8.5] [--only PART,...] [--keep]
 
 The folder holds, made by `make gpu-kit`: programs.tar.xz (the command `visage`, stripped, and
 tests/cuda.rs as a program), faces/ (ORL, one folder per person), photos/, peer.py and openface.py (the
@@ -288,7 +288,9 @@ def speed(kit):
     own = {row["check"]: row for row in map(json.loads, lines.read_text().splitlines())}
     if used.mean is not None:
         kit.row("GPU utilisation while training and embedding", True, used.mean, "%")
-    ways = ["eager", "compile"] if kit.on_gpu else ["eager"]
+    names = "forward,forward-16,step,mine"
+    benches = kit.run("bench", "--only", names, "--json", "--repeats", 3 if kit.on_gpu else 1, "--mined", 16384 if kit.on_gpu else 1024)
+    ways = ["eager", "compile"] if kit.on_gpu else ["eager"]  # torch.compile takes the longest
     theirs = {}
     for way in ways:
         left = kit.end - time.time()
@@ -309,8 +311,7 @@ def speed(kit):
     for name, row in own.items():
         ratios = [f"{row['figure'] / theirs[name, way]:.2f}x PyTorch {way} ({theirs[name, way]:.4g})" for way in ways if (name, way) in theirs]
         kit.row(name, True, row["figure"], row["unit"], note=", ".join(ratios))
-    names = "forward,forward-16,step,mine"
-    for line in kit.run("bench", "--only", names, "--json", "--repeats", 3 if kit.on_gpu else 1, "--mined", 16384 if kit.on_gpu else 1024).splitlines():
+    for line in benches.splitlines():
         row = json.loads(line)
         kit.row(f"visage bench: {row['name']}", True, row["visage"], row["unit"])
 
@@ -340,10 +341,24 @@ def markdown(about, rows, seconds):
     return "\n".join(lines) + "\n"
 
 
+PARTS = {"start": start, "library": library, "peer": peer, "commands": commands, "memory": memory, "speed": speed}
+
+
+def chosen(text):
+    parts = text.split(",")
+    wrong = [part for part in parts if part not in PARTS]
+    if wrong:
+        raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: the parts are {', '.join(PARTS)}")
+    if "peer" in parts and "library" not in parts:
+        raise argparse.ArgumentTypeError("peer compares what library writes: name both")
+    return [part for part in PARTS if part in parts]
+
+
 def main():
     parser = argparse.ArgumentParser(description="Checks Visage on this machine's GPU.")
     parser.add_argument("--device", default="cuda:0", help="cuda:N, or cpu to check the kit itself")
     parser.add_argument("--minutes", type=float, default=8.5, help="checks that would start later are left out")
+    parser.add_argument("--only", type=chosen, default=list(PARTS), metavar="PART,...", help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--keep", action="store_true", help="keep the folder of the runs")
     flags = parser.parse_args()
     begun = time.time()
@@ -353,16 +368,17 @@ def main():
         os.symlink(HERE / "faces", work / "faces")
         about = machine(kit)
         print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
-        for part in (start, library, peer, commands, memory, speed):
+        for part in map(PARTS.get, flags.only):
             kit.check(part.__doc__, lambda: part(kit))
+            # After each part, so that a run that is cut off leaves what it has.
+            seconds = time.time() - begun
+            (HERE / "report.md").write_text(markdown(about, kit.rows, seconds))
+            (HERE / "report.json").write_text(json.dumps({"machine": about, "seconds": seconds, "checks": kit.rows}, indent=1))
     finally:
         if flags.keep:
             print(f"kept: {work}")
         else:
             shutil.rmtree(work, ignore_errors=True)
-    seconds = time.time() - begun
-    (HERE / "report.md").write_text(markdown(about, kit.rows, seconds))
-    (HERE / "report.json").write_text(json.dumps({"machine": about, "seconds": seconds, "checks": kit.rows}, indent=1))
     failed = sum(not row["ok"] for row in kit.rows)
     print(f"{len(kit.rows) - failed} passed, {failed} failed in {seconds:.0f} s: {HERE / 'report.md'}")
     return 1 if failed else 0

@@ -5,21 +5,20 @@ use tch::Tensor;
 use super::squares_apart;
 use crate::native;
 
-/// The window of a pooling layer: square, without padding, the output size rounded down and, for
-/// averages, the padding counted, unless said otherwise (PyTorch's defaults).
+/// The window of a pooling layer: square, without padding and the output size rounded down unless said
+/// otherwise; averages count the padding (PyTorch's defaults).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     kernel: i64,
     stride: i64,
     padding: i64,
     ceil_mode: bool,
-    count_include_pad: bool,
 }
 
 impl Window {
     /// `kernel` x `kernel`, moved by `stride`.
     pub const fn new(kernel: i64, stride: i64) -> Self {
-        Self { kernel, stride, padding: 0, ceil_mode: false, count_include_pad: true }
+        Self { kernel, stride, padding: 0, ceil_mode: false }
     }
 
     /// Rows and columns around the map: zeros for averages, minus infinity for maxima.
@@ -31,12 +30,6 @@ impl Window {
     /// Rounds the output size up: PyTorch's `ceil_mode=True`.
     pub const fn ceil(mut self) -> Self {
         self.ceil_mode = true;
-        self
-    }
-
-    /// Divides an average by the values inside the map: PyTorch's `count_include_pad=False`.
-    pub const fn count_inside_only(mut self) -> Self {
-        self.count_include_pad = false;
         self
     }
 }
@@ -53,8 +46,21 @@ pub fn max_pool(xs: &Tensor, at: Window) -> Tensor {
 
 /// The mean of each window.
 pub fn avg_pool(xs: &Tensor, at: Window) -> Tensor {
+    // The gradient that CUDA computes for channels_last maps with padding is wrong, by as much as it is
+    // long (pytorch/pytorch issue 188344; libtorch 2.11 has it). Zeros put around them beforehand avoid it.
+    match at.padding > 0 && !at.ceil_mode && xs.device().is_cuda() {
+        true => average(&zeros_around(xs, at.padding), at.padding(0)),
+        false => average(xs, at),
+    }
+}
+
+fn average(xs: &Tensor, at: Window) -> Tensor {
     let (kernel, stride, padding) = ([at.kernel; 2], [at.stride; 2], [at.padding; 2]);
-    xs.avg_pool2d(kernel, stride, padding, at.ceil_mode, at.count_include_pad, None)
+    xs.avg_pool2d(kernel, stride, padding, at.ceil_mode, true, None)
+}
+
+fn zeros_around(xs: &Tensor, padding: i64) -> Tensor {
+    xs.constant_pad_nd([padding; 4])
 }
 
 /// Means over a grid of `side` x `side` nearly equal windows, whatever the size of the map.
@@ -122,6 +128,30 @@ mod tests {
             assert!(kept.contiguous().equal(&wanted), "{at:?} without a graph");
         }
         assert!(native::max_pool(&last, 9, 1, 0, false).is_err(), "a window larger than the map");
+    }
+
+    /// CUDA's way around libtorch's gradient, on the CPU, whose gradient is right in every layout.
+    #[test]
+    fn zeros_around_a_map_average_like_padding() {
+        for side in [1, 2, 3, 7] {
+            let xs = Tensor::arange(2 * 5 * side * side, (Kind::Float, Device::Cpu));
+            let xs = native::channels_last(&(xs * 0.7).sin().view([2, 5, side, side])).unwrap();
+            let run = |body: &dyn Fn(&Tensor) -> Tensor| {
+                let xs = xs.detach().set_requires_grad(true);
+                let ys = body(&xs);
+                let count = ys.numel() as i64;
+                let weights = Tensor::arange(count, (Kind::Float, Device::Cpu)).cos().view_as(&ys);
+                (&ys * weights).sum(Kind::Float).backward();
+                [ys.detach(), xs.grad()]
+            };
+            let at = Window::new(3, 1).padding(1);
+            let padded = run(&|xs| average(&zeros_around(xs, 1), at.padding(0)));
+            for (own, wanted) in padded.iter().zip(&run(&|xs| average(xs, at))) {
+                assert_eq!(own.size(), wanted.size());
+                let apart = (own - wanted).abs().max().double_value(&[]);
+                assert!(apart <= 1e-6, "side {side}: {apart}");
+            }
+        }
     }
 
     #[test]
