@@ -43,6 +43,14 @@ pub enum Error {
     /// A device that was asked for and cannot be used.
     #[error("{0}")]
     Device(String),
+    /// A signal ended a training, which can go on.
+    #[error("stopped by a signal; go on with: {resume}")]
+    Interrupted {
+        /// The signal's number.
+        signal: u8,
+        /// The command that goes on.
+        resume: String,
+    },
     /// An error raised by libtorch.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

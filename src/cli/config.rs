@@ -24,6 +24,13 @@ pub struct Configured<S: Args> {
     #[arg(long, value_name = "NAME", help_heading = "Settings",
         value_parser = PossibleValuesParser::new(recipes::names()))]
     pub recipe: Option<String>,
+    /// Go on with the interrupted run in this folder, with its settings: it ends as it would have,
+    /// to the bit
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out"], help_heading = "Settings")]
+    pub resume: Option<PathBuf>,
+    /// With --resume: go on although data, flags or machine have changed
+    #[arg(long, requires = "resume", help_heading = "Settings")]
+    pub resume_anyway: bool,
     /// The settings.
     #[command(flatten)]
     pub settings: S,
@@ -31,6 +38,8 @@ pub struct Configured<S: Args> {
 
 /// Flags of `lr-find`.
 #[derive(Debug, Args)]
+#[command(mut_arg("resume", |resume| resume.hide(true)))]
+#[command(mut_arg("resume_anyway", |anyway| anyway.hide(true)))]
 #[command(mut_arg("out", |out| out.default_value("runs/lr-find").help(
     "Folder for lr_find.csv, lr_find.png and TensorBoard's files, never taken from --config; if \
      it holds a run already, a number is appended")))]
@@ -63,6 +72,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli> {
             Command::Distil(command) => command.fill(name, flags)?,
             Command::LrFind(command) => {
                 // The file's --out is the folder of the run that wrote it.
+                if command.configured.resume.is_some() {
+                    let text = "--resume: lr-find has nothing to go on with; run it again";
+                    return Err(Error::Config(text.into()));
+                }
                 let out = command.configured.settings.triplet.out.clone();
                 command.configured.fill(name, flags)?;
                 command.configured.settings.triplet.out = out;
@@ -76,7 +89,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli> {
 impl<S: Args + Clone + Serialize + DeserializeOwned> Configured<S> {
     /// Replaces every setting that was not given as a flag by the config file's.
     fn fill(&mut self, command: &str, flags: &ArgMatches) -> Result<()> {
-        let (path, file) = match (&self.config, &self.recipe) {
+        let config = self.resume.as_ref().map(|run| run.join("config.toml"));
+        let (path, file) = match (config.as_ref().or(self.config.as_ref()), &self.recipe) {
             (Some(path), _) => {
                 let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
                 let file: toml::Table = toml::from_str(&text)
@@ -89,8 +103,49 @@ impl<S: Args + Clone + Serialize + DeserializeOwned> Configured<S> {
             (None, None) => return Ok(()),
         };
         let path = &path;
+        let before = file.clone();
         self.settings = overlay(&self.settings, file, flags, path, command)?;
+        if self.resume.is_some() && !self.resume_anyway {
+            refuse_changes(&before, &self.settings, path)?;
+        }
         Ok(())
+    }
+
+    /// The interrupted run to go on with.
+    pub fn resume(&self) -> Option<Resume> {
+        let run = self.resume.clone()?;
+        Some(Resume { run, anyway: self.resume_anyway })
+    }
+}
+
+/// An interrupted run to go on with.
+#[derive(Debug, Clone)]
+pub struct Resume {
+    /// Its folder.
+    pub run: PathBuf,
+    /// Whether to go on where it will not end as it would have.
+    pub anyway: bool,
+}
+
+/// Settings that may be others when a run goes on.
+const FREE: [&str; 2] = ["checkpoint-every", "log-interval"];
+
+/// A resumed run has the settings it began with.
+fn refuse_changes<S: Serialize>(before: &toml::Table, now: &S, path: &Path) -> Result<()> {
+    let fail = |reason: String| Error::Config(format!("{}: {reason}", path.display()));
+    let now = toml::Table::try_from(now).map_err(|error| fail(error.to_string()))?;
+    let keys = before.keys().chain(now.keys().filter(|key| !before.contains_key(*key)));
+    let changed: Vec<_> = keys
+        .filter(|key| !FREE.contains(&key.as_str()) && before.get(*key) != now.get(*key))
+        .map(|key| format!("--{key}"))
+        .collect();
+    match changed.is_empty() {
+        true => Ok(()),
+        false => Err(fail(format!(
+            "the run began with another {}; leave it out, or give --resume-anyway to go on with a run \
+             that does not end as it would have",
+            changed.join(", ")
+        ))),
     }
 }
 

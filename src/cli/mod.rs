@@ -10,7 +10,7 @@ mod weights;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-pub use config::{Configured, LrFind, parse};
+pub use config::{Configured, LrFind, Resume, parse};
 pub use data::{Audit, Fetch, Keep, Prepare, PrepareAction, PrepareFaces, PrepareStrips};
 pub use inference::{Classify, Detect, DetectorFlags, Embed, Evaluate, TrunkChoice, Tsne, Verify};
 pub use installation::{Bench, Doctor};
@@ -111,6 +111,19 @@ pub enum Command {
     Bench(Bench),
     /// Check this installation
     Doctor(Doctor),
+}
+
+impl Command {
+    /// The interrupted run that a training goes on with.
+    pub fn resume(&self) -> Option<Resume> {
+        match self {
+            Self::TrainTriplet(command) => command.resume(),
+            Self::TrainPairs(command) => command.resume(),
+            Self::TrainClassifier(command) => command.resume(),
+            Self::Distil(command) => command.resume(),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -93,6 +93,7 @@ pub fn run(context: &Context, mut settings: DistilSettings) -> anyhow::Result<Ex
     trainable.extend(extra.trainable());
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(settings.lr), trainable)?;
     let run = context.run_folder(&settings.out, "distil", &settings)?;
+    run.check_data(&card.data, say)?;
     let plan = plan(&settings.schedule, settings.epochs, settings.lr, &student);
     let networks = (&teacher, &student);
     let mut task =

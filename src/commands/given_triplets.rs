@@ -96,6 +96,7 @@ pub fn run(
     let seen: Vec<usize> = own.iter().flatten().copied().collect();
     warm_up_batchnorm(&mut net.backbone, &source, &settings.tuning, &faces, &seen)?;
     let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
+    run.check_data(&card.data, say)?;
     let prefix = FrozenPrefix::new(&net.backbone, &faces, &settings.tuning, usize::MAX, run.path());
     let mut task = TupleTask::new(&net, prefix, tuple_source, config);
     let lr = settings.lr();

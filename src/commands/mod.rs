@@ -44,13 +44,13 @@ use std::process::ExitCode;
 
 use tch::Device;
 
-use crate::Result;
-use crate::cli::{Cli, Command, Common};
+use crate::cli::{Cli, Command, Common, Resume};
 use crate::device;
 use crate::native::cuda;
 use crate::progress::Reporter;
-use crate::train::run_folder::RunFolder;
+use crate::train::run_folder::{RunFolder, is_interrupted};
 use crate::train::set_up::settings_json;
+use crate::{Error, Result};
 
 /// The folder of runs in which a model is looked up if no model file is given.
 const RUNS: &str = "runs";
@@ -61,10 +61,12 @@ struct Context {
     say: Reporter,
     /// The folder of the run of this command, once there is one.
     run: OnceCell<PathBuf>,
+    /// The interrupted run to go on with.
+    resume: Option<Resume>,
 }
 
 impl Context {
-    fn new(common: Common) -> Result<Self> {
+    fn new(common: Common, resume: Option<Resume>) -> Result<Self> {
         if common.deterministic {
             cuda::use_deterministic_algorithms()?;
         }
@@ -78,7 +80,7 @@ impl Context {
             let _ = pool.build_global();
         }
         let say = Reporter::stderr(common.quiet);
-        Ok(Self { common, say, run: OnceCell::new() })
+        Ok(Self { common, say, run: OnceCell::new(), resume })
     }
 
     /// The device to compute on, resolved when a command needs one.
@@ -101,7 +103,23 @@ impl Context {
         command: &str,
         settings: &S,
     ) -> Result<RunFolder> {
+        if let Some(Resume { run, anyway }) = &self.resume {
+            let run = RunFolder::resume(run, command, *anyway)?;
+            if run.checkpoint().is_none() {
+                self.say.line(
+                    "note: the run was interrupted before its first checkpoint; it starts again",
+                );
+            }
+            let _ = self.run.set(run.path().to_owned());
+            return Ok(run);
+        }
         let run = RunFolder::create(out, command, settings)?;
+        if run.path() != out && is_interrupted(out) {
+            let out = out.display();
+            self.say.line(&format!(
+                "note: the run in {out} was interrupted; to go on with it: visage {command} --resume {out}"
+            ));
+        }
         if run.path() != out {
             let (out, new) = (out.display(), run.path().display());
             self.say.line(&format!("note: {out} holds a run already; this run goes to {new}"));
@@ -120,7 +138,7 @@ impl Context {
 /// # Errors
 /// Whatever ends it early; [`report`] prints it.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let context = Context::new(cli.common)?;
+    let context = Context::new(cli.common, cli.command.resume())?;
     let advice = out_of_memory::Advice::of(&cli.command, &context.run);
     out_of_memory::guard(&advice, || dispatch(&context, cli.command))
 }
@@ -169,6 +187,10 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         }
     }
     // If standard error is closed, too, there is no one left to tell.
+    if let Some(Error::Interrupted { signal, .. }) = error.downcast_ref() {
+        let _ = writeln!(std::io::stderr(), "{text}");
+        return ExitCode::from(128 + signal);
+    }
     let _ = writeln!(std::io::stderr(), "error: {text}");
     ExitCode::from(2)
 }

@@ -9,6 +9,7 @@ use crate::Result;
 use crate::figures::{self, Curve, Series};
 use crate::train::fit::{FitConfig, Task, fit};
 use crate::train::fit_result::{FitResult, Scores};
+use crate::train::interrupt::Interrupt;
 use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
 use crate::train::run_folder::{RunFolder, config_text};
@@ -25,10 +26,17 @@ pub fn train<S: Serialize>(
     (command, settings): (&str, &S),
 ) -> Result<FitResult> {
     let say = &context.say;
-    let mut log = RunLog::create(run.path());
-    // A Markdown code block, which TensorBoard shows unchanged.
-    log.text("config", 0, &format!("```\n{}\n```", config_text(command, settings)?));
-    let outcome = fit(task, optimizer, plan, run, &mut log, say)?;
+    let mut log = match run.checkpoint() {
+        Some(checkpoint) => RunLog::resume(run.path(), checkpoint.state.log.clone()),
+        None => {
+            let mut log = RunLog::create(run.path());
+            // A Markdown code block, which TensorBoard shows unchanged.
+            log.text("config", 0, &format!("```\n{}\n```", config_text(command, settings)?));
+            log
+        }
+    };
+    let plan = FitConfig { interrupt: Interrupt::watch(), ..plan.clone() };
+    let outcome = fit(task, optimizer, &plan, run, &mut log, say)?;
     let settings = super::settings_json(settings)?;
     let best = outcome.best.values.iter().filter(|(name, _)| !is_internal(name));
     let best: Vec<_> = best.copied().collect();

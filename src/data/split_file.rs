@@ -1,6 +1,7 @@
 //! Split files: CSV with `path,identity,part`, paths relative to the data folder.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 
 use super::{FaceFolder, Part, Split};
@@ -16,19 +17,29 @@ impl Split {
     /// # Errors
     /// The file cannot be written, or the split does not belong to this folder.
     pub fn write_csv(&self, path: &Path, folder: &FaceFolder) -> Result<()> {
+        let table = self.csv(folder)?;
+        write_atomically(path, |out| out.write_all(&table))
+    }
+
+    /// What [`write_csv`](Self::write_csv) writes.
+    ///
+    /// # Errors
+    /// The split does not belong to this folder.
+    pub fn csv(&self, folder: &FaceFolder) -> Result<Vec<u8>> {
         if self.parts.len() != folder.pictures.len() {
             let (parts, pictures) = (self.parts.len(), folder.pictures.len());
             return Err(Error::Data(format!("a split of {parts} pictures for {pictures}")));
         }
-        write_atomically(path, |out| {
-            let mut table = csv::Writer::from_writer(out);
+        let fill = || {
+            let mut table = csv::Writer::from_writer(Vec::new());
             table.write_record(HEADER)?;
             for (face, part) in folder.pictures.iter().zip(&self.parts) {
                 let identity = folder.identities[face.identity].as_str();
                 table.write_record([&folder.relative(&face.path), identity, part.name()])?;
             }
-            table.flush()
-        })
+            table.into_inner().map_err(|error| error.into_error().into())
+        };
+        fill().map_err(|error: csv::Error| Error::Data(format!("the split: {error}")))
     }
 
     /// Reads the split of `folder`, also if the data set was moved.

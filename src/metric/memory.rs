@@ -1,65 +1,76 @@
 //! A memory of past embeddings: Wang, Zhang, Huang and Scott, "Cross-Batch Memory for Embedding
 //! Learning", 2020.
 
-use tch::{Device, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 /// The latest embeddings, detached, with their labels. They are appended to a batch as further
 /// positives and negatives; only the batch has anchors.
 #[derive(Debug)]
 pub struct CrossBatchMemory {
     size: i64,
-    /// Number of batches to skip at the start.
-    skip: u64,
-    /// `[size, D]`, allocated with the first batch.
-    embeddings: Option<Tensor>,
+    /// Float32 `[size, D]`.
+    embeddings: Tensor,
     /// Int64 `[size]`, on the host.
     labels: Tensor,
-    filled: i64,
-    next: i64,
+    /// Int64 `[3]`, on the host: batches to skip, embeddings held, the place of the next one.
+    counts: Tensor,
 }
 
 impl CrossBatchMemory {
-    /// An empty memory of `size` embeddings. It skips the first `skip` batches, whose embeddings change
-    /// too fast.
-    pub fn new(size: usize, skip: u64) -> Self {
-        let labels = Tensor::zeros([size as i64], (tch::Kind::Int64, Device::Cpu));
-        Self { size: size as i64, skip, embeddings: None, labels, filled: 0, next: 0 }
+    /// An empty memory of `size` embeddings of length `dim`. It skips the first `skip` batches, whose
+    /// embeddings change too fast.
+    pub fn new(size: usize, skip: u64, dim: i64, device: Device) -> Self {
+        let size = size as i64;
+        Self {
+            size,
+            embeddings: Tensor::zeros([size, dim], (Kind::Float, device)),
+            labels: Tensor::zeros([size], (Kind::Int64, Device::Cpu)),
+            counts: Tensor::from_slice(&[skip.min(i64::MAX as u64) as i64, 0, 0]),
+        }
+    }
+
+    /// Everything it holds, by name, for a checkpoint.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        let all =
+            [("embeddings", &self.embeddings), ("labels", &self.labels), ("counts", &self.counts)];
+        all.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).into()
+    }
+
+    fn counts(&self) -> [i64; 3] {
+        [0, 1, 2].map(|at| self.counts.int64_value(&[at]))
     }
 
     /// A batch `[B, D]` and its labels (int64 `[B]`, on the host), followed by the memory.
     pub fn append_to(&self, embeddings: &Tensor, labels: &Tensor) -> (Tensor, Tensor) {
-        match &self.embeddings {
-            None => (embeddings.shallow_clone(), labels.shallow_clone()),
-            Some(past) => {
-                let past = past.narrow(0, 0, self.filled);
-                let names = self.labels.narrow(0, 0, self.filled);
-                (Tensor::cat(&[embeddings, &past], 0), Tensor::cat(&[labels, &names], 0))
-            }
+        let [_, filled, _] = self.counts();
+        if filled == 0 {
+            return (embeddings.shallow_clone(), labels.shallow_clone());
         }
+        let past = self.embeddings.narrow(0, 0, filled);
+        let names = self.labels.narrow(0, 0, filled);
+        (Tensor::cat(&[embeddings, &past], 0), Tensor::cat(&[labels, &names], 0))
     }
 
     /// Adds a batch, replacing the oldest embeddings.
     pub fn push(&mut self, embeddings: &Tensor, labels: &Tensor) {
-        if self.skip > 0 {
-            self.skip -= 1;
-            return;
+        let [skip, filled, next] = self.counts();
+        let count = |at: i64, value: i64| drop(self.counts.get(at).fill_(value));
+        if skip > 0 {
+            return count(0, skip - 1);
         }
         no_grad(|| {
-            let (rows, dim) = (embeddings.size()[0], embeddings.size()[1]);
+            let rows = embeddings.size()[0];
             let kept = rows.min(self.size);
-            let past = self.embeddings.get_or_insert_with(|| {
-                Tensor::zeros([self.size, dim], (embeddings.kind(), embeddings.device()))
-            });
             // From the next place to the end, and the rest from the start.
-            let at_end = kept.min(self.size - self.next);
+            let at_end = kept.min(self.size - next);
             for (from, to, count) in
-                [(rows - kept, self.next, at_end), (rows - kept + at_end, 0, kept - at_end)]
+                [(rows - kept, next, at_end), (rows - kept + at_end, 0, kept - at_end)]
             {
-                past.narrow(0, to, count).copy_(&embeddings.narrow(0, from, count));
+                self.embeddings.narrow(0, to, count).copy_(&embeddings.narrow(0, from, count));
                 self.labels.narrow(0, to, count).copy_(&labels.narrow(0, from, count));
             }
-            self.next = (self.next + kept) % self.size.max(1);
-            self.filled = self.size.min(self.filled + kept);
+            count(1, self.size.min(filled + kept));
+            count(2, (next + kept) % self.size.max(1));
         });
     }
 }
@@ -73,12 +84,12 @@ mod tests {
     #[test]
     fn the_newest_are_remembered_as_a_queue_does() {
         for (size, rows, skip) in [(5, 2, 0), (6, 3, 1), (4, 7, 0), (5, 5, 2)] {
-            let mut memory = CrossBatchMemory::new(size, skip);
+            let mut memory = CrossBatchMemory::new(size, skip, 1, Device::Cpu);
             let mut queue = VecDeque::new();
             for step in 0..9i64 {
                 let names: Vec<i64> = (0..rows).map(|row| 100 * step + row).collect();
                 let labels = Tensor::from_slice(&names);
-                let batch = labels.to_kind(tch::Kind::Float).unsqueeze(1).set_requires_grad(true);
+                let batch = labels.to_kind(Kind::Float).unsqueeze(1).set_requires_grad(true);
                 let (all, all_labels) = memory.append_to(&batch, &labels);
                 let mut found = values(&all);
                 assert_eq!(found, values(&all_labels));

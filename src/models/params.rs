@@ -105,6 +105,11 @@ impl Params {
         blocks
     }
 
+    /// All tensors by name, not copied.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        self.entries.iter().map(|p| (p.name.clone(), p.tensor.shallow_clone())).collect()
+    }
+
     /// Deep copies of all tensors on the CPU, as `(name, tensor)`.
     pub fn snapshot(&self) -> Vec<(String, Tensor)> {
         tch::no_grad(|| {

@@ -114,6 +114,10 @@ impl Task for ClassifierTask<'_> {
         Ok(order.chunks(self.batch_size).map(<[usize]>::to_vec).collect())
     }
 
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        self.params.tensors()
+    }
+
     fn forward(&mut self, _: usize, _: usize, batch: &[usize]) -> Result<Forward<'_>> {
         let rows: Vec<i64> = batch.iter().map(|&row| row as i64).collect();
         let rows = Tensor::from_slice(&rows);

@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
 
+use super::checkpoint::prefixed;
 use super::fit::Task;
 use super::fit_result::Scores;
 use super::log::RunLog;
@@ -156,6 +157,13 @@ impl Target {
         Ok(target)
     }
 
+    /// What it was made of: the student as it was at the start.
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        let rotation = self.rotation.iter().map(|tensor| ("rotation", tensor));
+        let all = [("mean", &self.mean)].into_iter().chain(rotation);
+        all.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect()
+    }
+
     /// Of the teacher's embeddings, with length 1.
     fn of(&self, teacher: &Tensor) -> Tensor {
         let target = normalise(&(teacher - &self.mean));
@@ -256,8 +264,18 @@ impl Task for DistilTask<'_> {
         Ok(batches)
     }
 
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        let mut tensors = self.student.params.tensors();
+        let layer = self.projection.map(Linear::tensors).unwrap_or_default();
+        tensors.extend(prefixed("projection", layer));
+        tensors.extend(prefixed("kept", self.average.tensors()));
+        tensors.extend(prefixed("target", self.target.tensors()));
+        tensors
+    }
+
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
         let seed = mix(self.seed, epoch as u64, index as u64);
+        tch::manual_seed(seed as i64); // of dropout
         // The draws are relative to the side, so that both views change alike.
         let view = |network: &Backbone, faces: &PictureStore| {
             let pictures = faces.batch(batch, network.device())?;

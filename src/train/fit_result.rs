@@ -43,7 +43,7 @@ impl Scores {
 }
 
 /// Result of a training run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FitResult {
     /// Scores of the initial weights (epoch 0).
     pub untouched: Scores,

@@ -16,6 +16,7 @@
 //! ```
 
 pub mod calibrate;
+pub mod checkpoint;
 pub mod classifier;
 pub mod dataset;
 pub mod distil;
@@ -24,6 +25,7 @@ pub mod fit_result;
 pub mod frozen_prefix;
 #[cfg(feature = "cli")]
 pub mod hardest;
+pub mod interrupt;
 pub mod log;
 pub mod lr_find;
 pub mod map_cache;

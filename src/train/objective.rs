@@ -29,13 +29,20 @@ impl Objective {
         let loss = (settings.loss.build)(&options, &shape);
         let miner = if loss.mining().is_some() { settings.miner } else { BATCH_ALL };
         let TripletSettings { xbm, xbm_start, .. } = *settings;
-        let memory = (xbm > 0).then(|| CrossBatchMemory::new(xbm, xbm_start).into());
+        let memory = (xbm > 0).then(|| CrossBatchMemory::new(xbm, xbm_start, dim, device).into());
         Self { loss, miner, memory }
     }
 
     /// The loss's own trainable parameters, by name.
     pub fn parameters(&self) -> Vec<(String, Tensor)> {
         self.loss.parameters()
+    }
+
+    /// All that training changes, by name: parameters, and the memory.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        let memory = self.memory.iter().flat_map(|memory| memory.borrow().tensors());
+        let memory = memory.map(|(name, tensor)| (format!("memory.{name}"), tensor));
+        self.parameters().into_iter().chain(memory).collect()
     }
 
     /// The loss of embeddings `[B, D]` with labels, int64 `[B]` (fastest on the host; with a memory they

@@ -3,12 +3,17 @@
 //! last: a run without it is incomplete, and no command uses its model by default.
 
 use std::ffi::OsString;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::checkpoint::{self, Checkpoint};
+use super::dataset::TrainingData;
 use super::fit_result::{FitResult, Scores};
+use crate::progress::Reporter;
 use crate::recognise::runs::SUMMARY;
+use crate::recognise::{DataCard, ModelCard};
 use crate::weights::BEST;
 use crate::{Error, Result, files};
 
@@ -19,6 +24,21 @@ const CONFIG: &str = "config.toml";
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// The command that trains in it.
+    command: String,
+    /// Where the training goes on, if it is a resumed one.
+    resumed: Option<Resumed>,
+    /// `config.toml`, locked while the run lives.
+    lock: Option<File>,
+}
+
+/// How a run goes on.
+#[derive(Debug)]
+struct Resumed {
+    /// None if the run was killed before its first checkpoint: it starts again.
+    checkpoint: Option<Checkpoint>,
+    /// Go on even where the bits may differ.
+    anyway: bool,
 }
 
 impl RunFolder {
@@ -49,7 +69,100 @@ impl RunFolder {
             };
             path = out.with_file_name(format!("{}-{number}", name.to_string_lossy()));
         }
-        Ok(Self { path })
+        let lock = lock(&path)?;
+        Ok(Self { path, command: command.to_owned(), resumed: None, lock })
+    }
+
+    /// Opens the folder of a run that was interrupted. With `anyway` the training goes on where it may not
+    /// end with the same bits.
+    ///
+    /// # Errors
+    /// There is no run, or one of another command, or one that is finished or still going on; or neither of
+    /// its checkpoints can be used.
+    pub fn resume(path: &Path, command: &str, anyway: bool) -> Result<Self> {
+        let fail = |what: String| Error::Config(format!("--resume {}: {what}", path.display()));
+        let config = path.join(CONFIG);
+        let text = std::fs::read_to_string(&config)
+            .map_err(|_| fail(format!("no training run: there is no {CONFIG}")))?;
+        if !text.starts_with(&header(command)) {
+            let line = text.lines().next().unwrap_or_default();
+            return Err(fail(format!("not a run of {command}: its {CONFIG} says `{line}`")));
+        }
+        let lock = lock(path)?;
+        if lock.is_none() {
+            return Err(fail("another process is training in this folder".into()));
+        }
+        if path.join(SUMMARY).exists() {
+            return Err(fail("the run is finished; its model is best.safetensors".into()));
+        }
+        let checkpoint = Checkpoint::find(path)?;
+        let resumed = Some(Resumed { checkpoint, anyway });
+        Ok(Self { path: path.to_owned(), command: command.to_owned(), resumed, lock })
+    }
+
+    /// Whether the run was started before.
+    pub fn is_resumed(&self) -> bool {
+        self.resumed.is_some()
+    }
+
+    /// Where the training goes on; none at the start.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.resumed.as_ref()?.checkpoint.as_ref()
+    }
+
+    /// How to go on with the run.
+    pub fn how_to_resume(&self) -> String {
+        format!("visage {} --resume {}", self.command, self.path.display())
+    }
+
+    /// Refuses what may make a resumed run end with other bits, unless that was asked for.
+    ///
+    /// # Errors
+    /// Lists the `changes`, if there are any.
+    pub fn accept(&self, changes: &[String], say: &Reporter) -> Result<()> {
+        let text = changes.join("; ");
+        match &self.resumed {
+            Some(_) if changes.is_empty() => Ok(()),
+            Some(resumed) if resumed.anyway => {
+                say.warn(&format!("the run will not end as it would have: {text}"));
+                Ok(())
+            }
+            Some(_) => Err(Error::Config(format!(
+                "--resume {}: {text}; undo this, or give --resume-anyway to go on with a run that does not \
+                 end as it would have",
+                self.path.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes `split.csv`; a resumed run has the one it began with, which the data must still fit.
+    ///
+    /// # Errors
+    /// The file cannot be written, or the data has changed.
+    pub fn write_split(&self, data: &TrainingData, say: &Reporter) -> Result<()> {
+        let path = self.split();
+        let (true, Ok(before)) = (self.is_resumed(), std::fs::read(&path)) else {
+            return data.split.write_csv(&path, &data.folder);
+        };
+        let changed = format!("the pictures are not those of {}", path.display());
+        let is_other = before != data.split.csv(&data.folder)?;
+        self.accept(&Vec::from_iter(is_other.then_some(changed)), say)?;
+        self.check_data(&data.card, say)
+    }
+
+    /// Refuses a resumed run whose pictures have other contents than those it began with.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn check_data(&self, data: &DataCard, say: &Reporter) -> Result<()> {
+        // The model of the untouched start is there before the first checkpoint.
+        let (true, Ok(card)) = (self.is_resumed(), ModelCard::peek(&self.best())) else {
+            return Ok(());
+        };
+        let is_other = card.data.fingerprint != data.fingerprint;
+        let changed = format!("the contents of the pictures in {} have changed", data.path);
+        self.accept(&Vec::from_iter(is_other.then_some(changed)), say)
     }
 
     /// The folder.
@@ -102,8 +215,36 @@ impl RunFolder {
         });
         files::write_atomically(&self.summary(), |out| {
             std::io::Write::write_all(out, format!("{summary:#}\n").as_bytes())
-        })
+        })?;
+        checkpoint::remove(&self.path);
+        Ok(())
     }
+}
+
+/// How the `config.toml` of a command begins.
+fn header(command: &str) -> String {
+    format!(
+        "# Written by visage {}. Repeat the run: visage {command} --config",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// Locks the folder of a run for this process; none if another one has it.
+fn lock(run: &Path) -> Result<Option<File>> {
+    let path = run.join(CONFIG);
+    let file = File::open(&path).map_err(|source| Error::io(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        // A file system without locks must not end a training.
+        Err(TryLockError::Error(_)) => Ok(Some(file)),
+    }
+}
+
+/// Whether a run in this folder was interrupted: it has no result, and no process trains in it.
+pub fn is_interrupted(run: &Path) -> bool {
+    let is_run = run.join(CONFIG).is_file() && !run.join(SUMMARY).exists();
+    is_run && lock(run).is_ok_and(|lock| lock.is_some())
 }
 
 /// The run's settings as the `config.toml` that `--config` accepts back.
@@ -113,16 +254,15 @@ impl RunFolder {
 pub fn config_text<S: Serialize>(command: &str, settings: &S) -> Result<String> {
     let body = toml::to_string_pretty(settings)
         .map_err(|error| Error::Config(format!("config.toml: {error}")))?;
-    Ok(format!(
-        "# Written by visage {}. Repeat the run: visage {command} --config THIS_FILE\n\n{body}",
-        env!("CARGO_PKG_VERSION")
-    ))
+    Ok(format!("{} THIS_FILE\n\n{body}", header(command)))
 }
 
 impl Drop for RunFolder {
     /// A training that fails before its first result leaves no folder behind.
     fn drop(&mut self) {
-        if names(&self.path).is_ok_and(|names| names == [CONFIG]) {
+        let is_new = self.resumed.is_none();
+        drop(self.lock.take());
+        if is_new && names(&self.path).is_ok_and(|names| names == [CONFIG]) {
             // The error that ended the training is the one to report.
             let _ = std::fs::remove_file(self.path.join(CONFIG));
             let _ = std::fs::remove_dir(&self.path);

@@ -71,10 +71,18 @@ pub fn plan(schedule: &ScheduleSettings, epochs: usize, lr: f64, backbone: &Back
     FitConfig { scale_loss: backbone.compute().scales_loss(), ..schedule.plan(epochs, lr) }
 }
 
+/// Settings that do not change what a training computes; models of the same training are the same file.
+const OF_THE_RUN: [&str; 2] = ["out", "checkpoint-every"];
+
 /// A run's settings as the JSON in its model files.
 ///
 /// # Errors
 /// Settings that JSON cannot hold.
 pub fn settings_json<S: Serialize>(settings: &S) -> Result<serde_json::Value> {
-    serde_json::to_value(settings).map_err(|error| Error::Config(error.to_string()))
+    let mut json =
+        serde_json::to_value(settings).map_err(|error| Error::Config(error.to_string()))?;
+    if let Some(settings) = json.as_object_mut() {
+        OF_THE_RUN.iter().for_each(|name| drop(settings.remove(*name)));
+    }
+    Ok(json)
 }

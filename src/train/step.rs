@@ -1,7 +1,10 @@
 //! One training step, the same for every kind of training.
 
-use tch::{Tensor, no_grad};
+use std::collections::BTreeMap;
 
+use tch::{Device, Tensor, no_grad};
+
+use super::checkpoint::forever;
 use super::optim::{Optimizer, StepRates};
 use super::scaler::LossScaler;
 use crate::Result;
@@ -48,7 +51,8 @@ impl Step {
 /// the (scaled) loss, takes the scale out, clips and steps. The host waits for nothing.
 #[derive(Debug)]
 pub struct Stepper<'a> {
-    optimizer: &'a mut Optimizer,
+    /// What it steps.
+    pub optimizer: &'a mut Optimizer,
     clip: Option<f64>,
     /// Computes the gradient norm even without clipping.
     pub measures_norm: bool,
@@ -97,6 +101,9 @@ impl<'a> Stepper<'a> {
     }
 }
 
+/// The name of the number of skipped steps in a checkpoint.
+const SKIPPED: &str = "skipped";
+
 /// Running sums of the figures of an epoch, on the device; read once at its end.
 #[derive(Default)]
 pub struct Totals {
@@ -127,6 +134,32 @@ impl Totals {
             }
         });
         self.steps += 1;
+    }
+
+    /// Number of steps, the figures' names, and the sums, for a checkpoint.
+    pub fn state(&self) -> (u64, Vec<String>, Vec<(String, Tensor)>) {
+        let names = self.sums.iter().map(|(name, _)| (*name).to_owned());
+        let numbered = self.sums.iter().enumerate();
+        let mut tensors: Vec<_> =
+            numbered.map(|(at, (_, sum))| (at.to_string(), sum.shallow_clone())).collect();
+        tensors.extend(self.skipped.iter().map(|sum| (SKIPPED.to_owned(), sum.shallow_clone())));
+        (self.steps, names.collect(), tensors)
+    }
+
+    /// The sums of [`state`](Self::state), on `device`.
+    pub fn restore(
+        (steps, names): &(u64, Vec<String>),
+        tensors: Vec<(String, Tensor)>,
+        device: Device,
+    ) -> Self {
+        let mut tensors: BTreeMap<_, _> =
+            tensors.into_iter().map(|(name, tensor)| (name, tensor.to_device(device))).collect();
+        let sums = names
+            .iter()
+            .enumerate()
+            .filter_map(|(at, name)| Some((forever(name), tensors.remove(&at.to_string())?)));
+        let sums = sums.collect();
+        Self { sums, steps: *steps, skipped: tensors.remove(SKIPPED) }
     }
 
     /// Steps that changed the parameters. The host waits for the device.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tch::{Kind, Tensor};
 
+use super::checkpoint::prefixed;
 use super::fit::Task;
 use super::fit_result::Scores;
 use super::frozen_prefix::{FrozenPrefix, pieces};
@@ -148,9 +149,18 @@ impl Task for TripletTask<'_> {
         self.notes.extend(self.prefix.begin(epoch)?);
         let batches = self.sampler.epoch(epoch);
         let pictures = |batch: Vec<usize>| batch.into_iter().map(|i| self.parts.train[i]).collect();
-        let batches: Vec<_> = batches.into_iter().map(pictures).collect();
-        self.prefix.prefetch(&batches);
-        Ok(batches)
+        Ok(batches.into_iter().map(pictures).collect())
+    }
+
+    fn prefetch(&mut self, batches: &[Vec<usize>]) {
+        self.prefix.prefetch(batches);
+    }
+
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        let mut tensors = self.backbone.params.tensors();
+        tensors.extend(prefixed("objective", self.objective.tensors()));
+        tensors.extend(prefixed("kept", self.blend.tensors()));
+        tensors
     }
 
     fn take_wait(&mut self) -> Option<Duration> {
@@ -167,6 +177,7 @@ impl Task for TripletTask<'_> {
     /// contrastive learning batch size under memory limited setup", 2021).
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
         let seed = mix(self.seed, epoch as u64, index as u64);
+        tch::manual_seed(seed as i64); // of dropout
         let (first, maps) = self.prefix.views(batch, seed)?;
         let labels: Vec<i64> = batch.iter().map(|&i| self.parts.labels[i] as i64).collect();
         // On the host, where they are needed first: nothing waits for the device to learn them.

@@ -138,7 +138,7 @@ pub fn train_triplet(
     let mut training = TripletTraining::set_up(&mut settings, device, false, say)?;
     let run = RunFolder::create(&settings.out, "train-triplet", &settings)?;
     settings.out = run.path().to_owned(); // of the disk cache, too
-    training.data.split.write_csv(&run.split(), &training.data.folder)?;
+    run.write_split(&training.data, say)?;
     let plan = plan(&settings.schedule, settings.epochs, settings.lr(), &training.backbone);
     let mut log = RunLog::create(run.path());
     let (mut task, optimizer) = training.task(&settings)?;

@@ -7,6 +7,7 @@ use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use tch::{Kind, Tensor};
 
+use super::checkpoint::prefixed;
 use super::fit::Task;
 use super::fit_result::Scores;
 use super::frozen_prefix::FrozenPrefix;
@@ -163,10 +164,18 @@ impl Task for TupleTask<'_> {
                 order.iter().map(|triplet| triplet.to_vec()).collect()
             }
         };
-        let batches: Vec<_> =
-            tuples.chunks(self.batch.max(1)).map(|tuples| tuples.concat()).collect();
-        self.prefix.prefetch(&batches);
-        Ok(batches)
+        Ok(tuples.chunks(self.batch.max(1)).map(|tuples| tuples.concat()).collect())
+    }
+
+    fn prefetch(&mut self, batches: &[Vec<usize>]) {
+        self.prefix.prefetch(batches);
+    }
+
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        let mut tensors = self.net.backbone.params.tensors();
+        tensors.extend(prefixed("head", self.net.params.tensors()));
+        tensors.extend(prefixed("kept", self.kept.tensors()));
+        tensors
     }
 
     fn take_wait(&mut self) -> Option<Duration> {
@@ -179,6 +188,7 @@ impl Task for TupleTask<'_> {
 
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
         let seed = mix(self.seed, epoch as u64, index as u64);
+        tch::manual_seed(seed as i64); // of dropout
         let (first, maps) = self.prefix.views(batch, seed)?;
         let vectors = self.net.vectors(first, &maps, self.mode, Mode::TRAIN)?;
         let arity = if matches!(self.tuple_source, TupleSource::Pairs { .. }) { 2 } else { 3 };

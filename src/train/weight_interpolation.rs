@@ -52,6 +52,17 @@ impl WeightInterpolation {
         Self { share, decay, slots }
     }
 
+    /// What it keeps besides the network's own weights, by number: the starts and the averages.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        let kept = |(at, Slot { start, average, .. }): (usize, &Slot)| {
+            let named = |what: &str, tensor: &Option<Tensor>| {
+                tensor.as_ref().map(|tensor| (format!("{what}.{at}"), tensor.shallow_clone()))
+            };
+            [named("start", start), named("average", average)]
+        };
+        self.slots.iter().enumerate().flat_map(kept).flatten().collect()
+    }
+
     /// After an optimiser step: `average = decay * average + (1 - decay) * weight`.
     pub fn update(&mut self) {
         let Some(decay) = self.decay else { return };

@@ -29,5 +29,6 @@ pub use load::{BESIDE_TRUNK, GALLERY, HEAD, LoadReport};
 pub use manifest::Source;
 pub use run::{BEST, model_path};
 pub use stored::Entry;
+pub(crate) use stored::bytes_of;
 pub use tensor_file::TensorFile;
 pub use trunk::{Bare, Built, load_into};

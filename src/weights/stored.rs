@@ -247,7 +247,7 @@ impl Entry {
 }
 
 /// A contiguous copy of a tensor's bytes.
-pub(super) fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, tch::TchError> {
+pub(crate) fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>, tch::TchError> {
     let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
     let mut data = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
     tensor.f_copy_data_u8(&mut data, tensor.numel())?;

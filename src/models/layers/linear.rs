@@ -30,6 +30,15 @@ impl Linear {
         }
     }
 
+    /// Its tensors by name, not copied.
+    pub fn tensors(&self) -> Vec<(String, Tensor)> {
+        let all = [("weight", Some(&self.weight)), ("bias", self.bias.as_ref())];
+        let named = |(name, tensor): (&str, Option<&Tensor>)| {
+            Some((name.to_owned(), tensor?.shallow_clone()))
+        };
+        all.into_iter().filter_map(named).collect()
+    }
+
     /// `[N, in]` to `[N, out]`.
     pub fn forward(&self, xs: &Tensor) -> Tensor {
         trace::report(&self.name, xs.linear(&self.weight, self.bias.as_ref()))

@@ -5,12 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Parser;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::metric::Named;
 use crate::metric::losses::LossKind;
 use crate::metric::miners::Miner;
 use crate::progress::tests::Page;
+use crate::train::checkpoint::prefixed;
 use crate::train::log::METRICS;
 use crate::train::objective::Objective;
 use crate::train::optim::{OptimizerConfig, OptimizerKind};
@@ -35,6 +38,10 @@ impl Scripted {
 impl Task for Scripted {
     fn batches(&mut self, _: usize) -> Result<Vec<Vec<usize>>> {
         Ok(vec![vec![0, 1]; 4])
+    }
+
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        vec![("weight".to_owned(), self.weight.shallow_clone())]
     }
 
     fn forward(&mut self, _: usize, _: usize, _: &[usize]) -> Result<Forward<'_>> {
@@ -80,6 +87,8 @@ fn config(epochs: usize, lr: f64) -> FitConfig {
         log_interval: 3,
         keep_last: false,
         report_every: 1,
+        checkpoint_every: Interval::Steps(1),
+        interrupt: Interrupt::default(),
     }
 }
 
@@ -141,6 +150,9 @@ fn epoch_0_is_logged_before_the_first_epoch_is_trained() {
     impl Task for Stops {
         fn batches(&mut self, _: usize) -> Result<Vec<Vec<usize>>> {
             Err(Error::Data("no batch".into()))
+        }
+        fn tensors(&self) -> Vec<(String, Tensor)> {
+            self.0.tensors()
         }
         fn forward(&mut self, epoch: usize, at: usize, batch: &[usize]) -> Result<Forward<'_>> {
             self.0.forward(epoch, at, batch)
@@ -236,6 +248,9 @@ struct Small {
     weight: Tensor,
     pictures: Tensor,
     objective: Objective,
+    steps: usize,
+    /// Stops itself after so many steps.
+    stop: Option<(usize, Interrupt)>,
 }
 
 #[derive(Parser)]
@@ -248,13 +263,21 @@ impl Small {
     fn new(flags: &[&str]) -> Self {
         let settings = Flags::parse_from([&["train"], flags].concat()).settings;
         settings.check().unwrap();
-        tch::manual_seed(5);
-        let float = (Kind::Float, tch::Device::Cpu);
-        let centres = Tensor::randn([3, 6], float).repeat([4, 1]);
-        let pictures = centres + Tensor::randn([12, 6], float) * 0.3;
-        let weight = (Tensor::randn([6, 4], float) * 0.4).set_requires_grad(true);
-        let objective = Objective::new(&settings, 3, 4, tch::Device::Cpu);
-        Self { weight, pictures, objective }
+        // Other tests draw from libtorch's generator at the same time.
+        let mut generator = StdRng::seed_from_u64(5);
+        let mut noise = |rows: i64, columns: i64| {
+            let mut normal = || (0..12).map(|_| generator.random::<f32>()).sum::<f32>() - 6.0;
+            let values: Vec<f32> = (0..rows * columns).map(|_| normal()).collect();
+            Tensor::from_slice(&values).view([rows, columns])
+        };
+        let pictures = noise(3, 6).repeat([4, 1]) + noise(12, 6) * 0.8;
+        let weight = (noise(6, 4) * 0.4).set_requires_grad(true);
+        let objective = Objective::new(&settings, 3, 4, Device::Cpu);
+        for (_, mut drawn) in objective.parameters() {
+            let size = drawn.size();
+            tch::no_grad(|| drawn.copy_(&noise(size[0], size[1])));
+        }
+        Self { weight, pictures, objective, steps: 0, stop: None }
     }
 
     fn params(&self) -> Vec<(String, Tensor)> {
@@ -266,6 +289,21 @@ impl Small {
 impl Task for Small {
     fn batches(&mut self, _: usize) -> Result<Vec<Vec<usize>>> {
         Ok(vec![(0..12).collect(); 5])
+    }
+
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        let mut tensors = vec![("weight".to_owned(), self.weight.shallow_clone())];
+        tensors.extend(prefixed("objective", self.objective.tensors()));
+        tensors
+    }
+
+    fn stepped(&mut self) {
+        self.steps += 1;
+        if let Some((at, interrupt)) = &self.stop
+            && *at == self.steps
+        {
+            interrupt.send(15);
+        }
     }
 
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
@@ -316,4 +354,90 @@ fn every_miner_and_hinge_is_learnt_from() {
             assert!(second.is_finite() && second < first, "{miner} {hinge}: {first}, {second}");
         }
     }
+}
+
+/// The result of a run, the bits of all that it changed, and its table.
+fn go_on(
+    run: &RunFolder,
+    task: &mut Small,
+    plan: &FitConfig,
+) -> Result<(FitResult, Vec<u8>, String)> {
+    let mut log = match run.checkpoint() {
+        Some(checkpoint) => RunLog::resume(run.path(), checkpoint.state.log.clone()),
+        None => RunLog::create(run.path()),
+    };
+    let mut optimizer = sgd(task.params(), plan.lr);
+    let result = fit(task, &mut optimizer, plan, run, &mut log, &Reporter::hidden())?;
+    let changed = task.tensors().into_iter().chain(optimizer.state());
+    let bits = changed.flat_map(|(_, tensor)| crate::weights::bytes_of(&tensor).unwrap()).collect();
+    let table = std::fs::read_to_string(run.path().join(METRICS)).unwrap();
+    // What the path of the folder is in.
+    Ok((FitResult { model: "best".into(), ..result }, bits, table))
+}
+
+#[test]
+fn a_run_that_is_stopped_after_any_step_ends_as_if_it_had_not_been() {
+    let schedules = [ScheduleKind::WarmupCosine, ScheduleKind::Plateau, ScheduleKind::Triangular];
+    for (flags, schedule) in [
+        (&["--loss", "arcface"][..], schedules[0]),
+        (&["--xbm", "30", "--xbm-start", "2", "--miner", "random"], schedules[1]),
+        (&["--loss", "supcon"], schedules[2]),
+    ] {
+        let scale_loss = schedule == schedules[0];
+        let plan = FitConfig { schedule, scale_loss, clip: Some(1.0), ..config(3, 0.05) };
+        let folder = tempfile::tempdir().unwrap();
+        let create = |name: &str| {
+            RunFolder::create(&folder.path().join(name), "test", &toml::Table::new()).unwrap()
+        };
+        let wanted = go_on(&create("straight"), &mut Small::new(flags), &plan).unwrap();
+        for stop in 1..=15 {
+            let (interrupt, run) = (Interrupt::default(), create("stopped"));
+            let path = run.path().to_owned();
+            let mut task = Small::new(flags);
+            task.stop = Some((stop, interrupt.clone()));
+            let stopped = go_on(&run, &mut task, &FitConfig { interrupt, ..plan.clone() });
+            let error = stopped.unwrap_err();
+            assert!(matches!(error, Error::Interrupted { signal: 15, .. }), "{error}");
+            assert!(error.to_string().contains("visage test --resume"), "{error}");
+            drop(run);
+            let run = RunFolder::resume(&path, "test", false).unwrap();
+            assert_eq!(run.checkpoint().unwrap().state.done, stop as u64);
+            let found = go_on(&run, &mut Small::new(flags), &plan).unwrap();
+            assert_eq!((&found.0, &found.2), (&wanted.0, &wanted.2), "{flags:?} after step {stop}");
+            assert!(found.1 == wanted.1, "{flags:?} stopped after step {stop}");
+        }
+    }
+}
+
+#[test]
+fn a_run_goes_on_only_once_where_it_was_and_with_what_it_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = toml::Table::new();
+    let run = RunFolder::create(&folder.path().join("run"), "test", &settings).unwrap();
+    let path = run.path().to_owned();
+    let refused = |command: &str, word: &str| {
+        let error = RunFolder::resume(&path, command, false).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    };
+    refused("test", "another process");
+    let interrupt = Interrupt::default();
+    let mut task = Small::new(&[]);
+    task.stop = Some((7, interrupt.clone()));
+    let plan = config(2, 0.05);
+    let stopped = go_on(&run, &mut task, &FitConfig { interrupt, ..plan.clone() });
+    assert!(stopped.is_err());
+    drop(run);
+    refused("other", "not a run of other");
+    // Another network than that of the checkpoint.
+    let run = RunFolder::resume(&path, "test", false).unwrap();
+    let error =
+        go_on(&run, &mut Small::new(&["--loss", "arcface"]), &plan).unwrap_err().to_string();
+    assert!(error.contains("does not fit"), "{error}");
+    let result = go_on(&run, &mut Small::new(&[]), &plan).unwrap().0;
+    run.finish(&result).unwrap();
+    drop(run);
+    refused("test", "finished");
+    let left = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.map(|name| name.to_string_lossy().into_owned()).collect();
+    assert!(!left.iter().any(|name| name.contains("checkpoint")), "{left:?}");
 }

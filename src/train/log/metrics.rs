@@ -21,6 +21,13 @@ pub struct MetricsCsv {
     warning: Option<String>,
 }
 
+/// The content of a table, in a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Rows {
+    columns: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
 /// What is in the file now.
 struct Table {
     file: File,
@@ -43,6 +50,27 @@ impl MetricsCsv {
             Err(error) => csv.turn_off(error),
         }
         csv
+    }
+
+    /// Goes on with a table as it was; later rows are cut off.
+    pub fn resume(path: &Path, rows: Rows) -> Self {
+        let mut csv = Self::create(path);
+        if let Some(table) = &mut csv.table {
+            let Rows { columns, rows } = rows;
+            (table.columns, table.rows) = (columns, rows);
+            if let Err(error) = table.rewrite(path) {
+                csv.turn_off(error);
+            }
+        }
+        csv
+    }
+
+    /// The rows so far; none once it is off.
+    pub fn rows(&self) -> Rows {
+        self.table.as_ref().map_or_else(Rows::default, |table| Rows {
+            columns: table.columns.clone(),
+            rows: table.rows.clone(),
+        })
     }
 
     /// Whether rows are still written.
@@ -114,7 +142,7 @@ impl Table {
     /// Replaces the file by one with all columns and continues at its end.
     fn rewrite(&mut self, path: &Path) -> Result<()> {
         let fail = |source| Error::io(path, source);
-        let bytes = self.encoded(0, true).map_err(fail)?;
+        let bytes = self.encoded(0, !self.columns.is_empty()).map_err(fail)?;
         write_atomically(path, |out| out.write_all(&bytes))?;
         self.file = File::options().append(true).open(path).map_err(fail)?;
         self.length = bytes.len() as u64;

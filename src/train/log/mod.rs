@@ -21,8 +21,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use image::RgbImage;
+use serde::{Deserialize, Serialize};
 
-pub use metrics::MetricsCsv;
+pub use metrics::{MetricsCsv, Rows};
 pub use projector::{Projector, Sprite, write_points, write_projector};
 pub use tensorboard::EventWriter;
 
@@ -33,6 +34,9 @@ pub const TENSORBOARD: &str = "tensorboard";
 
 /// The table in the run folder.
 pub const METRICS: &str = "metrics.csv";
+
+/// What differs between two runs of a seed: seconds, and the share of waiting.
+const TIMING: &str = "timing.csv";
 
 /// The log of one run; switched off it does nothing, and is used the same way.
 #[derive(Default)]
@@ -45,20 +49,49 @@ struct Parts {
     folder: PathBuf,
     events: EventWriter,
     table: MetricsCsv,
+    timing: MetricsCsv,
     started: SystemTime,
+}
+
+/// What the files of a log held when a checkpoint was written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogPosition {
+    table: Rows,
+    timing: Rows,
+    events: Option<(String, u64)>,
 }
 
 impl RunLog {
     /// Starts a log in the run folder: `metrics.csv`, replacing an older one, and a `tensorboard`
     /// folder. Where that is impossible the log is off and has a warning.
     pub fn create(run: &Path) -> Self {
+        Self::resume(run, LogPosition::default())
+    }
+
+    /// Goes on with the log of a run as it was: what was written after that is cut off.
+    pub fn resume(run: &Path, at: LogPosition) -> Self {
         let folder = run.join(TENSORBOARD);
-        let table = MetricsCsv::create(&run.join(METRICS));
-        let events = EventWriter::create(&folder);
-        let parts = Parts { folder, events, table, started: SystemTime::now() };
+        let table = MetricsCsv::resume(&run.join(METRICS), at.table);
+        let timing = MetricsCsv::resume(&run.join(TIMING), at.timing);
+        let events = match &at.events {
+            Some((name, length)) => EventWriter::resume(&folder, (name, *length)),
+            None => EventWriter::create(&folder),
+        };
+        let parts = Parts { folder, events, table, timing, started: SystemTime::now() };
         let mut log = Self { parts: Some(parts), warnings: Vec::new() };
         log.check();
         log
+    }
+
+    /// What the files hold now, all of it handed to the operating system.
+    pub fn position(&mut self) -> LogPosition {
+        let position = self.parts.as_mut().map(|parts| LogPosition {
+            table: parts.table.rows(),
+            timing: parts.timing.rows(),
+            events: parts.events.position(),
+        });
+        self.check();
+        position.unwrap_or_default()
     }
 
     /// A log that does nothing.
@@ -108,6 +141,14 @@ impl RunLog {
         if let Some(parts) = &mut self.parts {
             parts.table.row(values);
             parts.events.flush();
+        }
+        self.check();
+    }
+
+    /// One row of `timing.csv`.
+    pub fn timing_row(&mut self, values: &[(&str, f64)]) {
+        if let Some(parts) = &mut self.parts {
+            parts.timing.row(values);
         }
         self.check();
     }
@@ -163,7 +204,9 @@ impl RunLog {
     /// Goes off when a part has; the other part's trouble would only repeat the message.
     fn check(&mut self) {
         let Some(parts) = &mut self.parts else { return };
-        if let Some(warning) = parts.table.take_warning().or_else(|| parts.events.take_warning()) {
+        let Parts { table, timing, events, .. } = parts;
+        let warnings = [table.take_warning(), timing.take_warning(), events.take_warning()];
+        if let Some(warning) = warnings.into_iter().flatten().next() {
             self.warnings.push(warning);
             self.parts = None;
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -49,6 +49,33 @@ impl EventWriter {
                 }
             }
         }
+    }
+
+    /// Goes on with the file `folder/name` as it was when it had `length` bytes; what follows is cut off.
+    /// Where that is impossible, starts a new file.
+    pub fn resume(folder: &Path, (name, length): (&str, u64)) -> Self {
+        let path = folder.join(name);
+        let cut = || {
+            let mut file = File::options().write(true).open(&path)?;
+            if file.metadata()?.len() < length {
+                return Err(io::Error::from(ErrorKind::UnexpectedEof));
+            }
+            file.set_len(length)?;
+            file.seek(io::SeekFrom::End(0))?;
+            Ok(file)
+        };
+        let Ok(file) = cut() else { return Self::create(folder) };
+        let out: Box<dyn Write + Send> = Box::new(file);
+        let records = Some(RecordWriter::new(BufWriter::new(out)));
+        Self { path, records, described: BTreeSet::new(), warning: None }
+    }
+
+    /// The file and its bytes so far, for [`resume`](Self::resume).
+    pub fn position(&mut self) -> Option<(String, u64)> {
+        self.flush();
+        self.records.as_ref()?;
+        let length = self.path.metadata().ok()?.len();
+        Some((self.path.file_name()?.to_str()?.to_owned(), length))
     }
 
     /// Writes the two opening records to `out`, which is the file at `path`.

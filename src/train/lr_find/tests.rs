@@ -49,6 +49,10 @@ impl Task for Bowl {
         Ok(loss.into())
     }
 
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        Vec::new()
+    }
+
     fn validate(&mut self, _: usize, _: &mut RunLog) -> Result<Scores> {
         Ok(Scores::default())
     }

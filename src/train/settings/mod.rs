@@ -17,7 +17,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::Interval;
 use super::fit::FitConfig;
+use super::interrupt::Interrupt;
 use super::optim::{OptimizerConfig, OptimizerKind};
 use super::schedule::ScheduleKind;
 use crate::data::store::Fitting;
@@ -127,6 +129,13 @@ pub struct ScheduleSettings {
     #[cfg_attr(feature = "cli", arg(long, value_name = "METRIC"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monitor: Option<String>,
+    /// Write a checkpoint, from which --resume goes on, after so many steps (200) or so much time (30s,
+    /// 5m); also at the ends of epochs, unless that slowed the training down
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "STEPS|TIME", default_value_t, help_heading = "Output")
+    )]
+    pub checkpoint_every: Interval,
     /// Log loss, learning rate and gradient norm of every N-th step to TensorBoard (0: only epochs)
     #[cfg_attr(feature = "cli", arg(long, value_name = "STEPS", default_value_t = LOG_INTERVAL, help_heading = "Output"))]
     pub log_interval: u64,
@@ -158,6 +167,7 @@ impl Default for ScheduleSettings {
             clip_grad_norm: None,
             patience: 0,
             monitor: None,
+            checkpoint_every: Interval::default(),
             log_interval: LOG_INTERVAL,
         }
     }
@@ -186,6 +196,8 @@ impl ScheduleSettings {
             monitor: self.monitor.clone(),
             log_interval: self.log_interval,
             keep_last: true,
+            checkpoint_every: self.checkpoint_every,
+            interrupt: Interrupt::default(),
             report_every: 1,
         }
     }
