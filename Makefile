@@ -33,7 +33,7 @@ VISAGE := cargo run --quiet --release $(WHERE) --
 
 export LIBTORCH ?= $(CURDIR)/$(FOLDER)/torch
 
-.PHONY: all help libtorch build faces demo test test-quick torch-versions gpu-kit parity parity-export parity-detect bench bench-detect bench-load tools lint doc clean
+.PHONY: all help libtorch build faces demo test test-quick torture torch-versions gpu-kit parity parity-export parity-detect bench bench-detect bench-load tools lint doc clean
 all: build
 
 help:
@@ -45,6 +45,7 @@ help:
 	@echo 'make bench     times of loading, training and recognition, next to PyTorch'
 	@echo 'make bench-detect  time of finding faces, next to facenet-pytorch'
 	@echo 'make bench-load  time and memory of loading VGG16, next to PyTorch'
+	@echo 'make torture   kills trainings 200 times and resumes them (KILLS=N; minutes)'
 	@echo 'make gpu-kit   a folder that checks everything on a machine with a GPU (gpu-kit/run.sh)'
 	@echo 'make torch-versions  the quick tests on libtorch $(VERSIONS); TORCH=VERSION chooses one'
 	@echo 'make lint      rustfmt and clippy, warnings denied'
@@ -97,6 +98,10 @@ torch-versions:
 
 test-quick: libtorch $(TREE)
 	cargo test --release $(WHERE) --lib --test cuda --test models --test openface --test cli
+
+# SIGKILL at random moments, then --resume: every end must be that of a run left alone.
+torture: build faces
+	$(PYTHON) tests/torture.py $(OUT)/release/visage $(if $(wildcard data/avengers),data/avengers,data/orl) $(KILLS)
 
 # A folder that checks Visage on any machine with a GPU and PyTorch $(TORCH): gpu-kit/run.sh.
 gpu-kit: build .parity/torch-python data/orl
