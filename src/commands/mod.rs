@@ -46,6 +46,7 @@ use tch::Device;
 
 use crate::Result;
 use crate::cli::{Cli, Command, Common};
+use crate::data::picture;
 use crate::device;
 use crate::native::cuda;
 use crate::progress::Reporter;
@@ -77,6 +78,7 @@ impl Context {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(workers));
             let _ = pool.build_global();
         }
+        picture::set_max_pixels(common.max_pixels);
         let say = Reporter::stderr(common.quiet);
         Ok(Self { common, say, run: OnceCell::new() })
     }
