@@ -225,6 +225,25 @@ fn frozen_prefixes_do_not_move() {
 }
 
 #[test]
+fn a_model_with_nan_in_it_is_refused_by_file_and_tensor() {
+    let folder = trained();
+    let model = folder.join("runs/classifier/best.safetensors");
+    let broken = tempfile::tempdir().unwrap();
+    let path = broken.path().join("broken.safetensors");
+    for name in ["classifier.bias", "layer1.weight", "gallery.embeddings"] {
+        let mut file = TensorFile::read(&model).unwrap();
+        let tensor = file.tensors.get_mut(name).unwrap();
+        let _ = tensor.view([-1]).get(0).fill_(f64::NAN);
+        file.write(&path).unwrap();
+        for command in [["classify", "faces/ada/0.png"], ["evaluate", "faces"]] {
+            let said = fail(folder, &[&command[..], &["--model", path.to_str().unwrap()]].concat());
+            assert!(said.contains("broken.safetensors") && said.contains(name), "{said}");
+            assert!(said.contains("not finite") && !said.contains("panicked"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn classify_speaks_the_originals_words() {
     let folder = trained();
     let one = run(folder, &["classify", "faces/ada/0.png", "--unknown", "0"]);

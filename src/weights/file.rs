@@ -124,6 +124,20 @@ impl<'a> WeightFile<'a> {
         entry.read(&self.bytes, storage).map_err(|reason| Error::weights(&self.path, reason))
     }
 
+    /// Whether `test` holds for all parts of a tensor's values, which are flat and on the CPU.
+    ///
+    /// # Errors
+    /// As [`WeightFile::tensor`].
+    pub fn all(&self, entry: &Entry, test: impl Fn(&Tensor) -> bool) -> Result<bool> {
+        let (storage, mut holds) = (self.storage(entry)?, true);
+        let walked = entry.parts(&self.bytes, storage, |_, part| {
+            holds = holds && test(&part);
+            Ok(())
+        });
+        walked.map_err(|reason| Error::weights(&self.path, reason))?;
+        Ok(holds)
+    }
+
     /// Copies one tensor's values into `to`, converting dtype and device; shapes must agree.
     ///
     /// # Errors
