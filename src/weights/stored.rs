@@ -16,6 +16,7 @@ const MAX_REPEATED: i64 = 1 << 20;
 #[derive(Debug)]
 pub(super) enum Bytes<'a> {
     Mapped(FileMap),
+    Read(Vec<u8>),
     Borrowed(&'a [u8]),
 }
 
@@ -23,6 +24,7 @@ impl Bytes<'_> {
     pub fn all(&self) -> &[u8] {
         match self {
             Self::Mapped(map) => map.bytes(),
+            Self::Read(bytes) => bytes,
             Self::Borrowed(bytes) => bytes,
         }
     }
