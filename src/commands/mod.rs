@@ -52,6 +52,7 @@ use crate::native::cuda;
 use crate::progress::Reporter;
 use crate::train::run_folder::RunFolder;
 use crate::train::set_up::settings_json;
+use crate::words::printable;
 
 /// The folder of runs in which a model is looked up if no model file is given.
 const RUNS: &str = "runs";
@@ -65,9 +66,16 @@ struct Context {
 }
 
 impl Context {
-    fn new(common: Common) -> Result<Self> {
+    fn new(mut common: Common) -> Result<Self> {
         if common.deterministic {
             cuda::use_deterministic_algorithms()?;
+        }
+        let say = Reporter::stderr(common.quiet);
+        let cpus = u16::try_from(device::available_cpus()).unwrap_or(u16::MAX);
+        if let Some(asked) = common.threads.filter(|&asked| asked > cpus) {
+            // More threads than CPUs wait for each other in every operator.
+            say.warn(&format!("--threads {asked}: {cpus} are used, one per CPU available here"));
+            common.threads = Some(cpus);
         }
         match common.threads {
             Some(threads) => tch::set_num_threads(i32::from(threads)),
@@ -79,7 +87,6 @@ impl Context {
             let _ = pool.build_global();
         }
         picture::set_max_pixels(common.max_pixels);
-        let say = Reporter::stderr(common.quiet);
         Ok(Self { common, say, run: OnceCell::new() })
     }
 
@@ -171,6 +178,6 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         }
     }
     // If standard error is closed, too, there is no one left to tell.
-    let _ = writeln!(std::io::stderr(), "error: {text}");
+    let _ = writeln!(std::io::stderr(), "error: {}", printable(&text));
     ExitCode::from(2)
 }

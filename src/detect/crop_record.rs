@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::words::{cell, cell_text};
 use crate::{Error, Result, files};
 
 /// The outcome for a photo, or for one of its faces.
@@ -79,6 +80,14 @@ pub struct Row {
     pub outside: Option<f64>,
 }
 
+impl Row {
+    /// With the names of photo and crop as `map` gives them.
+    fn map_names<'a, T: Into<String>>(&'a self, map: impl Fn(&'a str) -> T) -> Self {
+        let crop = self.crop.as_deref().map(|crop| map(crop).into());
+        Self { file: map(&self.file).into(), crop, ..self.clone() }
+    }
+}
+
 /// The table of an output folder.
 #[derive(Debug)]
 pub struct CropRecord {
@@ -98,7 +107,8 @@ impl CropRecord {
         if path.exists() {
             let mut text = std::fs::read(path).map_err(|source| Error::io(path, source))?;
             text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
-            for row in csv::Reader::from_reader(text.as_slice()).deserialize::<Row>().flatten() {
+            let table = csv::Reader::from_reader(text.as_slice()).into_deserialize::<Row>();
+            for row in table.flatten().map(|row| row.map_names(cell_text)) {
                 rows.entry(row.file.clone()).or_default().push(row);
             }
         }
@@ -163,7 +173,7 @@ fn table(rows: &[Row], head: bool) -> std::io::Result<Vec<u8>> {
         ])?;
     }
     for row in rows {
-        csv.serialize(row)?;
+        csv.serialize(row.map_names(cell))?;
     }
     csv.into_inner().map_err(|error| std::io::Error::other(error.to_string()))
 }
