@@ -21,6 +21,9 @@ const UNSUPPORTED: [&str; 10] =
 /// Pixels of the largest picture that is decoded by default: a small file can hold a large picture.
 pub const MAX_PIXELS: u64 = 50_000_000;
 
+/// What a decoder may always allocate: its tables and buffers, however small the pictures.
+const DECODER_BYTES: u64 = 64 << 20;
+
 static LIMIT: AtomicU64 = AtomicU64::new(MAX_PIXELS);
 
 /// Sets the pixels of the largest picture that this process decodes; by default [`MAX_PIXELS`].
@@ -67,7 +70,7 @@ fn upright(content: &[u8]) -> Result<DynamicImage, String> {
     let max_pixels = LIMIT.load(Ordering::Relaxed);
     let max_bytes = max_pixels.saturating_mul(8); // RGBA, 16 bits
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(max_bytes);
+    limits.max_alloc = Some(max_bytes.max(DECODER_BYTES));
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
     let (width, height) = decoder.dimensions();

@@ -217,6 +217,18 @@ mod tests {
     }
 
     #[test]
+    fn names_that_look_like_formulas_are_written_as_text_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("faces.csv");
+        let rows = vec![row("=1+2.jpg", FaceOutcome::Ok)];
+        CropRecord::open(&path, |_| true).unwrap().add(rows.clone()).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\n'=1+2.jpg,ok,1,'=1+2.jpg.png,"), "{text}");
+        let record = CropRecord::open(&path, |_| true).unwrap();
+        assert_eq!(record.photos().collect::<Vec<_>>(), [rows]);
+    }
+
+    #[test]
     fn fates_are_written_by_their_names() {
         for (outcome, name) in FaceOutcome::ALL {
             assert_eq!(outcome.name(), name);

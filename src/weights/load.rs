@@ -196,7 +196,8 @@ pub fn load_file(params: &Params, file: &WeightFile, options: &LoadOptions) -> R
 
 /// Whether every value of a tensor is finite.
 pub fn is_finite(tensor: &Tensor) -> bool {
-    bool::try_from(tensor.isfinite().all()).unwrap_or(false)
+    // Zero times NaN or infinity is NaN; faster than `isfinite`.
+    tensor.multiply_scalar(0).sum(Kind::Float).double_value(&[]) == 0.0
 }
 
 /// A tensor of the file: what is compared with the net.
