@@ -8,15 +8,19 @@
 // the weights are folded again. (libtorch's batch normalisation does not bump the version of the
 // statistics that it updates, but it does that of num_batches_tracked.)
 
+#include <atomic>
+#include <cmath>
 #include <optional>
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/grad_mode.h>
 
 #include "guard.h"
+#include "lanes.h"
 
 namespace {
 
@@ -78,7 +82,7 @@ Fused fold(const Tensor *const *parts, const Shape &shape, const Tensor &x) {
   fused.weight = weight.to(fused.kind).contiguous(at::MemoryFormat::ChannelsLast);
   static const auto reorder = find("mkldnn::_reorder_convolution_weight");
   static const auto pointwise = find("mkldnn::_convolution_pointwise");
-  // oneDNN's ReLU turns NaN into zero, which would hide broken weights.
+  // oneDNN's ReLU turns NaN into zero, which would hide broken weights; `run` looks for NaN in the map.
   bool is_finite = at::isfinite(fused.weight).all().item<bool>() && at::isfinite(fused.bias).all().item<bool>();
   fused.packed = is_finite && reorder.has_value() && pointwise.has_value() && at::globalContext().hasMKLDNN();
   if (fused.packed) {
@@ -92,14 +96,47 @@ Fused fold(const Tensor *const *parts, const Shape &shape, const Tensor &x) {
   return fused;
 }
 
+// Whether all channels of some pixel are zero.
+template <class Number>
+bool has_empty_pixel(const Number *y, int64_t pixels, int64_t channels) {
+  std::atomic<bool> found{false};
+  at::parallel_for(0, pixels, 4096, [&](int64_t begin, int64_t end) {
+    for (int64_t pixel = begin; pixel < end; ++pixel) {
+      const Number *at = y + pixel * channels;
+      int64_t zeros = 0;
+      while (zeros < channels && visage::to_float(at[zeros]) == 0.0f) ++zeros;
+      if (zeros == channels) {
+        found = true;
+        return;
+      }
+    }
+  });
+  return found;
+}
+
+// Whether a ReLU that turns NaN into zero may have hidden NaN. With finite weights, NaN in a window
+// reaches all channels of the pixel, so that the input is searched only behind an empty pixel.
+bool hides_nan(const Tensor &x, const Tensor &y) {
+  int64_t channels = y.size(1), pixels = y.numel() / std::max<int64_t>(channels, 1);
+  bool suspect = !y.is_contiguous(at::MemoryFormat::ChannelsLast) ||
+                 (y.scalar_type() == at::kFloat
+                      ? has_empty_pixel(y.const_data_ptr<float>(), pixels, channels)
+                      : has_empty_pixel(visage::halves(y), pixels, channels));
+  return suspect && std::isnan(x.sum().item<float>());
+}
+
 Tensor run(const Fused &fused, const Shape &shape, const Tensor &x) {
   std::vector<int64_t> padding{shape.padding[0], shape.padding[1]}, stride{shape.stride, shape.stride};
   if (!fused.packed)
     return at::conv2d(x, fused.weight, fused.bias, stride, padding).relu_();
   static const auto pointwise = find("mkldnn::_convolution_pointwise");
   std::vector<int64_t> dilation{1, 1};
-  return call(*pointwise, {x, fused.weight, fused.bias, padding, stride, dilation, int64_t{1},
-                           std::string("relu"), c10::List<std::optional<at::Scalar>>(), c10::IValue()});
+  auto convolve = [&](const char *after) {
+    return call(*pointwise, {x, fused.weight, fused.bias, padding, stride, dilation, int64_t{1},
+                             std::string(after), c10::List<std::optional<at::Scalar>>(), c10::IValue()});
+  };
+  Tensor y = convolve("relu");
+  return hides_nan(x, y) ? convolve("none").relu_() : y;
 }
 
 } // namespace

@@ -75,10 +75,15 @@ impl DeviceChoice {
     }
 }
 
+/// The CPUs that this process may use, by its affinity and the quota of its container.
+pub fn available_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Limits libtorch's threads to the CPUs that this process may use. libtorch itself ignores the CPU
 /// quota of a container (cgroup `cpu.max` or `cpu.cfs_quota_us`). OMP_NUM_THREADS takes precedence.
 pub fn limit_threads() {
-    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let available = available_cpus();
     let set = std::env::var_os("OMP_NUM_THREADS").is_some();
     if let Some(threads) = lower_limit(tch::get_num_threads(), available, set) {
         tch::set_num_threads(threads);

@@ -35,7 +35,8 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`error`], [`verdict`], [`words`], [`progress`] | error type, same or different, counts and lists in sentences, messages and progress bars |
+//! | [`error`], [`verdict`], [`words`] | error type, same or different, counts, lists and names in sentences |
+//! | [`progress`] | messages and progress bars |
 //! | [`files`], [`native`] | atomic files, the C++ shim |
 //! | [`device`], [`data`], [`models`], [`metric`] | `--device`, pictures and splits, networks, losses and miners |
 //! | [`weights`], [`eval`], `figures`, `fetch` | weight files, metrics of embeddings, charts, downloads |

@@ -16,6 +16,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, P
 #[cfg(not(feature = "cli"))]
 use no_bars::{MultiProgress, ProgressBar, live_bar, live_bars};
 
+use crate::words::printable;
+
 #[cfg(not(feature = "cli"))]
 mod no_bars;
 
@@ -115,7 +117,9 @@ impl Reporter {
         let write = || {
             let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
             // An error of stderr itself cannot be reported.
-            let _ = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
+            let _ = out
+                .write_all(format!("{}\n", printable(text)).as_bytes())
+                .and_then(|()| out.flush());
         };
         match &self.bars {
             Some(bars) => bars.suspend(write),

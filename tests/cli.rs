@@ -212,6 +212,25 @@ fn frozen_prefixes_do_not_move() {
 }
 
 #[test]
+fn a_model_with_nan_in_it_is_refused_by_file_and_tensor() {
+    let folder = trained();
+    let model = folder.join("runs/classifier/best.safetensors");
+    let broken = tempfile::tempdir().unwrap();
+    let path = broken.path().join("broken.safetensors");
+    for name in ["classifier.bias", "layer1.weight", "gallery.embeddings"] {
+        let mut file = TensorFile::read(&model).unwrap();
+        let tensor = file.tensors.get_mut(name).unwrap();
+        let _ = tensor.view([-1]).get(0).fill_(f64::NAN);
+        file.write(&path).unwrap();
+        for command in [["classify", "faces/ada/0.png"], ["evaluate", "--data=faces"]] {
+            let said = fail(folder, &[&command[..], &["--model", path.to_str().unwrap()]].concat());
+            assert!(said.contains("broken.safetensors") && said.contains(name), "{said}");
+            assert!(said.contains("not finite") && !said.contains("panicked"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn classify_speaks_the_originals_words() {
     let folder = trained();
     let one = run(folder, &["classify", "faces/ada/0.png", "--unknown", "0"]);
@@ -295,6 +314,57 @@ fn an_unread_output_ends_quietly_and_keeps_an_exit_code_that_answers() {
     std::fs::write(data.path().join("b.png"), "no picture").unwrap();
     let output = unread(data.path(), &["audit", ".", "--no-detect"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn more_threads_than_cpus_are_one_warning_and_capped() {
+    let folder = trained();
+    let binary = assert_cmd::cargo::cargo_bin("visage");
+    let mut command = std::process::Command::new(binary);
+    let output =
+        command.args(["doctor", "--threads", "1000"]).current_dir(folder).output().unwrap();
+    let (said, checks) = (text(&output.stderr), text(&output.stdout));
+    let cpus = std::thread::available_parallelism().unwrap();
+    let warning = format!("warning: --threads 1000: {cpus} are used, one per CPU available here\n");
+    assert_eq!(said, warning);
+    assert!(checks.contains(&format!("{cpus} for computing, {cpus} cores")), "{checks}");
+}
+
+#[test]
+fn a_larger_picture_is_decoded_only_where_max_pixels_allows() {
+    let folder = trained();
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("face.png");
+    draw(0, 0, 96).save(&path).unwrap();
+    let classify =
+        |limit| visage(folder, &["classify", path.to_str().unwrap(), "--max-pixels", limit]);
+    let said = text(&classify("9215").stderr);
+    assert!(said.contains("face.png") && said.contains("96x96 is more than 9215 pixels"), "{said}");
+    assert!(classify("9216").status.success());
+}
+
+#[test]
+fn names_that_look_like_formulas_are_text_in_tables_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    for (index, person) in ["=ada", "-bob", "@cleo"].into_iter().enumerate() {
+        std::fs::create_dir_all(root.join("faces").join(person)).unwrap();
+        for picture in 0..4 {
+            let path = root.join("faces").join(person).join(format!("{picture}.png"));
+            draw(index as u32, picture, 96).save(path).unwrap();
+        }
+    }
+    let train = ["train-triplet", "--data", "faces", "--backbone", "openface", "--epochs", "1"];
+    run(root, &[&train[..], &["--out", "a"]].concat());
+    let split = std::fs::read_to_string(root.join("a/split.csv")).unwrap();
+    for person in ["=ada", "-bob", "@cleo"] {
+        assert!(split.contains(&format!("\n'{person}/0.png,'{person},")), "{split}");
+    }
+    run(root, &[&train[..], &["--out", "b", "--split", "a/split.csv"]].concat());
+    assert_eq!(std::fs::read_to_string(root.join("b/split.csv")).unwrap(), split);
+    run(root, &["embed", "faces", "--backbone", "openface", "--out", "e.csv"]);
+    let table = std::fs::read_to_string(root.join("e.csv")).unwrap();
+    assert!(table.contains(",'=ada,") && table.contains(",'@cleo,"), "{table}");
 }
 
 #[test]

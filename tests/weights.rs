@@ -559,3 +559,32 @@ fn inspect_shows_a_tree_and_statistics() {
     assert!((base["std"].as_f64().unwrap() - (575.0f64 / 12.0 / 64.0).sqrt()).abs() < 1e-12);
     assert_eq!((base["bytes"].as_u64(), base["not_finite"].as_u64()), (Some(96), Some(0)));
 }
+
+#[test]
+fn names_in_a_file_do_not_steer_the_terminal() {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("x.safetensors");
+    let mut file = TensorFile::default();
+    file.tensors.insert("\x1b]0;owned\x07layer.\u{9b}31mweight".into(), Tensor::from(1f32));
+    file.write(&path).unwrap();
+    for command in ["inspect", "diff"] {
+        let other = folder().join("dtypes_zip.pth");
+        let mut arguments = vec![command, path.to_str().unwrap()];
+        arguments.extend((command == "diff").then(|| other.to_str().unwrap()));
+        let (_, stdout, _) = visage(&arguments);
+        assert!(!stdout.contains(['\x1b', '\x07', '\u{9b}']), "{stdout:?}");
+        assert!(stdout.contains(r"\u001b]0;owned\u0007layer"), "{stdout}");
+    }
+}
+
+#[test]
+fn a_small_file_that_is_cut_while_it_is_open_keeps_its_values() {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("x.safetensors");
+    let mut file = TensorFile::default();
+    file.tensors.insert("a".into(), Tensor::ones([1 << 20], (Kind::Float, Device::Cpu)));
+    file.write(&path).unwrap();
+    let opened = WeightFile::open(&path).unwrap();
+    std::fs::File::create(&path).unwrap(); // a mapped page behind the end is a SIGBUS
+    assert_eq!(opened.tensor(&opened.entries()[0]).unwrap(), file.tensors["a"]);
+}

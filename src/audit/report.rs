@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::balance::Sizes;
 use super::{Finding, Kind, Severity};
+use crate::words::cell;
 use crate::{Result, files};
 
 /// The result of an audit.
@@ -98,7 +99,9 @@ impl Report {
                 "fix",
             ])?;
             for finding in &self.findings {
-                let text = |text: &Option<String>| text.clone().unwrap_or_default();
+                let text = |text: &Option<String>| {
+                    text.as_deref().map(cell).unwrap_or_default().into_owned()
+                };
                 table.write_record([
                     finding.severity.name(),
                     finding.kind.name(),
@@ -107,7 +110,7 @@ impl Report {
                     &text(&finding.identity),
                     &text(&finding.looks_like),
                     &finding.value.map(|value| value.to_string()).unwrap_or_default(),
-                    &finding.what,
+                    &cell(&finding.what),
                     finding.fix,
                 ])?;
             }

@@ -17,6 +17,7 @@ pub use installation::{Bench, Doctor};
 pub use runs::{Info, Use};
 pub use weights::{Export, Models, Weights, WeightsAction, WeightsVerify};
 
+use crate::data::picture::MAX_PIXELS;
 use crate::device::DeviceChoice;
 use crate::train::settings::{ClassifierSettings, DistilSettings, PairSettings, TripletSettings};
 
@@ -53,6 +54,10 @@ pub struct Common {
     /// Number of threads that decode pictures [default: as --threads]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
+    /// Pixels of the largest picture to decode; larger ones are unreadable, because small files can hold
+    /// pictures that fill the memory
+    #[arg(long, global = true, value_name = "N", default_value_t = MAX_PIXELS)]
+    pub max_pixels: u64,
     /// Use deterministic CUDA kernels: the same seed gives the same weights, more slowly. Operators
     /// without one are named in a warning. CPU runs are always repeatable
     #[arg(long, global = true)]

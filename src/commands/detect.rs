@@ -11,6 +11,7 @@ use super::{Context, inputs, output};
 use crate::cli;
 use crate::detect::Face;
 use crate::figures::{self, FaceLabel, save_png};
+use crate::words::cell;
 use crate::{Result, files};
 
 /// Number of photos from which on a progress bar is shown.
@@ -117,7 +118,10 @@ fn write_table(path: &Path, rows: &[Vec<String>]) -> Result<()> {
         let mut csv = csv::Writer::from_writer(out);
         csv.write_record(&head)?;
         for row in rows {
-            csv.write_record(row)?;
+            // The file, and numbers.
+            let (file, numbers) = row.split_at(1);
+            let file = file.iter().map(|name| cell(name).into_owned());
+            csv.write_record(file.chain(numbers.iter().cloned()))?;
         }
         csv.flush()
     })

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Context, output};
 use crate::cli;
 use crate::data::source;
+use crate::device;
 use crate::models::Architecture;
 use crate::native::{self, cuda, version};
 use crate::recognise::{ModelKind, runs};
@@ -53,31 +54,39 @@ pub fn run(context: &Context, flags: &cli::Doctor) -> anyhow::Result<ExitCode> {
         model(context, ModelKind::Classifier),
     ];
     let broken = checks.iter().any(|check| check.state == State::Broken);
-    if flags.json {
-        let entries = checks.iter().map(|check| {
-            let state = match check.state {
-                State::Ok => "ok",
-                State::Missing => "missing",
-                State::Broken => "broken",
-            };
-            let key = check.what.replace(' ', "_");
-            (key, json!({"state": state, "text": check.text, "advice": check.advice}))
-        });
-        output::line(&serde_json::Value::Object(entries.collect()).to_string())?;
-    } else {
-        for Check { what, state, text, advice } in &checks {
-            let mark = match state {
-                State::Ok => "ok",
-                State::Missing => "--",
-                State::Broken => "!!",
-            };
-            output::line(&format!("{mark}  {what:<16} {text}"))?;
-            if let Some(advice) = advice {
-                output::line(&format!("    {:<16} -> {advice}", ""))?;
-            }
+    let printed = match flags.json {
+        true => output::line(&json(&checks).to_string()),
+        false => print(&checks),
+    };
+    output::exit(printed, u8::from(broken))
+}
+
+fn json(checks: &[Check]) -> Value {
+    let entries = checks.iter().map(|check| {
+        let state = match check.state {
+            State::Ok => "ok",
+            State::Missing => "missing",
+            State::Broken => "broken",
+        };
+        let key = check.what.replace(' ', "_");
+        (key, json!({"state": state, "text": check.text, "advice": check.advice}))
+    });
+    Value::Object(entries.collect())
+}
+
+fn print(checks: &[Check]) -> std::io::Result<()> {
+    for Check { what, state, text, advice } in checks {
+        let mark = match state {
+            State::Ok => "ok",
+            State::Missing => "--",
+            State::Broken => "!!",
+        };
+        output::line(&format!("{mark}  {what:<16} {text}"))?;
+        if let Some(advice) = advice {
+            output::line(&format!("    {:<16} -> {advice}", ""))?;
         }
     }
-    Ok(ExitCode::from(u8::from(broken)))
+    Ok(())
 }
 
 fn libtorch() -> Check {
@@ -116,7 +125,7 @@ fn cpu_features() -> Vec<&'static str> {
 }
 
 fn threads() -> Check {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = device::available_cpus();
     let text = format!("{} for computing, {cores} cores", tch::get_num_threads());
     Check::ok("threads", text)
 }
@@ -139,9 +148,7 @@ fn cuda() -> Check {
 fn device(context: &Context) -> Check {
     let choice = context.common.device;
     match context.device() {
-        Ok(device) => {
-            Check::ok("device", format!("--device {choice} is {}", crate::device::name(device)))
-        }
+        Ok(device) => Check::ok("device", format!("--device {choice} is {}", device::name(device))),
         Err(error) => Check {
             what: "device",
             state: State::Broken,

@@ -14,6 +14,7 @@ use crate::cli;
 use crate::data::picture;
 use crate::models::Compute;
 use crate::weights::TensorFile;
+use crate::words::cell;
 use crate::{Error, Result, files};
 
 /// Format of the output file, from its ending.
@@ -145,7 +146,7 @@ impl Table {
             writer.write_record(&header)?;
             let names = self.paths.iter().zip(&self.labels);
             for ((path, label), row) in names.zip(self.values.chunks_exact(self.dim)) {
-                let mut record = vec![path.clone(), label.clone()];
+                let mut record = vec![cell(path).into_owned(), cell(label).into_owned()];
                 if numbers {
                     record.extend(row.iter().map(ToString::to_string));
                 }

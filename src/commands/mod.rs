@@ -45,11 +45,13 @@ use std::process::ExitCode;
 use tch::Device;
 
 use crate::cli::{Cli, Command, Common, Resume};
+use crate::data::picture;
 use crate::device;
 use crate::native::cuda;
 use crate::progress::Reporter;
 use crate::train::run_folder::{RunFolder, is_interrupted};
 use crate::train::set_up::settings_json;
+use crate::words::printable;
 use crate::{Error, Result};
 
 /// The folder of runs in which a model is looked up if no model file is given.
@@ -66,9 +68,16 @@ struct Context {
 }
 
 impl Context {
-    fn new(common: Common, resume: Option<Resume>) -> Result<Self> {
+    fn new(mut common: Common, resume: Option<Resume>) -> Result<Self> {
         if common.deterministic {
             cuda::use_deterministic_algorithms()?;
+        }
+        let say = Reporter::stderr(common.quiet);
+        let cpus = u16::try_from(device::available_cpus()).unwrap_or(u16::MAX);
+        if let Some(asked) = common.threads.filter(|&asked| asked > cpus) {
+            // More threads than CPUs wait for each other in every operator.
+            say.warn(&format!("--threads {asked}: {cpus} are used, one per CPU available here"));
+            common.threads = Some(cpus);
         }
         match common.threads {
             Some(threads) => tch::set_num_threads(i32::from(threads)),
@@ -79,7 +88,7 @@ impl Context {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(workers));
             let _ = pool.build_global();
         }
-        let say = Reporter::stderr(common.quiet);
+        picture::set_max_pixels(common.max_pixels);
         Ok(Self { common, say, run: OnceCell::new(), resume })
     }
 
@@ -187,6 +196,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         }
     }
     // If standard error is closed, too, there is no one left to tell.
+    let text = printable(&text);
     if let Some(Error::Interrupted { signal, .. }) = error.downcast_ref() {
         let _ = writeln!(std::io::stderr(), "{text}");
         return ExitCode::from(128 + signal);

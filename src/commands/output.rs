@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::words::printable;
 pub(super) use crate::words::{count, identities};
 use crate::{Error, Result};
 
@@ -23,7 +24,8 @@ pub fn is_closed(error: &std::io::Error) -> bool {
 /// Standard output is closed or its disk full.
 pub fn line(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush());
+    let written =
+        out.write_all(format!("{}\n", printable(text)).as_bytes()).and_then(|()| out.flush());
     written.map_err(|error| match error.kind() {
         ErrorKind::BrokenPipe => std::io::Error::new(ErrorKind::BrokenPipe, Closed),
         _ => error,

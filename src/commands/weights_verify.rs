@@ -104,7 +104,7 @@ fn keys_differ(
     let all = json!({"agree": false, "keys": keys_json(keys)});
     let printed = output::line(&match flags.json {
         true => all.to_string(),
-        false => format!("{model}: keys or shapes differ from {name}: {keys}"),
+        false => format!("{model}: its tensors are not those of {name}: {keys}"),
     });
     output::exit(printed, 1)
 }
@@ -113,6 +113,7 @@ fn keys_json(keys: &LoadReport) -> serde_json::Value {
     json!({
         "matched": keys.matched, "renamed": keys.renamed, "allowed": keys.allowed,
         "missing": keys.missing, "unexpected": keys.unused, "wrong_shape": keys.wrong_shape,
+        "not_finite": keys.not_finite,
     })
 }
 

@@ -17,6 +17,7 @@ pub mod feed;
 pub mod folder;
 pub mod formats;
 pub mod identity_folders;
+mod jpeg;
 pub mod manifest;
 pub mod near_duplicates;
 pub mod pairs;

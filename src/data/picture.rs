@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage, imageops};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, imageops};
 use walkdir::WalkDir;
 
-use super::resize;
+use super::{jpeg, resize};
 use crate::{Error, Result};
 
 /// Extensions of picture files.
@@ -17,10 +18,18 @@ pub const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "bmp", "webp", "pgm", "
 const UNSUPPORTED: [&str; 10] =
     ["gif", "tif", "tiff", "heic", "heif", "avif", "jxl", "jfif", "jp2", "tga"];
 
-/// Maximum number of pixels, against decompression bombs.
-const MAX_PIXELS: u64 = 200_000_000;
-/// Eight bytes per pixel (RGBA, 16 bits) of the largest picture.
-const MAX_BYTES: u64 = 8 * MAX_PIXELS;
+/// Pixels of the largest picture that is decoded by default: a small file can hold a large picture.
+pub const MAX_PIXELS: u64 = 50_000_000;
+
+/// What a decoder may always allocate: its tables and buffers, however small the pictures.
+const DECODER_BYTES: u64 = 64 << 20;
+
+static LIMIT: AtomicU64 = AtomicU64::new(MAX_PIXELS);
+
+/// Sets the pixels of the largest picture that this process decodes; by default [`MAX_PIXELS`].
+pub fn set_max_pixels(pixels: u64) {
+    LIMIT.store(pixels, Ordering::Relaxed);
+}
 
 /// Decodes a picture file to 8-bit RGB.
 ///
@@ -55,17 +64,27 @@ fn upright(content: &[u8]) -> Result<DynamicImage, String> {
     let mut reader = ImageReader::new(Cursor::new(content))
         .with_guessed_format()
         .map_err(|error| error.to_string())?;
-    if reader.format().is_none() {
+    let Some(format) = reader.format() else {
         return Err("its content is neither PNG, JPEG, BMP, WebP nor PGM".into());
-    }
+    };
+    let max_pixels = LIMIT.load(Ordering::Relaxed);
+    let max_bytes = max_pixels.saturating_mul(8); // RGBA, 16 bits
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_BYTES);
+    limits.max_alloc = Some(max_bytes.max(DECODER_BYTES));
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|error| error.to_string())?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
-    if pixels == 0 || pixels > MAX_PIXELS || decoder.total_bytes() > MAX_BYTES {
-        return Err(format!("{width}x{height} pixels; at most {MAX_PIXELS} pixels are decoded"));
+    if pixels == 0 {
+        return Err(format!("it has no pixels ({width}x{height})"));
+    }
+    if pixels > max_pixels || decoder.total_bytes() > max_bytes {
+        return Err(format!(
+            "{width}x{height} is more than {max_pixels} pixels; make it smaller, or raise --max-pixels"
+        ));
+    }
+    if format == ImageFormat::Jpeg && jpeg::is_cut_off(content) {
+        return Err("the JPEG is cut off: it ends before its end-of-image marker".into());
     }
     // Damaged EXIF data is ignored, as in viewers.
     let orientation = decoder.orientation().ok();
@@ -301,11 +320,12 @@ mod tests {
     #[test]
     fn broken_pictures_are_named_with_the_reason() {
         let cut = &encode(source(40, 40), ImageFormat::Png)[..200];
-        let cases: [(&[u8], &str); 4] = [
+        let cases: [(&[u8], &str); 5] = [
             (b"", "the file is empty"),
             (b"not a picture at all", "its content is neither"),
             (cut, "cannot be read as a picture"),
-            (b"P5\n60000 60000\n255\n\0", "60000x60000 pixels"),
+            (b"P5\n60000 60000\n255\n\0", "60000x60000 is more than 50000000 pixels"),
+            (b"P5\n5001 10000\n255\n\0", "raise --max-pixels"),
         ];
         for (content, reason) in cases {
             let error = decode_bytes(Path::new("who/face.png"), content).unwrap_err().to_string();

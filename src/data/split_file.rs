@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{FaceFolder, Part, Split};
 use crate::files::write_atomically;
-use crate::words::{count, enumerate};
+use crate::words::{cell, cell_text, count, enumerate};
 use crate::{Error, Result};
 
 const HEADER: [&str; 3] = ["path", "identity", "part"];
@@ -35,7 +35,8 @@ impl Split {
             table.write_record(HEADER)?;
             for (face, part) in folder.pictures.iter().zip(&self.parts) {
                 let identity = folder.identities[face.identity].as_str();
-                table.write_record([&folder.relative(&face.path), identity, part.name()])?;
+                let name = folder.relative(&face.path);
+                table.write_record([&cell(&name), &cell(identity), part.name()])?;
             }
             table.into_inner().map_err(|error| error.into_error().into())
         };
@@ -174,7 +175,7 @@ fn read_rows(content: &[u8]) -> Result<BTreeMap<String, Row>, String> {
     for record in table.records() {
         let record = record.map_err(|error| error.to_string())?;
         let line = record.position().map_or(0, csv::Position::line);
-        let fields: Vec<&str> = record.iter().collect();
+        let fields: Vec<&str> = record.iter().map(cell_text).collect();
         let &[name, identity, part] = fields.as_slice() else {
             return Err(format!("line {line}: {} instead of 3", count(fields.len(), "field")));
         };

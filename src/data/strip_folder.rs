@@ -14,6 +14,7 @@ use super::strips::cut_file;
 use super::strips::{StripFormat, is_blank, join};
 use super::triplets::{STRIPS, TRIPLETS, TripletSet};
 use crate::files::{create_folder, write_atomically};
+use crate::words::cell;
 use crate::{Error, Result};
 
 /// The list of unusable files.
@@ -330,7 +331,7 @@ impl Stage {
             let mut table = csv::Writer::from_writer(out);
             table.write_record(header)?;
             for row in rows {
-                table.write_record(&row)?;
+                table.write_record(row.each_ref().map(|text| cell(text).into_owned()))?;
             }
             table.flush()
         })

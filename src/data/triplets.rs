@@ -20,6 +20,7 @@ use super::random::{Purpose, generator};
 use super::split::Part;
 use super::store::{Fitting, PictureStore};
 use super::strips::cut_file;
+use crate::words::cell_text;
 use crate::{Error, Result};
 
 use super::store::Origin;
@@ -252,7 +253,7 @@ fn read_rows(content: &[u8], folder: &Path) -> Result<TripletSet, String> {
         let record = record.map_err(|error| error.to_string())?;
         let line = record.position().map_or(0, csv::Position::line);
         let path = |&place: &usize| {
-            let value = record.get(place).unwrap_or_default();
+            let value = record.get(place).map_or("", cell_text);
             let path = Path::new(value);
             let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
             match inside && !value.is_empty() {
@@ -267,7 +268,8 @@ fn read_rows(content: &[u8], folder: &Path) -> Result<TripletSet, String> {
             [] => continue,
         };
         let mut number = |place: Option<usize>| {
-            let name = place.and_then(|place| record.get(place)).filter(|name| !name.is_empty())?;
+            let name = place.and_then(|place| record.get(place)).map(cell_text);
+            let name = name.filter(|name| !name.is_empty())?;
             let next = numbers.len();
             Some(*numbers.entry(name.to_owned()).or_insert(next))
         };

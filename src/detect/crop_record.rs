@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::words::{cell, cell_text};
 use crate::{Error, Result, files};
 
 /// The outcome for a photo, or for one of its faces.
@@ -79,6 +80,14 @@ pub struct Row {
     pub outside: Option<f64>,
 }
 
+impl Row {
+    /// With the names of photo and crop as `map` gives them.
+    fn map_names<'a, T: Into<String>>(&'a self, map: impl Fn(&'a str) -> T) -> Self {
+        let crop = self.crop.as_deref().map(|crop| map(crop).into());
+        Self { file: map(&self.file).into(), crop, ..self.clone() }
+    }
+}
+
 /// The table of an output folder.
 #[derive(Debug)]
 pub struct CropRecord {
@@ -98,7 +107,8 @@ impl CropRecord {
         if path.exists() {
             let mut text = std::fs::read(path).map_err(|source| Error::io(path, source))?;
             text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
-            for row in csv::Reader::from_reader(text.as_slice()).deserialize::<Row>().flatten() {
+            let table = csv::Reader::from_reader(text.as_slice()).into_deserialize::<Row>();
+            for row in table.flatten().map(|row| row.map_names(cell_text)) {
                 rows.entry(row.file.clone()).or_default().push(row);
             }
         }
@@ -163,7 +173,7 @@ fn table(rows: &[Row], head: bool) -> std::io::Result<Vec<u8>> {
         ])?;
     }
     for row in rows {
-        csv.serialize(row)?;
+        csv.serialize(row.map_names(cell))?;
     }
     csv.into_inner().map_err(|error| std::io::Error::other(error.to_string()))
 }
@@ -204,6 +214,18 @@ mod tests {
         assert_eq!(record.photos().collect::<Vec<_>>(), [[row("b, \"x\"", FaceOutcome::Ok)]]);
         record.finish().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn names_that_look_like_formulas_are_written_as_text_and_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("faces.csv");
+        let rows = vec![row("=1+2.jpg", FaceOutcome::Ok)];
+        CropRecord::open(&path, |_| true).unwrap().add(rows.clone()).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\n'=1+2.jpg,ok,1,'=1+2.jpg.png,"), "{text}");
+        let record = CropRecord::open(&path, |_| true).unwrap();
+        assert_eq!(record.photos().collect::<Vec<_>>(), [rows]);
     }
 
     #[test]

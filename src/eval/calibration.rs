@@ -99,7 +99,9 @@ pub fn expected_calibration_error(
     // Sum of (correct - confidence) per bin: gap times count.
     let mut gaps = vec![0.0; bins];
     for (&confidence, &correct) in confidences.iter().zip(correct) {
-        let bin = (confidence * bins as f64).ceil().clamp(1.0, bins as f64) as usize - 1;
+        // NaN, which no `clamp` moves, counts in the first bin and makes the result NaN.
+        let bin = (confidence * bins as f64).ceil().clamp(1.0, bins as f64) as usize;
+        let bin = bin.saturating_sub(1);
         gaps[bin] += f64::from(u8::from(correct)) - confidence;
     }
     Some(gaps.iter().map(|gap| gap.abs()).sum::<f64>() / confidences.len() as f64)
@@ -191,5 +193,7 @@ mod tests {
         assert_eq!(expected_calibration_error(&[0.0, 1.0], &[false, true], 15), Some(0.0));
         assert_eq!(expected_calibration_error(&[], &[], 15), None);
         assert_eq!(expected_calibration_error(&[0.5], &[true], 0), None);
+        let nan = expected_calibration_error(&[f64::NAN, 0.5], &[true, true], 15);
+        assert!(nan.unwrap().is_nan());
     }
 }

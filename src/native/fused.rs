@@ -145,4 +145,27 @@ mod tests {
         let map = channels_last(&map).unwrap();
         assert!(tch::no_grad(|| fused.run(&map, parts)).unwrap().is_some());
     }
+
+    #[test]
+    fn nan_in_the_map_is_kept() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let weight = Tensor::randn([8, 16, 3, 3], (kind, Device::Cpu));
+            let map = Tensor::randn([2, 16, 12, 12], (kind, Device::Cpu));
+            let _ = map.get(1).get(3).get(5).get(6).fill_(f64::NAN);
+            let parts = FusedParts {
+                weight: &weight,
+                bias: None,
+                affine: None,
+                statistics: None,
+                eps: 0.0,
+                stride: 1,
+                padding: [1; 2],
+            };
+            let map = channels_last(&map).unwrap();
+            let run = || FusedConv::default().run(&map, parts);
+            let found = tch::no_grad(run).unwrap().unwrap().isnan();
+            assert_eq!(found.sum(Kind::Int64).int64_value(&[]), 8 * 9, "{kind:?}");
+            assert!(bool::try_from(found.get(1).select(1, 4).select(1, 5).all()).unwrap());
+        }
+    }
 }

@@ -13,6 +13,7 @@ use crate::eval::{
     knn::{self, Near},
 };
 use crate::models::{Architecture, Backbone, Compute};
+use crate::weights::load::NOT_FINITE;
 use crate::weights::{self, Bare, Built, GALLERY, HEAD, Source, TensorFile};
 use crate::{Error, Result};
 
@@ -211,7 +212,8 @@ impl Calibration {
         ranking.sort_by(|a, b| b.1.total_cmp(&a.1));
         let probability = ranking.first().map_or(0.0, |&(_, best)| best);
         let is_known = match self.unknown {
-            Unknown::KnownBelow(threshold) => known >= threshold,
+            // NaN is never a name.
+            Unknown::KnownBelow(threshold) => known >= threshold && !probability.is_nan(),
             Unknown::ProbabilityBelow(threshold) => probability >= threshold,
         };
         let Near { row: neighbour, distance, .. } = near;
@@ -231,7 +233,11 @@ fn read_classifier(path: &Path, card: &ModelCard, file: &mut TensorFile) -> Resu
             let found = tensor.size();
             return Err(Error::weights(path, format!("{name} is {found:?}, not {shape:?}")));
         }
-        Ok(tensor.to_kind(kind))
+        let tensor = tensor.to_kind(kind);
+        match weights::load::is_finite(&tensor) {
+            true => Ok(tensor),
+            false => Err(Error::weights(path, format!("{name} is {NOT_FINITE}"))),
+        }
     };
     let head = Head {
         weight: take(format!("{HEAD}weight"), Kind::Float, &[classes, dim])?,
@@ -254,4 +260,23 @@ fn read_classifier(path: &Path, card: &ModelCard, file: &mut TensorFile) -> Resu
         .clone()
         .ok_or_else(|| Error::weights(path, "its model card has no calibration"))?;
     Ok(Classifier { head, gallery, calibration })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::unknown::Logistic;
+
+    #[test]
+    fn nan_is_never_a_name() {
+        let known = Logistic { weight: -1.0, bias: 5.0 };
+        for unknown in [Unknown::KnownBelow(0.5), Unknown::ProbabilityBelow(0.0)] {
+            let calibration =
+                Calibration { temperature: 1.0, known, neighbours: 1, unknown, fpir: None };
+            let near = Near { row: 0, distance: 0.5, identity: 0.5 };
+            assert!(calibration.answer(&[2.0, 1.0], near).is_known);
+            assert!(!calibration.answer(&[f32::NAN, 1.0], near).is_known);
+            assert!(!calibration.answer(&[f32::INFINITY, 1.0], near).is_known);
+        }
+    }
 }

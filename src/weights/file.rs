@@ -17,9 +17,9 @@ use crate::{Error, Result};
 
 /// A weight file whose values are read on demand.
 ///
-/// The file is memory-mapped, and the pages of a tensor are released once it is copied: loading into a
-/// net needs the memory of the net and a few megabytes. Do not truncate the file meanwhile (see
-/// [`FileMap`]).
+/// A file below [`MAPPED`] is read as a whole: nothing that happens to it later matters. A larger one is
+/// memory-mapped, and the pages of a tensor are released once it is copied: loading into a net needs the
+/// memory of the net and a few megabytes. Do not truncate such a file meanwhile (see [`FileMap`]).
 #[derive(Debug)]
 pub struct WeightFile<'a> {
     path: PathBuf,
@@ -27,6 +27,9 @@ pub struct WeightFile<'a> {
     index: Index,
     by_name: BTreeMap<String, usize>,
 }
+
+/// Bytes from which on a file is mapped.
+pub const MAPPED: u64 = 256 << 20;
 
 /// Signatures of files that are often mistaken for weights, with what to do.
 const OTHERS: &[(usize, &[u8], &str)] = &[
@@ -55,7 +58,13 @@ impl WeightFile<'static> {
     /// # Errors
     /// Names the file, and the byte or tensor where it is damaged, truncated, malicious or unknown.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::from_bytes(path, Bytes::Mapped(FileMap::open(path)?))
+        let fail = |source| Error::io(path, source);
+        let about = std::fs::metadata(path).map_err(fail)?;
+        let bytes = match about.is_file() && about.len() < MAPPED {
+            true => Bytes::Read(std::fs::read(path).map_err(fail)?),
+            false => Bytes::Mapped(FileMap::open(path)?),
+        };
+        Self::from_bytes(path, bytes)
     }
 }
 
@@ -122,6 +131,20 @@ impl<'a> WeightFile<'a> {
     pub fn tensor(&self, entry: &Entry) -> Result<Tensor> {
         let storage = self.storage(entry)?;
         entry.read(&self.bytes, storage).map_err(|reason| Error::weights(&self.path, reason))
+    }
+
+    /// Whether `test` holds for all parts of a tensor's values, which are flat and on the CPU.
+    ///
+    /// # Errors
+    /// As [`WeightFile::tensor`].
+    pub fn all(&self, entry: &Entry, test: impl Fn(&Tensor) -> bool) -> Result<bool> {
+        let (storage, mut holds) = (self.storage(entry)?, true);
+        let walked = entry.parts(&self.bytes, storage, |_, part| {
+            holds = holds && test(&part);
+            Ok(())
+        });
+        walked.map_err(|reason| Error::weights(&self.path, reason))?;
+        Ok(holds)
     }
 
     /// Copies one tensor's values into `to`, converting dtype and device; shapes must agree.

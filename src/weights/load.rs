@@ -20,6 +20,10 @@ pub const GALLERY: &str = "gallery.";
 /// Prefixes of keys in a model file that are not the trunk's: a classifier's, and a pair network's head.
 pub const BESIDE_TRUNK: [&str; 3] = [HEAD, GALLERY, "head."];
 
+/// What is wrong with tensors that make every answer NaN.
+pub const NOT_FINITE: &str =
+    "not finite (NaN or infinity, perhaps of a training run that diverged)";
+
 /// Keys of each kind that a printed report shows; its fields have all.
 const EXAMPLES: usize = 3;
 
@@ -42,12 +46,17 @@ pub struct LoadReport {
     pub unused: Vec<String>,
     /// Keys with another shape: (key, the file's, the net's).
     pub wrong_shape: Vec<(String, Vec<i64>, Vec<i64>)>,
+    /// Keys of the file whose tensors hold NaN or infinities in the net's dtype.
+    pub not_finite: Vec<String>,
 }
 
 impl LoadReport {
-    /// Whether everything matched, except what the caller allowed to be missing.
+    /// Whether everything matched, except what the caller allowed to be missing, and is finite.
     pub fn is_strict(&self) -> bool {
-        self.missing.is_empty() && self.unused.is_empty() && self.wrong_shape.is_empty()
+        self.missing.is_empty()
+            && self.unused.is_empty()
+            && self.wrong_shape.is_empty()
+            && self.not_finite.is_empty()
     }
 }
 
@@ -67,6 +76,7 @@ impl fmt::Display for LoadReport {
             ("allowed to be missing", &self.allowed),
             ("missing from the file", &self.missing),
             ("not used by the net", &self.unused),
+            (NOT_FINITE, &self.not_finite),
         ] {
             if !names.is_empty() {
                 let shown = names.iter().take(EXAMPLES).map(String::as_str).collect::<Vec<_>>();
@@ -133,7 +143,12 @@ pub fn load(params: &Params, file: &TensorFile, extras: &[&str]) -> LoadReport {
         kind: tensor.kind(),
     };
     let files = file.tensors.iter().map(of_file);
-    let (report, copies) = plan(params, files, &LoadOptions { extras, allow_missing: &[] });
+    let (mut report, copies) = plan(params, files, &LoadOptions { extras, allow_missing: &[] });
+    let broken = copies.iter().filter(|(to, from)| {
+        let tensor = file.tensors.get(from);
+        tensor.is_some_and(|tensor| !is_finite(&tensor.to_kind(to.kind())))
+    });
+    report.not_finite = broken.map(|(_, from)| from.clone()).collect();
     if report.is_strict() {
         tch::no_grad(|| {
             for (to, from) in copies {
@@ -162,6 +177,14 @@ pub fn load_file(params: &Params, file: &WeightFile, options: &LoadOptions) -> R
     report.notes = file.notes().to_vec();
     if report.is_strict() {
         file.verify()?;
+        for (to, from) in &copies {
+            if let Some(entry) = file.get(from) {
+                let finite = file.all(entry, |part| is_finite(&part.to_kind(to.kind())))?;
+                report.not_finite.extend((!finite).then(|| from.clone()));
+            }
+        }
+    }
+    if report.is_strict() {
         for (to, from) in copies {
             if let Some(entry) = file.get(&from) {
                 file.copy_into(entry, to)?;
@@ -169,6 +192,12 @@ pub fn load_file(params: &Params, file: &WeightFile, options: &LoadOptions) -> R
         }
     }
     Ok(report)
+}
+
+/// Whether every value of a tensor is finite.
+pub fn is_finite(tensor: &Tensor) -> bool {
+    // Zero times NaN or infinity is NaN; faster than `isfinite`.
+    tensor.multiply_scalar(0).sum(Kind::Float).double_value(&[]) == 0.0
 }
 
 /// A tensor of the file: what is compared with the net.
@@ -265,6 +294,33 @@ mod tests {
         let weight = params.iter().next().unwrap();
         assert_eq!(weight.tensor.kind(), Kind::Float);
         assert_eq!(f64::try_from(weight.tensor.sum(Kind::Float)).unwrap(), 10.0);
+    }
+
+    #[test]
+    fn tensors_that_are_not_finite_are_named_and_nothing_is_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        // 1e300 is finite, but not in the net's float32.
+        for wrong in [f64::NAN, f64::NEG_INFINITY, 1e300] {
+            let params = net();
+            let weight = Tensor::from_slice(&[1.0, 2.0, wrong, 4.0]).view([2, 2]);
+            let bias = Tensor::ones([2], (Kind::Float, Device::Cpu));
+            let file = file(&[("a.weight", weight), ("a.bias", bias)]);
+            file.write(&path).unwrap();
+            let opened = WeightFile::open(&path).unwrap();
+            let reports = [
+                load(&params, &file, &[]),
+                load_file(&params, &opened, &LoadOptions::default()).unwrap(),
+            ];
+            for report in reports {
+                assert!(!report.is_strict());
+                assert!(report.to_string().contains("1 not finite (NaN"), "{report}");
+                assert_eq!(report.not_finite, ["a.weight"]);
+                let sum: f64 =
+                    params.iter().map(|p| p.tensor.sum(Kind::Double).double_value(&[])).sum();
+                assert_eq!(sum, 0.0);
+            }
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub mod verify;
 mod write_pth;
 mod zip;
 
-pub use file::WeightFile;
+pub use file::{MAPPED, WeightFile};
 pub use index::WeightFormat;
 pub use load::{BESIDE_TRUNK, GALLERY, HEAD, LoadReport};
 pub use manifest::Source;

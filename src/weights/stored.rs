@@ -16,6 +16,7 @@ const MAX_REPEATED: i64 = 1 << 20;
 #[derive(Debug)]
 pub(super) enum Bytes<'a> {
     Mapped(FileMap),
+    Read(Vec<u8>),
     Borrowed(&'a [u8]),
 }
 
@@ -23,6 +24,7 @@ impl Bytes<'_> {
     pub fn all(&self) -> &[u8] {
         match self {
             Self::Mapped(map) => map.bytes(),
+            Self::Read(bytes) => bytes,
             Self::Borrowed(bytes) => bytes,
         }
     }
@@ -195,19 +197,27 @@ impl Entry {
         self.count() == 0 || sides.into_iter().all(|(&side, (a, b))| side == 1 || a == b)
     }
 
-    /// Copies the bytes from the first to the last element into `flat`, converting its dtype.
-    fn copy_span(&self, bytes: &Bytes, storage: &Storage, flat: &Tensor) -> Result<(), String> {
+    /// Passes the elements from the first to the last to `body`, in parts and with their place.
+    pub(super) fn parts(
+        &self,
+        bytes: &Bytes,
+        storage: &Storage,
+        mut body: impl FnMut(i64, Tensor) -> Result<(), tch::TchError>,
+    ) -> Result<(), String> {
         storage.check(bytes)?;
         let size = self.kind.elt_size_in_bytes();
         // CHUNK is a multiple of every element's size.
         storage.walk(bytes, self.offset..self.offset + self.span, |offset, chunk| {
-            let count = (chunk.len() / size) as i64;
-            let part = elements(chunk, count, self.kind);
-            let part = part.and_then(|part| {
-                let mut to = flat.f_narrow(0, (offset / size) as i64, count)?;
-                to.f_copy_(&part)
-            });
-            part.map_err(|error| format!("{}: {error}", self.name))
+            let part = elements(chunk, (chunk.len() / size) as i64, self.kind);
+            let done = part.and_then(|part| body((offset / size) as i64, part));
+            done.map_err(|error| format!("{}: {error}", self.name))
+        })
+    }
+
+    /// Copies the bytes from the first to the last element into `flat`, converting its dtype.
+    fn copy_span(&self, bytes: &Bytes, storage: &Storage, flat: &Tensor) -> Result<(), String> {
+        self.parts(bytes, storage, |place, part| {
+            flat.f_narrow(0, place, part.numel() as i64)?.f_copy_(&part)
         })
     }
 
