@@ -238,6 +238,86 @@ fn a_model_of_an_older_version_still_takes_photos() {
     assert!(said.lines().count() == 1 && !said.contains("no face"), "{said}");
 }
 
+/// Photos of the four people of `row`: a face of each somewhere on a larger picture; and one without a
+/// face.
+fn write_photos(root: &Path) {
+    let folder = trained();
+    for (person, name) in ROW.iter().enumerate() {
+        std::fs::create_dir_all(root.join(name)).unwrap();
+        for variant in 0..8 {
+            let face = folder.join(format!("faces/{name}/{variant}.png"));
+            let face = picture::decode(&face).unwrap();
+            let face = picture::resize(&face, 100, 100);
+            let shade = 60 + 20 * variant as u8;
+            let mut photo = RgbImage::from_pixel(330, 260, image::Rgb([shade, 110, 140]));
+            let place = (20 + 60 * person as i64 + 3 * variant, 10 + 18 * variant);
+            imageops::replace(&mut photo, &face, place.0, place.1);
+            photo.save(root.join(name).join(format!("{variant}.png"))).unwrap();
+        }
+    }
+    std::fs::copy(scene("none"), root.join("ada/none.png")).unwrap();
+}
+
+#[test]
+fn a_training_on_whole_photos_sees_what_classify_sees() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write_photos(&root.join("photos"));
+    let arguments = ["train-classifier", "--data", "photos", "--backbone", "openface"];
+    let arguments = [&arguments[..], &["--epochs", "20"]].concat();
+    let output = visage(root, &arguments);
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("faces: cut out of 32 of 33 pictures, 0 used as they are"), "{said}");
+    assert!(said.contains("no face found on 1 of 33 pictures: left out of training"), "{said}");
+    assert!(said.contains("none.png") && !said.contains("framing:"), "{said}");
+    let card = ModelCard::peek(&root.join(MODEL)).unwrap();
+    assert_eq!(card.data.train + card.data.validation, 32);
+    let Some(Framing::Face { tolerance, .. }) = card.framing else { panic!("{:?}", card.framing) };
+    assert_eq!(tolerance, Framing::TOLERANCE);
+    let split = std::fs::read_to_string(root.join("runs/classifier/split.csv")).unwrap();
+    assert!(!split.contains("none.png") && split.lines().count() == 33, "{split}");
+    let answers = objects(&run(root, &["classify", "photos", "--json", "--unknown", "0"]));
+    let named = |answer: &&Value| {
+        answer["file"].as_str().unwrap().contains(answer["label"].as_str().unwrap_or("nobody"))
+    };
+    assert!(answers.iter().filter(named).count() >= 31, "{answers:?}");
+    // A training picture is its own nearest: classify cuts out the same pixels.
+    let at_zero = answers.iter().filter(|answer| {
+        answer["crop"] == false && answer["distance"].as_f64().is_some_and(|far| far < 1e-3)
+    });
+    assert_eq!(at_zero.count(), card.data.train);
+
+    let never = [&arguments[..], &["--detect", "never", "--out", "whole"]].concat();
+    let said = text(&visage(root, &never).stderr);
+    assert!(said.contains("framing:") && !said.contains("faces:"), "{said}");
+    let card = ModelCard::peek(&root.join("whole/best.safetensors")).unwrap();
+    assert_eq!(card.data.train + card.data.validation, 33);
+    // One person with a face is not enough.
+    for name in &ROW[1..] {
+        std::fs::remove_dir_all(root.join("photos").join(name)).unwrap();
+    }
+    std::fs::create_dir(root.join("photos/bohr")).unwrap();
+    std::fs::copy(scene("none"), root.join("photos/bohr/none.png")).unwrap();
+    let said = fail(root, &arguments);
+    assert!(said.contains("on pictures of 1 person only") && said.contains("--detect"), "{said}");
+}
+
+#[test]
+fn a_training_on_crops_is_the_same_with_and_without_the_detector() {
+    let folder = trained();
+    let arguments = ["train-classifier", "--data", "faces", "--backbone", "openface"];
+    run(folder, &[&arguments[..], &["--detect", "never", "--out", "runs-of-crops/never"]].concat());
+    let models = [MODEL, "runs-of-crops/never/best.safetensors"].map(|file| folder.join(file));
+    let [auto, never] = models.each_ref().map(|file| TensorFile::read(file).unwrap());
+    assert_eq!(auto.tensors.len(), never.tensors.len());
+    for ((name, auto), (other, never)) in auto.tensors.iter().zip(&never.tensors) {
+        assert!(name == other && auto.equal(never), "{name}");
+    }
+    let [auto, never] = models.map(|file| ModelCard::peek(&file).unwrap());
+    assert_eq!((auto.framing, auto.data), (never.framing, never.data));
+}
+
 #[test]
 fn what_shows_no_faces_is_searched_for_none() {
     let folder = tempfile::tempdir().unwrap();

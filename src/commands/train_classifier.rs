@@ -189,7 +189,8 @@ fn open_data(
     let data = dataset::open(
         &settings.data,
         SplitBy::Picture { inherited },
-        trunk.backbone.input.size,
+        &trunk.card,
+        trunk.backbone.device(),
         say,
     )?;
     settings.data.data.get_or_insert_with(|| PathBuf::from(&data.card.path));

@@ -35,7 +35,9 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
     };
     let Trainable { mut net, source, params } = build(context, &choice, &mut settings.tuning)?;
 
-    let data = dataset::open(&settings.data, SplitBy::Identity, net.backbone.input.size, say)?;
+    let trunk = ModelCard::of_trunk(&net.backbone, &source);
+    let device = net.backbone.device();
+    let data = dataset::open(&settings.data, SplitBy::Identity, &trunk, device, say)?;
     settings.data.data.get_or_insert_with(|| PathBuf::from(&data.card.path));
     settings.fill_in(&source, net.dim(), net.backbone.input.size);
     let faces = &data.folder.fitted;

@@ -135,7 +135,7 @@ impl FaceFolder {
             .enumerate()
             .map(|(number, record)| {
                 let side = fitting.keeps(number).then_some(fitting.side);
-                let loaded = load(dataset.as_ref(), record, side);
+                let loaded = load(dataset.as_ref(), number, record, side);
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1, records.len());
                 loaded
             })
@@ -266,13 +266,18 @@ pub fn fingerprint(files: impl Iterator<Item = (String, [u8; 32])>) -> String {
     hex::encode(hasher.finalize())
 }
 
-/// Reads a picture; fits it to `side` where one is given.
-fn load(dataset: &dyn Dataset, record: &Record, side: Option<u32>) -> Result<Loaded> {
+/// Reads a picture; fits its part to `side` where one is given.
+fn load(
+    dataset: &dyn Dataset,
+    number: usize,
+    record: &Record,
+    side: Option<u32>,
+) -> Result<Loaded> {
     let content = dataset.content(record)?;
     let picture = decode_bytes(&record.path, &content)?;
     Ok(Loaded {
-        fitted: side.map(|side| fit(&picture, side)),
         look: PerceptualHash::of(&picture),
+        fitted: side.map(|side| fit(&dataset.part(number, picture), side)),
         digest: Sha256::digest(&content).into(),
     })
 }

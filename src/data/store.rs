@@ -71,7 +71,8 @@ impl Origin {
             Self::Record(dataset, number) => {
                 let record = dataset.records().get(*number);
                 let record = record.ok_or_else(|| missing(dataset.root(), "no such picture"))?;
-                decode_bytes(&record.path, &dataset.content(record)?)
+                let picture = decode_bytes(&record.path, &dataset.content(record)?)?;
+                Ok(dataset.part(*number, picture))
             }
             Self::Panel(Panel { file, third: None }) => decode(file),
             Self::Panel(Panel { file, third: Some(third) }) => {

@@ -20,6 +20,8 @@ const TOLERANCES: (f64, f64) = (0.35, 0.6);
 pub enum Framing {
     /// No faces were detected in them, such as in drawings.
     None,
+    /// They show the boxes of the faces, as [`Template::Facenet`](super::Template::Facenet) cuts them out.
+    Box,
     /// They show one face each.
     Face {
         /// Median positions of the five landmarks, relative to the side of the central square.
@@ -165,7 +167,7 @@ mod tests {
             let pictures: Vec<_> = scales.iter().map(one).collect();
             match Framing::measure(&pictures) {
                 Framing::Face { tolerance, .. } => tolerance,
-                Framing::None => panic!("no framing"),
+                other => panic!("{other:?}"),
             }
         };
         assert_eq!(tolerance(&[1.0; 20]), TOLERANCES.1, "aligned crops");

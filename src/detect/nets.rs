@@ -228,7 +228,7 @@ impl Nets {
     /// # Errors
     /// The file does not fit.
     pub fn load(device: Device, mut file: TensorFile) -> Result<Self> {
-        let (nets, params) = Params::collect(device, Self::new);
+        let (nets, params) = Params::collect_unset(device, Self::new);
         PNet::widen(&mut file.tensors);
         let report = load::load(&params, &file, &[]);
         if !report.is_strict() {

@@ -30,8 +30,18 @@ pub struct Params {
 impl Params {
     /// Registers a network's tensors on `device`: `build` gets the root scope.
     pub fn collect<T>(device: Device, build: impl FnOnce(&Scope) -> T) -> (T, Self) {
+        Self::register(device, true, build)
+    }
+
+    /// As [`collect`](Self::collect), with zeros in place of random weights: for a network whose weights
+    /// are loaded next. libtorch's generator stays as it is.
+    pub fn collect_unset<T>(device: Device, build: impl FnOnce(&Scope) -> T) -> (T, Self) {
+        Self::register(device, false, build)
+    }
+
+    fn register<T>(device: Device, draws: bool, build: impl FnOnce(&Scope) -> T) -> (T, Self) {
         let book = RefCell::new(Self::default());
-        let net = build(&Scope { book: &book, device, prefix: String::new() });
+        let net = build(&Scope { book: &book, device, prefix: String::new(), draws });
         (net, book.into_inner())
     }
 
@@ -147,6 +157,8 @@ pub struct Scope<'a> {
     book: &'a RefCell<Params>,
     device: Device,
     prefix: String,
+    /// Weights are drawn; zeros where they are not.
+    draws: bool,
 }
 
 impl Scope<'_> {
@@ -157,7 +169,7 @@ impl Scope<'_> {
 
     /// The scope one component deeper.
     pub fn sub(&self, name: impl std::fmt::Display) -> Self {
-        Self { book: self.book, device: self.device, prefix: self.key(&name.to_string()) }
+        Self { prefix: self.key(&name.to_string()), ..*self }
     }
 
     /// Registers a trainable parameter and returns the tensor for the layer.
@@ -183,12 +195,14 @@ impl Scope<'_> {
 
     /// U(-bound, bound), as in PyTorch's default initialisation.
     pub(super) fn uniform(&self, shape: &[i64], bound: f64) -> Tensor {
-        Tensor::empty(shape, (Kind::Float, Device::Cpu)).uniform_(-bound, bound)
+        let mut blank = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+        if self.draws { blank.uniform_(-bound, bound) } else { blank }
     }
 
     /// N(0, deviation²).
     pub(super) fn normal(&self, shape: &[i64], deviation: f64) -> Tensor {
-        Tensor::empty(shape, (Kind::Float, Device::Cpu)).normal_(0.0, deviation)
+        let mut blank = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+        if self.draws { blank.normal_(0.0, deviation) } else { blank }
     }
 }
 
@@ -205,6 +219,14 @@ mod tests {
                 root.sub("layer14").buffer("steps", Tensor::zeros([1], (Kind::Int64, Device::Cpu)));
         });
         params
+    }
+
+    #[test]
+    fn weights_that_are_loaded_next_are_not_drawn() {
+        let sum = |root: &Scope| (root.uniform(&[9], 1.0) + root.normal(&[9], 1.0)).abs().sum(None);
+        let (unset, _) = Params::collect_unset(Device::Cpu, |root| sum(&root.sub("layer1")));
+        let (drawn, _) = Params::collect(Device::Cpu, |root| sum(&root.sub("layer1")));
+        assert!(unset.double_value(&[]) == 0.0 && drawn.double_value(&[]) > 0.0);
     }
 
     #[test]

@@ -18,4 +18,4 @@ pub use model_file::{
 };
 pub use pair_model::PairModel;
 pub use recogniser::{Answer, Classifier, Gallery, Head, Recogniser};
-pub use viewer::{FaceSearch, Faces, View, Viewer};
+pub use viewer::{FaceSearch, Faces, Located, View, Viewer};

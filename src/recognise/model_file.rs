@@ -10,7 +10,7 @@ use tch::Device;
 use crate::detect::Framing;
 use crate::eval::unknown::Logistic;
 use crate::models::{Architecture, Backbone, BuildOptions, HeadKind, InputSpec};
-use crate::weights::TensorFile;
+use crate::weights::{Source, TensorFile};
 use crate::words::{self, count};
 use crate::{Error, Result};
 
@@ -271,6 +271,16 @@ impl ModelCard {
     /// version cannot read.
     pub fn of(path: &Path, file: &TensorFile) -> Result<Self> {
         Self::parse(path, file.meta(CARD))
+    }
+
+    /// The card of a trunk before it is trained further: where its weights are a model file, the
+    /// framing is that model's.
+    pub fn of_trunk(backbone: &Backbone, source: &Source) -> Self {
+        let framing = match source {
+            Source::File(path) => Self::peek(path).ok().and_then(|card| card.framing),
+            _ => None,
+        };
+        Self { framing, ..Self::new(ModelKind::Trunk, backbone, source.describe()) }
     }
 
     /// Reads the card without reading the tensors.

@@ -59,6 +59,17 @@ pub enum Faces {
     MainOrWhole,
 }
 
+/// Where the main face of a picture is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Located {
+    /// It fills the picture, or the picture is not searched.
+    Whole,
+    /// On a photo.
+    Face(Face),
+    /// No face is found.
+    Nowhere,
+}
+
 /// Looks at pictures for one model.
 #[derive(Debug)]
 pub struct Viewer {
@@ -122,6 +133,9 @@ impl Viewer {
         }
         let (crop, tolerance) = match card.framing {
             Some(Framing::Face { landmarks, tolerance }) => (Crop::at(&landmarks, side), tolerance),
+            Some(Framing::Box) => {
+                (Crop::new(Template::Facenet, Some(side), 0.0)?, Framing::TOLERANCE)
+            }
             Some(Framing::None) | None => {
                 let template = match card.architecture {
                     Architecture::FaceNet => Template::Facenet,
@@ -144,9 +158,7 @@ impl Viewer {
         let framing = Search::Faces(Box::new(FaceFinder { detector, crop, auto, device }));
         Ok(Self { side, framing, wanted: Faces::All, keeps_pictures: false })
     }
-}
 
-impl Viewer {
     /// The side of the faces in pixels.
     pub fn side(&self) -> u32 {
         self.side
@@ -183,25 +195,56 @@ impl Viewer {
         }
     }
 
+    /// Where the main face of each picture is.
+    ///
+    /// # Errors
+    /// An error from libtorch.
+    pub fn locate(&self, pictures: &[&RgbImage]) -> Result<Vec<Located>> {
+        let Search::Faces(finder) = &self.framing else {
+            return Ok(vec![Located::Whole; pictures.len()]);
+        };
+        let place = |(picture, (is_crop, faces)): (&&RgbImage, (bool, Vec<Face>))| {
+            let cut = |face: Face| finder.crop.region(&face);
+            let main = Faces::Main.select(faces, picture.dimensions(), cut, Default::default);
+            match main.first() {
+                _ if is_crop => Located::Whole,
+                Some(&(Some(face), _)) => Located::Face(face),
+                _ => Located::Nowhere,
+            }
+        };
+        Ok(pictures.iter().zip(finder.search(pictures)?).map(place).collect())
+    }
+
+    /// How faces are cut out; `None` where pictures are not searched.
+    pub fn crop(&self) -> Option<Crop> {
+        match &self.framing {
+            Search::Faces(finder) => Some(finder.crop),
+            Search::Whole | Search::Centre(_) => None,
+        }
+    }
+
     /// How the faces are cut out, for the card of a model that was trained on them; `None` where
-    /// pictures are used whole, or boxes without landmarks are cut out.
+    /// pictures are used whole.
     pub fn faces_framing(&self) -> Option<Framing> {
         let Search::Faces(finder) = &self.framing else { return None };
         let tolerance =
             finder.auto.as_ref().map_or(Framing::TOLERANCE, |(tolerance, _)| *tolerance);
-        Some(Framing::Face { landmarks: finder.crop.places()?, tolerance })
+        Some(match finder.crop.places() {
+            Some(landmarks) => Framing::Face { landmarks, tolerance },
+            None => Framing::Box,
+        })
     }
 }
 
 impl Faces {
     /// Cuts out the faces that are used, of a picture of that size; `whole` is the picture itself.
-    fn select(
+    fn select<T>(
         self,
         mut faces: Vec<Face>,
         size: (u32, u32),
-        cut: impl Fn(Face) -> Option<RgbImage>,
-        whole: impl FnOnce() -> RgbImage,
-    ) -> Vec<(Option<Face>, RgbImage)> {
+        cut: impl Fn(Face) -> Option<T>,
+        whole: impl FnOnce() -> T,
+    ) -> Vec<(Option<Face>, T)> {
         let most = match self {
             Self::All => usize::MAX,
             Self::Main | Self::MainOrWhole => {
@@ -294,9 +337,9 @@ impl FaceFinder {
         self.auto.as_ref().is_some_and(is_covered)
     }
 
-    /// The wanted faces on pictures of any sizes, as squares of `side` pixels.
-    fn find(&self, pictures: &[&RgbImage], side: u32, wanted: Faces) -> Result<Vec<Found>> {
-        let Self { detector, crop, auto, device } = self;
+    /// The faces on pictures of any sizes, the largest first, and whether each picture is a crop.
+    fn search(&self, pictures: &[&RgbImage]) -> Result<Vec<(bool, Vec<Face>)>> {
+        let Self { detector, auto, device, .. } = self;
         let mut found = detector.detect(pictures)?;
         let mut is_crop = vec![false; pictures.len()];
         if let Some((_, close_up)) = auto {
@@ -318,8 +361,13 @@ impl FaceFinder {
                     && faces.first().is_some_and(|face| self.fills(picture, face));
             }
         }
-        let pictures = pictures.iter().zip(found).zip(is_crop);
-        let cut = pictures.map(|((picture, faces), is_crop)| {
+        Ok(is_crop.into_iter().zip(found).collect())
+    }
+
+    /// The wanted faces on pictures of any sizes, as squares of `side` pixels.
+    fn find(&self, pictures: &[&RgbImage], side: u32, wanted: Faces) -> Result<Vec<Found>> {
+        let crop = &self.crop;
+        let cut = pictures.iter().zip(self.search(pictures)?).map(|(picture, (is_crop, faces))| {
             if is_crop {
                 return (true, vec![(faces.first().copied(), picture::fit(picture, side))]);
             }
@@ -335,7 +383,34 @@ impl FaceFinder {
 
 #[cfg(test)]
 mod tests {
+    use super::super::model_file::ModelKind;
     use super::*;
+    use crate::models::{Backbone, BuildOptions};
+
+    #[test]
+    fn a_card_tells_how_faces_were_cut_out() {
+        let options = BuildOptions::default();
+        let trunk = Backbone::build(Architecture::OpenFace, Device::Cpu, &options).unwrap();
+        for architecture in [Architecture::OpenFace, Architecture::FaceNet] {
+            let mut card = ModelCard::new(ModelKind::Trunk, &trunk, String::new());
+            card.architecture = architecture;
+            let viewer = |card: &ModelCard| {
+                let options = DetectOptions::default();
+                Viewer::new(card, FaceSearch::Auto, options, Device::Cpu).unwrap()
+            };
+            let before = viewer(&card);
+            card.framing = before.faces_framing();
+            assert_eq!(card.framing == Some(Framing::Box), architecture == Architecture::FaceNet);
+            let after = viewer(&card);
+            assert_eq!(after.faces_framing(), card.framing);
+            let face = Face { bounds: [9.0, 8.0, 70.0, 90.0], probability: 1.0, landmarks: EYES };
+            let photo = RgbImage::from_fn(120, 120, |x, y| image::Rgb([x as u8, y as u8, 7]));
+            assert_eq!(before.same_face(&photo, Some(&face)), after.same_face(&photo, Some(&face)));
+        }
+    }
+
+    const EYES: [[f32; 2]; 5] =
+        [[30.0, 40.0], [60.0, 40.0], [45.0, 55.0], [33.0, 70.0], [57.0, 70.0]];
 
     #[test]
     fn the_main_face_is_large_and_central() {

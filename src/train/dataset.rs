@@ -2,13 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use tch::Device;
+
+use super::photos;
 use super::settings::DataSettings;
 use super::triplet::Parts;
+use crate::data::dataset::Dataset;
 use crate::data::split::Split;
 use crate::data::{self, FaceFolder, Fitting, Source, near_duplicates, source};
+use crate::detect::Framing;
 use crate::progress::Reporter;
-use crate::recognise::DataCard;
+use crate::recognise::{DataCard, ModelCard};
 use crate::words::{count, identities};
 use crate::{Error, Result};
 
@@ -22,13 +28,15 @@ pub struct TrainingData {
     pub parts: Parts,
     /// The entry about the data in model files.
     pub card: DataCard,
+    /// How the faces were cut out of photos, where they were.
+    pub framing: Option<Framing>,
 }
 
 impl TrainingData {
-    fn new(path: &Path, folder: FaceFolder, split: Split) -> Self {
+    fn new(path: &Path, folder: FaceFolder, split: Split, framing: Option<Framing>) -> Self {
         let parts = Parts::new(&folder, &split);
         let card = parts.card(path, &folder);
-        Self { folder, split, parts, card }
+        Self { folder, split, parts, card, framing }
     }
 }
 
@@ -37,21 +45,20 @@ impl TrainingData {
 /// # Errors
 /// No usable data set.
 pub fn open_labelled(root: &Path, side: u32, say: &Reporter) -> Result<FaceFolder> {
-    let folder = decode(root, false, side, say)?;
+    let folder = decode(&data::formats::open(root)?, false, side, say)?;
     report(&folder, "", "", say);
     Ok(folder)
 }
 
 /// Decodes every picture of a data set, with a progress bar.
 fn decode(
-    root: &Path,
+    dataset: &Arc<dyn Dataset>,
     strict: bool,
     fitting: impl Into<Fitting>,
     say: &Reporter,
 ) -> Result<FaceFolder> {
-    let dataset = data::formats::open(root)?;
     let bar = say.progress("reading pictures", dataset.records().len() as u64, "pictures");
-    let folder = FaceFolder::decode(&dataset, strict, fitting, &|_, _| bar.inc(1))?;
+    let folder = FaceFolder::decode(dataset, strict, fitting, &|_, _| bar.inc(1))?;
     bar.finish();
     Ok(folder)
 }
@@ -89,18 +96,22 @@ pub enum SplitBy {
     Identity,
 }
 
-/// Opens the data of a training command with its split.
+/// Opens the data of a training command with its split. Faces on photos are cut out as `trunk` needs
+/// them, by a detector on `device`.
 ///
 /// # Errors
 /// No usable data, or a split that does not fit it.
 pub fn open(
     settings: &DataSettings,
     by: SplitBy,
-    side: u32,
+    trunk: &ModelCard,
+    device: Device,
     say: &Reporter,
 ) -> Result<TrainingData> {
     let Source { path, name } = source::resolve(settings.data.as_deref(), Path::new("."))?;
-    let folder = decode(&path, settings.strict, settings.fitting(side), say)?;
+    let dataset = data::formats::open(&path)?;
+    let (dataset, framing) = photos::cut_faces(dataset, trunk, settings.detect, device, say)?;
+    let folder = decode(&dataset, settings.strict, settings.fitting(trunk.input.size), say)?;
     let folder = folder.with_two_identities()?;
     report(&folder, STRICT, PICTURE_MEMORY, say);
     let split = match (&settings.split, Split::official(&folder), &by) {
@@ -116,7 +127,7 @@ pub fn open(
     for note in &split.notes {
         say.line(&format!("note: {note}"));
     }
-    let data = TrainingData::new(&path, folder, split);
+    let data = TrainingData::new(&path, folder, split, framing);
     let TrainingData { folder, parts, .. } = &data;
     if parts.train.is_empty() {
         return Err(Error::Data(format!("{}: no pictures left to train on", path.display())));

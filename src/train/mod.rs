@@ -32,6 +32,7 @@ pub mod map_cache;
 pub mod monitor;
 pub mod objective;
 pub mod optim;
+pub mod photos;
 pub mod projection;
 pub mod recipes;
 pub mod run_folder;

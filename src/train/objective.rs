@@ -174,6 +174,7 @@ mod tests {
             (&["--xbm", "8", "--loss", "arcface"][..], "--xbm: no effect with --loss arcface"),
             (&["--xbm-start", "8"], "--xbm-start: no effect without --xbm"),
             (&["--xbm", "8", "--triplets", "list"], "--xbm: no effect with --triplets"),
+            (&["--detect", "never", "--triplets", "list"], "--detect: no effect with --triplets"),
         ] {
             let settings = Flags::parse_from([&["train"], flags].concat()).settings;
             let error = settings.check().unwrap_err().to_string();

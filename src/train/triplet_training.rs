@@ -54,7 +54,9 @@ impl TripletTraining {
             Source::File(path) => Some(path.with_file_name("split.csv")),
             _ => None,
         };
-        let data = dataset::open(&settings.data, SplitBy::Picture { inherited }, side, say)?;
+        let trunk = ModelCard::of_trunk(&backbone, &source);
+        let by = SplitBy::Picture { inherited };
+        let data = dataset::open(&settings.data, by, &trunk, device, say)?;
         settings.data.data.get_or_insert_with(|| PathBuf::from(&data.card.path));
         settings.fill_in(&source, side);
         let faces = &data.folder.fitted;
@@ -65,6 +67,7 @@ impl TripletTraining {
             seed: settings.data.seed,
             data: data.card.clone(),
             settings: settings_json(settings)?,
+            framing: data.framing,
             ..ModelCard::new(ModelKind::Trunk, &backbone, source.describe())
         };
         let classes = data.folder.identities.len();

@@ -23,6 +23,7 @@ use super::interrupt::Interrupt;
 use super::optim::{OptimizerConfig, OptimizerKind};
 use super::schedule::ScheduleKind;
 use crate::data::store::Fitting;
+use crate::recognise::FaceSearch;
 use crate::{Error, Result};
 
 pub use augment::AugmentSettings;
@@ -66,6 +67,14 @@ pub struct DataSettings {
     /// Fail on unreadable pictures instead of skipping them
     #[cfg_attr(feature = "cli", arg(long))]
     pub strict: bool,
+    /// When to run the face detector: auto crops the main face from each picture if the set shows whole
+    /// photos, and uses pictures as they are if it shows face crops or no faces; photos without a face
+    /// are left out
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_enum, value_name = "auto|always|never", default_value = "auto")
+    )]
+    pub detect: FaceSearch,
     /// Memory limit for decoded pictures in MB; pictures beyond it are decoded again in each epoch
     #[cfg_attr(feature = "cli", arg(long, value_name = "MB", default_value_t = Fitting::MEMORY_MB))]
     pub picture_memory: u64,
@@ -82,6 +91,7 @@ impl Default for DataSettings {
             split: None,
             val_fraction: 0.25,
             strict: false,
+            detect: FaceSearch::Auto,
             picture_memory: Fitting::MEMORY_MB,
             seed: 0,
         }

@@ -14,6 +14,7 @@ use crate::metric::losses::{Hinge, LossKind, LossOption, Reduction, TRIPLET};
 use crate::metric::miners::{BATCH_HARD, Miner};
 use crate::metric::{DistanceKind, Named};
 use crate::models::{Architecture, HeadKind};
+use crate::recognise::FaceSearch;
 use crate::train::optim::OptimizerKind;
 use crate::weights::Source;
 use crate::{Error, Result};
@@ -217,6 +218,11 @@ impl TripletSettings {
         if self.triplets.is_some() {
             if self.loss != TRIPLET {
                 let text = "--triplets: only --loss triplet learns from triplets";
+                return Err(Error::Config(text.into()));
+            }
+            if self.data.detect != FaceSearch::Auto {
+                let text =
+                    "--detect: no effect with --triplets, whose pictures are used as they are";
                 return Err(Error::Config(text.into()));
             }
             if let Some(flag) = given(of_batches) {
