@@ -86,7 +86,7 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
     let mut task = ClassifierTask::new(from, &card, unknown, settings.batch_size);
 
     let run = context.run_folder(&settings.out, "train-classifier", &settings)?;
-    run.write_split(&data, say)?;
+    run.write_split(data.divided(), say)?;
     let config = settings.schedule.optimizer(settings.lr);
     let mut optimizer = Optimizer::new(config, task.params.trainable())?;
     // A few seconds of work: report every tenth epoch, and write the last model once, at the end.

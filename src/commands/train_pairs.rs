@@ -75,7 +75,7 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
     let mut optimizer = Optimizer::new(settings.schedule.optimizer(settings.lr), params)?;
     scale_layers(&mut optimizer, &net.backbone, settings.tuning.lr_decay_by_layer);
 
-    run.write_split(&data, say)?;
+    run.write_split(data.divided(), say)?;
     let plan = plan(&settings.schedule, settings.epochs, settings.lr, &net.backbone);
     learn(context, &mut task, &mut optimizer, &plan, &run, ("train-pairs", &settings))
 }

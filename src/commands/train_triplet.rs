@@ -35,7 +35,7 @@ pub fn run(context: &Context, mut settings: TripletSettings) -> anyhow::Result<E
     let run = context.run_folder(&settings.out, "train-triplet", &settings)?;
     let given = settings.clone();
     settings.out = run.path().to_owned(); // of the disk cache, too
-    run.write_split(&training.data, &context.say)?;
+    run.write_split(training.data.divided(), &context.say)?;
     let plan = plan(&settings.schedule, settings.epochs, settings.lr(), &training.backbone);
     let (mut task, optimizer) = training.task(&settings)?;
     let outcome = train(context, &mut task, optimizer, &plan, &run, ("train-triplet", &given))?;

@@ -33,6 +33,11 @@ pub struct TrainingData {
 }
 
 impl TrainingData {
+    /// What a run folder writes down, and holds a resumed run to.
+    pub fn divided(&self) -> (&Split, &FaceFolder, &DataCard) {
+        (&self.split, &self.folder, &self.card)
+    }
+
     fn new(path: &Path, folder: FaceFolder, split: Split, framing: Option<Framing>) -> Self {
         let parts = Parts::new(&folder, &split);
         let card = parts.card(path, &folder);

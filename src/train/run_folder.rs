@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::checkpoint::{self, Checkpoint};
-use super::dataset::TrainingData;
 use super::fit_result::{FitResult, Scores};
+use crate::data::FaceFolder;
+use crate::data::split::Split;
 use crate::progress::Reporter;
 use crate::recognise::runs::SUMMARY;
 use crate::recognise::{DataCard, ModelCard};
@@ -140,15 +141,19 @@ impl RunFolder {
     ///
     /// # Errors
     /// The file cannot be written, or the data has changed.
-    pub fn write_split(&self, data: &TrainingData, say: &Reporter) -> Result<()> {
+    pub fn write_split(
+        &self,
+        (split, folder, card): (&Split, &FaceFolder, &DataCard),
+        say: &Reporter,
+    ) -> Result<()> {
         let path = self.split();
         let (true, Ok(before)) = (self.is_resumed(), std::fs::read(&path)) else {
-            return data.split.write_csv(&path, &data.folder);
+            return split.write_csv(&path, folder);
         };
         let changed = format!("the pictures are not those of {}", path.display());
-        let is_other = before != data.split.csv(&data.folder)?;
+        let is_other = before != split.csv(folder)?;
         self.accept(&Vec::from_iter(is_other.then_some(changed)), say)?;
-        self.check_data(&data.card, say)
+        self.check_data(card, say)
     }
 
     /// Refuses a resumed run whose pictures have other contents than those it began with.

@@ -141,7 +141,7 @@ pub fn train_triplet(
     let mut training = TripletTraining::set_up(&mut settings, device, false, say)?;
     let run = RunFolder::create(&settings.out, "train-triplet", &settings)?;
     settings.out = run.path().to_owned(); // of the disk cache, too
-    run.write_split(&training.data, say)?;
+    run.write_split(training.data.divided(), say)?;
     let plan = plan(&settings.schedule, settings.epochs, settings.lr(), &training.backbone);
     let mut log = RunLog::create(run.path());
     let (mut task, optimizer) = training.task(&settings)?;
