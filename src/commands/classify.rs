@@ -17,15 +17,14 @@ use crate::{Error, Result};
 pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode> {
     let options = detection::options(&flags.detector)?;
     let (model, source) = load(context, flags.model.as_deref(), flags.unknown)?;
-    let classifier = model.classifier()?;
+    model.classifier()?;
     let mut viewer = Viewer::new(&model.card, flags.face.detect, options, context.device()?)?;
     viewer.keeps_pictures = flags.draw.is_some();
     let (files, failed) = inputs::collect(&flags.inputs, &context.say);
     let mut job = Job {
         context,
         format: AnswerFormat {
-            classifier,
-            names: &model.card.classes,
+            identifier: &model,
             top: usize::from(flags.top),
             model: &source,
         },
@@ -93,7 +92,7 @@ impl Job<'_> {
         let mut answers = Vec::new();
         for (row, face) in faces.into_iter().enumerate() {
             // Face by face, so that an answer does not depend on the other faces of a picture.
-            let one = self.format.classifier.answer(&rows.subset(&[row]))?;
+            let one = self.format.identifier.identify(&rows.subset(&[row]))?;
             answers.extend(one.into_iter().map(|answer| (face, answer)));
         }
         let reply = Reply { path, size, is_crop, faces: answers };

@@ -7,16 +7,14 @@ use serde_json::{Map, Value, json};
 use super::detection::short;
 use crate::detect::Face;
 use crate::figures::FaceLabel;
-use crate::recognise::{Answer, Classifier};
+use crate::recognise::{Answer, Identifier};
 
 /// Formats answers.
 pub struct AnswerFormat<'a> {
-    pub classifier: &'a Classifier,
-    /// The classes.
-    pub names: &'a [String],
+    pub identifier: &'a dyn Identifier,
     /// Number of candidates to show.
     pub top: usize,
-    /// The model file.
+    /// The model file, or the gallery.
     pub model: &'a Path,
 }
 
@@ -33,7 +31,7 @@ pub struct Reply<'a> {
 
 impl AnswerFormat<'_> {
     fn name(&self, label: usize) -> &str {
-        self.names.get(label).map_or("?", String::as_str)
+        self.identifier.name(label)
     }
 
     /// The sentence of the original notebook.
@@ -71,7 +69,7 @@ impl AnswerFormat<'_> {
     fn object(&self, answer: Option<&Answer>) -> Map<String, Value> {
         let best = answer.and_then(|answer| answer.ranking.first());
         let nearest = best.map(|&(label, _)| self.name(label));
-        let face = answer.and_then(|answer| self.classifier.gallery.faces.get(answer.neighbour));
+        let path = answer.and_then(|answer| self.identifier.picture_of(answer.neighbour));
         let ranking = answer.map_or(&[][..], |answer| &answer.ranking);
         let top: Vec<Value> = ranking
             .iter()
@@ -84,7 +82,7 @@ impl AnswerFormat<'_> {
             ("probability", json!(best.map(|(_, probability)| probability))),
             ("known_probability", json!(answer.map(|answer| answer.known))),
             ("distance", json!(answer.map(|answer| answer.distance))),
-            ("nearest_path", json!(face.map(|face| &face.path))),
+            ("nearest_path", json!(path)),
             ("top", json!(top)),
         ];
         keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()

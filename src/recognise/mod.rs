@@ -3,6 +3,7 @@
 mod comparison;
 pub mod embedder;
 pub mod face_cuts;
+mod identifier;
 pub mod model_file;
 pub mod pair_model;
 pub mod pipeline;
@@ -12,6 +13,7 @@ mod viewer;
 
 pub use comparison::Comparison;
 pub use embedder::{Embedder, embed_pictures, embed_stored};
+pub use identifier::Identifier;
 pub use model_file::{
     Calibration, DataCard, GalleryFace, MeasuredFpir, ModelCard, ModelKind, PairCard,
     StrangerSource, Unknown,

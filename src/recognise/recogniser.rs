@@ -1,10 +1,12 @@
 //! Pictures to names: trunk, head, calibration and gallery together.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use image::RgbImage;
 use tch::{Device, Kind, Tensor};
 
+use super::Identifier;
 use super::embedder::{embed_pictures, to_tensor};
 use super::model_file::{Calibration, GalleryFace, ModelCard, ModelKind, Unknown};
 use crate::eval::calibration::softmax;
@@ -166,6 +168,22 @@ impl Classifier {
         let nearest = knn::nearest_identity(faces, labels, embeddings, self.calibration.neighbours);
         let answers = self.head.logits(embeddings)?.into_iter().zip(nearest);
         Ok(answers.map(|(logits, near)| self.calibration.answer(&logits, near)).collect())
+    }
+}
+
+/// A model with a classifier; of a bare trunk, identification is an error.
+impl Identifier for Recogniser {
+    fn name(&self, identity: usize) -> &str {
+        self.card.classes.get(identity).map_or("?", String::as_str)
+    }
+
+    fn identify(&self, embeddings: &Embeddings) -> Result<Vec<Answer>> {
+        self.classifier()?.answer(embeddings)
+    }
+
+    fn picture_of(&self, neighbour: usize) -> Option<Cow<'_, str>> {
+        let face = self.classifier.as_ref()?.gallery.faces.get(neighbour)?;
+        Some(Cow::Borrowed(&face.path))
     }
 }
 
