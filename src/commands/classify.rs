@@ -23,11 +23,7 @@ pub fn run(context: &Context, flags: &cli::Classify) -> anyhow::Result<ExitCode>
     let (files, failed) = inputs::collect(&flags.inputs, &context.say);
     let mut job = Job {
         context,
-        format: AnswerFormat {
-            identifier: &model,
-            top: usize::from(flags.top),
-            model: &source,
-        },
+        format: AnswerFormat { identifier: &model, top: usize::from(flags.top), model: &source },
         json: flags.json,
         several: files.len() + failed > 1,
         drawings: drawings(flags, &files)?,
