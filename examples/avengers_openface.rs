@@ -25,7 +25,7 @@ use visage::figures::{self, Scatter};
 use visage::metric::losses::TripletMarginLoss;
 use visage::metric::miners::BATCH_HARD;
 use visage::models::{Architecture, Backbone, Mode};
-use visage::recognise::{Classifier, Gallery, GalleryFace, Head, embed_pictures, embed_stored};
+use visage::recognise::{Classifier, GalleryFace, Head, KnownFaces, embed_pictures, embed_stored};
 use visage::train::calibrate::{OpenSetCalibration, calibrate};
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
 use visage::train::scoring::{Labelled, score};
@@ -114,7 +114,7 @@ fn main() -> anyhow::Result<()> {
         sha256: folder.digest(i),
     };
     let faces_behind = train.iter().map(face).collect();
-    let gallery = Gallery {
+    let gallery = KnownFaces {
         embeddings: train_part.embeddings.clone(),
         labels: train_part.labels.clone(),
         faces: faces_behind,

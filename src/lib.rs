@@ -44,6 +44,7 @@
 //! | [`recognise`] | model files, and the pipeline from pictures to embeddings and names |
 //! | [`train`], [`export`] | training loop, optimisers, schedules, checkpoints, logs; TorchScript and ONNX export |
 //! | [`audit`] | checks of data sets |
+//! | [`gallery`] | enrolled people: one SQLite file, exact search, a threshold with a promise |
 //! | [`prelude`], `cli`, `commands` | what most programs import; the command line, one file per subcommand |
 
 pub mod audit;
@@ -62,6 +63,8 @@ pub mod fetch;
 #[cfg(feature = "cli")]
 pub mod figures;
 pub mod files;
+#[cfg(feature = "gallery")]
+pub mod gallery;
 pub mod metric;
 pub mod models;
 pub mod native;

@@ -11,7 +11,7 @@ pub fn euclidean(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// `|a - b|^2`. The order of summation is fixed.
-pub(super) fn squared(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn squared(a: &[f32], b: &[f32]) -> f32 {
     debug_assert_eq!(a.len(), b.len(), "embeddings of one length");
     let mut lanes = [0f32; LANES];
     let (whole_a, rest_a) = a.as_chunks::<LANES>();

@@ -104,10 +104,15 @@ fn near(
             best.truncate(k.max(1));
         }
     }
-    let mean = |best: &Vec<f32>| best.iter().map(|d| d.sqrt()).sum::<f32>() / best.len() as f32;
-    let identity = best.iter().filter(|best| !best.is_empty()).map(mean).min_by(f32::total_cmp)?;
+    let identity = best.iter().filter_map(|best| mean_distance(best)).min_by(f32::total_cmp)?;
     let (row, distance) = nearest?;
     Some(Near { row, distance: distance.sqrt(), identity })
+}
+
+/// The mean of distances, of which the squares are given in ascending order.
+pub(crate) fn mean_distance(squares: &[f32]) -> Option<f32> {
+    let sum: f32 = squares.iter().map(|square| square.sqrt()).sum();
+    (!squares.is_empty()).then(|| sum / squares.len() as f32)
 }
 
 /// 1-NN accuracy of `query` on `gallery`.

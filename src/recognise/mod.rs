@@ -19,5 +19,5 @@ pub use model_file::{
     StrangerSource, Unknown,
 };
 pub use pair_model::PairModel;
-pub use recogniser::{Answer, Classifier, Gallery, Head, Recogniser};
+pub use recogniser::{Answer, Classifier, Head, KnownFaces, Reason, Recogniser};
 pub use viewer::{FaceSearch, Faces, Located, View, Viewer};

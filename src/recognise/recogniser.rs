@@ -42,7 +42,7 @@ impl Head {
 
 /// The training faces a classifier remembers.
 #[derive(Debug)]
-pub struct Gallery {
+pub struct KnownFaces {
     /// One row a training picture.
     pub embeddings: Embeddings,
     /// Its identity.
@@ -57,7 +57,7 @@ pub struct Classifier {
     /// Embeddings to logits.
     pub head: Head,
     /// The training faces.
-    pub gallery: Gallery,
+    pub gallery: KnownFaces,
     /// Logits and distances to probabilities and UNKNOWN.
     pub calibration: Calibration,
 }
@@ -76,6 +76,19 @@ pub struct Answer {
     pub distance: f32,
     /// The row of that face in the gallery.
     pub neighbour: usize,
+    /// Enrolled faces that speak for the answer, the nearest first; a classifier gives none.
+    pub reasons: Vec<Reason>,
+}
+
+/// A known face that is near.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reason {
+    /// Its row in the gallery.
+    pub neighbour: usize,
+    /// Whose it is.
+    pub identity: usize,
+    /// Euclidean distance to it.
+    pub distance: f32,
 }
 
 /// A loaded model.
@@ -164,7 +177,7 @@ impl Classifier {
     /// # Errors
     /// The embeddings are not of the head's length.
     pub fn answer(&self, embeddings: &Embeddings) -> Result<Vec<Answer>> {
-        let Gallery { embeddings: faces, labels, .. } = &self.gallery;
+        let KnownFaces { embeddings: faces, labels, .. } = &self.gallery;
         let nearest = knn::nearest_identity(faces, labels, embeddings, self.calibration.neighbours);
         let answers = self.head.logits(embeddings)?.into_iter().zip(nearest);
         Ok(answers.map(|(logits, near)| self.calibration.answer(&logits, near)).collect())
@@ -235,7 +248,7 @@ impl Calibration {
             Unknown::ProbabilityBelow(threshold) => probability >= threshold,
         };
         let Near { row: neighbour, distance, .. } = near;
-        Answer { ranking, known, is_known, distance, neighbour }
+        Answer { ranking, known, is_known, distance, neighbour, reasons: Vec::new() }
     }
 }
 
@@ -268,7 +281,7 @@ fn read_classifier(path: &Path, card: &ModelCard, file: &mut TensorFile) -> Resu
         return Err(Error::weights(path, format!("{GALLERY}labels do not match the classes")));
     }
     let values: Vec<f32> = Vec::try_from(embeddings.flatten(0, -1))?;
-    let gallery = Gallery {
+    let gallery = KnownFaces {
         embeddings: Embeddings::new(rows as usize, dim as usize, values)?,
         labels: labels.into_iter().map(|label| label as usize).collect(),
         faces: card.gallery.clone(),

@@ -26,7 +26,7 @@ use crate::{Error, Result};
 /// Training faces of an identity that its distance is the mean of. One alone may be a bad picture: over
 /// five splits of the Avengers set 8.2 % of the known faces were refused at an FPIR of 1 % with one,
 /// 5.4 % with three, 4.6 % with five or eight.
-const NEIGHBOURS: usize = 5;
+pub const NEIGHBOURS: usize = 5;
 /// The share of strangers who may get a name, where no `--fpir` is given.
 pub const DEFAULT_FPIR: f64 = 0.01;
 /// The share of known faces that a threshold which nobody asked for may call UNKNOWN on validation: on
@@ -75,7 +75,7 @@ impl OpenSetCalibration {
             nearest(train, &validation.embeddings)
         };
         let limit = match (strangers, fpir) {
-            (Some(strangers), asked) => Some((strangers, rate(strangers, asked)?)),
+            (Some(strangers), asked) => Some((strangers, promised(strangers, asked)?)),
             (None, None) => None,
             (None, Some(_)) => {
                 let text = "--fpir: there are no strangers to measure it on; give a folder of faces of \
@@ -123,8 +123,12 @@ impl OpenSetCalibration {
     }
 }
 
-/// The rate to keep: what is asked for, or by default as little as the strangers can show.
-fn rate(strangers: &Strangers, asked: Option<f64>) -> Result<f64> {
+/// The false-positive identification rate to keep: what is asked for, or by default 1 %, or as little as the
+/// strangers can show.
+///
+/// # Errors
+/// `asked` is less than they can show.
+pub fn promised(strangers: &Strangers, asked: Option<f64>) -> Result<f64> {
     let least = RULE_OF_THREE / strangers.people as f64;
     match asked {
         Some(asked) if asked < least => Err(Error::Config(format!(

@@ -18,7 +18,7 @@ use crate::eval::knn;
 use crate::eval::unknown::Logistic;
 use crate::models::layers::Linear;
 use crate::models::{Backbone, Params};
-use crate::recognise::{Classifier, Gallery, GalleryFace, Head, ModelCard, Unknown, recogniser};
+use crate::recognise::{Classifier, GalleryFace, Head, KnownFaces, ModelCard, Unknown, recogniser};
 use crate::{Error, Result};
 
 /// Inputs of a classifier's training.
@@ -97,7 +97,7 @@ impl<'a> ClassifierTask<'a> {
         if let Some(share) = self.unknown {
             calibration.unknown = Unknown::ProbabilityBelow(share);
         }
-        let gallery = Gallery {
+        let gallery = KnownFaces {
             embeddings: self.from.train.embeddings.clone(),
             labels: self.from.train.labels.clone(),
             faces: self.from.faces.to_vec(),

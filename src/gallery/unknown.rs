@@ -1,0 +1,310 @@
+//! Unknown people who are seen again.
+//!
+//! A face joins the group of which even the farthest face is near enough (complete linkage), never one
+//! that already has a face of the same photo; or it starts a group of its own.
+
+use std::collections::BTreeMap;
+
+use kodama::{Method, linkage};
+use rusqlite::{Transaction, params};
+
+use super::file::{Failure, to_values};
+use super::{Enrolled, Gallery, NewFace, check_name, insert_face, new_person};
+use crate::eval::distance::squared;
+use crate::train::strangers::Strangers;
+use crate::{Error, Result};
+
+/// The share of pairs of strangers that would be taken for one person.
+const CONFUSED: f64 = 1e-3;
+/// Strangers whose pairs are looked at.
+const SAMPLE: usize = 1000;
+/// Faces that are clustered together: the distances between them take 400 MB.
+const MOST: usize = 10_000;
+
+/// A group of faces of one unknown person.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct UnknownGroup {
+    /// Its number, which is never given again.
+    pub id: i64,
+    /// Number of pictures.
+    pub faces: usize,
+    /// The day of the first picture, UTC, as YYYY-MM-DD.
+    pub first_seen: String,
+    /// The day of the last.
+    pub last_seen: String,
+    /// The pictures.
+    pub paths: Vec<String>,
+}
+
+/// Where a face that was seen belongs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// The group.
+    pub group: UnknownGroup,
+    /// The face is the group's first.
+    pub is_new: bool,
+}
+
+/// A remembered face.
+struct Seen {
+    id: i64,
+    group: i64,
+    /// The photo it is on.
+    photo: String,
+    embedding: Vec<f32>,
+}
+
+impl Gallery {
+    /// Remembers the faces of unknown people on one photo; returns the group of each.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn remember(&mut self, faces: &[NewFace]) -> Result<Vec<Sighting>> {
+        let dim = self.memory.index.dim();
+        faces.iter().try_for_each(|face| face.check(dim))?;
+        let limit = self.same_person()?;
+        let placed = self.file.change(|file| {
+            let mut seen = read(file)?;
+            let mut placed = Vec::new();
+            for face in faces {
+                let again = seen.iter().find(|seen| {
+                    seen.photo == face.sha256 && squared(&seen.embedding, &face.embedding) < 1e-6
+                });
+                if let Some(again) = again {
+                    placed.push((again.group, false));
+                    continue;
+                }
+                let found = nearest_group(&seen, face, limit);
+                let group = match found {
+                    Some(group) => {
+                        let update = "UPDATE unknown SET last_seen = unixepoch() WHERE id = ?1";
+                        file.execute(update, [group])?;
+                        group
+                    }
+                    None => new_group(file)?,
+                };
+                let id = insert_face(file, face, None, Some(group))?;
+                let (photo, embedding) = (face.sha256.clone(), face.embedding.clone());
+                seen.push(Seen { id, group, photo, embedding });
+                placed.push((group, found.is_none()));
+            }
+            Ok(placed)
+        })?;
+        self.memory.revision += 1;
+        let groups: BTreeMap<i64, UnknownGroup> =
+            self.unknown()?.into_iter().map(|group| (group.id, group)).collect();
+        let sighting = |(id, is_new): (i64, bool)| {
+            groups.get(&id).map(|group| Sighting { group: group.clone(), is_new })
+        };
+        Ok(placed.into_iter().filter_map(sighting).collect())
+    }
+
+    /// All groups, the one seen last first.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn unknown(&self) -> Result<Vec<UnknownGroup>> {
+        self.file.read(|file| {
+            let mut groups = file.prepare(
+                "SELECT id, date(first_seen, 'unixepoch'), date(last_seen, 'unixepoch') FROM unknown
+                 ORDER BY last_seen DESC, id",
+            )?;
+            let groups = groups.query_map([], |row| {
+                let (id, first_seen, last_seen) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(UnknownGroup { id, faces: 0, first_seen, last_seen, paths: Vec::new() })
+            })?;
+            let mut groups: Vec<UnknownGroup> = groups.collect::<rusqlite::Result<_>>()?;
+            let mut paths =
+                file.prepare("SELECT path FROM faces WHERE unknown = ?1 ORDER BY id")?;
+            for group in &mut groups {
+                let found = paths.query_map([group.id], |row| row.get(0))?;
+                group.paths = found.collect::<rusqlite::Result<_>>()?;
+                group.faces = group.paths.len();
+            }
+            Ok(groups)
+        })
+    }
+
+    /// Groups all remembered faces anew, by complete linkage. Returns the number of groups before and after.
+    ///
+    /// # Errors
+    /// Too many faces; the file cannot be written.
+    pub fn cluster(&mut self) -> Result<(usize, usize)> {
+        let limit = self.same_person()?;
+        let before = self.unknown()?.len();
+        self.file.change(|file| {
+            let seen = read(file)?;
+            if seen.len() > MOST {
+                let text = format!(
+                    "{} faces of unknown people; at most {MOST} can be grouped anew",
+                    seen.len()
+                );
+                return Err(Error::Data(text).into());
+            }
+            regroup(file, &seen, limit)
+        })?;
+        self.memory.revision += 1;
+        Ok((before, self.unknown()?.len()))
+    }
+
+    /// Enrols the faces of an unknown group under a name. Returns what became of them.
+    ///
+    /// # Errors
+    /// There is no such group, or the name is impossible.
+    pub fn promote(&mut self, group: i64, name: &str) -> Result<Enrolled> {
+        check_name(name)?;
+        let count = self.file.read(|file| {
+            let count = "SELECT count(*) FROM faces WHERE unknown = ?1";
+            Ok(file.query_row(count, [group], |row| row.get::<_, i64>(0))?)
+        })?;
+        if count == 0 {
+            let path = self.path().display();
+            return Err(Error::Config(format!(
+                "{group}: no unknown person of that number in {path}; `visage gallery list --unknown` \
+                 shows them"
+            )));
+        }
+        self.refresh()?;
+        let known = self.memory.find(name).map(|place| self.memory.people[place].id);
+        if known.is_none() {
+            self.edit(|file, memory| {
+                new_person(file, memory, name)?;
+                Ok(Default::default())
+            })?;
+        }
+        let (id, _) = self.person(name)?;
+        self.rebuild(&[id], |file| {
+            let update = "UPDATE faces SET person = ?1, unknown = NULL WHERE unknown = ?2";
+            file.execute(update, params![id, group])?;
+            file.execute("DELETE FROM unknown WHERE id = ?1", [group])?;
+            Ok(())
+        })?;
+        Ok(Enrolled { added: count as usize, ..Enrolled::default() })
+    }
+
+    /// Forgets an unknown group, or all of them.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn forget_unknown(&mut self, group: Option<i64>) -> Result<usize> {
+        let gone = self.file.change(|file| match group {
+            Some(group) => Ok(file.execute("DELETE FROM unknown WHERE id = ?1", [group])?),
+            None => Ok(file.execute("DELETE FROM unknown", [])?),
+        })?;
+        self.memory.revision += 1;
+        self.file.vacuum()?;
+        Ok(gone)
+    }
+
+    /// The distance within which two faces count as one person's: that which one in a thousand pairs of
+    /// strangers falls below.
+    fn same_person(&self) -> Result<f32> {
+        let Some(Strangers { views, .. }) = &self.memory.strangers else {
+            let text = "the gallery has no trunk yet; enrol somebody first";
+            return Err(Error::Config(format!("{}: {text}", self.path().display())));
+        };
+        let Some(view) = views.first() else { return Ok(0.0) };
+        let rows = view.rows().min(SAMPLE);
+        let pairs = (0..rows).flat_map(|a| (0..a).map(move |b| (a, b)));
+        let mut squares: Vec<f32> = pairs.map(|(a, b)| squared(view.row(a), view.row(b))).collect();
+        if squares.is_empty() {
+            return Ok(0.0);
+        }
+        let at = (CONFUSED * squares.len() as f64) as usize;
+        let (_, square, _) = squares.select_nth_unstable_by(at, f32::total_cmp);
+        Ok(square.sqrt())
+    }
+}
+
+fn new_group(file: &Transaction) -> Result<i64, Failure> {
+    let insert = "INSERT INTO unknown (first_seen, last_seen) VALUES (unixepoch(), unixepoch())";
+    file.execute(insert, [])?;
+    Ok(file.last_insert_rowid())
+}
+
+fn read(file: &Transaction) -> Result<Vec<Seen>, Failure> {
+    let mut faces = file.prepare(
+        "SELECT faces.id, faces.unknown, faces.sha256, vectors.vector
+         FROM faces JOIN vectors ON vectors.face = faces.id WHERE faces.unknown IS NOT NULL ORDER BY faces.id",
+    )?;
+    let faces = faces.query_map([], |row| {
+        let embedding = to_values(row.get_ref(3)?.as_blob()?).collect();
+        Ok(Seen { id: row.get(0)?, group: row.get(1)?, photo: row.get(2)?, embedding })
+    })?;
+    Ok(faces.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The group whose farthest face is nearest, within `limit`, and that has no face of this photo.
+fn nearest_group(seen: &[Seen], face: &NewFace, limit: f32) -> Option<i64> {
+    let mut farthest: BTreeMap<i64, f32> = BTreeMap::new();
+    for other in seen {
+        let distance = match other.photo == face.sha256 {
+            true => f32::INFINITY,
+            false => squared(&other.embedding, &face.embedding).sqrt(),
+        };
+        let group = farthest.entry(other.group).or_default();
+        *group = group.max(distance);
+    }
+    let near = farthest.into_iter().filter(|(_, distance)| *distance <= limit);
+    near.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(group, _)| group)
+}
+
+/// Groups by complete linkage. A cluster keeps the number that most of its faces had, if no larger
+/// cluster takes it.
+fn regroup(file: &Transaction, seen: &[Seen], limit: f32) -> Result<(), Failure> {
+    let mut clusters = clusters(seen, limit);
+    clusters.sort_by_key(|cluster| std::cmp::Reverse(cluster.len()));
+    let mut taken: Vec<i64> = Vec::new();
+    for cluster in clusters {
+        let mut votes: BTreeMap<i64, usize> = BTreeMap::new();
+        for &face in &cluster {
+            *votes.entry(seen[face].group).or_default() += 1;
+        }
+        let old = votes.into_iter().filter(|(group, _)| !taken.contains(group));
+        let group = match old.max_by_key(|&(group, count)| (count, std::cmp::Reverse(group))) {
+            Some((group, _)) => group,
+            None => new_group(file)?,
+        };
+        taken.push(group);
+        let ids: Vec<i64> = cluster.iter().map(|&face| seen[face].id).collect();
+        let mut update = file.prepare_cached("UPDATE faces SET unknown = ?1 WHERE id = ?2")?;
+        for id in ids {
+            update.execute([group, id])?;
+        }
+        let times = "UPDATE unknown SET
+            first_seen = (SELECT min(added) FROM faces WHERE unknown = ?1),
+            last_seen = (SELECT max(added) FROM faces WHERE unknown = ?1) WHERE id = ?1";
+        file.execute(times, [group])?;
+    }
+    file.execute(
+        "DELETE FROM unknown WHERE id NOT IN (SELECT unknown FROM faces WHERE unknown IS NOT NULL)",
+        [],
+    )?;
+    Ok(())
+}
+
+/// Complete linkage, cut at `limit`; faces of one photo are never together.
+fn clusters(seen: &[Seen], limit: f32) -> Vec<Vec<usize>> {
+    let pairs = (0..seen.len()).flat_map(|a| (a + 1..seen.len()).map(move |b| (a, b)));
+    let distance = |(a, b): (usize, usize)| match seen[a].photo == seen[b].photo {
+        true => f32::MAX,
+        false => squared(&seen[a].embedding, &seen[b].embedding).sqrt(),
+    };
+    let mut distances: Vec<f32> = pairs.map(distance).collect();
+    let mut groups: Vec<Vec<usize>> = (0..seen.len()).map(|face| vec![face]).collect();
+    if seen.len() > 1 {
+        // Step k makes cluster n + k.
+        for step in linkage(&mut distances, seen.len(), Method::Complete).steps() {
+            let joined = match step.dissimilarity <= limit {
+                true => {
+                    let mut both = std::mem::take(&mut groups[step.cluster1]);
+                    both.append(&mut groups[step.cluster2]);
+                    both
+                }
+                false => Vec::new(),
+            };
+            groups.push(joined);
+        }
+    }
+    groups.into_iter().filter(|group| !group.is_empty()).collect()
+}
