@@ -175,7 +175,7 @@ pub struct Verify {
 }
 
 /// Which trunk computes embeddings: a model's, or a bare backbone with weights.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Model")]
 pub struct TrunkChoice {
     /// Model file or run folder [default: the model pinned with `visage use`, or the newest run's,
@@ -198,6 +198,11 @@ pub struct TrunkChoice {
 }
 
 impl TrunkChoice {
+    /// No flag was given.
+    pub fn is_default(&self) -> bool {
+        self.model.is_none() && self.backbone.is_none()
+    }
+
     /// The same with the pretrained trunk of an architecture.
     pub fn pretrained(&self, architecture: Architecture) -> Self {
         Self { backbone: Some(architecture), model: None, ..self.clone() }

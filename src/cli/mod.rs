@@ -3,6 +3,7 @@
 
 mod config;
 mod data;
+mod gallery;
 mod inference;
 mod installation;
 mod runs;
@@ -12,7 +13,13 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use config::{Configured, LrFind, Resume, parse};
 pub use data::{Audit, Fetch, Keep, Prepare, PrepareAction, PrepareFaces, PrepareStrips};
-pub use inference::{Classify, Detect, DetectorFlags, Embed, Evaluate, TrunkChoice, Tsne, Verify};
+pub use gallery::{
+    Gallery, GalleryAction, GalleryEnroll, GalleryExport, GalleryForget, GalleryIdentify,
+    GalleryImport, GalleryList, GalleryReject, GalleryShow, GalleryThreshold,
+};
+pub use inference::{
+    Classify, Detect, DetectorFlags, Embed, Evaluate, FaceFlag, TrunkChoice, Tsne, Verify,
+};
 pub use installation::{Bench, Doctor};
 pub use runs::{Info, Use};
 pub use weights::{Export, Models, Weights, WeightsAction, WeightsVerify};
@@ -86,6 +93,8 @@ pub enum Command {
     LrFind(Box<LrFind>),
     /// Name the faces on pictures
     Classify(Classify),
+    /// Enrol, name and forget people, without training
+    Gallery(Gallery),
     /// Detect faces on photos: boxes, landmarks, probabilities
     Detect(Detect),
     /// Evaluate a model on a labelled folder and on unknown people, or on a list of pairs

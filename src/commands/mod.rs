@@ -14,6 +14,9 @@ mod evaluate_strangers;
 mod export;
 mod fetch;
 mod framing;
+mod gallery;
+mod gallery_enroll;
+mod gallery_transfer;
 mod given_triplets;
 mod info;
 mod inputs;
@@ -160,6 +163,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Distil(command) => distil::run(context, command.settings),
         Command::LrFind(flags) => lr_find::run(context, *flags),
         Command::Classify(flags) => classify::run(context, &flags),
+        Command::Gallery(flags) => gallery::run(context, &flags.action),
         Command::Detect(flags) => detect::run(context, &flags),
         Command::Evaluate(flags) => evaluate::run(context, &flags),
         Command::Verify(flags) => verify::run(context, &flags),

@@ -1,5 +1,6 @@
 //! The trunk of a command: `--model FILE`, `--backbone B --weights W`, or the newest run.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use super::Context;
@@ -70,6 +71,18 @@ impl Loaded {
         })
     }
 
+    /// What there is to know about the model.
+    pub fn card(&self) -> Cow<'_, ModelCard> {
+        match self {
+            Self::Model { model, .. } => Cow::Borrowed(&model.card),
+            Self::Pairs { model, .. } => Cow::Borrowed(&model.card),
+            Self::Bare(built) => {
+                let weights = built.source.describe();
+                Cow::Owned(ModelCard::new(ModelKind::Trunk, &built.backbone, weights))
+            }
+        }
+    }
+
     /// A short name for figures.
     pub fn name(&self) -> String {
         match self {
@@ -105,20 +118,12 @@ impl Loaded {
         detect: FaceSearch,
         centre: Option<u32>,
     ) -> Result<Viewer> {
-        let bare;
-        let card = match self {
-            Self::Model { model, .. } => &model.card,
-            Self::Pairs { model, .. } => &model.card,
-            Self::Bare(built) => {
-                bare = ModelCard::new(ModelKind::Trunk, &built.backbone, built.source.describe());
-                &bare
-            }
-        };
+        let card = self.card();
         let unframed = !matches!(self, Self::Bare(_)) && card.framing.is_none();
         if centre.is_some() || (unframed && detect == FaceSearch::Auto) {
             return Ok(Viewer::whole(card.input.size, centre));
         }
-        main_face(context, card, detect)
+        main_face(context, &card, detect)
     }
 
     /// How it compares two pictures.

@@ -1,0 +1,349 @@
+//! `visage gallery`: people in a file.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::inputs::{self, embed};
+use super::output::{count, line};
+use super::replies::{AnswerFormat, Answered, Printer, Reply, answer, bounds};
+use super::trunk::{self, EMBEDDERS, Loaded};
+use super::{Context, detection, gallery_enroll, gallery_transfer};
+use crate::cli::{
+    DetectorFlags, FaceFlag, GalleryAction, GalleryForget, GalleryIdentify, GalleryList,
+    GalleryReject, GalleryShow, TrunkChoice,
+};
+use crate::eval::Embeddings;
+use crate::gallery::{Gallery, NewFace, Sighting, Trunk, TrunkSource};
+use crate::models::Backbone;
+use crate::recognise::{View, Viewer};
+use crate::weights::Source;
+use crate::words::{enumerate, people};
+use crate::{Error, Result, files};
+
+pub fn run(context: &Context, action: &GalleryAction) -> anyhow::Result<ExitCode> {
+    let say = |text: String| -> anyhow::Result<ExitCode> {
+        line(&text)?;
+        Ok(ExitCode::SUCCESS)
+    };
+    match action {
+        GalleryAction::Enroll(flags) => gallery_enroll::run(context, flags),
+        GalleryAction::Identify(flags) => identify(context, flags),
+        GalleryAction::List(flags) => list(flags),
+        GalleryAction::Show(flags) => show(flags),
+        GalleryAction::Rename(flags) => {
+            Gallery::open_existing(&flags.db.db)?.rename(&flags.name, &flags.new)?;
+            say(format!("renamed {} to {}", flags.name, flags.new))
+        }
+        GalleryAction::Merge(flags) => {
+            let faces = Gallery::open_existing(&flags.db.db)?.merge(&flags.from, &flags.into)?;
+            say(format!("{} of {} now belong to {}", count(faces, "face"), flags.from, flags.into))
+        }
+        GalleryAction::Forget(flags) => forget(context, flags),
+        GalleryAction::Reject(flags) => reject(context, flags),
+        GalleryAction::Cluster(flags) => {
+            let (before, after) = Gallery::open_existing(&flags.db)?.cluster()?;
+            say(format!("unknown people: {after}, before {before}"))
+        }
+        GalleryAction::Promote(flags) => {
+            let mut gallery = Gallery::open_existing(&flags.db.db)?;
+            let faces = gallery.promote(flags.group, &flags.name)?.added;
+            say(format!(
+                "unknown {} is now {}: {} enrolled",
+                flags.group,
+                flags.name,
+                count(faces, "face")
+            ))
+        }
+        GalleryAction::Export(flags) => gallery_transfer::export(flags),
+        GalleryAction::Import(flags) => gallery_transfer::import(context, flags),
+        GalleryAction::Check(flags) => {
+            let gallery = Gallery::open_existing(&flags.db)?;
+            let problems = gallery.check()?;
+            for problem in &problems {
+                context.say.error(&format!("{}: {problem}", flags.db.display()));
+            }
+            if problems.is_empty() {
+                let faces = count(gallery.faces(), "face");
+                line(&format!("sound: {faces} of {}", people(gallery.people())))?;
+            }
+            Ok(ExitCode::from(u8::from(!problems.is_empty())))
+        }
+    }
+}
+
+/// The trunk of a gallery, ready to embed.
+pub struct Embedding {
+    pub backbone: Backbone,
+    pub viewer: Viewer,
+    pub trunk: Trunk,
+}
+
+/// Loads the trunk of the flags, or else the gallery's, or for a new one the default.
+///
+/// # Errors
+/// It cannot be loaded. Whether it is the gallery's own is for [`Gallery::use_trunk`] to say.
+pub fn load_trunk(
+    context: &Context,
+    gallery: &Gallery,
+    choice: &TrunkChoice,
+) -> Result<(Loaded, TrunkSource)> {
+    let choice = match (choice.is_default(), gallery.trunk()) {
+        (false, _) => choice.clone(),
+        (true, None) => choice.pretrained(trunk::DEFAULT),
+        (true, Some(own)) => TrunkChoice {
+            model: own.source.model.as_ref().map(PathBuf::from),
+            backbone: own.source.model.is_none().then_some(own.architecture),
+            weights: own.source.weights.clone(),
+            allow_missing: own.source.allow_missing.clone(),
+            input_size: own.source.input_size,
+        },
+    };
+    let loaded = trunk::open(context, &choice, EMBEDDERS)?;
+    // A file is found again from any folder.
+    let absolute = |path: &Path| {
+        std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
+    };
+    let TrunkChoice { allow_missing, input_size, .. } = choice;
+    let source = match &loaded {
+        Loaded::Model { path, .. } | Loaded::Pairs { path, .. } => {
+            TrunkSource { model: Some(absolute(path)), ..TrunkSource::default() }
+        }
+        Loaded::Bare(built) => {
+            let weights = match &built.source {
+                Source::File(path) => absolute(path),
+                known => known.flag(),
+            };
+            TrunkSource { model: None, weights: Some(weights), allow_missing, input_size }
+        }
+    };
+    Ok((loaded, source))
+}
+
+/// The trunk and what finds the faces for it.
+///
+/// # Errors
+/// As [`load_trunk`], or impossible options of the detector.
+pub fn embedding(
+    context: &Context,
+    gallery: &Gallery,
+    choice: &TrunkChoice,
+    face: &FaceFlag,
+    detector: &DetectorFlags,
+) -> Result<Embedding> {
+    let options = detection::options(detector)?;
+    let (loaded, source) = load_trunk(context, gallery, choice)?;
+    let viewer = Viewer::new(&loaded.card(), face.detect, options, context.device()?)?;
+    let backbone = loaded.into_trunk()?.backbone;
+    let trunk = Trunk::of(&backbone, source)?;
+    Ok(Embedding { backbone, viewer, trunk })
+}
+
+fn identify(context: &Context, flags: &GalleryIdentify) -> anyhow::Result<ExitCode> {
+    let mut gallery = Gallery::open_existing(&flags.db.db)?;
+    if gallery.trunk().is_none() {
+        let text = format!("--db {}: nobody is enrolled", flags.db.db.display());
+        return Err(Error::Config(text).into());
+    }
+    let Embedding { backbone, mut viewer, trunk } =
+        embedding(context, &gallery, &flags.trunk, &flags.face, &flags.detector)?;
+    gallery.use_trunk(trunk, None)?;
+    viewer.keeps_pictures = flags.draw.is_some();
+    let (files, failed) = inputs::collect(&flags.inputs, &context.say);
+    let (draw, inputs) = (flags.draw.as_deref(), &flags.inputs);
+    let mut printer = Printer::new(context, flags.json, draw, inputs, &files, failed)?;
+    embed(&backbone, &viewer, &files, &context.say, |path, seen| {
+        let (view, rows) = match seen {
+            Ok(seen) => seen,
+            Err(error) => {
+                printer.fail(&error);
+                return Ok(());
+            }
+        };
+        let mut faces = answer(&gallery, &view, &rows)?;
+        if flags.remember_strangers {
+            remember(&mut gallery, path, &view, &rows, &mut faces)?;
+        }
+        let (top, model) = (usize::from(flags.top), flags.db.db.as_path());
+        let format =
+            AnswerFormat { identifier: &gallery, top, model, shows_reasons: flags.reasons };
+        let reply = Reply { path, size: view.size, is_crop: view.is_crop, faces };
+        printer.print(&format, &reply, view.picture.as_ref())
+    })?;
+    Ok(ExitCode::from(u8::from(printer.failed > 0)))
+}
+
+/// Remembers the faces of a picture that got no name.
+fn remember(
+    gallery: &mut Gallery,
+    path: &Path,
+    view: &View,
+    rows: &Embeddings,
+    faces: &mut [Answered],
+) -> Result<()> {
+    let unknown: Vec<usize> =
+        (0..faces.len()).filter(|&face| !faces[face].answer.is_known).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let sha256 = gallery_enroll::sha256(path)?;
+    let new = unknown.iter().map(|&at| NewFace {
+        path: path.to_string_lossy().into_owned(),
+        sha256: sha256.clone(),
+        bounds: bounds(faces[at].face.as_ref(), view.size),
+        detection: faces[at].face.map(|face| face.probability),
+        sharpness: None,
+        thumbnail: None,
+        embedding: rows.row(at).to_vec(),
+    });
+    let sightings: Vec<Sighting> = gallery.remember(&new.collect::<Vec<_>>())?;
+    for (at, sighting) in unknown.into_iter().zip(sightings) {
+        faces[at].seen = Some(sighting);
+    }
+    Ok(())
+}
+
+fn list(flags: &GalleryList) -> anyhow::Result<ExitCode> {
+    let gallery = Gallery::open_existing(&flags.db.db)?;
+    if flags.unknown {
+        let groups = gallery.unknown()?;
+        if flags.json {
+            line(&json!({ "unknown": groups }).to_string())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        for group in &groups {
+            let (pictures, paths) = (count(group.faces, "picture"), &group.paths);
+            let paths = enumerate(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+            let (id, first, last) = (group.id, &group.first_seen, &group.last_seen);
+            line(&format!("unknown {id}: {pictures}, first seen {first}, last {last}: {paths}"))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let list = gallery.list()?;
+    let (trunk, threshold) = (gallery.trunk(), gallery.threshold());
+    if flags.json {
+        let trunk = trunk.map(|trunk| {
+            json!({ "architecture": trunk.architecture, "fingerprint": trunk.fingerprint,
+                    "embedding": trunk.dim, "source": trunk.source })
+        });
+        let fpir = threshold.map(|threshold| &threshold.fpir);
+        let limit = threshold.map(|threshold| threshold.limit);
+        let object = json!({ "people": list, "faces": gallery.faces(), "trunk": trunk,
+                             "limit": limit, "fpir": fpir });
+        line(&object.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let width = list.iter().map(|person| person.name.chars().count()).max().unwrap_or(0);
+    for person in &list {
+        let mut text = format!(
+            "{:width$}  {}, enrolled {}",
+            person.name,
+            count(person.faces, "face"),
+            person.added
+        );
+        if person.rejected > 0 {
+            text += &format!(", {} rejected", person.rejected);
+        }
+        if !person.look_alikes.is_empty() {
+            let names: Vec<&str> = person.look_alikes.keys().map(String::as_str).collect();
+            text += &format!(", looks like {}", enumerate(&names));
+        }
+        line(&text)?;
+    }
+    let (faces, all) = (count(gallery.faces(), "face"), people(gallery.people()));
+    line(&match trunk {
+        Some(trunk) => format!("{all}, {faces}, embedded by {}", trunk.describe()),
+        None => "nobody is enrolled".into(),
+    })?;
+    if let Some(threshold) = threshold {
+        line(&format!("named up to distance {:.3}: {}", threshold.limit, threshold.fpir))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(flags: &GalleryShow) -> anyhow::Result<ExitCode> {
+    let mut gallery = Gallery::open_existing(&flags.db.db)?;
+    let (person, faces) = gallery.show(&flags.name)?;
+    if let Some(folder) = &flags.thumbnails {
+        for face in faces.iter().filter(|face| face.has_thumbnail) {
+            if let Some(png) = gallery.thumbnail(face.id)? {
+                let file = folder.join(format!("{}.png", face.id));
+                files::write_atomically(&file, |out| std::io::Write::write_all(out, &png))?;
+            }
+        }
+    }
+    if flags.json {
+        line(&json!({ "person": person, "faces": faces }).to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    line(&format!("{}: {}, enrolled {}", person.name, count(faces.len(), "face"), person.added))?;
+    for (other, distance) in &person.look_alikes {
+        line(&format!("looks like {other}: distance {distance:.3}"))?;
+    }
+    for face in &faces {
+        let near = face.to_others.map(|distance| format!(", {distance:.3} from the nearest other"));
+        let sharpness = face.sharpness.map(|value| format!(", sharpness {value:.0}"));
+        let [x1, y1, x2, y2] = face.bounds;
+        line(&format!(
+            "{}: {:.0} x {:.0} pixels at {x1:.0},{y1:.0}{}{}",
+            face.path,
+            x2 - x1,
+            y2 - y1,
+            sharpness.unwrap_or_default(),
+            near.unwrap_or_default()
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn forget(context: &Context, flags: &GalleryForget) -> anyhow::Result<ExitCode> {
+    let mut gallery = Gallery::open_existing(&flags.db.db)?;
+    let mut failed = false;
+    for name in &flags.names {
+        match gallery.forget(name) {
+            Ok(faces) => line(&format!("forgot {name}: {} deleted", count(faces, "face")))?,
+            Err(error) => {
+                context.say.error(&error.to_string());
+                failed = true;
+            }
+        }
+    }
+    for &group in &flags.unknown {
+        match gallery.forget_unknown(Some(group))? {
+            0 => {
+                context.say.error(&format!("--unknown {group}: no unknown person of that number"));
+                failed = true;
+            }
+            _ => line(&format!("forgot unknown {group}"))?,
+        }
+    }
+    if flags.all_unknown {
+        let gone = gallery.forget_unknown(None)?;
+        line(&format!("forgot {} unknown", people(gone)))?;
+    }
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+fn reject(context: &Context, flags: &GalleryReject) -> anyhow::Result<ExitCode> {
+    let mut gallery = Gallery::open_existing(&flags.db.db)?;
+    // Before minutes of embedding.
+    gallery.show(&flags.name)?;
+    let parts = embedding(context, &gallery, &flags.trunk, &flags.face, &flags.detector)?;
+    gallery.use_trunk(parts.trunk.clone(), None)?;
+    let (files, mut failed) = inputs::collect(&flags.inputs, &context.say);
+    let mut faces = Vec::new();
+    gallery_enroll::single_faces(context, parts, &files, false, |_, found| {
+        match found {
+            Ok(face) => faces.push(face),
+            Err(error) => {
+                context.say.error(&error.to_string());
+                failed += 1;
+            }
+        }
+        Ok(())
+    })?;
+    gallery.reject(&flags.name, &faces)?;
+    line(&format!("{}: {} rejected", flags.name, count(faces.len(), "face")))?;
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}

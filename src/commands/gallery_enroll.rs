@@ -1,0 +1,244 @@
+//! `visage gallery enroll`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::Context;
+use super::gallery::{Embedding, embedding};
+use super::inputs::{self, embed};
+use super::output::{count, line};
+use super::replies::bounds;
+use super::strangers::embed_strangers;
+use crate::cli::{GalleryEnroll, GalleryThreshold};
+use crate::data::picture;
+use crate::detect::align::face_with_margin;
+use crate::detect::{Face, sharpness, similar_faces};
+use crate::eval::Embeddings;
+use crate::gallery::{Doubt, Enrolled, Gallery, NewFace, Trunk};
+use crate::models::Backbone;
+use crate::recognise::{View, Viewer};
+use crate::words::people;
+use crate::{Error, Result};
+
+/// The side of a thumbnail in pixels; sharpness is measured at this size, too.
+const THUMBNAIL: u32 = 96;
+/// The margin around the box of a face on it, in its pixels.
+const MARGIN: f32 = 16.0;
+
+/// What became of all pictures.
+#[derive(Default)]
+struct Summary {
+    people: usize,
+    enrolled: Enrolled,
+    /// Pictures without one clear face, or that cannot be read.
+    left_out: Vec<(PathBuf, String)>,
+}
+
+pub fn run(context: &Context, flags: &GalleryEnroll) -> anyhow::Result<ExitCode> {
+    let inputs = match &flags.tree {
+        Some(tree) => std::slice::from_ref(tree),
+        None => &flags.inputs[..],
+    };
+    let (files, failed) = inputs::collect(inputs, &context.say);
+    if files.is_empty() {
+        return Err(Error::Data("no pictures; nobody was enrolled".into()).into());
+    }
+    let mut gallery = Gallery::open(&flags.db.db)?;
+    let parts = embedding(context, &gallery, &flags.trunk, &flags.face, &flags.detector)?;
+    let Embedding { backbone, viewer, trunk } = &parts;
+    set_up(context, &mut gallery, &flags.threshold, backbone, viewer, trunk)?;
+    let owner = |path: &Path| match (&flags.name, &flags.tree) {
+        (Some(name), _) => Ok(name.clone()),
+        (None, Some(tree)) if path.parent() == Some(tree) => Err(Error::Data(format!(
+            "{}: is not in a person's folder below {}",
+            path.display(),
+            tree.display()
+        ))),
+        (None, tree) => Ok(picture::owner(tree.as_deref().unwrap_or(Path::new("")), path)),
+    };
+    let (mut summary, mut waiting) = (Summary::default(), Waiting::default());
+    single_faces(context, parts, &files, flags.thumbnails, |path, face| {
+        let found = owner(path).and_then(|name| Ok((name, face?)));
+        match found {
+            Ok((name, face)) => {
+                if waiting.name != name {
+                    waiting.enrol(&mut gallery, &mut summary)?;
+                    waiting.name = name;
+                }
+                waiting.faces.push(face);
+            }
+            Err(error) => {
+                context.say.error(&error.to_string());
+                summary.left_out.push((path.to_owned(), error.to_string()));
+            }
+        }
+        Ok(())
+    })?;
+    waiting.enrol(&mut gallery, &mut summary)?;
+    summary.report(context, &gallery, flags.json)?;
+    Ok(ExitCode::from(u8::from(failed > 0 || !summary.left_out.is_empty())))
+}
+
+/// Faces of one person; enrolled in one step.
+#[derive(Default)]
+struct Waiting {
+    name: String,
+    faces: Vec<NewFace>,
+}
+
+impl Waiting {
+    fn enrol(&mut self, gallery: &mut Gallery, summary: &mut Summary) -> Result<()> {
+        if self.faces.is_empty() {
+            return Ok(());
+        }
+        let Enrolled { added, again, doubts } = gallery.enrol(&self.name, &self.faces)?;
+        self.faces.clear();
+        summary.people += 1;
+        summary.enrolled.added += added;
+        summary.enrolled.again.extend(again);
+        summary.enrolled.doubts.extend(doubts);
+        Ok(())
+    }
+}
+
+impl Summary {
+    fn report(&self, context: &Context, gallery: &Gallery, json: bool) -> anyhow::Result<()> {
+        let Enrolled { added, again, doubts } = &self.enrolled;
+        for Doubt { path, person, distance, is_same_picture } in doubts {
+            context.say.warn(&match is_same_picture {
+                true => format!("{path}: the same face is enrolled as {person}, too"),
+                false => format!("{path}: looks like {person} (distance {distance:.3})"),
+            });
+        }
+        if let Some(first) = again.first() {
+            let more = if again.len() > 1 { ", ..." } else { "" };
+            let faces = count(again.len(), "face");
+            context.say.line(&format!("note: {faces} were enrolled already ({first}{more})"));
+        }
+        if json {
+            let doubts = doubts.iter().map(|doubt| {
+                json!({ "file": doubt.path, "looks_like": doubt.person,
+                        "distance": doubt.distance, "same_picture": doubt.is_same_picture })
+            });
+            let left_out = self
+                .left_out
+                .iter()
+                .map(|(path, reason)| json!({ "file": path.to_string_lossy(), "reason": reason }));
+            let object = json!({
+                "enrolled": added, "people": self.people, "already": again,
+                "doubts": doubts.collect::<Vec<_>>(), "left_out": left_out.collect::<Vec<_>>(),
+                "db": gallery.path().to_string_lossy(), "total_faces": gallery.faces(),
+                "total_people": gallery.people(),
+                "limit": gallery.threshold().map(|threshold| threshold.limit),
+                "fpir": gallery.threshold().map(|threshold| &threshold.fpir),
+            });
+            return Ok(line(&object.to_string())?);
+        }
+        line(&format!(
+            "enrolled {} of {}; {} now holds {} of {}",
+            count(*added, "face"),
+            people(self.people),
+            gallery.path().display(),
+            count(gallery.faces(), "face"),
+            people(gallery.people())
+        ))?;
+        if let Some(threshold) = gallery.threshold() {
+            line(&format!("named up to distance {:.3}: {}", threshold.limit, threshold.fpir))?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives a gallery its trunk, and the threshold's flags.
+///
+/// # Errors
+/// It has another trunk, or the rate cannot be promised.
+pub fn set_up(
+    context: &Context,
+    gallery: &mut Gallery,
+    flags: &GalleryThreshold,
+    backbone: &Backbone,
+    viewer: &Viewer,
+    trunk: &Trunk,
+) -> anyhow::Result<()> {
+    let strangers = match &flags.strangers {
+        Some(folder) => {
+            let names: Vec<String> =
+                gallery.list()?.into_iter().map(|person| person.name).collect();
+            Some(embed_strangers(backbone, viewer, folder, &names, &context.say)?)
+        }
+        None => None,
+    };
+    gallery.use_trunk(trunk.clone(), strangers.as_ref())?;
+    if let Some(percent) = flags.fpir {
+        gallery.set_fpir(Some(percent / 100.0))?;
+    }
+    Ok(())
+}
+
+/// Embeds the one face on each of `files`; `each` learns why there is none, or that there are several.
+///
+/// # Errors
+/// What `each` or libtorch raises.
+pub fn single_faces(
+    context: &Context,
+    parts: Embedding,
+    files: &[PathBuf],
+    thumbnails: bool,
+    mut each: impl FnMut(&Path, Result<NewFace>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Embedding { backbone, mut viewer, .. } = parts;
+    viewer.keeps_pictures = true;
+    embed(&backbone, &viewer, files, &context.say, |path, seen| {
+        let face = seen.and_then(|(view, rows)| single(path, &view, &rows, thumbnails));
+        each(path, face)
+    })
+}
+
+fn single(path: &Path, view: &View, rows: &Embeddings, thumbnails: bool) -> Result<NewFace> {
+    let fail = |what: String| Err(Error::Data(format!("{}: {what}", path.display())));
+    let found: Vec<Face> = view.faces.iter().flatten().copied().collect();
+    if rows.rows() == 0 {
+        return fail("no face found; with --detect never the picture is used as it is".into());
+    }
+    let rivals = similar_faces(&found);
+    if rivals > 1 {
+        return fail(format!("{rivals} faces of about the same size; cut out the one to enrol"));
+    }
+    let face = view.faces.first().copied().flatten();
+    let bounds = bounds(face.as_ref(), view.size);
+    let crop = view.picture.as_ref().map(|picture| match face {
+        Some(_) => face_with_margin(picture, bounds, THUMBNAIL, MARGIN),
+        None => picture::fit(picture, THUMBNAIL),
+    });
+    let thumbnail = match &crop {
+        Some(crop) if thumbnails => {
+            let mut png = std::io::Cursor::new(Vec::new());
+            crop.write_to(&mut png, image::ImageFormat::Png)
+                .map_err(|error| Error::Data(format!("{}: {error}", path.display())))?;
+            Some(png.into_inner())
+        }
+        _ => None,
+    };
+    Ok(NewFace {
+        path: path.to_string_lossy().into_owned(),
+        sha256: sha256(path)?,
+        bounds,
+        detection: face.map(|face| face.probability),
+        sharpness: crop.as_ref().map(sharpness),
+        thumbnail,
+        embedding: rows.row(0).to_vec(),
+    })
+}
+
+/// SHA-256 of a file, hexadecimal.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256(path: &Path) -> Result<String> {
+    let content = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+    Ok(hex::encode(Sha256::digest(content)))
+}
