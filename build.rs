@@ -53,6 +53,7 @@ fn build(root: &Path) {
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .file("native/visage_shim.cpp")
         .file("native/visage_device.cpp")
+        .file("native/visage_distance.cpp")
         .file("native/visage_fused.cpp")
         .file("native/visage_lrn.cpp")
         .file("native/visage_pool.cpp")

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub mod cuda;
+pub mod distance;
 pub mod fused;
 pub mod profile;
 pub mod trace;

@@ -116,7 +116,7 @@ impl Summary {
         if let Some(first) = again.first() {
             let more = if again.len() > 1 { ", ..." } else { "" };
             let faces = count(again.len(), "face");
-            context.say.line(&format!("note: {faces} were enrolled already ({first}{more})"));
+            context.say.line(&format!("note: enrolled before: {faces} ({first}{more})"));
         }
         if json {
             let doubts = doubts.iter().map(|doubt| {

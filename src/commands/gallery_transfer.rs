@@ -128,7 +128,7 @@ pub fn import(context: &Context, flags: &GalleryImport) -> anyhow::Result<ExitCo
     let enrolled = gallery.enrol_all(&groups)?;
     if !enrolled.again.is_empty() {
         let faces = count(enrolled.again.len(), "face");
-        context.say.line(&format!("note: {faces} were enrolled already"));
+        context.say.line(&format!("note: enrolled before: {faces}"));
     }
     line(&format!(
         "enrolled {} of {} from {}; {} now holds {} of {}",

@@ -17,6 +17,8 @@ use crate::{Error, Result};
 
 /// People whose faces may be reasons of an answer.
 const PEOPLE: usize = 3;
+/// Distances that differ by less are equal: the same picture, embedded in another batch.
+const EQUAL: f32 = 1e-4;
 /// Faces that are given as reasons.
 const REASONS: usize = 3;
 
@@ -50,11 +52,11 @@ impl Gallery {
         if index.is_empty() {
             return Vec::new();
         }
-        // Who has a rejected face that is nearer than their own are.
+        // Who has a rejected face that is at least as near as their own are.
         let rejected = self.memory.negatives.iter().filter(|(person, faces)| {
             let faces = faces.iter().map(|face| squared(query, face).sqrt());
             let nearest = faces.fold(f32::INFINITY, f32::min);
-            index.distance(**person, query, 1).is_some_and(|own| nearest < own.nearest)
+            index.distance(**person, query, 1).is_some_and(|own| nearest <= own.nearest + EQUAL)
         });
         let rejected: BTreeSet<usize> = rejected.map(|(&person, _)| person).collect();
         index.search(query, NEIGHBOURS, |person| rejected.contains(&person))

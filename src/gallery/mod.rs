@@ -281,8 +281,8 @@ impl Gallery {
         Ok(faces)
     }
 
-    /// Remembers that these faces are not this person's: faces nearer to one of them than to the person's
-    /// own are not named so again.
+    /// Remembers that these faces are not this person's: faces at least as near to one of them as to
+    /// the person's own are not named so again.
     ///
     /// # Errors
     /// There is no such person.

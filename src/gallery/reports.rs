@@ -205,12 +205,12 @@ impl Gallery {
         })?;
         let memory = &self.memory;
         if let Some(strangers) = &memory.strangers {
-            let views = strangers.views.iter().zip(&memory.nearest);
+            let mut views = strangers.views.iter().zip(&memory.nearest);
             let is_right = |(view, stored): (_, &Vec<threshold::Nearest>)| {
                 let fresh = threshold::nearest(&memory.index, view);
                 fresh.iter().zip(stored).all(|(a, b)| a.distance == b.distance)
             };
-            if !views.map(is_right).all(|right| right) {
+            if !views.all(is_right) {
                 problems
                     .push("the strangers' distances are not those of the enrolled faces".into());
             }

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use crate::eval::distance::squared;
 use crate::eval::knn::mean_distance;
+use crate::native::distance::squared_to_rounded;
 
 /// Rows that one thread searches at a time.
 const CHUNK: usize = 4096;
@@ -109,8 +110,9 @@ impl Index {
         self.exact.extend_from_slice(embedding);
         let start = self.rounded.len();
         self.rounded.extend(embedding.iter().map(|&value| bf16::from_f32(value)));
-        let moved = squared_rounded(embedding, &self.rounded[start..]).sqrt();
-        self.slack = self.slack.max(moved * (1.0 + ROUNDING));
+        let mut moved = [0.0];
+        squared_to_rounded(embedding, &self.rounded[start..], &mut moved);
+        self.slack = self.slack.max(moved[0].sqrt() * (1.0 + ROUNDING));
         self.owners.push(person as u32);
         self.add_people(person + 1);
         self.rows[person].push(row);
@@ -140,15 +142,16 @@ impl Index {
         let mut squares = vec![0f32; self.len()];
         let scan = |(chunk, squares): (usize, &mut [f32])| {
             let first = chunk * CHUNK;
-            let rows = self.rounded[first * self.dim..].chunks_exact(self.dim);
+            let rows = &self.rounded[first * self.dim..(first + squares.len()) * self.dim];
+            squared_to_rounded(query, rows, squares);
             let mut best: Vec<(f32, u32)> = Vec::with_capacity(KEPT + 1);
-            for (at, (square, row)) in squares.iter_mut().zip(rows).enumerate() {
-                *square = squared_rounded(query, row);
-                let is_near = best.len() < KEPT || best.last().is_some_and(|last| *square < last.0);
-                if is_near && !is_out(self.owners[first + at] as usize) {
-                    let place = best.partition_point(|other| other.0 <= *square);
-                    best.insert(place, (*square, (first + at) as u32));
+            let mut limit = f32::INFINITY;
+            for (at, &square) in squares.iter().enumerate() {
+                if square < limit && !is_out(self.owners[first + at] as usize) {
+                    let place = best.partition_point(|other| other.0 <= square);
+                    best.insert(place, (square, (first + at) as u32));
                     best.truncate(KEPT);
+                    limit = if best.len() < KEPT { limit } else { best[KEPT - 1].0 };
                 }
             }
             best
@@ -217,24 +220,6 @@ impl Index {
         let distance = mean_distance(&squares)?;
         Some(Hit { person, distance, row, nearest: nearest.sqrt() })
     }
-}
-
-/// `|a - b|^2` of a row and a rounded one.
-fn squared_rounded(a: &[f32], b: &[bf16]) -> f32 {
-    const LANES: usize = 32;
-    let mut lanes = [0f32; LANES];
-    let (whole_a, rest_a) = a.as_chunks::<LANES>();
-    let (whole_b, rest_b) = b.as_chunks::<LANES>();
-    // A bfloat16 is the upper half of a float32.
-    let widen = |value: bf16| f32::from_bits(u32::from(value.to_bits()) << 16);
-    for (a, b) in whole_a.iter().zip(whole_b) {
-        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
-            let off = a - widen(*b);
-            *lane += off * off;
-        }
-    }
-    let rest: f32 = rest_a.iter().zip(rest_b).map(|(a, b)| (a - widen(*b)).powi(2)).sum();
-    lanes.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]
