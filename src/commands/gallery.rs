@@ -1,24 +1,21 @@
 //! `visage gallery`: people in a file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::gallery_trunk::{self, Embedding, embedding};
 use super::inputs::{self, embed};
 use super::output::{count, line};
 use super::replies::{AnswerFormat, Answered, Printer, Reply, answer, bounds};
-use super::trunk::{self, EMBEDDERS, Loaded};
-use super::{Context, detection, gallery_enroll, gallery_transfer};
+use super::{Context, gallery_enroll, gallery_transfer};
 use crate::cli::{
-    DetectorFlags, FaceFlag, GalleryAction, GalleryForget, GalleryIdentify, GalleryList,
-    GalleryReject, GalleryShow, TrunkChoice,
+    GalleryAction, GalleryForget, GalleryIdentify, GalleryList, GalleryReject, GalleryShow,
 };
 use crate::eval::Embeddings;
-use crate::gallery::{Gallery, NewFace, Sighting, Trunk, TrunkSource};
-use crate::models::Backbone;
-use crate::recognise::{View, Viewer};
-use crate::weights::Source;
+use crate::gallery::{Gallery, NewFace, Sighting};
+use crate::recognise::View;
 use crate::words::{enumerate, people};
 use crate::{Error, Result, files};
 
@@ -73,73 +70,6 @@ pub fn run(context: &Context, action: &GalleryAction) -> anyhow::Result<ExitCode
     }
 }
 
-/// The trunk of a gallery, ready to embed.
-pub struct Embedding {
-    pub backbone: Backbone,
-    pub viewer: Viewer,
-    pub trunk: Trunk,
-}
-
-/// Loads the trunk of the flags, or else the gallery's, or for a new one the default.
-///
-/// # Errors
-/// It cannot be loaded. Whether it is the gallery's own is for [`Gallery::use_trunk`] to say.
-pub fn load_trunk(
-    context: &Context,
-    gallery: &Gallery,
-    choice: &TrunkChoice,
-) -> Result<(Loaded, TrunkSource)> {
-    let choice = match (choice.is_default(), gallery.trunk()) {
-        (false, _) => choice.clone(),
-        (true, None) => choice.pretrained(trunk::DEFAULT),
-        (true, Some(own)) => TrunkChoice {
-            model: own.source.model.as_ref().map(PathBuf::from),
-            backbone: own.source.model.is_none().then_some(own.architecture),
-            weights: own.source.weights.clone(),
-            allow_missing: own.source.allow_missing.clone(),
-            input_size: own.source.input_size,
-        },
-    };
-    let loaded = trunk::open(context, &choice, EMBEDDERS)?;
-    // A file is found again from any folder.
-    let absolute = |path: &Path| {
-        std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
-    };
-    let TrunkChoice { allow_missing, input_size, .. } = choice;
-    let source = match &loaded {
-        Loaded::Model { path, .. } | Loaded::Pairs { path, .. } => {
-            TrunkSource { model: Some(absolute(path)), ..TrunkSource::default() }
-        }
-        Loaded::Bare(built) => {
-            let weights = match &built.source {
-                Source::File(path) => absolute(path),
-                known => known.flag(),
-            };
-            TrunkSource { model: None, weights: Some(weights), allow_missing, input_size }
-        }
-    };
-    Ok((loaded, source))
-}
-
-/// The trunk and what finds the faces for it.
-///
-/// # Errors
-/// As [`load_trunk`], or impossible options of the detector.
-pub fn embedding(
-    context: &Context,
-    gallery: &Gallery,
-    choice: &TrunkChoice,
-    face: &FaceFlag,
-    detector: &DetectorFlags,
-) -> Result<Embedding> {
-    let options = detection::options(detector)?;
-    let (loaded, source) = load_trunk(context, gallery, choice)?;
-    let viewer = Viewer::new(&loaded.card(), face.detect, options, context.device()?)?;
-    let backbone = loaded.into_trunk()?.backbone;
-    let trunk = Trunk::of(&backbone, source)?;
-    Ok(Embedding { backbone, viewer, trunk })
-}
-
 fn identify(context: &Context, flags: &GalleryIdentify) -> anyhow::Result<ExitCode> {
     let mut gallery = Gallery::open_existing(&flags.db.db)?;
     if gallery.trunk().is_none() {
@@ -187,7 +117,7 @@ fn remember(
     if unknown.is_empty() {
         return Ok(());
     }
-    let sha256 = gallery_enroll::sha256(path)?;
+    let sha256 = gallery_trunk::sha256(path)?;
     let new = unknown.iter().map(|&at| NewFace {
         path: path.to_string_lossy().into_owned(),
         sha256: sha256.clone(),
@@ -333,7 +263,7 @@ fn reject(context: &Context, flags: &GalleryReject) -> anyhow::Result<ExitCode> 
     gallery.use_trunk(parts.trunk.clone(), None)?;
     let (files, mut failed) = inputs::collect(&flags.inputs, &context.say);
     let mut faces = Vec::new();
-    gallery_enroll::single_faces(context, parts, &files, false, |_, found| {
+    gallery_trunk::single_faces(context, parts, &files, false, |_, found| {
         match found {
             Ok(face) => faces.push(face),
             Err(error) => {

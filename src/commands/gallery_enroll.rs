@@ -4,29 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::Context;
-use super::gallery::{Embedding, embedding};
-use super::inputs::{self, embed};
+use super::gallery_trunk::{Embedding, embedding, set_up, single_faces};
+use super::inputs::{self};
 use super::output::{count, line};
-use super::replies::bounds;
-use super::strangers::embed_strangers;
-use crate::cli::{GalleryEnroll, GalleryThreshold};
+use crate::cli::GalleryEnroll;
 use crate::data::picture;
-use crate::detect::align::face_with_margin;
-use crate::detect::{Face, sharpness, similar_faces};
-use crate::eval::Embeddings;
-use crate::gallery::{Doubt, Enrolled, Gallery, NewFace, Trunk};
-use crate::models::Backbone;
-use crate::recognise::{View, Viewer};
+use crate::gallery::{Doubt, Enrolled, Gallery, NewFace};
 use crate::words::people;
 use crate::{Error, Result};
-
-/// The side of a thumbnail in pixels; sharpness is measured at this size, too.
-const THUMBNAIL: u32 = 96;
-/// The margin around the box of a face on it, in its pixels.
-const MARGIN: f32 = 16.0;
 
 /// What became of all pictures.
 #[derive(Default)]
@@ -150,95 +137,4 @@ impl Summary {
         }
         Ok(())
     }
-}
-
-/// Gives a gallery its trunk, and the threshold's flags.
-///
-/// # Errors
-/// It has another trunk, or the rate cannot be promised.
-pub fn set_up(
-    context: &Context,
-    gallery: &mut Gallery,
-    flags: &GalleryThreshold,
-    backbone: &Backbone,
-    viewer: &Viewer,
-    trunk: &Trunk,
-) -> anyhow::Result<()> {
-    let strangers = match &flags.strangers {
-        Some(folder) => {
-            let names: Vec<String> =
-                gallery.list()?.into_iter().map(|person| person.name).collect();
-            Some(embed_strangers(backbone, viewer, folder, &names, &context.say)?)
-        }
-        None => None,
-    };
-    gallery.use_trunk(trunk.clone(), strangers.as_ref())?;
-    if let Some(percent) = flags.fpir {
-        gallery.set_fpir(Some(percent / 100.0))?;
-    }
-    Ok(())
-}
-
-/// Embeds the one face on each of `files`; `each` learns why there is none, or that there are several.
-///
-/// # Errors
-/// What `each` or libtorch raises.
-pub fn single_faces(
-    context: &Context,
-    parts: Embedding,
-    files: &[PathBuf],
-    thumbnails: bool,
-    mut each: impl FnMut(&Path, Result<NewFace>) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let Embedding { backbone, mut viewer, .. } = parts;
-    viewer.keeps_pictures = true;
-    embed(&backbone, &viewer, files, &context.say, |path, seen| {
-        let face = seen.and_then(|(view, rows)| single(path, &view, &rows, thumbnails));
-        each(path, face)
-    })
-}
-
-fn single(path: &Path, view: &View, rows: &Embeddings, thumbnails: bool) -> Result<NewFace> {
-    let fail = |what: String| Err(Error::Data(format!("{}: {what}", path.display())));
-    let found: Vec<Face> = view.faces.iter().flatten().copied().collect();
-    if rows.rows() == 0 {
-        return fail("no face found; with --detect never the picture is used as it is".into());
-    }
-    let rivals = similar_faces(&found);
-    if rivals > 1 {
-        return fail(format!("{rivals} faces of about the same size; cut out the one to enrol"));
-    }
-    let face = view.faces.first().copied().flatten();
-    let bounds = bounds(face.as_ref(), view.size);
-    let crop = view.picture.as_ref().map(|picture| match face {
-        Some(_) => face_with_margin(picture, bounds, THUMBNAIL, MARGIN),
-        None => picture::fit(picture, THUMBNAIL),
-    });
-    let thumbnail = match &crop {
-        Some(crop) if thumbnails => {
-            let mut png = std::io::Cursor::new(Vec::new());
-            crop.write_to(&mut png, image::ImageFormat::Png)
-                .map_err(|error| Error::Data(format!("{}: {error}", path.display())))?;
-            Some(png.into_inner())
-        }
-        _ => None,
-    };
-    Ok(NewFace {
-        path: path.to_string_lossy().into_owned(),
-        sha256: sha256(path)?,
-        bounds,
-        detection: face.map(|face| face.probability),
-        sharpness: crop.as_ref().map(sharpness),
-        thumbnail,
-        embedding: rows.row(0).to_vec(),
-    })
-}
-
-/// SHA-256 of a file, hexadecimal.
-///
-/// # Errors
-/// It cannot be read.
-pub fn sha256(path: &Path) -> Result<String> {
-    let content = std::fs::read(path).map_err(|source| Error::io(path, source))?;
-    Ok(hex::encode(Sha256::digest(content)))
 }

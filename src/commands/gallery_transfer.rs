@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 use zip::write::FileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::gallery::{Embedding, embedding};
+use super::Context;
+use super::gallery_trunk::{self, Embedding, embedding};
 use super::output::{count, line};
-use super::{Context, gallery_enroll};
 use crate::cli::{DetectorFlags, FaceFlag, GalleryExport, GalleryImport, TrunkChoice};
 use crate::detect::MinFace;
 use crate::gallery::{Exported, Gallery, NewFace};
@@ -104,7 +104,7 @@ pub fn import(context: &Context, flags: &GalleryImport) -> anyhow::Result<ExitCo
     let (face, detector) = (FaceFlag { detect: FaceSearch::Auto }, defaults());
     let Embedding { backbone, viewer, trunk } =
         embedding(context, &gallery, &choice, &face, &detector)?;
-    gallery_enroll::set_up(context, &mut gallery, &flags.threshold, &backbone, &viewer, &trunk)?;
+    gallery_trunk::set_up(context, &mut gallery, &flags.threshold, &backbone, &viewer, &trunk)?;
     let mut groups: BTreeMap<String, Vec<NewFace>> = BTreeMap::new();
     for (at, row) in table.values.chunks_exact(table.dim).enumerate() {
         let known = || {

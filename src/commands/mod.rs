@@ -17,6 +17,7 @@ mod framing;
 mod gallery;
 mod gallery_enroll;
 mod gallery_transfer;
+mod gallery_trunk;
 mod given_triplets;
 mod info;
 mod inputs;

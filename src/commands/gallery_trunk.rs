@@ -1,0 +1,184 @@
+//! What the `gallery` commands share: the gallery's trunk, and the one face on each picture.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::inputs::embed;
+use super::replies::bounds;
+use super::strangers::embed_strangers;
+use super::trunk::{self, EMBEDDERS, Loaded};
+use super::{Context, detection};
+use crate::cli::{DetectorFlags, FaceFlag, GalleryThreshold, TrunkChoice};
+use crate::data::picture;
+use crate::detect::align::face_with_margin;
+use crate::detect::{Face, sharpness, similar_faces};
+use crate::eval::Embeddings;
+use crate::gallery::{Gallery, NewFace, Trunk, TrunkSource};
+use crate::models::Backbone;
+use crate::recognise::{View, Viewer};
+use crate::weights::Source;
+use crate::{Error, Result};
+
+/// The side of a thumbnail in pixels; sharpness is measured at this size, too.
+const THUMBNAIL: u32 = 96;
+/// The margin around the box of a face on it, in its pixels.
+const MARGIN: f32 = 16.0;
+
+/// The trunk of a gallery, ready to embed.
+pub struct Embedding {
+    pub backbone: Backbone,
+    pub viewer: Viewer,
+    pub trunk: Trunk,
+}
+
+/// Loads the trunk of the flags, or else the gallery's, or for a new one the default.
+///
+/// # Errors
+/// It cannot be loaded. Whether it is the gallery's own is for [`Gallery::use_trunk`] to say.
+pub fn load_trunk(
+    context: &Context,
+    gallery: &Gallery,
+    choice: &TrunkChoice,
+) -> Result<(Loaded, TrunkSource)> {
+    let choice = match (choice.is_default(), gallery.trunk()) {
+        (false, _) => choice.clone(),
+        (true, None) => choice.pretrained(trunk::DEFAULT),
+        (true, Some(own)) => TrunkChoice {
+            model: own.source.model.as_ref().map(PathBuf::from),
+            backbone: own.source.model.is_none().then_some(own.architecture),
+            weights: own.source.weights.clone(),
+            allow_missing: own.source.allow_missing.clone(),
+            input_size: own.source.input_size,
+        },
+    };
+    let loaded = trunk::open(context, &choice, EMBEDDERS)?;
+    // A file is found again from any folder.
+    let absolute = |path: &Path| {
+        std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
+    };
+    let TrunkChoice { allow_missing, input_size, .. } = choice;
+    let source = match &loaded {
+        Loaded::Model { path, .. } | Loaded::Pairs { path, .. } => {
+            TrunkSource { model: Some(absolute(path)), ..TrunkSource::default() }
+        }
+        Loaded::Bare(built) => {
+            let weights = match &built.source {
+                Source::File(path) => absolute(path),
+                known => known.flag(),
+            };
+            TrunkSource { model: None, weights: Some(weights), allow_missing, input_size }
+        }
+    };
+    Ok((loaded, source))
+}
+
+/// The trunk and what finds the faces for it.
+///
+/// # Errors
+/// As [`load_trunk`], or impossible options of the detector.
+pub fn embedding(
+    context: &Context,
+    gallery: &Gallery,
+    choice: &TrunkChoice,
+    face: &FaceFlag,
+    detector: &DetectorFlags,
+) -> Result<Embedding> {
+    let options = detection::options(detector)?;
+    let (loaded, source) = load_trunk(context, gallery, choice)?;
+    let viewer = Viewer::new(&loaded.card(), face.detect, options, context.device()?)?;
+    let backbone = loaded.into_trunk()?.backbone;
+    let trunk = Trunk::of(&backbone, source)?;
+    Ok(Embedding { backbone, viewer, trunk })
+}
+
+/// Gives a gallery its trunk, and the threshold's flags.
+///
+/// # Errors
+/// It has another trunk, or the rate cannot be promised.
+pub fn set_up(
+    context: &Context,
+    gallery: &mut Gallery,
+    flags: &GalleryThreshold,
+    backbone: &Backbone,
+    viewer: &Viewer,
+    trunk: &Trunk,
+) -> anyhow::Result<()> {
+    let strangers = match &flags.strangers {
+        Some(folder) => {
+            let names: Vec<String> =
+                gallery.list()?.into_iter().map(|person| person.name).collect();
+            Some(embed_strangers(backbone, viewer, folder, &names, &context.say)?)
+        }
+        None => None,
+    };
+    gallery.use_trunk(trunk.clone(), strangers.as_ref())?;
+    if let Some(percent) = flags.fpir {
+        gallery.set_fpir(Some(percent / 100.0))?;
+    }
+    Ok(())
+}
+
+/// Embeds the one face on each of `files`; `each` learns why there is none, or that there are several.
+///
+/// # Errors
+/// What `each` or libtorch raises.
+pub fn single_faces(
+    context: &Context,
+    parts: Embedding,
+    files: &[PathBuf],
+    thumbnails: bool,
+    mut each: impl FnMut(&Path, Result<NewFace>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Embedding { backbone, mut viewer, .. } = parts;
+    viewer.keeps_pictures = true;
+    embed(&backbone, &viewer, files, &context.say, |path, seen| {
+        let face = seen.and_then(|(view, rows)| single(path, &view, &rows, thumbnails));
+        each(path, face)
+    })
+}
+
+fn single(path: &Path, view: &View, rows: &Embeddings, thumbnails: bool) -> Result<NewFace> {
+    let fail = |what: String| Err(Error::Data(format!("{}: {what}", path.display())));
+    let found: Vec<Face> = view.faces.iter().flatten().copied().collect();
+    if rows.rows() == 0 {
+        return fail("no face found; with --detect never the picture is used as it is".into());
+    }
+    let rivals = similar_faces(&found);
+    if rivals > 1 {
+        return fail(format!("{rivals} faces of about the same size; cut out the one to enrol"));
+    }
+    let face = view.faces.first().copied().flatten();
+    let bounds = bounds(face.as_ref(), view.size);
+    let crop = view.picture.as_ref().map(|picture| match face {
+        Some(_) => face_with_margin(picture, bounds, THUMBNAIL, MARGIN),
+        None => picture::fit(picture, THUMBNAIL),
+    });
+    let thumbnail = match &crop {
+        Some(crop) if thumbnails => {
+            let mut png = std::io::Cursor::new(Vec::new());
+            crop.write_to(&mut png, image::ImageFormat::Png)
+                .map_err(|error| Error::Data(format!("{}: {error}", path.display())))?;
+            Some(png.into_inner())
+        }
+        _ => None,
+    };
+    Ok(NewFace {
+        path: path.to_string_lossy().into_owned(),
+        sha256: sha256(path)?,
+        bounds,
+        detection: face.map(|face| face.probability),
+        sharpness: crop.as_ref().map(sharpness),
+        thumbnail,
+        embedding: rows.row(0).to_vec(),
+    })
+}
+
+/// SHA-256 of a file, hexadecimal.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256(path: &Path) -> Result<String> {
+    let content = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+    Ok(hex::encode(Sha256::digest(content)))
+}
