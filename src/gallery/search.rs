@@ -2,7 +2,7 @@
 //!
 //! All embeddings are in memory twice: as float32, and rounded to bfloat16. A search reads the half as
 //! large rounded ones, and then computes the few distances that can matter from the exact ones: a rounded
-//! row is at most [`slack`](Index::slack) away from the row itself, so that by the triangle inequality no
+//! row is at most the index's slack away from the row itself, so that by the triangle inequality no
 //! other can be nearer. The answers are those of a plain loop over all rows.
 
 use std::collections::BTreeSet;
