@@ -76,6 +76,13 @@ pub fn threshold_at(fpir: f64, strangers: &[f64]) -> Option<f64> {
     threshold_of_sorted(fpir, &scores)
 }
 
+/// The distance within which at most the share `fpir` of `strangers` lies: [`threshold_at`] of distances,
+/// which are smaller where faces are more similar.
+pub fn distance_at(fpir: f64, strangers: &[f64]) -> Option<f64> {
+    let closeness: Vec<f64> = strangers.iter().map(|distance| -distance).collect();
+    threshold_at(fpir, &closeness).map(|limit| -limit)
+}
+
 /// [`threshold_at`] of scores in descending order.
 fn threshold_of_sorted(fpir: f64, descending: &[f64]) -> Option<f64> {
     // Tolerates rounding: 1 % of 300 strangers are 3.

@@ -1,5 +1,6 @@
 //! What of a gallery is in memory: everything that naming a face needs.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -42,6 +43,8 @@ pub struct Memory {
     /// Pairs of people with the smallest distance between them.
     pub look_alikes: Vec<(usize, usize, f32)>,
     pub strangers: Option<Strangers>,
+    /// The distance within which two faces count as one person's, once it was needed.
+    pub same_person: OnceCell<f32>,
     /// The person nearest to each stranger, in each framing.
     pub nearest: Vec<Vec<Nearest>>,
     pub threshold: Option<Threshold>,
@@ -77,6 +80,7 @@ impl Memory {
             negatives: BTreeMap::new(),
             look_alikes: Vec::new(),
             strangers: None,
+            same_person: OnceCell::new(),
             nearest: Vec::new(),
             threshold: None,
         };
@@ -170,8 +174,10 @@ impl Memory {
 
     fn choose(&mut self) -> Result<()> {
         let Some(strangers) = &self.strangers else { return Ok(()) };
-        let (index, pairs) = (&self.index, &self.look_alikes);
-        self.threshold = Threshold::choose(index, strangers, &self.nearest, self.fpir, pairs)?;
+        let (index, fpir) = (&self.index, self.fpir);
+        let limit = threshold::limit(index, strangers, &self.nearest, fpir)?;
+        let threshold = |limit| Threshold::new(index, strangers, limit, fpir, &self.look_alikes);
+        self.threshold = limit.map(threshold);
         Ok(())
     }
 
@@ -212,22 +218,22 @@ impl Memory {
     }
 
     /// Works out the threshold anew after the faces of `changed` people have changed, and stores what
-    /// the next process needs for it. `old` are the strangers' nearest people before.
+    /// the next process needs for it.
     pub fn recalibrate(
         &mut self,
         file: &Transaction,
-        old: Vec<Vec<Nearest>>,
         changed: &BTreeSet<usize>,
     ) -> Result<(), Failure> {
-        self.nearest = old;
         if let Some(strangers) = &self.strangers {
             for (nearest, view) in self.nearest.iter_mut().zip(&strangers.views) {
                 threshold::update(&self.index, view, nearest, changed);
             }
+            // Look-alikes are those within the limit, which depends on nobody's look-alikes.
+            let limit = threshold::limit(&self.index, strangers, &self.nearest, self.fpir)?;
+            if let Some((limit, _)) = limit {
+                self.find_look_alikes(file, changed, limit)?;
+            }
         }
-        // Look-alikes are those within the limit, which depends on nobody's look-alikes.
-        self.choose()?;
-        self.find_look_alikes(file, changed)?;
         self.choose()?;
         for (view, nearest) in self.nearest.iter().enumerate() {
             let one = |one: &Nearest| {
@@ -245,10 +251,8 @@ impl Memory {
         &mut self,
         file: &Transaction,
         changed: &BTreeSet<usize>,
+        limit: f32,
     ) -> Result<(), Failure> {
-        let Some(limit) = self.threshold.as_ref().map(|threshold| threshold.limit) else {
-            return Ok(());
-        };
         for &person in changed {
             let rows = self.index.rows_of(person);
             let near = rows.iter().rev().take(COMPARED).filter_map(|&row| {
@@ -300,6 +304,7 @@ impl Memory {
         file: &Transaction,
         own: Option<&Strangers>,
     ) -> Result<(), Failure> {
+        self.same_person = OnceCell::new();
         file.execute("DELETE FROM strangers", [])?;
         file.execute("DELETE FROM stranger_distances", [])?;
         if let Some(Strangers { views, people, source }) = own {

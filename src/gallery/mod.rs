@@ -230,7 +230,7 @@ impl Gallery {
     /// There is no such person, or already one of the new name.
     pub fn rename(&mut self, name: &str, new: &str) -> Result<()> {
         check_name(new)?;
-        let (id, place) = self.person(name)?;
+        let (id, _) = self.person(name)?;
         if self.memory.find(new).is_some() {
             return Err(Error::Config(format!(
                 "{new}: is enrolled already; `visage gallery merge` makes one person of two"
@@ -238,6 +238,8 @@ impl Gallery {
         }
         self.edit(|file, memory| {
             file.execute("UPDATE people SET name = ?1 WHERE id = ?2", params![new, id])?;
+            // Another process may have moved them.
+            let place = memory.place(id)?;
             new.clone_into(&mut memory.people[place].name);
             Ok(BTreeSet::new())
         })
@@ -287,10 +289,11 @@ impl Gallery {
     /// # Errors
     /// There is no such person.
     pub fn reject(&mut self, name: &str, faces: &[NewFace]) -> Result<()> {
-        let (id, place) = self.person(name)?;
+        let (id, _) = self.person(name)?;
         let dim = self.memory.index.dim();
         faces.iter().try_for_each(|face| face.check(dim))?;
         self.edit(|file, memory| {
+            let place = memory.place(id)?;
             for face in faces {
                 file.execute(
                     "INSERT INTO negatives (person, path, sha256, vector) VALUES (?1, ?2, ?3, ?4)",
@@ -322,15 +325,13 @@ impl Gallery {
         &mut self,
         body: impl FnOnce(&Transaction, &mut Memory) -> Result<BTreeSet<usize>, Failure>,
     ) -> Result<()> {
-        self.refresh()?;
         let Self { file, memory } = self;
         let changed = file.change(|file| {
             if revision_of(file)? != memory.revision {
                 *memory = Memory::read(file)?;
             }
             let changed = body(file, memory)?;
-            let nearest = std::mem::take(&mut memory.nearest);
-            memory.recalibrate(file, nearest, &changed)?;
+            memory.recalibrate(file, &changed)?;
             memory.revision += 1;
             Ok(())
         });
@@ -351,8 +352,7 @@ impl Gallery {
             body(file)?;
             let mut memory = Memory::read(file)?;
             let changed = people.iter().filter_map(|&id| memory.place(id).ok()).collect();
-            let nearest = std::mem::take(&mut memory.nearest);
-            memory.recalibrate(file, nearest, &changed)?;
+            memory.recalibrate(file, &changed)?;
             memory.revision += 1;
             Ok(memory)
         })?;

@@ -11,11 +11,12 @@ use rayon::prelude::*;
 use super::search::Index;
 use crate::Result;
 use crate::eval::Embeddings;
-use crate::eval::open_set::{threshold_at, wilson};
+use crate::eval::open_set::distance_at;
 use crate::eval::unknown::Logistic;
 use crate::recognise::MeasuredFpir;
-use crate::train::calibrate::{NEIGHBOURS, promised};
+use crate::train::calibrate::NEIGHBOURS;
 use crate::train::strangers::Strangers;
+use crate::words;
 
 /// P(known) is fitted from this number of known faces on; with fewer, it is drawn by hand.
 const FITTED: usize = 20;
@@ -48,31 +49,37 @@ pub struct Threshold {
     pub fpir: MeasuredFpir,
 }
 
+/// The greatest distance at which a face is named, so that at most the share `fpir` of the strangers is (by
+/// default 1 %, or as little as they can show), and the distances it was chosen on: those in the framing
+/// that comes nearest. `None` for a gallery without faces.
+///
+/// # Errors
+/// `fpir` is less than the strangers can show.
+pub fn limit<'a>(
+    index: &Index,
+    strangers: &Strangers,
+    nearest: &'a [Vec<Nearest>],
+    fpir: Option<f64>,
+) -> Result<Option<(f32, &'a [Nearest])>> {
+    let rate = strangers.rate(fpir)?;
+    let limit = |view: &'a Vec<Nearest>| {
+        let distances: Vec<f64> = view.iter().map(|one| f64::from(one.distance)).collect();
+        (distance_at(rate, &distances).unwrap_or(f64::INFINITY) as f32, view.as_slice())
+    };
+    let views = nearest.iter().filter(|_| !index.is_empty()).map(limit);
+    Ok(views.min_by(|a, b| a.0.total_cmp(&b.0)))
+}
+
 impl Threshold {
-    /// Chooses the limit, so that at most the share `fpir` of the strangers is named (by default 1 %, or as
-    /// little as they can show). `nearest` holds the strangers' distances, in each of their framings; the
-    /// framing that comes nearest counts. `look_alikes` are the smallest distances between the faces of
-    /// two people. `None` for a gallery without faces.
-    ///
-    /// # Errors
-    /// `fpir` is less than the strangers can show.
-    pub fn choose(
+    /// Works out what follows from a [`limit`] and the distances it was chosen on. `look_alikes` are the
+    /// smallest distances between the faces of two people.
+    pub fn new(
         index: &Index,
         strangers: &Strangers,
-        nearest: &[Vec<Nearest>],
+        (limit, view): (f32, &[Nearest]),
         fpir: Option<f64>,
         look_alikes: &[(usize, usize, f32)],
-    ) -> Result<Option<Self>> {
-        let rate = promised(strangers, fpir)?;
-        if index.is_empty() {
-            return Ok(None);
-        }
-        let limit = |view: &Vec<Nearest>| {
-            let closeness: Vec<f64> = view.iter().map(|one| -f64::from(one.distance)).collect();
-            threshold_at(rate, &closeness).map_or(f64::INFINITY, |limit| -limit)
-        };
-        let views = nearest.iter().map(|view| (limit(view) as f32, view));
-        let Some((limit, view)) = views.min_by(|a, b| a.0.total_cmp(&b.0)) else { return Ok(None) };
+    ) -> Self {
         let mut of_person = vec![limit; index.people()];
         for &(a, b, distance) in look_alikes {
             for person in [a, b] {
@@ -82,17 +89,21 @@ impl Threshold {
         }
         let is_named = |one: &&Nearest| one.person.is_some_and(|p| one.distance <= of_person[p]);
         let value = view.iter().filter(is_named).count() as f64 / view.len().max(1) as f64;
-        let interval = wilson((value * strangers.people as f64).round() as usize, strangers.people);
-        let fpir = MeasuredFpir {
-            asked: fpir,
-            value,
-            low: interval.low.min(value),
-            high: interval.high.max(value),
-            people: strangers.people,
-            source: strangers.source.clone(),
-        };
+        let fpir = strangers.measured(fpir, value);
         let known = curve(index, view, limit);
-        Ok(Some(Self { limit, of_person, known, fpir }))
+        Self { limit, of_person, known, fpir }
+    }
+}
+
+impl std::fmt::Display for Threshold {
+    /// `named up to distance 0.323 (2 people with look-alikes up to less): 1.0 % of strangers get a name (...)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "named up to distance {:.3}", self.limit)?;
+        let less = self.of_person.iter().filter(|own| **own < self.limit).count();
+        if less > 0 {
+            write!(f, " ({} with look-alikes up to less)", words::people(less))?;
+        }
+        write!(f, ": {}", self.fpir)
     }
 }
 

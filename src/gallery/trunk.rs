@@ -64,12 +64,12 @@ impl Trunk {
 
     /// A sentence part for errors: `openface (1a2b3c4d)`.
     pub fn describe(&self) -> String {
-        let place = match (&self.source.model, &self.source.weights) {
-            (Some(place), _) | (None, Some(place)) => format!(" of {place}"),
-            (None, None) => String::new(),
-        };
+        let name = self.architecture.name();
+        let place = self.source.model.as_deref().or(self.source.weights.as_deref());
+        let place = place.filter(|place| *place != name);
+        let place = place.map(|place| format!(" of {place}")).unwrap_or_default();
         let short = self.fingerprint.get(..8).unwrap_or(&self.fingerprint);
-        format!("{}{place} ({short})", self.architecture.name())
+        format!("{name}{place} ({short})")
     }
 
     /// Its embeddings can be compared with those of `other`.

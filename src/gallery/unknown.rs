@@ -3,13 +3,14 @@
 //! A face joins the group of which even the farthest face is near enough (complete linkage), never one
 //! that already has a face of the same photo; or it starts a group of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kodama::{Method, linkage};
 use rusqlite::{Transaction, params};
 
 use super::file::{Failure, to_values};
 use super::{Enrolled, Gallery, NewFace, check_name, insert_face, new_person};
+use crate::eval::Embeddings;
 use crate::eval::distance::squared;
 use crate::train::strangers::Strangers;
 use crate::{Error, Result};
@@ -63,7 +64,7 @@ impl Gallery {
         let dim = self.memory.index.dim();
         faces.iter().try_for_each(|face| face.check(dim))?;
         let limit = self.same_person()?;
-        let placed = self.file.change(|file| {
+        let sightings = self.file.change(|file| {
             let mut seen = read(file)?;
             let mut placed = Vec::new();
             for face in faces {
@@ -88,15 +89,11 @@ impl Gallery {
                 seen.push(Seen { id, group, photo, embedding });
                 placed.push((group, found.is_none()));
             }
-            Ok(placed)
+            let sighting = |(id, is_new)| Ok(Sighting { group: group(file, id)?, is_new });
+            placed.into_iter().map(sighting).collect()
         })?;
         self.memory.revision += 1;
-        let groups: BTreeMap<i64, UnknownGroup> =
-            self.unknown()?.into_iter().map(|group| (group.id, group)).collect();
-        let sighting = |(id, is_new): (i64, bool)| {
-            groups.get(&id).map(|group| Sighting { group: group.clone(), is_new })
-        };
-        Ok(placed.into_iter().filter_map(sighting).collect())
+        Ok(sightings)
     }
 
     /// All groups, the one seen last first.
@@ -105,23 +102,9 @@ impl Gallery {
     /// The file cannot be read.
     pub fn unknown(&self) -> Result<Vec<UnknownGroup>> {
         self.file.read(|file| {
-            let mut groups = file.prepare(
-                "SELECT id, date(first_seen, 'unixepoch'), date(last_seen, 'unixepoch') FROM unknown
-                 ORDER BY last_seen DESC, id",
-            )?;
-            let groups = groups.query_map([], |row| {
-                let (id, first_seen, last_seen) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                Ok(UnknownGroup { id, faces: 0, first_seen, last_seen, paths: Vec::new() })
-            })?;
-            let mut groups: Vec<UnknownGroup> = groups.collect::<rusqlite::Result<_>>()?;
-            let mut paths =
-                file.prepare("SELECT path FROM faces WHERE unknown = ?1 ORDER BY id")?;
-            for group in &mut groups {
-                let found = paths.query_map([group.id], |row| row.get(0))?;
-                group.paths = found.collect::<rusqlite::Result<_>>()?;
-                group.faces = group.paths.len();
-            }
-            Ok(groups)
+            let mut ids = file.prepare("SELECT id FROM unknown ORDER BY last_seen DESC, id")?;
+            let ids = ids.query_map([], |row| row.get(0))?;
+            ids.map(|id| group(file, id?)).collect()
         })
     }
 
@@ -203,17 +186,36 @@ impl Gallery {
             let text = "the gallery has no trunk yet; enrol somebody first";
             return Err(Error::Config(format!("{}: {text}", self.path().display())));
         };
-        let Some(view) = views.first() else { return Ok(0.0) };
-        let rows = view.rows().min(SAMPLE);
-        let pairs = (0..rows).flat_map(|a| (0..a).map(move |b| (a, b)));
-        let mut squares: Vec<f32> = pairs.map(|(a, b)| squared(view.row(a), view.row(b))).collect();
-        if squares.is_empty() {
-            return Ok(0.0);
-        }
-        let at = (CONFUSED * squares.len() as f64) as usize;
-        let (_, square, _) = squares.select_nth_unstable_by(at, f32::total_cmp);
-        Ok(square.sqrt())
+        let of = || views.first().map_or(0.0, same_person);
+        Ok(*self.memory.same_person.get_or_init(of))
     }
+}
+
+/// The distance that the share [`CONFUSED`] of the pairs of strangers falls below.
+fn same_person(strangers: &Embeddings) -> f32 {
+    let rows = strangers.rows().min(SAMPLE);
+    let pairs = (0..rows).flat_map(|a| (0..a).map(move |b| (a, b)));
+    let square = |(a, b)| squared(strangers.row(a), strangers.row(b));
+    let mut squares: Vec<f32> = pairs.map(square).collect();
+    if squares.is_empty() {
+        return 0.0;
+    }
+    let at = (CONFUSED * squares.len() as f64) as usize;
+    let (_, square, _) = squares.select_nth_unstable_by(at, f32::total_cmp);
+    square.sqrt()
+}
+
+/// The group of that number.
+fn group(file: &Transaction, id: i64) -> Result<UnknownGroup, Failure> {
+    let mut paths = file.prepare_cached("SELECT path FROM faces WHERE unknown = ?1 ORDER BY id")?;
+    let paths = paths.query_map([id], |row| row.get(0))?;
+    let paths: Vec<String> = paths.collect::<rusqlite::Result<_>>()?;
+    let days = "SELECT date(first_seen, 'unixepoch'), date(last_seen, 'unixepoch') FROM unknown
+                WHERE id = ?1";
+    Ok(file.prepare_cached(days)?.query_row([id], |row| {
+        let (first_seen, last_seen) = (row.get(0)?, row.get(1)?);
+        Ok(UnknownGroup { id, faces: paths.len(), first_seen, last_seen, paths })
+    })?)
 }
 
 fn new_group(file: &Transaction) -> Result<i64, Failure> {
@@ -254,7 +256,7 @@ fn nearest_group(seen: &[Seen], face: &NewFace, limit: f32) -> Option<i64> {
 fn regroup(file: &Transaction, seen: &[Seen], limit: f32) -> Result<(), Failure> {
     let mut clusters = clusters(seen, limit);
     clusters.sort_by_key(|cluster| std::cmp::Reverse(cluster.len()));
-    let mut taken: Vec<i64> = Vec::new();
+    let mut taken: BTreeSet<i64> = BTreeSet::new();
     for cluster in clusters {
         let mut votes: BTreeMap<i64, usize> = BTreeMap::new();
         for &face in &cluster {
@@ -265,11 +267,10 @@ fn regroup(file: &Transaction, seen: &[Seen], limit: f32) -> Result<(), Failure>
             Some((group, _)) => group,
             None => new_group(file)?,
         };
-        taken.push(group);
-        let ids: Vec<i64> = cluster.iter().map(|&face| seen[face].id).collect();
+        taken.insert(group);
         let mut update = file.prepare_cached("UPDATE faces SET unknown = ?1 WHERE id = ?2")?;
-        for id in ids {
-            update.execute([group, id])?;
+        for face in cluster {
+            update.execute([group, seen[face].id])?;
         }
         let times = "UPDATE unknown SET
             first_seen = (SELECT min(added) FROM faces WHERE unknown = ?1),

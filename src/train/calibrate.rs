@@ -18,7 +18,7 @@ use super::strangers::Strangers;
 use crate::eval::Embeddings;
 use crate::eval::calibration::{fit_temperature, laplace_smoothing};
 use crate::eval::knn::{self, Near};
-use crate::eval::open_set::{threshold_at, wilson};
+use crate::eval::open_set::{distance_at, threshold_at};
 use crate::eval::unknown::{Logistic, threshold_of_known};
 use crate::recognise::{Calibration, Head, MeasuredFpir, Unknown};
 use crate::{Error, Result};
@@ -27,14 +27,9 @@ use crate::{Error, Result};
 /// five splits of the Avengers set 8.2 % of the known faces were refused at an FPIR of 1 % with one,
 /// 5.4 % with three, 4.6 % with five or eight.
 pub const NEIGHBOURS: usize = 5;
-/// The share of strangers who may get a name, where no `--fpir` is given.
-pub const DEFAULT_FPIR: f64 = 0.01;
 /// The share of known faces that a threshold which nobody asked for may call UNKNOWN on validation: on
 /// other faces the share varies by a few points, and nine in ten should still be named.
 pub const MAX_REJECTED: f64 = 0.08;
-/// No rate below this number of strangers in all of them is promised: with none in n seen, up to 3 / n
-/// are possible (the rule of three, 95 %).
-const RULE_OF_THREE: f64 = 3.0;
 
 /// What the distances to the gallery say about known faces and strangers. The trunk is frozen, so
 /// this is worked out once, before the head is trained.
@@ -75,7 +70,7 @@ impl OpenSetCalibration {
             nearest(train, &validation.embeddings)
         };
         let limit = match (strangers, fpir) {
-            (Some(strangers), asked) => Some((strangers, promised(strangers, asked)?)),
+            (Some(strangers), asked) => Some((strangers, strangers.rate(asked)?)),
             (None, None) => None,
             (None, Some(_)) => {
                 let text = "--fpir: there are no strangers to measure it on; give a folder of faces of \
@@ -108,37 +103,8 @@ impl OpenSetCalibration {
         };
         let named = far.iter().filter(|score| **score >= threshold).count() as f64;
         let value = named / far.len() as f64;
-        // Faces of one person are not independent: the interval counts people.
-        let of_people = (value * strangers.people as f64).round() as usize;
-        let interval = wilson(of_people, strangers.people);
-        let measured = MeasuredFpir {
-            asked: fpir,
-            value,
-            low: interval.low.min(value),
-            high: interval.high.max(value),
-            people: strangers.people,
-            source: strangers.source.clone(),
-        };
+        let measured = strangers.measured(fpir, value);
         Ok(Self { curve, threshold, fpir: Some(measured) })
-    }
-}
-
-/// The false-positive identification rate to keep: what is asked for, or by default 1 %, or as little as the
-/// strangers can show.
-///
-/// # Errors
-/// `asked` is less than they can show.
-pub fn promised(strangers: &Strangers, asked: Option<f64>) -> Result<f64> {
-    let least = RULE_OF_THREE / strangers.people as f64;
-    match asked {
-        Some(asked) if asked < least => Err(Error::Config(format!(
-            "--fpir {}%: {} strangers can show no less than {:.2}% (3 in {0}); give more of them with \
-             --strangers, or a higher rate",
-            100.0 * asked,
-            strangers.people,
-            100.0 * least,
-        ))),
-        asked => Ok(asked.unwrap_or_else(|| least.clamp(DEFAULT_FPIR, 1.0))),
     }
 }
 
@@ -155,11 +121,8 @@ fn distances(near: Vec<Near>) -> Vec<f64> {
 /// smallest distance at which the share `fpir` of them lies nearer.
 fn nearest_view(gallery: &Labelled, strangers: &Strangers, fpir: f64) -> Vec<f64> {
     let views = strangers.views.iter().map(|view| nearest(gallery, view));
-    let limit = |distances: &Vec<f64>| {
-        let closeness: Vec<f64> = distances.iter().map(|distance| -distance).collect();
-        threshold_at(fpir, &closeness).unwrap_or(f64::NEG_INFINITY)
-    };
-    views.max_by(|a, b| limit(a).total_cmp(&limit(b))).unwrap_or_default()
+    let limit = |distances: &Vec<f64>| distance_at(fpir, distances).unwrap_or(f64::INFINITY);
+    views.max_by(|a, b| limit(b).total_cmp(&limit(a))).unwrap_or_default()
 }
 
 /// For every picture its distance to the nearest other identity.

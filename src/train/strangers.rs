@@ -7,11 +7,18 @@ use tch::{Kind, Tensor};
 
 use super::scoring::Labelled;
 use crate::eval::Embeddings;
+use crate::eval::open_set::wilson;
 use crate::models::Architecture;
-use crate::recognise::StrangerSource;
 use crate::recognise::embedder::{from_tensor, to_tensor};
+use crate::recognise::{MeasuredFpir, StrangerSource};
 use crate::weights::manifest;
 use crate::{Error, Result};
+
+/// The share of strangers who may get a name, where no `--fpir` is given.
+pub const DEFAULT_FPIR: f64 = 0.01;
+/// No rate below this number of strangers in all of them is promised: with none in n seen, up to 3 / n
+/// are possible (the rule of three, 95 %).
+const RULE_OF_THREE: f64 = 3.0;
 
 /// Embeddings of strangers.
 #[derive(Debug, Clone)]
@@ -27,6 +34,39 @@ pub struct Strangers {
 }
 
 impl Strangers {
+    /// The false-positive identification rate to keep: `asked`, or by default 1 %, or as little as they can
+    /// show.
+    ///
+    /// # Errors
+    /// `asked` is less than they can show.
+    pub fn rate(&self, asked: Option<f64>) -> Result<f64> {
+        let least = RULE_OF_THREE / self.people as f64;
+        match asked {
+            Some(asked) if asked < least => Err(Error::Config(format!(
+                "--fpir {}%: {} strangers can show no less than {:.2}% (3 in {0}); give more of them with \
+                 --strangers, or a higher rate",
+                100.0 * asked,
+                self.people,
+                100.0 * least,
+            ))),
+            asked => Ok(asked.unwrap_or_else(|| least.clamp(DEFAULT_FPIR, 1.0))),
+        }
+    }
+
+    /// The rate that was measured on them, where `asked` was to be kept, with its interval.
+    pub fn measured(&self, asked: Option<f64>, value: f64) -> MeasuredFpir {
+        // Faces of one person are not independent: the interval counts people.
+        let interval = wilson((value * self.people as f64).round() as usize, self.people);
+        MeasuredFpir {
+            asked,
+            value,
+            low: interval.low.min(value),
+            high: interval.high.max(value),
+            people: self.people,
+            source: self.source.clone(),
+        }
+    }
+
     /// The strangers that are part of the program, for the embedded weights of that architecture.
     ///
     /// # Errors
