@@ -7,7 +7,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use common::{fail, run, text, visage, write_faces};
+use common::{ANSWER_KEYS, fail, run, text, visage, write_faces};
 use image::{RgbImage, imageops};
 use serde_json::Value;
 use tch::Device;
@@ -20,17 +20,6 @@ use visage::weights::TensorFile;
 const MODEL: &str = "runs/classifier/best.safetensors";
 /// Who stands in the scene `row`, from left to right.
 const ROW: [&str; 4] = ["ada", "bohr", "curie", "dirac"];
-/// The keys that have always spoken of the one face of a picture.
-const KEYS: [&str; 8] = [
-    "file",
-    "label",
-    "nearest",
-    "probability",
-    "known_probability",
-    "distance",
-    "nearest_path",
-    "top",
-];
 
 fn scene(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/detect/{name}.png"))
@@ -119,8 +108,8 @@ fn no_face_is_an_answer() {
         assert_eq!(run(folder, &flags), "no face found\n");
         let answer = &objects(&run(folder, &[&flags[..], &["--json"]].concat()))[0];
         let keys: Vec<&String> = answer.as_object().unwrap().keys().collect();
-        assert_eq!(keys, [&KEYS[..], &["crop", "model", "faces"]].concat());
-        assert!(KEYS[1..7].iter().all(|key| answer[*key].is_null()), "{answer}");
+        assert_eq!(keys, [&ANSWER_KEYS[..], &["crop", "model", "faces"]].concat());
+        assert!(ANSWER_KEYS[1..7].iter().all(|key| answer[*key].is_null()), "{answer}");
         let rest = (&answer["top"], &answer["faces"], &answer["crop"]);
         assert_eq!(rest, (&Value::Array(vec![]), &Value::Array(vec![]), &Value::Bool(false)));
     }
@@ -140,7 +129,7 @@ fn a_crop_is_taken_as_it_is() {
     assert!(crops >= 30, "{crops} of 32 crops are recognised as such");
     for ((auto, never), always) in auto.iter().zip(&never).zip(&always) {
         if auto["crop"] == true {
-            assert!(KEYS.iter().all(|key| auto[*key] == never[*key]), "{auto} {never}");
+            assert!(ANSWER_KEYS.iter().all(|key| auto[*key] == never[*key]), "{auto} {never}");
         }
         assert_eq!(always["crop"], false);
         let (width, height) = image::image_dimensions(folder.join(auto["file"].as_str().unwrap()))
@@ -174,7 +163,7 @@ fn json_speaks_for_the_largest_face_and_boxes_lie_on_the_photo() {
             assert!(0.0 <= x1 && x1 < x2 && x2 <= width, "{edges:?}");
             assert!(0.0 <= y1 && y1 < y2 && y2 <= height, "{edges:?}");
         }
-        for key in &KEYS[1..] {
+        for key in &ANSWER_KEYS[1..] {
             assert_eq!(answer[*key], faces[0][*key], "{key}");
         }
     }

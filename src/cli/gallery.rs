@@ -9,9 +9,11 @@ use crate::train::settings::percent;
 
 /// Flags of `gallery`.
 #[derive(Debug, Args)]
-#[command(after_help = "  visage gallery enroll --name 'Ann Lee' ann1.jpg ann2.jpg\n  \
+#[command(
+    after_help = "For example, with the file gallery.db:\n  visage gallery enroll --name 'Ann Lee' ann1.jpg ann2.jpg\n  \
     visage gallery enroll --tree people/\n  visage gallery identify photo.jpg\n  \
-    visage gallery forget 'Ann Lee'")]
+    visage gallery forget 'Ann Lee'"
+)]
 pub struct Gallery {
     /// What to do.
     #[command(subcommand)]
@@ -59,6 +61,23 @@ pub struct GalleryDb {
     pub db: PathBuf,
 }
 
+/// The file, and how the faces on pictures are found and embedded for it.
+#[derive(Debug, Args)]
+pub struct GalleryFaces {
+    /// The file.
+    #[command(flatten)]
+    pub db: GalleryDb,
+    /// When to run the detector.
+    #[command(flatten)]
+    pub face: FaceFlag,
+    /// The detector.
+    #[command(flatten)]
+    pub detector: DetectorFlags,
+    /// The trunk.
+    #[command(flatten)]
+    pub trunk: TrunkChoice,
+}
+
 /// The promise about strangers.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Threshold")]
@@ -99,21 +118,12 @@ pub struct GalleryEnroll {
     /// Keep a small picture of each face in the gallery
     #[arg(long)]
     pub thumbnails: bool,
-    /// The file.
-    #[command(flatten)]
-    pub db: GalleryDb,
     /// The threshold.
     #[command(flatten)]
     pub threshold: GalleryThreshold,
-    /// When to run the detector.
+    /// How faces are found and embedded.
     #[command(flatten)]
-    pub face: FaceFlag,
-    /// The detector.
-    #[command(flatten)]
-    pub detector: DetectorFlags,
-    /// The trunk of a new gallery.
-    #[command(flatten)]
-    pub trunk: TrunkChoice,
+    pub faces: GalleryFaces,
     /// Print one JSON object
     #[arg(long, help_heading = "Output")]
     pub json: bool,
@@ -147,18 +157,9 @@ pub struct GalleryIdentify {
     /// Draw boxes, names and probabilities: a PNG for one picture, or a folder for several
     #[arg(long, value_name = "PNG|DIR")]
     pub draw: Option<PathBuf>,
-    /// The file.
+    /// How faces are found and embedded.
     #[command(flatten)]
-    pub db: GalleryDb,
-    /// When to run the detector.
-    #[command(flatten)]
-    pub face: FaceFlag,
-    /// The detector.
-    #[command(flatten)]
-    pub detector: DetectorFlags,
-    /// The trunk.
-    #[command(flatten)]
-    pub trunk: TrunkChoice,
+    pub faces: GalleryFaces,
 }
 
 /// Flags of `gallery list`.
@@ -253,18 +254,9 @@ pub struct GalleryReject {
     /// Pictures of one face each that is not theirs
     #[arg(required = true, value_name = "FILE|DIR", help_heading = "Arguments")]
     pub inputs: Vec<PathBuf>,
-    /// The file.
+    /// How faces are found and embedded.
     #[command(flatten)]
-    pub db: GalleryDb,
-    /// When to run the detector.
-    #[command(flatten)]
-    pub face: FaceFlag,
-    /// The detector.
-    #[command(flatten)]
-    pub detector: DetectorFlags,
-    /// The trunk.
-    #[command(flatten)]
-    pub trunk: TrunkChoice,
+    pub faces: GalleryFaces,
 }
 
 /// Flags of `gallery promote`.

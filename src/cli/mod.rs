@@ -14,8 +14,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 pub use config::{Configured, LrFind, Resume, parse};
 pub use data::{Audit, Fetch, Keep, Prepare, PrepareAction, PrepareFaces, PrepareStrips};
 pub use gallery::{
-    Gallery, GalleryAction, GalleryEnroll, GalleryExport, GalleryForget, GalleryIdentify,
-    GalleryImport, GalleryList, GalleryReject, GalleryShow, GalleryThreshold,
+    Gallery, GalleryAction, GalleryEnroll, GalleryExport, GalleryFaces, GalleryForget,
+    GalleryIdentify, GalleryImport, GalleryList, GalleryReject, GalleryShow, GalleryThreshold,
 };
 pub use inference::{
     Classify, Detect, DetectorFlags, Embed, Evaluate, FaceFlag, TrunkChoice, Tsne, Verify,

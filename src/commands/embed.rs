@@ -4,12 +4,11 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use npyz::WriterBuilder;
 use tch::Tensor;
 
 use super::inputs::{collect, embed_one_face};
 use super::output::{count, line};
-use super::{Context, trunk};
+use super::{Context, numpy, trunk};
 use crate::cli;
 use crate::data::picture;
 use crate::models::Compute;
@@ -128,10 +127,7 @@ impl Table {
     fn write_npy(&self, path: &Path) -> Result<()> {
         files::write_atomically(path, |out| {
             let shape = [self.paths.len() as u64, self.dim as u64];
-            let mut writer =
-                npyz::WriteOptions::new().default_dtype().shape(&shape).writer(out).begin_nd()?;
-            writer.extend(self.values.iter().copied())?;
-            writer.finish()
+            numpy::write(out, &shape, &self.values)
         })
     }
 

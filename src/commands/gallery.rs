@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::gallery_trunk::{self, Embedding, embedding};
+use super::gallery_trunk::{self, Embedding};
 use super::inputs::{self, embed};
 use super::output::{count, line};
 use super::replies::{AnswerFormat, Answered, Printer, Reply, answer, bounds};
@@ -17,7 +17,7 @@ use crate::eval::Embeddings;
 use crate::gallery::{Gallery, NewFace, Sighting};
 use crate::recognise::View;
 use crate::words::{enumerate, people};
-use crate::{Error, Result, files};
+use crate::{Result, files};
 
 pub fn run(context: &Context, action: &GalleryAction) -> anyhow::Result<ExitCode> {
     let say = |text: String| -> anyhow::Result<ExitCode> {
@@ -71,14 +71,8 @@ pub fn run(context: &Context, action: &GalleryAction) -> anyhow::Result<ExitCode
 }
 
 fn identify(context: &Context, flags: &GalleryIdentify) -> anyhow::Result<ExitCode> {
-    let mut gallery = Gallery::open_existing(&flags.db.db)?;
-    if gallery.trunk().is_none() {
-        let text = format!("--db {}: nobody is enrolled", flags.db.db.display());
-        return Err(Error::Config(text).into());
-    }
-    let Embedding { backbone, mut viewer, trunk } =
-        embedding(context, &gallery, &flags.trunk, &flags.face, &flags.detector)?;
-    gallery.use_trunk(trunk, None)?;
+    let (mut gallery, Embedding { backbone, mut viewer, .. }) =
+        gallery_trunk::open(context, &flags.faces)?;
     viewer.keeps_pictures = flags.draw.is_some();
     let (files, failed) = inputs::collect(&flags.inputs, &context.say);
     let (draw, inputs) = (flags.draw.as_deref(), &flags.inputs);
@@ -95,7 +89,7 @@ fn identify(context: &Context, flags: &GalleryIdentify) -> anyhow::Result<ExitCo
         if flags.remember_strangers {
             remember(&mut gallery, path, &view, &rows, &mut faces)?;
         }
-        let (top, model) = (usize::from(flags.top), flags.db.db.as_path());
+        let (top, model) = (usize::from(flags.top), flags.faces.db.db.as_path());
         let format =
             AnswerFormat { identifier: &gallery, top, model, shows_reasons: flags.reasons };
         let reply = Reply { path, size: view.size, is_crop: view.is_crop, faces };
@@ -187,7 +181,7 @@ fn list(flags: &GalleryList) -> anyhow::Result<ExitCode> {
         None => "nobody is enrolled".into(),
     })?;
     if let Some(threshold) = threshold {
-        line(&format!("named up to distance {:.3}: {}", threshold.limit, threshold.fpir))?;
+        line(&threshold.to_string())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -256,11 +250,9 @@ fn forget(context: &Context, flags: &GalleryForget) -> anyhow::Result<ExitCode> 
 }
 
 fn reject(context: &Context, flags: &GalleryReject) -> anyhow::Result<ExitCode> {
-    let mut gallery = Gallery::open_existing(&flags.db.db)?;
+    let (mut gallery, parts) = gallery_trunk::open(context, &flags.faces)?;
     // Before minutes of embedding.
     gallery.show(&flags.name)?;
-    let parts = embedding(context, &gallery, &flags.trunk, &flags.face, &flags.detector)?;
-    gallery.use_trunk(parts.trunk.clone(), None)?;
     let (files, mut failed) = inputs::collect(&flags.inputs, &context.say);
     let mut faces = Vec::new();
     gallery_trunk::single_faces(context, parts, &files, false, |_, found| {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::Context;
-use super::gallery_trunk::{Embedding, embedding, set_up, single_faces};
+use super::gallery_trunk::{of_flags, set_up, single_faces};
 use super::inputs::{self};
 use super::output::{count, line};
 use crate::cli::GalleryEnroll;
@@ -17,11 +17,11 @@ use crate::{Error, Result};
 
 /// What became of all pictures.
 #[derive(Default)]
-struct Summary {
-    people: usize,
-    enrolled: Enrolled,
+pub struct Summary {
+    pub people: usize,
+    pub enrolled: Enrolled,
     /// Pictures without one clear face, or that cannot be read.
-    left_out: Vec<(PathBuf, String)>,
+    pub left_out: Vec<(PathBuf, String)>,
 }
 
 pub fn run(context: &Context, flags: &GalleryEnroll) -> anyhow::Result<ExitCode> {
@@ -33,10 +33,9 @@ pub fn run(context: &Context, flags: &GalleryEnroll) -> anyhow::Result<ExitCode>
     if files.is_empty() {
         return Err(Error::Data("no pictures; nobody was enrolled".into()).into());
     }
-    let mut gallery = Gallery::open(&flags.db.db)?;
-    let parts = embedding(context, &gallery, &flags.trunk, &flags.face, &flags.detector)?;
-    let Embedding { backbone, viewer, trunk } = &parts;
-    set_up(context, &mut gallery, &flags.threshold, backbone, viewer, trunk)?;
+    let mut gallery = Gallery::open(&flags.faces.db.db)?;
+    let parts = of_flags(context, &gallery, &flags.faces)?;
+    set_up(context, &mut gallery, &flags.threshold, &parts)?;
     let owner = |path: &Path| match (&flags.name, &flags.tree) {
         (Some(name), _) => Ok(name.clone()),
         (None, Some(tree)) if path.parent() == Some(tree) => Err(Error::Data(format!(
@@ -92,7 +91,8 @@ impl Waiting {
 }
 
 impl Summary {
-    fn report(&self, context: &Context, gallery: &Gallery, json: bool) -> anyhow::Result<()> {
+    /// Prints what was enrolled, and warns of what is doubtful.
+    pub fn report(&self, context: &Context, gallery: &Gallery, json: bool) -> anyhow::Result<()> {
         let Enrolled { added, again, doubts } = &self.enrolled;
         for Doubt { path, person, distance, is_same_picture } in doubts {
             context.say.warn(&match is_same_picture {
@@ -133,7 +133,7 @@ impl Summary {
             people(gallery.people())
         ))?;
         if let Some(threshold) = gallery.threshold() {
-            line(&format!("named up to distance {:.3}: {}", threshold.limit, threshold.fpir))?;
+            line(&threshold.to_string())?;
         }
         Ok(())
     }

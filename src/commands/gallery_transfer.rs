@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use npyz::{NpyFile, WriterBuilder};
+use npyz::NpyFile;
 use sha2::{Digest, Sha256};
 use zip::write::FileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::Context;
-use super::gallery_trunk::{self, Embedding, embedding};
+use super::gallery_enroll::Summary;
+use super::gallery_trunk::{embedding, set_up};
 use super::output::{count, line};
-use crate::cli::{DetectorFlags, FaceFlag, GalleryExport, GalleryImport, TrunkChoice};
-use crate::detect::MinFace;
+use super::{Context, numpy};
+use crate::cli::{GalleryExport, GalleryImport, TrunkChoice};
+use crate::detect::DetectOptions;
 use crate::gallery::{Exported, Gallery, NewFace};
 use crate::recognise::{FaceSearch, ModelCard, Recogniser, runs};
 use crate::words::{cell, cell_text, people};
@@ -50,9 +51,9 @@ pub fn export(flags: &GalleryExport) -> anyhow::Result<ExitCode> {
         let stored = FileOptions::default().compression_method(CompressionMethod::Stored);
         let shape = [all.names.len() as u64, all.dim as u64];
         zip.start_file("embeddings.npy", stored.large_file(true))?;
-        write_array(&mut zip, &shape, &all.values)?;
+        numpy::write(&mut zip, &shape, &all.values)?;
         zip.start_file("labels.npy", stored)?;
-        write_array(&mut zip, &shape[..1], &labels)?;
+        numpy::write(&mut zip, &shape[..1], &labels)?;
         zip.finish()?;
         Ok(())
     })?;
@@ -64,17 +65,6 @@ pub fn export(flags: &GalleryExport) -> anyhow::Result<ExitCode> {
         csv.display()
     ))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn write_array<T: npyz::AutoSerialize + Copy>(
-    out: impl Write,
-    shape: &[u64],
-    values: &[T],
-) -> std::io::Result<()> {
-    let mut writer =
-        npyz::WriteOptions::new().default_dtype().shape(shape).writer(out).begin_nd()?;
-    writer.extend(values.iter().copied())?;
-    writer.finish()
 }
 
 fn write_csv(path: &Path, all: &Exported, labels: &[i64]) -> Result<()> {
@@ -97,14 +87,14 @@ pub fn import(context: &Context, flags: &GalleryImport) -> anyhow::Result<ExitCo
         "npy" | "npz" => (read_numpy(from, ending)?, flags.trunk.clone()),
         _ => read_classifier(context, from)?,
     };
-    if table.names.is_empty() {
+    if table.names.is_empty() || table.dim == 0 {
         return Err(Error::Data(format!("{}: holds no embeddings", from.display())).into());
     }
     let mut gallery = Gallery::open(&flags.db.db)?;
-    let (face, detector) = (FaceFlag { detect: FaceSearch::Auto }, defaults());
-    let Embedding { backbone, viewer, trunk } =
-        embedding(context, &gallery, &choice, &face, &detector)?;
-    gallery_trunk::set_up(context, &mut gallery, &flags.threshold, &backbone, &viewer, &trunk)?;
+    // For the pictures of --strangers.
+    let options = DetectOptions::default();
+    let parts = embedding(context, &gallery, &choice, FaceSearch::Auto, options)?;
+    set_up(context, &mut gallery, &flags.threshold, &parts)?;
     let mut groups: BTreeMap<String, Vec<NewFace>> = BTreeMap::new();
     for (at, row) in table.values.chunks_exact(table.dim).enumerate() {
         let known = || {
@@ -126,25 +116,9 @@ pub fn import(context: &Context, flags: &GalleryImport) -> anyhow::Result<ExitCo
     let groups: Vec<(String, Vec<NewFace>)> = groups.into_iter().collect();
     context.say.line(&format!("note: working out the threshold for {}", people(groups.len())));
     let enrolled = gallery.enrol_all(&groups)?;
-    if !enrolled.again.is_empty() {
-        let faces = count(enrolled.again.len(), "face");
-        context.say.line(&format!("note: enrolled before: {faces}"));
-    }
-    line(&format!(
-        "enrolled {} of {} from {}; {} now holds {} of {}",
-        count(enrolled.added, "face"),
-        people(groups.len()),
-        from.display(),
-        flags.db.db.display(),
-        count(gallery.faces(), "face"),
-        people(gallery.people())
-    ))?;
+    let summary = Summary { people: groups.len(), enrolled, left_out: Vec::new() };
+    summary.report(context, &gallery, false)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// No picture is searched.
-fn defaults() -> DetectorFlags {
-    DetectorFlags { min_face: MinFace::Pixels(20.0), face_threshold: vec![0.6, 0.7, 0.7] }
 }
 
 /// Columns `path` and `label`, and with `values` `e0`, `e1`, ...

@@ -9,14 +9,14 @@ use super::replies::bounds;
 use super::strangers::embed_strangers;
 use super::trunk::{self, EMBEDDERS, Loaded};
 use super::{Context, detection};
-use crate::cli::{DetectorFlags, FaceFlag, GalleryThreshold, TrunkChoice};
+use crate::cli::{GalleryFaces, GalleryThreshold, TrunkChoice};
 use crate::data::picture;
 use crate::detect::align::face_with_margin;
-use crate::detect::{Face, sharpness, similar_faces};
+use crate::detect::{DetectOptions, Face, sharpness, similar_faces};
 use crate::eval::Embeddings;
 use crate::gallery::{Gallery, NewFace, Trunk, TrunkSource};
 use crate::models::Backbone;
-use crate::recognise::{View, Viewer};
+use crate::recognise::{FaceSearch, View, Viewer};
 use crate::weights::Source;
 use crate::{Error, Result};
 
@@ -81,15 +81,38 @@ pub fn embedding(
     context: &Context,
     gallery: &Gallery,
     choice: &TrunkChoice,
-    face: &FaceFlag,
-    detector: &DetectorFlags,
+    detect: FaceSearch,
+    options: DetectOptions,
 ) -> Result<Embedding> {
-    let options = detection::options(detector)?;
     let (loaded, source) = load_trunk(context, gallery, choice)?;
-    let viewer = Viewer::new(&loaded.card(), face.detect, options, context.device()?)?;
+    let viewer = Viewer::new(&loaded.card(), detect, options, context.device()?)?;
     let backbone = loaded.into_trunk()?.backbone;
     let trunk = Trunk::of(&backbone, source)?;
     Ok(Embedding { backbone, viewer, trunk })
+}
+
+/// Opens a gallery that there is, with its trunk, for the faces on pictures.
+///
+/// # Errors
+/// There is none, nobody is enrolled, or the trunk is not its own or cannot be loaded.
+pub fn open(context: &Context, flags: &GalleryFaces) -> Result<(Gallery, Embedding)> {
+    let mut gallery = Gallery::open_existing(&flags.db.db)?;
+    if gallery.trunk().is_none() {
+        let text = format!("--db {}: nobody is enrolled", flags.db.db.display());
+        return Err(Error::Config(text));
+    }
+    let parts = of_flags(context, &gallery, flags)?;
+    gallery.use_trunk(parts.trunk.clone(), None)?;
+    Ok((gallery, parts))
+}
+
+/// [`embedding`] as the flags say.
+///
+/// # Errors
+/// As [`embedding`].
+pub fn of_flags(context: &Context, gallery: &Gallery, flags: &GalleryFaces) -> Result<Embedding> {
+    let GalleryFaces { face, detector, trunk, .. } = flags;
+    embedding(context, gallery, trunk, face.detect, detection::options(detector)?)
 }
 
 /// Gives a gallery its trunk, and the threshold's flags.
@@ -100,10 +123,9 @@ pub fn set_up(
     context: &Context,
     gallery: &mut Gallery,
     flags: &GalleryThreshold,
-    backbone: &Backbone,
-    viewer: &Viewer,
-    trunk: &Trunk,
+    parts: &Embedding,
 ) -> anyhow::Result<()> {
+    let Embedding { backbone, viewer, trunk } = parts;
     let strangers = match &flags.strangers {
         Some(folder) => {
             let names: Vec<String> =

@@ -23,6 +23,7 @@ mod info;
 mod inputs;
 mod lr_find;
 mod models;
+mod numpy;
 mod out_of_memory;
 mod output;
 mod pair_training;

@@ -24,6 +24,18 @@ pub fn draw(identity: u32, picture: u32, side: u32) -> RgbImage {
     })
 }
 
+/// The keys of JSON answers that have always spoken of the one face of a picture.
+pub const ANSWER_KEYS: [&str; 8] = [
+    "file",
+    "label",
+    "nearest",
+    "probability",
+    "known_probability",
+    "distance",
+    "nearest_path",
+    "top",
+];
+
 pub const IDENTITIES: [&str; 4] = ["ada", "bohr", "curie", "dirac"];
 
 pub fn write_faces(root: &Path) {
