@@ -47,7 +47,7 @@ impl OpenSetCalibration {
     /// Fits the curve and chooses the threshold.
     ///
     /// With `strangers` at most the share `fpir` of them gets a name. Where it is not given, it is
-    /// [`DEFAULT_FPIR`], or as much more as it takes not to refuse more than [`MAX_REJECTED`] of the known
+    /// that of [`Strangers::rate`], or as much more as it takes not to refuse more than [`MAX_REJECTED`] of the known
     /// faces. Without strangers the threshold is as high as [`MAX_REJECTED`] allows.
     ///
     /// Without validation pictures the training faces stand in for them, each measured to its nearest
