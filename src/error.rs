@@ -51,6 +51,16 @@ pub enum Error {
         /// The command that goes on.
         resume: String,
     },
+    /// A training went wrong for good. Its run folder has the best model before that.
+    #[error("the training stopped in {cause}; the best model, of epoch {best_epoch}, is {}", model.display())]
+    Stopped {
+        /// The epoch, and what was wrong with it.
+        cause: String,
+        /// The best model.
+        model: PathBuf,
+        /// Its epoch; 0 is the untouched start.
+        best_epoch: usize,
+    },
     /// An error raised by libtorch.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

@@ -208,5 +208,6 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(128 + signal);
     }
     let _ = writeln!(std::io::stderr(), "error: {text}");
-    ExitCode::from(2)
+    let is_training_gone_wrong = matches!(error.downcast_ref(), Some(Error::Stopped { .. }));
+    ExitCode::from(if is_training_gone_wrong { 3 } else { 2 })
 }

@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use super::Context;
 use super::output::{line, percent};
-use crate::Result;
 use crate::figures::{self, Curve, Series};
 use crate::train::fit::{FitConfig, Task, fit};
 use crate::train::fit_result::{FitResult, Scores};
@@ -15,6 +14,7 @@ use crate::train::optim::Optimizer;
 use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::scoring::is_internal;
 pub use crate::train::set_up::{device_summary, plan, resolve_auto, warm_up_batchnorm};
+use crate::{Error, Result};
 
 /// Runs the training loop of a command with its log: settings, curves, summary.
 pub fn train<S: Serialize>(
@@ -27,7 +27,7 @@ pub fn train<S: Serialize>(
 ) -> Result<FitResult> {
     let say = &context.say;
     let mut log = match run.checkpoint() {
-        Some(checkpoint) => RunLog::resume(run.path(), checkpoint.state.log.clone()),
+        Some(checkpoint) => RunLog::resume(run.path(), checkpoint.header.log.clone()),
         None => {
             let mut log = RunLog::create(run.path());
             // A Markdown code block, which TensorBoard shows unchanged.
@@ -49,7 +49,13 @@ pub fn train<S: Serialize>(
         say.warn(&warning);
     }
     run.finish(&outcome)?;
-    Ok(outcome)
+    match outcome.stopped {
+        Some(cause) => {
+            let FitResult { model, best_epoch, .. } = outcome;
+            Err(Error::Stopped { cause, model, best_epoch })
+        }
+        None => Ok(outcome),
+    }
 }
 
 /// Prints a table of validation figures, before training and of the best model: (name, label in the table)
@@ -144,6 +150,8 @@ mod tests {
             best_epoch: 1,
             epochs: 1,
             model: "best".into(),
+            rollbacks: 0,
+            stopped: None,
             history: vec![(None, scores(0.5)), (Some(loss), scores(0.75))],
         };
         let [small, large] = [0.5, 40.0].map(|loss| learning_curves("t", &outcome(loss)));

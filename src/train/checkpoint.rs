@@ -8,22 +8,19 @@
 //! seed, the epoch and the step. The file before it is kept as `checkpoint-previous.safetensors`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tch::{Device, Tensor, no_grad};
+use tch::Tensor;
 
-use super::fit_result::Scores;
+use super::interval::Interval;
 use super::log::LogPosition;
-use super::schedule::Plateau;
-use crate::native;
+use super::state::{Environment, State};
 use crate::weights::TensorFile;
-use crate::{Error, Result, device};
+use crate::{Error, Result};
 
 /// The newest checkpoint of a run.
 const NEWEST: &str = "checkpoint.safetensors";
@@ -38,182 +35,37 @@ const SUM: &str = "sha256";
 /// Checkpoints at the ends of epochs hold the training up for at most one part in this many.
 const SHARE: u32 = 100;
 
-/// How often a training writes a checkpoint: after steps, or after time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Interval {
-    /// Every N steps.
-    Steps(u64),
-    /// Every so many milliseconds.
-    Milliseconds(u64),
-}
-
-impl Default for Interval {
-    fn default() -> Self {
-        Self::Milliseconds(5 * 60 * 1000)
-    }
-}
-
-impl FromStr for Interval {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text}: give a number of steps (200) or a time (30s, 5m, 1h)");
-        let number = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
-        let count = f64::from_str(number).ok().filter(|count| count.is_finite() && *count > 0.0);
-        let count = count.ok_or_else(wrong)?;
-        let seconds = match &text[number.len()..] {
-            "" if count.fract() == 0.0 => return Ok(Self::Steps(count as u64)),
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return Err(wrong()),
-        };
-        Ok(Self::Milliseconds((count * seconds * 1000.0).ceil() as u64))
-    }
-}
-
-impl fmt::Display for Interval {
-    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        match *self {
-            Self::Steps(steps) => write!(out, "{steps}"),
-            Self::Milliseconds(time) if time % 60_000 == 0 => write!(out, "{}m", time / 60_000),
-            Self::Milliseconds(time) => write!(out, "{}s", time as f64 / 1000.0),
-        }
-    }
-}
-
-impl TryFrom<String> for Interval {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Interval> for String {
-    fn from(interval: Interval) -> Self {
-        interval.to_string()
-    }
-}
-
-/// What decides, besides seed and data, which bits a training computes.
+/// What a checkpoint holds besides tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Environment {
-    visage: String,
-    libtorch: String,
-    device: String,
-    processor: String,
-    threads: i32,
-}
-
-impl Environment {
-    /// Of this process, training on `device`.
-    pub fn here(device: Device) -> Self {
-        Self {
-            visage: env!("CARGO_PKG_VERSION").into(),
-            libtorch: native::version::runs_on_text(),
-            device: device::name(device),
-            processor: native::cpu_capability().unwrap_or_default(),
-            threads: tch::get_num_threads(),
-        }
-    }
-
-    /// What is not as it was, in words.
-    pub fn changes(&self, now: &Self) -> Vec<String> {
-        let pairs = [
-            ("visage", &self.visage, &now.visage),
-            ("libtorch", &self.libtorch, &now.libtorch),
-            ("--device", &self.device, &now.device),
-            ("the processor's instructions", &self.processor, &now.processor),
-            ("--threads", &self.threads.to_string(), &now.threads.to_string()),
-        ];
-        let changed = pairs.into_iter().filter(|(_, before, now)| before != now);
-        changed.map(|(what, before, now)| format!("{what}: {before}, now {now}")).collect()
-    }
-}
-
-/// Where a training stands between two steps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct State {
-    /// The epoch in training, from 1; the number of epochs and one where all are done.
-    pub epoch: usize,
-    /// Steps done in it.
-    pub index: usize,
-    /// Its batches, as indices of pictures; empty before its first step.
-    pub batches: Vec<Vec<usize>>,
-    /// Steps done in all epochs.
-    pub done: u64,
-    /// Steps of the first epoch, which the schedule counts with.
-    pub steps_per_epoch: usize,
+pub struct Header {
+    /// Where the training stood.
+    pub state: State,
     /// Number of steps in the sums of the epoch, and the figures' names.
     pub totals: (u64, Vec<String>),
-    /// The plateau schedule, if there is one.
-    pub plateau: Option<Plateau>,
-    /// The bits of the base learning rate.
-    pub lr: u64,
-    /// Loss and scores of the epochs so far, the untouched start first.
-    pub history: Vec<(Option<u64>, SavedScores)>,
-    /// The epoch of the best model.
-    pub best_epoch: usize,
     /// What the log's files held.
     pub log: LogPosition,
-    /// What it ran on.
+    /// On what it ran.
     pub environment: Environment,
-}
-
-/// [`Scores`] to the bit: JSON has no NaN.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SavedScores {
-    values: Vec<(String, u64)>,
-    rank: Vec<u64>,
-    criterion: String,
-    headline: String,
-}
-
-impl From<&Scores> for SavedScores {
-    fn from(scores: &Scores) -> Self {
-        let values = scores.values.iter();
-        Self {
-            values: values.map(|(name, value)| ((*name).to_owned(), value.to_bits())).collect(),
-            rank: scores.rank.iter().map(|value| value.to_bits()).collect(),
-            criterion: scores.criterion.to_owned(),
-            headline: scores.headline.clone(),
-        }
-    }
-}
-
-impl From<&SavedScores> for Scores {
-    fn from(saved: &SavedScores) -> Self {
-        let values = saved.values.iter();
-        Self {
-            values: values.map(|(name, bits)| (forever(name), f64::from_bits(*bits))).collect(),
-            rank: saved.rank.iter().map(|bits| f64::from_bits(*bits)).collect(),
-            criterion: forever(&saved.criterion),
-            headline: saved.headline.clone(),
-        }
-    }
-}
-
-/// A figure's name as the tasks have them; a process reads a dozen at most, once.
-pub fn forever(name: &str) -> &'static str {
-    name.to_owned().leak()
-}
-
-/// Tensors with a prefix to their names.
-pub fn prefixed(
-    prefix: &str,
-    tensors: Vec<(String, Tensor)>,
-) -> impl Iterator<Item = (String, Tensor)> {
-    tensors.into_iter().map(move |(name, tensor)| (format!("{prefix}.{name}"), tensor))
+    /// Both as they were when the epoch began, if that was before.
+    pub start: Option<(State, LogPosition)>,
 }
 
 /// A checkpoint in memory.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// Where the training stood.
-    pub state: State,
-    tensors: BTreeMap<String, Tensor>,
+    pub header: Header,
+    /// Everything that trains, by name.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// The tensors of one part, without its prefix.
+pub fn part(tensors: &BTreeMap<String, Tensor>, part: &str) -> Vec<(String, Tensor)> {
+    let own = tensors.iter().filter_map(|(name, tensor)| {
+        let name = name.strip_prefix(part)?.strip_prefix('.')?;
+        Some((name.to_owned(), tensor.shallow_clone()))
+    });
+    own.collect()
 }
 
 impl Checkpoint {
@@ -250,60 +102,19 @@ impl Checkpoint {
         if file.meta(SUM) != Some(sum(text, &file.tensors)?.as_str()) {
             return Err(fail("its checksum is wrong: the file is damaged"));
         }
-        let state = serde_json::from_str(text)
+        let header = serde_json::from_str(text)
             .map_err(|error| fail(&format!("the state cannot be read: {error}")))?;
-        Ok(Self { state, tensors: file.tensors })
+        Ok(Self { header, tensors: file.tensors })
     }
 
-    /// The tensors of one part, without its prefix.
-    pub fn part(&self, part: &str) -> Vec<(String, Tensor)> {
-        let own = self.tensors.iter().filter_map(|(name, tensor)| {
-            let name = name.strip_prefix(part)?.strip_prefix('/')?;
-            Some((name.to_owned(), tensor.shallow_clone()))
-        });
-        own.collect()
-    }
-
-    /// Copies the tensors of a part into those that a training goes on with.
-    ///
-    /// # Errors
-    /// Lists what is missing, unknown or of another shape; nothing is changed then.
-    pub fn copy_to(&self, part: &str, live: &[(String, Tensor)]) -> Result<()> {
-        let mut saved: BTreeMap<_, _> = self.part(part).into_iter().collect();
-        let (mut wrong, mut copies) = (Vec::new(), Vec::new());
-        for (name, tensor) in live {
-            match saved.remove(name) {
-                Some(new) if new.size() == tensor.size() && new.kind() == tensor.kind() => {
-                    copies.push((tensor.shallow_clone(), new));
-                }
-                Some(new) => wrong.push(format!(
-                    "{name}: {:?} {:?}, expected {:?} {:?}",
-                    new.kind(),
-                    new.size(),
-                    tensor.kind(),
-                    tensor.size()
-                )),
-                None => wrong.push(format!("{name}: missing")),
-            }
-        }
-        wrong.extend(saved.keys().map(|name| format!("{name}: not part of this training")));
-        if !wrong.is_empty() {
-            let wrong = wrong.join("\n  ");
-            return Err(Error::Config(format!("the checkpoint does not fit:\n  {wrong}")));
-        }
-        no_grad(|| copies.into_iter().for_each(|(mut tensor, new)| tensor.copy_(&new)));
-        Ok(())
-    }
-
-    fn write(&self, run: &Path) -> Result<()> {
-        let state =
-            serde_json::to_string(&self.state).map_err(|error| Error::Config(error.to_string()))?;
-        let sum = sum(&state, &self.tensors)?;
-        let tensors =
-            self.tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
-        let metadata = BTreeMap::from([(STATE.to_owned(), state), (SUM.to_owned(), sum)]);
+    fn write(self, run: &Path) -> Result<()> {
+        let Self { header, tensors } = self;
+        let header =
+            serde_json::to_string(&header).map_err(|error| Error::Config(error.to_string()))?;
+        let sum = sum(&header, &tensors)?;
+        let metadata = BTreeMap::from([(STATE.to_owned(), header), (SUM.to_owned(), sum)]);
         let [next, newest, previous] = [NEXT, NEWEST, PREVIOUS].map(|name| run.join(name));
-        TensorFile { tensors: tensors.collect(), metadata }.write(&next)?;
+        TensorFile { tensors, metadata }.write(&next)?;
         let rename = |from: &Path, to: &Path| {
             std::fs::rename(from, to).map_err(|source| Error::io(from, source))
         };
@@ -368,27 +179,16 @@ impl Checkpoints {
         self.is_due(done) || (self.is_on && self.last.0.elapsed() >= self.cost * SHARE)
     }
 
-    /// Copies the tensors and has them written. A checkpoint that cannot be written (a full disk) ends
-    /// no training: the first gives a warning, and there are no more.
-    pub fn save(
-        &mut self,
-        state: State,
-        parts: Vec<(&str, Vec<(String, Tensor)>)>,
-    ) -> Option<String> {
+    /// Has a checkpoint written, whose tensors no one changes any more. One that cannot be written (a full
+    /// disk) ends no training: the first gives a warning, and there are no more.
+    pub fn save(&mut self, header: Header, tensors: BTreeMap<String, Tensor>) -> Option<String> {
         let since = Instant::now();
         let warning = self.wait();
         if !self.is_on {
             return warning;
         }
-        let tensors = parts.into_iter().flat_map(|(part, tensors)| {
-            let named = move |(name, tensor): (String, Tensor)| {
-                (format!("{part}/{name}"), tensor.detach().to_device(Device::Cpu).copy())
-            };
-            tensors.into_iter().map(named)
-        });
-        self.last = (since, state.done);
-        let (checkpoint, run) =
-            (Checkpoint { state, tensors: tensors.collect() }, self.run.clone());
+        self.last = (since, header.state.done);
+        let (checkpoint, run) = (Checkpoint { header, tensors }, self.run.clone());
         self.writing = Some(std::thread::spawn(move || checkpoint.write(&run)));
         self.cost = since.elapsed();
         warning
@@ -420,26 +220,27 @@ pub fn remove(run: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tch::{Device, Tensor};
 
-    fn state(done: u64) -> State {
+    use super::*;
+    use crate::train::fit_result::Scores;
+    use crate::train::state::State;
+
+    fn header(done: u64) -> Header {
         let scores = Scores {
-            values: vec![("knn", 0.1 + 0.2), ("auc", f64::NAN)],
+            values: vec![("knn", 0.1 + 0.2), ("auc", f64::INFINITY)],
             rank: vec![f64::NEG_INFINITY],
             criterion: "auc",
             headline: "so far".into(),
         };
-        State {
-            epoch: 2,
-            index: 1,
-            batches: vec![vec![3, 1], vec![2]],
-            done,
-            steps_per_epoch: 2,
+        let mut state = State::new(0.1 + 0.2, None, scores.clone());
+        state.batches = vec![vec![3, 1], vec![2]];
+        state.done = done;
+        state.history.push((Some(1.0 / 3.0), scores));
+        Header {
+            start: Some((state.clone(), LogPosition::default())),
+            state,
             totals: (1, vec!["loss".into()]),
-            plateau: None,
-            lr: 0.1f64.to_bits(),
-            history: vec![(None, (&scores).into()), (Some(f64::NAN.to_bits()), (&scores).into())],
-            best_epoch: 0,
             log: LogPosition::default(),
             environment: Environment::here(Device::Cpu),
         }
@@ -448,7 +249,7 @@ mod tests {
     fn save(run: &Path, done: u64, value: f32) {
         let mut saver = Checkpoints::new(run, Interval::Steps(1), 0);
         let tensor = Tensor::from_slice(&[value, 2.0]);
-        assert_eq!(saver.save(state(done), vec![("model", vec![("w".into(), tensor)])]), None);
+        assert_eq!(saver.save(header(done), BTreeMap::from([("model.w".into(), tensor)])), None);
         assert_eq!(saver.wait(), None);
     }
 
@@ -459,13 +260,9 @@ mod tests {
         save(run.path(), 1, 1.0);
         save(run.path(), 2, 5.0);
         let found = Checkpoint::find(run.path()).unwrap().unwrap();
-        assert_eq!(found.state, state(2));
-        let live = Tensor::zeros([2], (tch::Kind::Float, Device::Cpu));
-        found.copy_to("model", &[("w".into(), live.shallow_clone())]).unwrap();
-        assert_eq!(live.double_value(&[0]), 5.0);
-        let other = [("v".to_owned(), live.shallow_clone())];
-        let error = found.copy_to("model", &other).unwrap_err().to_string();
-        assert!(error.contains("v: missing") && error.contains("w: not part"), "{error}");
+        assert_eq!(found.header, header(2));
+        let model = part(&found.tensors, "model");
+        assert_eq!((model[0].0.as_str(), model[0].1.double_value(&[0])), ("w", 5.0));
 
         let newest = run.path().join(NEWEST);
         let whole = std::fs::read(&newest).unwrap();
@@ -473,7 +270,7 @@ mod tests {
         *flipped.last_mut().unwrap() ^= 1;
         for damaged in [&whole[..whole.len() / 2], &[], &flipped] {
             std::fs::write(&newest, damaged).unwrap();
-            assert_eq!(Checkpoint::find(run.path()).unwrap().unwrap().state, state(1));
+            assert_eq!(Checkpoint::find(run.path()).unwrap().unwrap().header, header(1));
         }
         std::fs::write(run.path().join(PREVIOUS), "x").unwrap();
         let error = Checkpoint::find(run.path()).unwrap_err().to_string();
@@ -488,26 +285,9 @@ mod tests {
         std::fs::create_dir_all(run.parent().unwrap()).unwrap();
         std::fs::write(&run, "a file where the folder was").unwrap();
         let mut saver = Checkpoints::new(&run, Interval::Steps(1), 0);
-        assert_eq!(saver.save(state(1), Vec::new()), None);
+        assert_eq!(saver.save(header(1), BTreeMap::new()), None);
         assert!(saver.wait().unwrap().contains("cannot be resumed"));
-        assert_eq!((saver.save(state(2), Vec::new()), saver.is_due(9)), (None, false));
+        assert_eq!((saver.save(header(2), BTreeMap::new()), saver.is_due(9)), (None, false));
         std::fs::remove_dir_all(run.parent().unwrap()).unwrap();
-    }
-
-    #[test]
-    fn intervals_are_steps_or_times() {
-        for (text, interval) in [
-            ("200", Interval::Steps(200)),
-            ("2s", Interval::Milliseconds(2000)),
-            ("0.5s", Interval::Milliseconds(500)),
-            ("5m", Interval::default()),
-            ("1h", Interval::Milliseconds(3_600_000)),
-        ] {
-            assert_eq!(text.parse(), Ok(interval), "{text}");
-            assert_eq!(interval.to_string().parse(), Ok(interval), "{text}");
-        }
-        for text in ["", "0", "-1s", "2.5", "3d", "s", "nan", "infs"] {
-            assert!(text.parse::<Interval>().is_err(), "{text}");
-        }
     }
 }

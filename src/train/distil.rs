@@ -16,10 +16,10 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
 
-use super::checkpoint::prefixed;
 use super::fit::Task;
 use super::fit_result::Scores;
 use super::log::RunLog;
+use super::named::prefixed;
 use super::settings::{BnMode, DistilSettings};
 use super::step::{Figure, Forward};
 use super::triplet::mix;

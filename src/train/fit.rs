@@ -1,25 +1,27 @@
 //! The training loop: one for every kind of training.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
-use super::checkpoint::{Checkpoint, Checkpoints, Environment, Interval, State};
+use super::checkpoint::{Checkpoints, Header, part};
+use super::epoch_log::{headline, record, record_step, record_time};
 use super::fit_result::{FitResult, Scores};
 use super::interrupt::Interrupt;
-use super::log::RunLog;
+use super::interval::Interval;
+use super::log::{LogPosition, RunLog};
 use super::monitor::Monitor;
+use super::named::{copy_all, prefixed};
 use super::optim::Optimizer;
 use super::run_folder::RunFolder;
 use super::schedule::{Better, Cycle, Plateau, PlateauConfig, Schedule, ScheduleKind};
-use super::scoring::is_internal;
-use super::step::{Forward, Step, Stepper, Totals};
-use crate::progress::{Reporter, Whole};
+use super::state::{Environment, State};
+use super::step::{Forward, Stepper, Totals};
+use super::watch::{self, Trouble};
+use crate::progress::{Progress, Reporter, Whole};
 use crate::words::count;
 use crate::{Error, Result};
-
-/// The share of an epoch's steps that went into waiting for pictures.
-pub const DATA_WAIT: &str = "data_wait";
 
 /// A kind of training: what a batch, a loss and a score are.
 pub trait Task {
@@ -107,112 +109,10 @@ pub struct FitConfig {
     pub report_every: usize,
     /// How often a checkpoint is written.
     pub checkpoint_every: Interval,
+    /// Stops at the first sign of trouble, instead of going back to the start of the epoch.
+    pub strict_numerics: bool,
     /// Ends the training after the step it is in.
     pub interrupt: Interrupt,
-}
-
-/// Where a training stands between two steps.
-struct Progress {
-    /// The epoch in training, from 1.
-    epoch: usize,
-    /// Steps done in it.
-    index: usize,
-    /// Its batches; empty before its first step.
-    batches: Vec<Vec<usize>>,
-    /// Sums over its steps.
-    totals: Totals,
-    /// Steps done in all epochs.
-    done: u64,
-    /// Steps of the first epoch.
-    steps_per_epoch: usize,
-    /// The base learning rate.
-    lr: f64,
-    plateau: Option<Plateau>,
-    /// Loss and scores of the untouched start and of each epoch.
-    history: Vec<(Option<f64>, Scores)>,
-    best_epoch: usize,
-}
-
-impl Progress {
-    /// Before the first step, from the scores of the start.
-    fn new(plan: &FitConfig, plateau: Option<Plateau>, untouched: Scores) -> Self {
-        Self {
-            epoch: 1,
-            index: 0,
-            batches: Vec::new(),
-            totals: Totals::default(),
-            done: 0,
-            steps_per_epoch: 0,
-            lr: plan.lr,
-            plateau,
-            history: vec![(None, untouched)],
-            best_epoch: 0,
-        }
-    }
-
-    /// As a checkpoint has it.
-    fn resume(from: &Checkpoint, device: Device) -> Self {
-        let State { epoch, index, done, steps_per_epoch, best_epoch, .. } = from.state;
-        let history = from.state.history.iter();
-        Self {
-            epoch,
-            index,
-            batches: from.state.batches.clone(),
-            totals: Totals::restore(&from.state.totals, from.part(TOTALS), device),
-            done,
-            steps_per_epoch,
-            lr: f64::from_bits(from.state.lr),
-            plateau: from.state.plateau.clone(),
-            history: history
-                .map(|(loss, scores)| (loss.map(f64::from_bits), scores.into()))
-                .collect(),
-            best_epoch,
-        }
-    }
-
-    fn untouched(&self) -> Scores {
-        self.history.first().map(|(_, scores)| scores.clone()).unwrap_or_default()
-    }
-
-    fn best(&self) -> Scores {
-        self.history.get(self.best_epoch).map(|(_, scores)| scores.clone()).unwrap_or_default()
-    }
-
-    /// What a checkpoint needs, with the tensors of the task and of the step.
-    fn save(
-        &self,
-        saver: &mut Checkpoints,
-        task: &dyn Task,
-        stepper: &Stepper,
-        log: &mut RunLog,
-        say: &Reporter,
-    ) {
-        let (steps, names, sums) = self.totals.state();
-        let history = self.history.iter();
-        let state = State {
-            epoch: self.epoch,
-            index: self.index,
-            batches: self.batches.clone(),
-            done: self.done,
-            steps_per_epoch: self.steps_per_epoch,
-            totals: (steps, names),
-            plateau: self.plateau.clone(),
-            lr: self.lr.to_bits(),
-            history: history
-                .map(|(loss, scores)| (loss.map(f64::to_bits), scores.into()))
-                .collect(),
-            best_epoch: self.best_epoch,
-            log: log.position(),
-            environment: Environment::here(stepper.optimizer.device()),
-        };
-        let parts = vec![
-            (TASK, task.tensors()),
-            (OPTIMIZER, stepper.optimizer.state()),
-            (SCALER, stepper.scaler.state()),
-            (TOTALS, sums),
-        ];
-        saver.save(state, parts).iter().for_each(|warning| say.warn(warning));
-    }
 }
 
 /// The parts of a checkpoint.
@@ -220,11 +120,18 @@ const TASK: &str = "task";
 const OPTIMIZER: &str = "optimizer";
 const SCALER: &str = "scaler";
 const TOTALS: &str = "totals";
+/// The same parts as they were when the epoch began.
+const START: &str = "start";
+
+/// Everything that trains, on the CPU, by name.
+type Tensors = BTreeMap<String, Tensor>;
 
 /// Trains `task`, keeping the best and the last model in `run`.
 ///
 /// The initial weights are scored first and saved as the best model: only a higher score
-/// replaces it.
+/// replaces it. An epoch that goes wrong ([`watch`](super::watch)) is trained again from its start at a
+/// lower rate; after three of those the training stops, with the cause in
+/// [`stopped`](FitResult::stopped).
 ///
 /// # Errors
 /// An error from the task, or a model file that cannot be written. Logging never ends a run.
@@ -236,48 +143,157 @@ pub fn fit(
     log: &mut RunLog,
     say: &Reporter,
 ) -> Result<FitResult> {
-    let device = optimizer.device();
-    let mut stepper = Stepper::with(optimizer, plan.clip, plan.scale_loss);
-    let mut now = match run.checkpoint() {
-        Some(checkpoint) => {
-            run.accept(&checkpoint.state.environment.changes(&Environment::here(device)), say)?;
-            checkpoint.copy_to(TASK, &task.tensors())?;
-            stepper.optimizer.load_state(&checkpoint.part(OPTIMIZER))?;
-            stepper.scaler.load_state(&checkpoint.part(SCALER))?;
-            let now = Progress::resume(checkpoint, device);
-            say.line(&format!(
-                "resuming in epoch {}, after {}",
-                now.epoch,
-                count(now.done as usize, "step")
-            ));
-            now
+    let mut fit = Fit::begin(task, optimizer, plan, (run, log, say))?;
+    while !fit.is_over() {
+        if let Some(trouble) = fit.epoch()? {
+            fit.recover(trouble)?;
         }
-        None => start(task, plan, run, log, say)?,
-    };
-    let monitor = Monitor::new(plan.monitor.as_deref(), &now.untouched())?;
-    let mut saver = Checkpoints::new(run.path(), plan.checkpoint_every, now.done);
-    let mut last = now
-        .history
-        .last()
-        .filter(|_| now.epoch > 1)
-        .map(|(_, scores)| (now.epoch - 1, scores.clone()));
-    // A full disk must not end the run; one warning is enough.
-    let mut can_save = true;
-    let mut save_last = |task: &dyn Task, epoch: usize, scores: &Scores| {
-        if can_save && let Err(error) = task.save(&run.last(), epoch, scores) {
-            say.warn(&format!("the last model is not kept: {error}"));
-            can_save = false;
+    }
+    fit.finish()
+}
+
+/// A training in progress.
+struct Fit<'a> {
+    task: &'a mut dyn Task,
+    stepper: Stepper<'a>,
+    plan: &'a FitConfig,
+    run: &'a RunFolder,
+    log: &'a mut RunLog,
+    say: &'a Reporter,
+    monitor: Monitor,
+    saver: Checkpoints,
+    now: State,
+    /// Sums over the steps of the epoch.
+    totals: Totals,
+    /// Where the epoch can begin again; none with `--strict-numerics`.
+    start: Option<EpochStart>,
+    /// Goes false with the first last model that cannot be written.
+    can_keep_last: bool,
+    /// Why the training stopped early.
+    stopped: Option<String>,
+    since: Instant,
+    /// Pictures of the epochs that this process began.
+    pictures: u64,
+}
+
+/// A training as it was when its epoch began.
+struct EpochStart {
+    state: State,
+    log: LogPosition,
+    tensors: Tensors,
+}
+
+impl<'a> Fit<'a> {
+    /// Scores the initial weights, or goes on from the checkpoint of `run`.
+    fn begin(
+        task: &'a mut dyn Task,
+        optimizer: &'a mut Optimizer,
+        plan: &'a FitConfig,
+        (run, log, say): (&'a RunFolder, &'a mut RunLog, &'a Reporter),
+    ) -> Result<Self> {
+        let device = optimizer.device();
+        let mut stepper = Stepper::with(optimizer, plan.clip, plan.scale_loss);
+        let (mut totals, mut start) = (Totals::default(), None);
+        let now = match run.checkpoint() {
+            Some(checkpoint) => {
+                let Header { state, environment, .. } = &checkpoint.header;
+                run.accept(&environment.changes(&Environment::here(device)), say)?;
+                load(task, &mut stepper, &checkpoint.tensors)?;
+                let sums = part(&checkpoint.tensors, TOTALS);
+                totals = Totals::restore(&checkpoint.header.totals, sums, device);
+                start = checkpoint.header.start.clone().map(|(state, log)| {
+                    let tensors = part(&checkpoint.tensors, START).into_iter().collect();
+                    EpochStart { state, log, tensors }
+                });
+                let done = count(state.done as usize, "step");
+                say.line(&format!("resuming in epoch {}, after {done}", state.epoch));
+                state.clone()
+            }
+            None => first(task, plan, run, log, say)?,
+        };
+        let monitor = Monitor::new(plan.monitor.as_deref(), &now.untouched())?;
+        let saver = Checkpoints::new(run.path(), plan.checkpoint_every, now.done);
+        let (stopped, since) = (None, Instant::now());
+        let mut fit = Self {
+            task,
+            stepper,
+            plan,
+            run,
+            log,
+            say,
+            monitor,
+            saver,
+            now,
+            totals,
+            start,
+            can_keep_last: true,
+            stopped,
+            since,
+            pictures: 0,
+        };
+        if fit.start.is_none() && fit.now.index == 0 {
+            fit.remember_start();
         }
-    };
-    let (run_started, mut pictures) = (Instant::now(), 0);
-    let is_over = |now: &Progress| {
-        let best = now.best();
-        let waited = (now.epoch - 1).saturating_sub(now.best_epoch);
-        plan.patience > 0 && !best.is_unmeasured() && waited >= plan.patience
-    };
-    while now.epoch <= plan.epochs && !is_over(&now) {
-        let epoch = now.epoch;
-        let begun = task.batches(epoch)?;
+        Ok(fit)
+    }
+
+    fn is_over(&self) -> bool {
+        self.stopped.is_some() || self.now.epoch > self.plan.epochs || self.has_stalled()
+    }
+
+    /// Whether there was no better epoch for as long as the patience lasts.
+    fn has_stalled(&self) -> bool {
+        let waited = (self.now.epoch - 1).saturating_sub(self.now.best_epoch);
+        let patience = self.plan.patience;
+        patience > 0 && !self.now.best().is_unmeasured() && waited >= patience
+    }
+
+    /// Trains an epoch, or what is left of it.
+    fn epoch(&mut self) -> Result<Option<Trouble>> {
+        let bar = self.open_epoch()?;
+        let since = Instant::now();
+        self.task.take_wait();
+        if let Some(trouble) = self.steps(&bar)? {
+            return Ok(Some(trouble));
+        }
+        drop(bar);
+        let wait = self.task.take_wait();
+        let seconds = since.elapsed().as_secs_f64();
+        let wait = wait.map(|wait| wait.as_secs_f64() / seconds.max(1e-9));
+        let means = self.means();
+        let loss = means.first().map_or(f64::NAN, |(_, loss)| *loss);
+        let epoch = self.now.epoch;
+        let scores = self.monitor.ranked(self.task.validate(epoch, self.log)?, Some(loss));
+        if let Some(trouble) =
+            watch::after_epoch(self.totals.kept(), loss, &scores, &self.now.best())
+        {
+            return Ok(Some(trouble));
+        }
+        record(self.log, epoch, &means, &scores);
+        record_time(self.log, epoch, seconds, wait);
+        self.log.take_warnings().iter().for_each(|warning| self.say.warn(warning));
+        let is_best = scores.beats(&self.now.best());
+        if is_best {
+            self.task.save(&self.run.best(), epoch, &scores)?;
+            self.task.show_best(self.log);
+        }
+        let mark = match is_best {
+            true if scores.is_unmeasured() => "  (best)".into(),
+            true => format!("  (best {})", scores.criterion),
+            false => String::new(),
+        };
+        if epoch.is_multiple_of(self.plan.report_every.max(1)) || epoch == self.plan.epochs {
+            let figures = headline(&means, wait, &scores);
+            self.say.line(&format!("epoch {epoch}: {figures}{mark}"));
+        }
+        self.close_epoch(loss, scores, is_best);
+        Ok(None)
+    }
+
+    /// Prepares the batches of the epoch, and its bar.
+    fn open_epoch(&mut self) -> Result<Progress> {
+        let Self { task, now, plan, say, .. } = self;
+        let begun = task.batches(now.epoch)?;
         // The batches of a model may follow from what it was when the epoch began.
         if now.batches.is_empty() {
             now.batches = begun;
@@ -287,24 +303,31 @@ pub fn fit(
         if now.steps_per_epoch == 0 {
             now.steps_per_epoch = now.batches.len();
         }
-        let schedule = plan.schedule(now.steps_per_epoch);
         let size =
             |batches: &[Vec<usize>]| batches.iter().map(|batch| batch.len() as u64).sum::<u64>();
-        let (total, before) = (size(&now.batches), size(&now.batches[..now.index]));
-        let left = total * (plan.epochs - epoch + 1) as u64 - before;
-        let whole =
-            Whole { elapsed: run_started.elapsed(), done: pictures, total: pictures + left };
-        let title = format!("epoch {epoch}/{}", plan.epochs);
+        let before = size(&now.batches[..now.index.min(now.batches.len())]);
+        let total = size(&now.batches);
+        let left = total * (plan.epochs - now.epoch + 1) as u64 - before;
+        let done = self.pictures;
+        let whole = Whole { elapsed: self.since.elapsed(), done, total: done + left };
+        let title = format!("epoch {}/{}", now.epoch, plan.epochs);
         let bar = say.progress_within(&title, total, "pictures", whole);
         bar.inc(before);
-        pictures += total - before;
-        let since = Instant::now();
-        task.take_wait();
-        while let Some(batch) = now.batches.get(now.index) {
-            let rates = schedule.rates(now.done, now.lr);
+        self.pictures += total - before;
+        Ok(bar)
+    }
+
+    /// The steps of the epoch that are left.
+    fn steps(&mut self, bar: &Progress) -> Result<Option<Trouble>> {
+        let schedule = self.plan.schedule(self.now.steps_per_epoch);
+        while self.now.index < self.now.batches.len() {
+            let Self { task, stepper, plan, now, log, totals, .. } = &mut *self;
+            let batch = &now.batches[now.index];
+            let rates = schedule.rates(now.done, now.rate());
             let is_logged = log.is_on() && (now.done + 1).checked_rem(plan.log_interval) == Some(0);
-            stepper.measures_norm = is_logged;
-            let step = stepper.step(rates, || task.forward(epoch, now.index, batch))?;
+            let is_watched = watch::is_due(now.done, now.index + 1 == now.batches.len());
+            stepper.measures_norm = is_logged || is_watched;
+            let step = stepper.step(rates, || task.forward(now.epoch, now.index, batch))?;
             task.stepped();
             bar.inc(batch.len() as u64);
             now.index += 1;
@@ -312,113 +335,204 @@ pub fn fit(
             if is_logged {
                 record_step(log, now.done, rates.lr, &step);
             }
-            now.totals.add(step);
-            let signal = plan.interrupt.signal();
-            if signal.is_some() || saver.is_due(now.done) {
-                now.save(&mut saver, task, &stepper, log, say);
+            let loss = step.figures.first().map(|(_, loss)| loss.shallow_clone());
+            let norm = step.grad_norm.as_ref().map(Tensor::shallow_clone);
+            totals.add(step);
+            if is_watched && let Some(loss) = loss {
+                // Clipping takes care of any norm.
+                let norm = norm.as_ref().filter(|_| plan.clip.is_none());
+                let scale = stepper.scaler.scale();
+                let trouble = now.watch.after_step(totals, &loss, norm, scale);
+                if trouble.is_some() {
+                    return Ok(trouble);
+                }
+            }
+            let signal = self.plan.interrupt.signal();
+            if signal.is_some() || self.saver.is_due(self.now.done) {
+                self.save();
             }
             if let Some(signal) = signal {
-                saver.wait().iter().for_each(|warning| say.warn(warning));
-                return Err(Error::Interrupted { signal, resume: run.how_to_resume() });
+                self.saver.wait().iter().for_each(|warning| self.say.warn(warning));
+                return Err(Error::Interrupted { signal, resume: self.run.how_to_resume() });
             }
         }
-        drop(bar);
-        let (lr, done) = (now.lr, now.done);
-        let mut means = now.totals.means();
-        if let Some(scale) = stepper.scaler.scale() {
+        Ok(None)
+    }
+
+    /// The means of the epoch, and how it was stepped.
+    fn means(&self) -> Vec<(&'static str, f64)> {
+        let (scaler, now) = (&self.stepper.scaler, &self.now);
+        let mut means = self.totals.means();
+        if let Some(scale) = scaler.scale() {
             means.push(("loss_scale", scale));
-            means.push(("skipped_steps", stepper.scaler.skipped() as f64));
+            means.push(("skipped_steps", scaler.skipped() as f64));
         }
-        means.push(("lr", lr * schedule.factor(done.saturating_sub(1))));
-        let wait = task
-            .take_wait()
-            .map(|wait| wait.as_secs_f64() / since.elapsed().as_secs_f64().max(1e-9));
-        let seconds = since.elapsed().as_secs_f64();
-        let loss = means.first().map_or(f64::NAN, |(_, loss)| *loss);
-        let scores = monitor.ranked(task.validate(epoch, log)?, Some(loss));
-        record(log, epoch, &means, &scores);
-        record_time(log, epoch, seconds, wait);
-        let is_best = scores.beats(&now.best());
-        now.history.push((Some(loss), scores.clone()));
-        for warning in log.take_warnings() {
-            say.warn(&warning);
-        }
-        if now.totals.kept() == 0.0 {
-            say.warn(&format!(
-                "every step of epoch {epoch} overflowed in float16; stopping, the best model is kept \
-                 (--precision bf16 or f32 helps)"
-            ));
-            break;
-        }
-        if scores.has_diverged() || !loss.is_finite() {
-            say.warn(&format!(
-                "training diverged in epoch {epoch}; stopping, the best model is kept (a lower --lr \
-                 helps)"
-            ));
-            break;
-        }
+        let schedule = self.plan.schedule(now.steps_per_epoch);
+        means.push(("lr", now.rate() * schedule.factor(now.done.saturating_sub(1))));
+        means
+    }
+
+    /// Goes over to the next epoch.
+    fn close_epoch(&mut self, loss: f64, scores: Scores, is_best: bool) {
+        let (now, plan) = (&mut self.now, self.plan);
         if let (Some(plateau), Some(score)) = (&mut now.plateau, scores.rank.first()) {
-            let score = if monitor.is_lower_better() { -score } else { *score };
+            let score = if self.monitor.is_lower_better() { -score } else { *score };
             now.lr = plan.lr * plateau.observe(score);
         }
         if is_best {
-            task.save(&run.best(), epoch, &scores)?;
-            task.show_best(log);
-            now.best_epoch = epoch;
+            now.best_epoch = now.epoch;
         }
-        let mark = match is_best {
-            true if scores.is_unmeasured() => "  (best)".into(),
-            true => format!("  (best {})", scores.criterion),
-            false => String::new(),
-        };
-        let figures = headline(&means, wait, &scores);
-        if epoch % plan.report_every.max(1) == 0 || epoch == plan.epochs {
-            say.line(&format!("epoch {epoch}: {figures}{mark}"));
-        }
+        now.history.push((Some(loss), scores));
+        now.epoch += 1;
+        now.index = 0;
+        now.batches = Vec::new();
+        self.totals = Totals::default();
         if plan.keep_last {
-            save_last(task, epoch, &scores);
+            self.keep_last();
         }
-        last = Some((epoch, scores));
-        now = Progress {
-            epoch: epoch + 1,
-            index: 0,
-            batches: Vec::new(),
-            totals: Totals::default(),
-            ..now
+        if self.has_stalled() {
+            let Scores { criterion, .. } = self.now.best();
+            self.say.line(&format!("stopping: no better {criterion} for {} epochs", plan.patience));
+        }
+        self.remember_start();
+        if self.saver.is_due_after_epoch(self.now.done) {
+            self.save();
+        }
+    }
+
+    /// Writes the last model. A full disk must not end the run; one warning is enough.
+    fn keep_last(&mut self) {
+        let Some((_, scores)) = self.now.history.last() else { return };
+        let epoch = self.now.history.len() - 1;
+        if self.can_keep_last
+            && let Err(error) = self.task.save(&self.run.last(), epoch, scores)
+        {
+            self.say.warn(&format!("the last model is not kept: {error}"));
+            self.can_keep_last = false;
+        }
+    }
+
+    /// Keeps what it takes to begin this epoch again.
+    fn remember_start(&mut self) {
+        if !self.plan.strict_numerics {
+            let tensors = snapshot(self.task, &self.stepper);
+            let (state, log) = (self.now.clone(), self.log.position());
+            self.start = Some(EpochStart { state, log, tensors });
+        }
+    }
+
+    /// Goes back to the start of the epoch with a lower rate, or stops.
+    fn recover(&mut self, trouble: Trouble) -> Result<()> {
+        let epoch = self.now.epoch;
+        let Trouble { cause, advice, can_retry } = trouble;
+        let tries = self.now.rollbacks + 1;
+        if let Some(start) = &self.start {
+            load(self.task, &mut self.stepper, &start.tensors)?;
+            self.log.rewind(self.run.path(), start.log.clone());
+            self.now = State { rollbacks: tries, ..start.state.clone() };
+            self.totals = Totals::default();
+        }
+        if self.start.is_none() || !can_retry || tries > watch::TRIES {
+            self.say.warn(&format!(
+                "stopping in epoch {epoch}: {cause}; the best model is kept ({advice})"
+            ));
+            self.stopped = Some(format!("epoch {epoch}: {cause}"));
+            return Ok(());
+        }
+        self.say.warn(&format!(
+            "epoch {epoch}: {cause}; starting the epoch again with the learning rate divided by {} (try {tries} \
+             of {})",
+            watch::BACKOFF,
+            watch::TRIES
+        ));
+        self.log.scalars(epoch as u64, &[("train/rollbacks", f64::from(tries))]);
+        Ok(())
+    }
+
+    /// Has a checkpoint written.
+    fn save(&mut self) {
+        let (steps, names, sums) = self.totals.state();
+        let mut header = Header {
+            state: self.now.clone(),
+            totals: (steps, names),
+            log: self.log.position(),
+            environment: Environment::here(self.stepper.optimizer.device()),
+            start: None,
         };
-        if is_over(&now) {
-            let Scores { criterion, .. } = now.best();
-            say.line(&format!("stopping: no better {criterion} for {} epochs", plan.patience));
-        }
-        let signal = plan.interrupt.signal();
-        if signal.is_some() || saver.is_due_after_epoch(now.done) {
-            now.save(&mut saver, task, &stepper, log, say);
-        }
+        let shared = |tensors: &Tensors| -> Vec<_> {
+            tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+        };
+        let mut tensors: Tensors = match &self.start {
+            Some(start) if start.state == self.now => shared(&start.tensors).into_iter().collect(),
+            start => {
+                let mut tensors = snapshot(self.task, &self.stepper);
+                if let Some(start) = start {
+                    header.start = Some((start.state.clone(), start.log.clone()));
+                    tensors.extend(prefixed(START, shared(&start.tensors)));
+                }
+                tensors
+            }
+        };
+        tensors.extend(prefixed(TOTALS, on_cpu(sums, true)));
+        self.saver.save(header, tensors).iter().for_each(|warning| self.say.warn(warning));
     }
-    if !plan.keep_last
-        && let Some((epoch, scores)) = &last
-    {
-        save_last(task, *epoch, scores);
+
+    /// Writes the last model, and waits for the last checkpoint.
+    fn finish(mut self) -> Result<FitResult> {
+        let is_ruined = self.stopped.is_some() && self.start.is_none();
+        if !self.plan.keep_last && self.now.history.len() > 1 && !is_ruined {
+            self.keep_last();
+        }
+        self.saver.wait().iter().for_each(|warning| self.say.warn(warning));
+        Ok(FitResult {
+            untouched: self.now.untouched(),
+            best: self.now.best(),
+            best_epoch: self.now.best_epoch,
+            epochs: self.now.history.len() - 1,
+            model: self.run.best(),
+            rollbacks: self.now.rollbacks,
+            stopped: self.stopped,
+            history: self.now.history,
+        })
     }
-    saver.wait().iter().for_each(|warning| say.warn(warning));
-    Ok(FitResult {
-        untouched: now.untouched(),
-        best: now.best(),
-        best_epoch: now.best_epoch,
-        epochs: now.history.len() - 1,
-        model: run.best(),
-        history: now.history,
-    })
+}
+
+/// Copies everything that trains.
+fn snapshot(task: &dyn Task, stepper: &Stepper) -> Tensors {
+    let live = prefixed(TASK, on_cpu(task.tensors(), true));
+    // These are copies already.
+    let optimizer = prefixed(OPTIMIZER, on_cpu(stepper.optimizer.state(), false));
+    let scaler = prefixed(SCALER, on_cpu(stepper.scaler.state(), false));
+    live.chain(optimizer).chain(scaler).collect()
+}
+
+fn on_cpu(tensors: Vec<(String, Tensor)>, copy: bool) -> Vec<(String, Tensor)> {
+    let on_cpu = |tensor: Tensor| {
+        let is_there = tensor.device() == Device::Cpu;
+        let tensor = tensor.detach().to_device(Device::Cpu);
+        if copy && is_there { tensor.copy() } else { tensor }
+    };
+    tensors.into_iter().map(|(name, tensor)| (name, on_cpu(tensor))).collect()
+}
+
+/// Goes on with what [`snapshot`] gave.
+fn load(task: &dyn Task, stepper: &mut Stepper, tensors: &Tensors) -> Result<()> {
+    copy_all(&part(tensors, TASK), &task.tensors()).map_err(|wrong| {
+        let wrong = wrong.join("\n  ");
+        Error::Config(format!("the checkpoint does not fit:\n  {wrong}"))
+    })?;
+    stepper.optimizer.load_state(&part(tensors, OPTIMIZER))?;
+    stepper.scaler.load_state(&part(tensors, SCALER))
 }
 
 /// Scores the initial weights and saves them as the best model.
-fn start(
+fn first(
     task: &mut dyn Task,
     plan: &FitConfig,
     run: &RunFolder,
     log: &mut RunLog,
     say: &Reporter,
-) -> Result<Progress> {
+) -> Result<State> {
     let untouched = task.validate(0, log)?;
     if untouched.has_diverged() {
         return Err(Error::Config(
@@ -436,7 +550,7 @@ fn start(
     record(log, 0, &[], &untouched);
     task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
     say.line(&format!("epoch 0 (untouched): {}", untouched.headline));
-    Ok(Progress::new(plan, plan.plateau(monitor)?, untouched))
+    Ok(State::new(plan.lr, plan.plateau(monitor)?, untouched))
 }
 
 impl FitConfig {
@@ -465,64 +579,6 @@ impl FitConfig {
         let config = PlateauConfig { better, ..PlateauConfig::default() };
         is_plateau.then(|| Plateau::new(config)).transpose()
     }
-}
-
-/// Waiting below this fraction of the time is not reported.
-const NOTICEABLE: f64 = 0.01;
-
-/// The epoch's line: the loss and what goes with it, then the validation figures.
-fn headline(means: &[(&'static str, f64)], wait: Option<f64>, scores: &Scores) -> String {
-    let wait = wait.filter(|share| *share >= NOTICEABLE).map(|share| (DATA_WAIT, share));
-    let means = means.iter().filter(|(name, _)| *name != "lr").chain(&wait);
-    let means = means.map(|(name, mean)| match *name {
-        "loss" => format!("loss {mean:.4}"),
-        "positive_distance" => format!("d(+) {mean:.2}"),
-        "negative_distance" => format!("d(-) {mean:.2}"),
-        "grad_norm" => format!("gradient {mean:.2}"),
-        "loss_scale" => format!("loss scale {mean:.0}"),
-        DATA_WAIT => format!("waited {:.0} % for data", 100.0 * mean),
-        "skipped_steps" => format!("{mean:.0} steps skipped"),
-        share => format!("{share} {:.0} %", 100.0 * mean),
-    });
-    format!("{}; {}", means.collect::<Vec<_>>().join(", "), scores.headline)
-}
-
-/// One row of metrics.csv and one point of every TensorBoard curve.
-fn record(log: &mut RunLog, epoch: usize, means: &[(&'static str, f64)], scores: &Scores) {
-    let train: Vec<_> =
-        means.iter().map(|(name, value)| (format!("train/{name}"), *value)).collect();
-    let figures = || scores.values.iter().filter(|(name, _)| !is_internal(name));
-    let val = figures().map(|(name, value)| (format!("val/{name}"), *value));
-    let all: Vec<_> = train.into_iter().chain(val).collect();
-    let tags: Vec<_> = all.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-    log.scalars(epoch as u64, &tags);
-    let mut row = vec![("epoch", epoch as f64)];
-    row.extend(means.iter().copied());
-    row.extend(figures().copied());
-    log.epoch_row(&row);
-}
-
-/// What differs between two runs of a seed, in files of its own.
-fn record_time(log: &mut RunLog, epoch: usize, seconds: f64, wait: Option<f64>) {
-    let mut row = vec![("epoch", epoch as f64), ("seconds", seconds)];
-    row.extend(wait.map(|share| (DATA_WAIT, share)));
-    log.timing_row(&row);
-    if let Some(share) = wait {
-        log.scalars(epoch as u64, &[("train/data_wait", share)]);
-    }
-}
-
-/// The figures of one step, in one copy from the device. Steps that overflowed in float16 have none.
-fn record_step(log: &mut RunLog, done: u64, lr: f64, step: &Step) {
-    let loss = step.figures.first().map(|(_, loss)| ("train/step/loss", loss));
-    let norm = step.grad_norm.as_ref().map(|norm| ("train/step/grad_norm", norm));
-    let (tags, values): (Vec<_>, Vec<_>) =
-        loss.into_iter().chain(norm).map(|(tag, value)| (tag, value.to_kind(Kind::Double))).unzip();
-    let values = Vec::<f64>::try_from(Tensor::stack(&values, 0)).unwrap_or_default();
-    let mut points = vec![("train/step/lr", lr)];
-    points.extend(tags.into_iter().zip(values).filter(|(_, value)| value.is_finite()));
-    log.scalars(done, &points);
-    log.flush();
 }
 
 #[cfg(test)]

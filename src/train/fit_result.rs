@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::named::forever;
+
 /// The validation figures of one epoch.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(into = "SavedScores")]
 pub struct Scores {
     /// Named figures, in the order of the table's columns.
     pub values: Vec<(&'static str, f64)>,
@@ -42,6 +47,46 @@ impl Scores {
     }
 }
 
+/// [`Scores`] to the bit: JSON has no NaN.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct SavedScores {
+    values: Vec<(String, u64)>,
+    rank: Vec<u64>,
+    criterion: String,
+    headline: String,
+}
+
+impl From<Scores> for SavedScores {
+    fn from(scores: Scores) -> Self {
+        let values = scores.values.iter();
+        Self {
+            values: values.map(|(name, value)| ((*name).to_owned(), value.to_bits())).collect(),
+            rank: scores.rank.iter().map(|value| value.to_bits()).collect(),
+            criterion: scores.criterion.to_owned(),
+            headline: scores.headline.clone(),
+        }
+    }
+}
+
+impl From<SavedScores> for Scores {
+    fn from(saved: SavedScores) -> Self {
+        let values = saved.values.iter();
+        Self {
+            values: values.map(|(name, bits)| (forever(name), f64::from_bits(*bits))).collect(),
+            rank: saved.rank.iter().map(|bits| f64::from_bits(*bits)).collect(),
+            criterion: forever(&saved.criterion),
+            headline: saved.headline.clone(),
+        }
+    }
+}
+
+// Derived, it would demand input that lives forever, for the names.
+impl<'de> Deserialize<'de> for Scores {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        SavedScores::deserialize(input).map(Self::from)
+    }
+}
+
 /// Result of a training run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FitResult {
@@ -55,6 +100,10 @@ pub struct FitResult {
     pub epochs: usize,
     /// The best model's file.
     pub model: PathBuf,
+    /// How often an epoch went wrong and was started again at a lower rate.
+    pub rollbacks: u32,
+    /// Why the training stopped before its time, if it went wrong for good.
+    pub stopped: Option<String>,
     /// Mean loss (none for the untouched start) and scores of each epoch, from epoch 0 on.
     pub history: Vec<(Option<f64>, Scores)>,
 }

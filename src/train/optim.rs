@@ -6,10 +6,11 @@ mod config;
 mod cycling;
 mod rates;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
+use super::named::copy_all;
 use crate::native::{self, AdamStep, SgdStep, clear_gradients, fused_adam_step, fused_sgd_step};
 use crate::{Error, Result};
 
@@ -215,43 +216,15 @@ impl Optimizer {
     /// Lists every tensor that is missing, unknown, there twice or of another shape or kind;
     /// nothing is changed then.
     pub fn load_state(&mut self, state: &[(String, Tensor)]) -> Result<()> {
-        let mut wrong = Vec::new();
-        let mut given = BTreeMap::new();
-        for (name, tensor) in state {
-            if given.insert(name.as_str(), tensor).is_some() {
-                wrong.push(format!("{name}: there twice"));
-            }
-        }
-        let mut copies = Vec::new();
-        for (name, tensor) in self.entries() {
-            match given.remove(name.as_str()) {
-                None => wrong.push(format!("{name}: missing")),
-                Some(new) if new.size() != tensor.size() || new.kind() != tensor.kind() => {
-                    wrong.push(format!(
-                        "{name}: {:?} {:?}, expected {:?} {:?}",
-                        new.kind(),
-                        new.size(),
-                        tensor.kind(),
-                        tensor.size()
-                    ));
-                }
-                Some(new) => copies.push((tensor.shallow_clone(), new)),
-            }
-        }
-        wrong.extend(given.keys().map(|name| format!("{name}: not part of this optimiser")));
-        if !wrong.is_empty() {
-            return Err(Error::Config(format!(
+        let live: Vec<_> =
+            self.entries().map(|(name, live)| (name, live.shallow_clone())).collect();
+        copy_all(state, &live).map_err(|wrong| {
+            Error::Config(format!(
                 "the saved optimiser state does not fit; resume with the --optimizer and --freeze \
                  it was saved with:\n  {}",
                 wrong.join("\n  ")
-            )));
-        }
-        no_grad(|| {
-            for (mut tensor, new) in copies {
-                tensor.copy_(new);
-            }
-        });
-        Ok(())
+            ))
+        })
     }
 
     fn entries(&self) -> impl Iterator<Item = (String, &Tensor)> {

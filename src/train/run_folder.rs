@@ -85,8 +85,8 @@ impl RunFolder {
         let config = path.join(CONFIG);
         let text = std::fs::read_to_string(&config)
             .map_err(|_| fail(format!("no training run: there is no {CONFIG}")))?;
-        if !text.starts_with(&header(command)) {
-            let line = text.lines().next().unwrap_or_default();
+        let line = text.lines().next().unwrap_or_default();
+        if !line.contains(&repeat(command)) {
             return Err(fail(format!("not a run of {command}: its {CONFIG} says `{line}`")));
         }
         let lock = lock(path)?;
@@ -217,6 +217,8 @@ impl RunFolder {
             "untouched": figures(&outcome.untouched),
             "best": figures(&outcome.best),
             "model": outcome.model.to_string_lossy(),
+            "rollbacks": outcome.rollbacks,
+            "stopped": outcome.stopped,
         });
         files::write_atomically(&self.summary(), |out| {
             std::io::Write::write_all(out, format!("{summary:#}\n").as_bytes())
@@ -226,12 +228,9 @@ impl RunFolder {
     }
 }
 
-/// How the `config.toml` of a command begins.
-fn header(command: &str) -> String {
-    format!(
-        "# Written by visage {}. Repeat the run: visage {command} --config",
-        env!("CARGO_PKG_VERSION")
-    )
+/// How a run of a command is repeated, in the first line of its `config.toml`.
+fn repeat(command: &str) -> String {
+    format!("Repeat the run: visage {command} --config ")
 }
 
 /// Locks the folder of a run for this process; none if another one has it.
@@ -259,7 +258,8 @@ pub fn is_interrupted(run: &Path) -> bool {
 pub fn config_text<S: Serialize>(command: &str, settings: &S) -> Result<String> {
     let body = toml::to_string_pretty(settings)
         .map_err(|error| Error::Config(format!("config.toml: {error}")))?;
-    Ok(format!("{} THIS_FILE\n\n{body}", header(command)))
+    let (version, repeat) = (env!("CARGO_PKG_VERSION"), repeat(command));
+    Ok(format!("# Written by visage {version}. {repeat}THIS_FILE\n\n{body}"))
 }
 
 impl Drop for RunFolder {

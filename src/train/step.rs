@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Tensor, no_grad};
 
-use super::checkpoint::forever;
+use super::named::forever;
 use super::optim::{Optimizer, StepRates};
 use super::scaler::LossScaler;
 use crate::Result;
@@ -160,6 +160,11 @@ impl Totals {
             .filter_map(|(at, name)| Some((forever(name), tensors.remove(&at.to_string())?)));
         let sums = sums.collect();
         Self { sums, steps: *steps, skipped: tensors.remove(SKIPPED) }
+    }
+
+    /// The sum of the losses. The host waits for the device.
+    pub fn loss(&self) -> Option<f64> {
+        self.sums.first().map(|(_, sum)| sum.double_value(&[]))
     }
 
     /// Steps that changed the parameters. The host waits for the device.

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tch::{Kind, Tensor};
 
-use super::checkpoint::prefixed;
 use super::fit::Task;
 use super::fit_result::Scores;
 use super::frozen_prefix::{FrozenPrefix, pieces};
 #[cfg(feature = "cli")]
 use super::hardest;
 use super::log::RunLog;
+use super::named::prefixed;
 use super::objective::Objective;
 use super::projection::Projection;
 use super::scoring::{Labelled, log_distances, score};

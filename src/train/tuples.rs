@@ -7,11 +7,11 @@ use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use tch::{Kind, Tensor};
 
-use super::checkpoint::prefixed;
 use super::fit::Task;
 use super::fit_result::Scores;
 use super::frozen_prefix::FrozenPrefix;
 use super::log::RunLog;
+use super::named::prefixed;
 use super::scoring::{log_distances, same_curve};
 use super::step::Forward;
 use super::triplet::mix;

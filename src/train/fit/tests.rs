@@ -13,8 +13,8 @@ use crate::metric::Named;
 use crate::metric::losses::LossKind;
 use crate::metric::miners::Miner;
 use crate::progress::tests::Page;
-use crate::train::checkpoint::prefixed;
 use crate::train::log::METRICS;
+use crate::train::named::prefixed;
 use crate::train::objective::Objective;
 use crate::train::optim::{OptimizerConfig, OptimizerKind};
 use crate::train::settings::TripletSettings;
@@ -24,6 +24,8 @@ struct Scripted {
     weight: Tensor,
     /// `auc` of epoch 0, 1, ...
     auc: Vec<f64>,
+    /// The loss of a larger weight is NaN.
+    limit: f64,
     steps: usize,
     saved: RefCell<Vec<String>>,
 }
@@ -31,7 +33,7 @@ struct Scripted {
 impl Scripted {
     fn new(auc: &[f64]) -> Self {
         let weight = Tensor::from(1.0f32).set_requires_grad(true);
-        Self { weight, auc: auc.into(), steps: 0, saved: RefCell::default() }
+        Self { weight, auc: auc.into(), limit: f64::INFINITY, steps: 0, saved: RefCell::default() }
     }
 }
 
@@ -45,7 +47,8 @@ impl Task for Scripted {
     }
 
     fn forward(&mut self, _: usize, _: usize, _: &[usize]) -> Result<Forward<'_>> {
-        Ok((self.weight.square() * 0.5).into())
+        let is_beyond = self.weight.double_value(&[]).abs() > self.limit;
+        Ok((self.weight.square() * if is_beyond { f64::NAN } else { 0.5 }).into())
     }
 
     fn stepped(&mut self) {
@@ -85,6 +88,7 @@ fn config(epochs: usize, lr: f64) -> FitConfig {
         patience: 0,
         monitor: None,
         log_interval: 3,
+        strict_numerics: false,
         keep_last: false,
         report_every: 1,
         checkpoint_every: Interval::Steps(1),
@@ -237,10 +241,61 @@ fn a_plateau_lowers_the_rate() {
 fn a_huge_rate_ends_with_advice_and_keeps_the_best_model() {
     let (task, ran) = scripted(&[0.5; 10], &config(9, 1e9));
     assert!(ran.result.epochs < 9 && ran.result.best_epoch == 0, "{:?}", ran.result);
+    assert_eq!(ran.result.rollbacks, 4);
+    let tries = ran.said.iter().filter(|line| line.contains("starting the epoch again")).count();
+    assert_eq!(tries, 3, "{:?}", ran.said);
     let last = ran.said.last().unwrap();
-    assert!(last.starts_with("warning: training diverged in epoch"), "{last}");
-    assert!(last.contains("a lower --lr helps"), "{last}");
+    assert!(last.starts_with("warning: stopping in epoch"), "{last}");
+    assert!(
+        last.contains("the loss is not finite") && last.contains("a lower --lr helps"),
+        "{last}"
+    );
     assert_eq!(task.saved.borrow()[0], "best 0");
+    // What is left is the state before the epoch, not the ruins.
+    assert!(task.weight.double_value(&[]).is_finite());
+}
+
+#[test]
+fn an_epoch_that_goes_wrong_is_trained_again_at_a_lower_rate() {
+    // The first step at a rate of 5 multiplies the weight by -4, at a quarter of it by -1/4.
+    let with = |plan: &FitConfig, auc: &[f64]| {
+        let mut task = Scripted { limit: 10.0, ..Scripted::new(auc) };
+        let params = vec![("weight".to_owned(), task.weight.shallow_clone())];
+        let ran = run(&mut task, params, plan).unwrap();
+        (task.weight.double_value(&[]), ran)
+    };
+    let (weight, ran) = with(&config(2, 5.0), &[0.5, 0.7, 0.8]);
+    assert!(weight.abs() < 1.0, "{weight}");
+    assert_eq!((ran.result.rollbacks, ran.result.stopped, ran.result.epochs), (1, None, 2));
+    let said = "warning: epoch 1: the loss is not finite; starting the epoch again with the learning rate \
+                divided by 4 (try 1 of 3)";
+    assert!(ran.said.iter().any(|line| line == said), "{:?}", ran.said);
+    assert_eq!(ran.table.len(), 4, "what went wrong has no row");
+    assert_eq!(ran.table[2][2], "1.25");
+    assert_eq!(ran.events.matches("train/rollbacks").count(), 1);
+    assert_eq!(ran.events.matches("train/step/loss").count(), 2, "steps 3 and 6, once each");
+
+    // A collapse, which a lower rate cannot prevent here.
+    let (weight, ran) = with(&config(3, 0.5), &[0.9, 0.92, 0.6, 0.6]);
+    assert_eq!((ran.result.epochs, ran.result.rollbacks), (1, 4));
+    assert_eq!(weight, with(&config(1, 0.5), &[0.9, 0.92]).0, "the weights of epoch 1");
+    let cause = ran.result.stopped.unwrap();
+    assert!(cause.starts_with("epoch 2: the embeddings collapsed"), "{cause}");
+
+    let strict = FitConfig { strict_numerics: true, ..config(2, 5.0) };
+    let (_, ran) = with(&strict, &[0.5; 3]);
+    assert_eq!((ran.result.epochs, ran.result.best_epoch), (0, 0));
+    assert_eq!(ran.result.stopped.unwrap(), "epoch 1: the loss is not finite");
+}
+
+#[test]
+fn float16_that_always_overflows_stops_with_its_own_advice() {
+    let plan = FitConfig { scale_loss: true, ..config(2, 0.1) };
+    let mut task = Scripted { limit: 0.0, ..Scripted::new(&[0.5; 3]) };
+    let params = vec![("weight".to_owned(), task.weight.shallow_clone())];
+    let ran = run(&mut task, params, &plan).unwrap();
+    assert_eq!(ran.result.stopped.unwrap(), "epoch 1: every step overflowed in float16");
+    assert!(ran.said.last().unwrap().contains("--precision bf16 or f32 helps"), "{:?}", ran.said);
 }
 
 /// Twelve points of three people through one linear layer, with the loss of the flags.
@@ -248,6 +303,8 @@ struct Small {
     weight: Tensor,
     pictures: Tensor,
     objective: Objective,
+    /// The loss of weights with a larger norm is NaN.
+    limit: f64,
     steps: usize,
     /// Stops itself after so many steps.
     stop: Option<(usize, Interrupt)>,
@@ -277,7 +334,7 @@ impl Small {
             let size = drawn.size();
             tch::no_grad(|| drawn.copy_(&noise(size[0], size[1])));
         }
-        Self { weight, pictures, objective, steps: 0, stop: None }
+        Self { weight, pictures, objective, limit: f64::INFINITY, steps: 0, stop: None }
     }
 
     fn params(&self) -> Vec<(String, Tensor)> {
@@ -313,7 +370,9 @@ impl Task for Small {
         let seed = (10 * epoch + index) as u64;
         let (output, measures) =
             self.objective.loss(&(embeddings / norm), &Tensor::from_slice(&labels), seed);
-        Ok(Forward { measures, ..Forward::from(output.loss) })
+        let is_beyond = self.weight.norm().double_value(&[]) > self.limit;
+        let loss = if is_beyond { output.loss * f64::NAN } else { output.loss };
+        Ok(Forward { measures, ..Forward::from(loss) })
     }
 
     fn validate(&mut self, epoch: usize, _: &mut RunLog) -> Result<Scores> {
@@ -363,7 +422,7 @@ fn go_on(
     plan: &FitConfig,
 ) -> Result<(FitResult, Vec<u8>, String)> {
     let mut log = match run.checkpoint() {
-        Some(checkpoint) => RunLog::resume(run.path(), checkpoint.state.log.clone()),
+        Some(checkpoint) => RunLog::resume(run.path(), checkpoint.header.log.clone()),
         None => RunLog::create(run.path()),
     };
     let mut optimizer = sgd(task.params(), plan.lr);
@@ -401,11 +460,37 @@ fn a_run_that_is_stopped_after_any_step_ends_as_if_it_had_not_been() {
             assert!(error.to_string().contains("visage test --resume"), "{error}");
             drop(run);
             let run = RunFolder::resume(&path, "test", false).unwrap();
-            assert_eq!(run.checkpoint().unwrap().state.done, stop as u64);
+            assert_eq!(run.checkpoint().unwrap().header.state.done, stop as u64);
             let found = go_on(&run, &mut Small::new(flags), &plan).unwrap();
             assert_eq!((&found.0, &found.2), (&wanted.0, &wanted.2), "{flags:?} after step {stop}");
             assert!(found.1 == wanted.1, "{flags:?} stopped after step {stop}");
         }
+    }
+}
+
+#[test]
+fn a_run_that_recovers_does_so_in_the_same_way_after_any_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let create = |name: &str| {
+        RunFolder::create(&folder.path().join(name), "test", &toml::Table::new()).unwrap()
+    };
+    let plan = config(3, 5.0);
+    let fresh = || Small { limit: 8.0, ..Small::new(&[]) };
+    let mut straight = fresh();
+    let wanted = go_on(&create("straight"), &mut straight, &plan).unwrap();
+    assert_eq!((wanted.0.epochs, wanted.0.stopped.is_none()), (3, true), "{:?}", wanted.0);
+    assert!(wanted.0.rollbacks > 0);
+    for stop in 1..straight.steps {
+        let (interrupt, run) = (Interrupt::default(), create("stopped"));
+        let path = run.path().to_owned();
+        let mut task = Small { stop: Some((stop, interrupt.clone())), ..fresh() };
+        let stopped = go_on(&run, &mut task, &FitConfig { interrupt, ..plan.clone() });
+        let Err(Error::Interrupted { .. }) = stopped else { continue };
+        drop(run);
+        let run = RunFolder::resume(&path, "test", false).unwrap();
+        let found = go_on(&run, &mut fresh(), &plan).unwrap();
+        assert_eq!((&found.0, &found.2), (&wanted.0, &wanted.2), "after step {stop}");
+        assert!(found.1 == wanted.1, "stopped after step {stop}");
     }
 }
 

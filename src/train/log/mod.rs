@@ -83,6 +83,19 @@ impl RunLog {
         log
     }
 
+    /// Cuts off what was written after `at`, an earlier position of the log in this run folder.
+    pub fn rewind(&mut self, run: &Path, at: LogPosition) {
+        // What is still in memory must not be written behind the cut.
+        self.position();
+        if let Some(Parts { started, .. }) = self.parts.take() {
+            let mut warnings = std::mem::take(&mut self.warnings);
+            *self = Self::resume(run, at);
+            warnings.append(&mut self.warnings);
+            self.warnings = warnings;
+            self.parts.iter_mut().for_each(|parts| parts.started = started);
+        }
+    }
+
     /// What the files hold now, all of it handed to the operating system.
     pub fn position(&mut self) -> LogPosition {
         let position = self.parts.as_mut().map(|parts| LogPosition {

@@ -17,9 +17,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::Interval;
 use super::fit::FitConfig;
 use super::interrupt::Interrupt;
+use super::interval::Interval;
 use super::optim::{OptimizerConfig, OptimizerKind};
 use super::schedule::ScheduleKind;
 use crate::data::store::Fitting;
@@ -146,6 +146,10 @@ pub struct ScheduleSettings {
         arg(long, value_name = "STEPS|TIME", default_value_t, help_heading = "Output")
     )]
     pub checkpoint_every: Interval,
+    /// Stop at the first loss or embedding that is not finite, explosion or collapse (exit code 3), instead
+    /// of starting the epoch again at a quarter of the learning rate, up to three times
+    #[cfg_attr(feature = "cli", arg(long))]
+    pub strict_numerics: bool,
     /// Log loss, learning rate and gradient norm of every N-th step to TensorBoard (0: only epochs)
     #[cfg_attr(feature = "cli", arg(long, value_name = "STEPS", default_value_t = LOG_INTERVAL, help_heading = "Output"))]
     pub log_interval: u64,
@@ -178,6 +182,7 @@ impl Default for ScheduleSettings {
             patience: 0,
             monitor: None,
             checkpoint_every: Interval::default(),
+            strict_numerics: false,
             log_interval: LOG_INTERVAL,
         }
     }
@@ -207,6 +212,7 @@ impl ScheduleSettings {
             log_interval: self.log_interval,
             keep_last: true,
             checkpoint_every: self.checkpoint_every,
+            strict_numerics: self.strict_numerics,
             interrupt: Interrupt::default(),
             report_every: 1,
         }

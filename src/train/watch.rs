@@ -1,0 +1,170 @@
+//! Signs that a training is being ruined, so that the loop can go back to where it was sound.
+//!
+//! | sign | seen |
+//! |---|---|
+//! | a loss that is not finite | every [`EVERY`] steps and at the end of an epoch |
+//! | an exploding loss or, without gradient clipping, gradient norm: more than [`EXPLODED`] times the largest of the first [`REFERENCE`] checks | every [`EVERY`] steps |
+//! | embeddings that are not finite | at the end of an epoch |
+//! | a collapse: the AUC of the validation pairs keeps less than half of what the best model has above chance | at the end of an epoch |
+//! | float16 that overflows at every loss scale | every [`EVERY`] steps and at the end of an epoch |
+//!
+//! What is seen is a function of the training alone, so that a run that recovers does so in the same
+//! way each time, and after a resume.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::fit_result::Scores;
+use super::step::Totals;
+
+/// How often an epoch is started again in a run.
+pub const TRIES: u32 = 3;
+/// What the learning rate is divided by each time.
+pub const BACKOFF: f64 = 4.0;
+/// Steps between two checks, for each of which the host waits for the device.
+const EVERY: u64 = 16;
+/// Checks that set what is usual.
+const REFERENCE: u32 = 8;
+/// More than this many times the usual is an explosion.
+const EXPLODED: f64 = 100.0;
+/// A model with a lower AUC has nothing to lose.
+const WORTH_KEEPING: f64 = 0.65;
+/// Loss scales below this do not come back.
+const LOWEST_SCALE: f64 = 1e-15;
+
+const LOWER_RATE: &str = "a lower --lr helps";
+const OTHER_PRECISION: &str = "--precision bf16 or f32 helps";
+
+/// Why an epoch is not worth going on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What was seen.
+    pub cause: String,
+    /// What the user can do.
+    pub advice: &'static str,
+    /// Whether a lower rate may help.
+    pub can_retry: bool,
+}
+
+impl Trouble {
+    fn of_rate(cause: impl Into<String>) -> Self {
+        Self { cause: cause.into(), advice: LOWER_RATE, can_retry: true }
+    }
+
+    fn overflow(cause: &str) -> Self {
+        Self { cause: cause.into(), advice: OTHER_PRECISION, can_retry: false }
+    }
+}
+
+/// What the first checks of a training found usual.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    checks: u32,
+    loss: f64,
+    norm: f64,
+}
+
+/// Whether the step after `done` steps is checked; the last one of an epoch is.
+pub fn is_due(done: u64, is_last: bool) -> bool {
+    is_last || (done + 1).is_multiple_of(EVERY)
+}
+
+impl Watch {
+    /// Checks a step by the sums of its epoch, its loss, and the norm of gradients that nothing clips.
+    /// The host waits for the device.
+    pub fn after_step(
+        &mut self,
+        totals: &Totals,
+        loss: &Tensor,
+        norm: Option<&Tensor>,
+        scale: Option<f64>,
+    ) -> Option<Trouble> {
+        if scale.is_some_and(|scale| scale < LOWEST_SCALE) {
+            return Some(Trouble::overflow("float16 overflows at every loss scale"));
+        }
+        if totals.loss().is_some_and(|sum| !sum.is_finite()) {
+            return Some(Trouble::of_rate("the loss is not finite"));
+        }
+        let value = |tensor: &Tensor| f64::try_from(tensor).ok().filter(|value| value.is_finite());
+        // A step that float16 skipped may have neither.
+        let (loss, norm) = (value(loss).unwrap_or(0.0), norm.and_then(value).unwrap_or(0.0));
+        self.compare(loss.abs(), norm)
+    }
+
+    fn compare(&mut self, loss: f64, norm: f64) -> Option<Trouble> {
+        if self.checks < REFERENCE {
+            self.checks += 1;
+            self.loss = self.loss.max(loss);
+            self.norm = self.norm.max(norm);
+            return None;
+        }
+        let jumped = |what: &str, usual: f64, now: f64| {
+            let is_out = usual > 0.0 && now > EXPLODED * usual;
+            is_out.then(|| Trouble::of_rate(format!("{what} rose from {usual:.2} to {now:.2}")))
+        };
+        let norm = jumped("the gradient norm", self.norm, norm);
+        norm.or_else(|| jumped("the loss", self.loss, loss))
+    }
+}
+
+/// Checks an epoch: how many of its steps counted, its mean loss, and its scores against the best.
+pub fn after_epoch(kept: f64, loss: f64, scores: &Scores, best: &Scores) -> Option<Trouble> {
+    if kept == 0.0 {
+        return Some(Trouble::overflow("every step overflowed in float16"));
+    }
+    if !loss.is_finite() {
+        return Some(Trouble::of_rate("the loss is not finite"));
+    }
+    if scores.has_diverged() {
+        return Some(Trouble::of_rate("the embeddings are not finite"));
+    }
+    let auc = |scores: &Scores| {
+        let found = scores.values.iter().find(|(name, _)| *name == "auc");
+        found.map(|(_, value)| *value)
+    };
+    let (before, now) = (auc(best)?, auc(scores)?);
+    let has_collapsed = before >= WORTH_KEEPING && now - 0.5 < 0.5 * (before - 0.5);
+    has_collapsed.then(|| {
+        Trouble::of_rate(format!(
+            "the embeddings collapsed: verification AUC {:.1} % after {:.1} %",
+            100.0 * now,
+            100.0 * before
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jump_is_judged_by_the_first_checks() {
+        let mut watch = Watch::default();
+        for check in 0..REFERENCE {
+            let loss = if check == 3 { 2.0 } else { 0.0 };
+            assert_eq!(watch.compare(loss, 1e9), None);
+        }
+        assert_eq!(watch.compare(200.0, 9e10), None);
+        let cause = watch.compare(201.0, 0.0).unwrap().cause;
+        assert_eq!(cause, "the loss rose from 2.00 to 201.00");
+        assert!(watch.compare(0.0, 1.1e11).unwrap().cause.starts_with("the gradient norm"));
+        // Clipped gradients and hinges without a violation set no measure.
+        let mut silent = Watch { checks: REFERENCE, ..Watch::default() };
+        assert_eq!(silent.compare(5.0, 5.0), None);
+    }
+
+    #[test]
+    fn a_collapse_is_a_loss_of_what_was_there() {
+        let scores = |auc: f64| Scores { values: vec![("auc", auc)], ..Scores::default() };
+        let judged = |now, before| after_epoch(1.0, 0.1, &scores(now), &scores(before));
+        let cause = judged(0.6, 0.9).unwrap().cause;
+        assert!(cause.ends_with("verification AUC 60.0 % after 90.0 %"), "{cause}");
+        for (now, before) in [(0.75, 0.9), (0.5, 0.6), (0.95, 0.9)] {
+            assert_eq!(judged(now, before), None, "{now} {before}");
+        }
+        assert_eq!(after_epoch(1.0, 0.1, &Scores::default(), &scores(0.9)), None);
+        assert!(!after_epoch(0.0, 0.1, &scores(0.9), &scores(0.9)).unwrap().can_retry);
+        assert!(after_epoch(1.0, f64::NAN, &scores(0.9), &scores(0.9)).is_some());
+        assert!(after_epoch(1.0, 0.1, &Scores::diverged(), &scores(0.9)).is_some());
+    }
+}
