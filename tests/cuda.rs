@@ -25,12 +25,12 @@ use visage::models::{Architecture, Backbone, Compute, Mode};
 use visage::native::Half;
 use visage::native::cuda::{self, Upload};
 use visage::recognise::{ModelCard, ModelKind};
-use visage::train::fit::Task;
 use visage::train::map_cache::{CacheLimits, MapCache};
 use visage::train::objective::Objective;
 use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
 use visage::train::settings::TripletSettings;
 use visage::train::step::{Forward, Stepper};
+use visage::train::task::Task;
 use visage::train::triplet::{Parts, TripletTask};
 use visage::weights::Source;
 

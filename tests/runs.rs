@@ -180,3 +180,63 @@ fn train_and_val_inside_the_data_are_the_split() {
     let lines: Vec<_> = told.lines().filter(|line| line.starts_with("data: ")).collect();
     assert!(matches!(&lines[..], [line] if line.contains("data/orl (--data DIR")), "{told}");
 }
+
+#[test]
+fn runs_are_listed_compared_and_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    assert!(said(here, &["runs"]).contains("note: no runs in runs"));
+    write_faces(&here.join("faces"));
+    run(here, &TRAIN);
+    run(here, &[&TRAIN[..], &["--lr", "3e-3"]].concat());
+    // As a kill leaves it.
+    std::fs::remove_file(here.join("runs/triplet/summary.json")).unwrap();
+    let output = visage(here, &["runs"]);
+    let (table, told) = (text(&output.stdout), text(&output.stderr));
+    let rows: Vec<_> = table.lines().collect();
+    assert_eq!(rows.len(), 3, "{table}");
+    assert!(rows[1].contains("interrupted  openface trunk  faces"), "{table}");
+    assert!(rows[2].contains("finished") && rows[2].ends_with("newest"), "{table}");
+    assert!(told.contains("to go on: visage train-triplet --resume runs/triplet"), "{told}");
+    assert_eq!(run(here, &["use", "--list"]), table);
+    let listed = json(here, &["runs", "--json"]);
+    assert_eq!(listed[1]["state"], "finished");
+    assert_eq!(listed[1]["data"], "faces");
+    assert!(listed[0]["bytes"].as_u64().unwrap() > 1_000_000, "{listed}");
+
+    let differ = run(here, &["runs", "diff", "runs/triplet", "runs/triplet-2"]);
+    let lr = differ.lines().find(|line| line.starts_with("lr ")).unwrap();
+    assert!(lr.ends_with("0.003") && !differ.contains("backbone"), "{differ}");
+    let differ = json(here, &["runs", "diff", "runs/triplet", "runs/triplet-2", "--json"]);
+    assert_eq!(differ["settings"][0]["name"], "lr");
+
+    // Without a terminal to ask on, nothing is deleted.
+    let told = fail(here, &["runs", "rm", "runs/triplet"]);
+    assert!(told.contains("--yes") && here.join("runs/triplet").is_dir(), "{told}");
+    let told = fail(here, &["runs", "rm", "runs/triplet", "faces", "--yes"]);
+    assert!(
+        told.contains("faces: no training run") && here.join("runs/triplet").is_dir(),
+        "{told}"
+    );
+    assert_eq!(run(here, &["runs", "rm", "runs/triplet", "--yes"]), "deleted runs/triplet\n");
+    assert!(!here.join("runs/triplet").exists() && here.join("runs/triplet-2").is_dir());
+}
+
+#[test]
+fn a_training_that_goes_wrong_for_good_has_an_exit_code_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    write_faces(&here.join("faces"));
+    let output = visage(here, &[&TRAIN[..], &["--lr", "1e30"]].concat());
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert_eq!(told.matches("starting the epoch again").count(), 3, "{told}");
+    assert!(
+        told.contains("the best model, of epoch 0, is runs/triplet/best.safetensors"),
+        "{told}"
+    );
+    assert!(run(here, &["runs"]).contains("stopped"));
+    let output = visage(here, &[&TRAIN[..], &["--lr", "1e30", "--strict-numerics"]].concat());
+    let told = text(&output.stderr);
+    assert_eq!((output.status.code(), told.matches("again").count()), (Some(3), 0), "{told}");
+}

@@ -21,7 +21,7 @@ pub use inference::{
     Classify, Detect, DetectorFlags, Embed, Evaluate, FaceFlag, TrunkChoice, Tsne, Verify,
 };
 pub use installation::{Bench, Doctor};
-pub use runs::{Info, Use};
+pub use runs::{Info, Runs, RunsAction, RunsDiff, RunsRemove, Use};
 pub use weights::{Export, Models, Weights, WeightsAction, WeightsVerify};
 
 use crate::data::picture::MAX_PIXELS;
@@ -109,6 +109,8 @@ pub enum Command {
     Embed(Embed),
     /// Show what a model is: kind, trunk, identities, data, figures, settings
     Info(Info),
+    /// List the training runs, compare two of them, or delete some
+    Runs(Runs),
     /// Pin the model of a run, so that commands take it instead of the newest
     Use(Use),
     /// Inspect, compare and convert weight files of PyTorch and others

@@ -23,7 +23,7 @@ use crate::models::layers::Linear;
 use crate::models::{Architecture, Backbone, Params};
 use crate::progress::Reporter;
 use crate::recognise::face_cuts::FaceCuts;
-use crate::recognise::{DataCard, ModelCard, ModelKind, Viewer};
+use crate::recognise::{DataCard, ModelCard, Viewer};
 use crate::train::distil::{DistilFaces, DistilTask, MAX_HELD_OUT, ValidationPairs};
 use crate::train::fit_result::FitResult;
 use crate::train::optim::Optimizer;
@@ -43,8 +43,7 @@ pub fn run(context: &Context, mut settings: DistilSettings) -> anyhow::Result<Ex
 
     let detect = settings.detect;
     let teacher_viewer = teacher.viewer(context, detect, None)?;
-    // The framing of the student's architecture.
-    let card = ModelCard::new(ModelKind::Trunk, &student, String::new());
+    let card = ModelCard::of_trunk(&student, &source);
     let student_viewer = || main_face(context, &card, detect);
     let pairs = match (&settings.pairs, &settings.pairs_data) {
         (Some(file), Some(root)) => {
@@ -87,7 +86,7 @@ pub fn run(context: &Context, mut settings: DistilSettings) -> anyhow::Result<Ex
         seed: settings.seed,
         data: data_card(&settings.data, &faces, names)?,
         settings: super::settings_json(&settings)?,
-        ..ModelCard::new(ModelKind::Trunk, &student, source.describe())
+        ..ModelCard::of_trunk(&student, &source)
     };
     let mut trainable = student.params.trainable();
     trainable.extend(extra.trainable());

@@ -30,6 +30,7 @@ mod pair_training;
 mod prepare;
 mod prepare_faces;
 mod replies;
+mod runs;
 mod strangers;
 mod train_classifier;
 mod train_pairs;
@@ -175,6 +176,7 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::Weights(flags) => weights::run(context, &flags.action),
         Command::Export(flags) => export::run(context, &flags),
         Command::Info(flags) => info::run(context, &flags),
+        Command::Runs(flags) => runs::run(context, &flags),
         Command::Use(flags) => use_run::run(context, &flags),
         Command::Models(flags) => models::run(&flags),
         Command::Prepare(flags) => prepare::run(context, &flags.action),

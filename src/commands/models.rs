@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use tch::Device;
 
-use super::output;
+use super::output::{self, columns};
 use crate::cli;
 use crate::models::input::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::models::{
@@ -138,23 +138,6 @@ fn pixels(input: &InputSpec) -> String {
         ([m, ..], [s, ..]) if *mean == [m; 3] && *std == [s; 3] => format!("(x - {m}) / {s:.3}"),
         _ => "other".into(),
     }
-}
-
-/// Prints rows with aligned columns; the columns in `right` are aligned right.
-fn columns<const N: usize>(rows: &[[String; N]], right: &[usize]) -> std::io::Result<()> {
-    let widths: Vec<usize> = (0..N)
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    for row in rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match right
-            .contains(&column)
-        {
-            true => format!("{cell:>width$}"),
-            false => format!("{cell:<width$}"),
-        });
-        output::line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -44,6 +44,26 @@ pub fn exit(printed: std::io::Result<()>, code: u8) -> anyhow::Result<ExitCode> 
     }
 }
 
+/// Prints rows with aligned columns; the columns in `right` are aligned right.
+///
+/// # Errors
+/// As for [`line`].
+pub fn columns<const N: usize>(rows: &[[String; N]], right: &[usize]) -> std::io::Result<()> {
+    let widths: Vec<usize> = (0..N)
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match right
+            .contains(&column)
+        {
+            true => format!("{cell:>width$}"),
+            false => format!("{cell:<width$}"),
+        });
+        line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
 /// A fraction as a percentage: `98.71 %`.
 pub fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)

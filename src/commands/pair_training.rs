@@ -11,11 +11,12 @@ use super::training::{device_summary, print_figures, resolve_auto, train};
 use super::trunk::load_into;
 use crate::models::{Architecture, HEAD_PREFIX, HeadKind, PairNet};
 use crate::recognise::{DataCard, ModelCard, ModelKind, PairCard};
-use crate::train::fit::{FitConfig, Task};
 use crate::train::fit_result::FitResult;
 use crate::train::optim::Optimizer;
+use crate::train::plan::FitConfig;
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::TuningSettings;
+use crate::train::task::Task;
 use crate::weights::Source;
 use crate::{Error, Result};
 

@@ -22,9 +22,9 @@ use crate::recognise::{
 use crate::train::calibrate::OpenSetCalibration;
 use crate::train::classifier::{ClassifierTask, Features};
 use crate::train::dataset::{self, SplitBy, TrainingData};
-use crate::train::fit::FitConfig;
 use crate::train::fit_result::FitResult;
 use crate::train::optim::Optimizer;
+use crate::train::plan::FitConfig;
 use crate::train::scoring::Labelled;
 use crate::train::settings::ClassifierSettings;
 use crate::train::strangers::Strangers;

@@ -6,14 +6,16 @@ use serde::Serialize;
 use super::Context;
 use super::output::{line, percent};
 use crate::figures::{self, Curve, Series};
-use crate::train::fit::{FitConfig, Task, fit};
+use crate::train::fit::fit;
 use crate::train::fit_result::{FitResult, Scores};
 use crate::train::interrupt::Interrupt;
 use crate::train::log::RunLog;
 use crate::train::optim::Optimizer;
+use crate::train::plan::FitConfig;
 use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::scoring::is_internal;
 pub use crate::train::set_up::{device_summary, plan, resolve_auto, warm_up_batchnorm};
+use crate::train::task::Task;
 use crate::{Error, Result};
 
 /// Runs the training loop of a command with its log: settings, curves, summary.

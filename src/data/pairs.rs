@@ -85,6 +85,15 @@ impl PairSampler {
         Ok(self)
     }
 
+    /// The same sampler without the pictures that are `gone`, with as many pairs per epoch.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn without(&self, gone: impl Fn(usize) -> bool) -> Result<Self> {
+        let left: Vec<_> = self.pictures().into_iter().filter(|&picture| !gone(picture)).collect();
+        Ok(Self { half: self.half, ..Self::new(&self.owner, &left, self.seed)? })
+    }
+
     /// The pictures that pairs are drawn from, in ascending order.
     pub fn pictures(&self) -> Vec<usize> {
         let mut pictures = self.members.concat();

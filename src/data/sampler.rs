@@ -60,6 +60,23 @@ impl PkSampler {
         Ok(Self { members, p: p.min(usable), k, seed, notes })
     }
 
+    /// The same sampler without the pictures that are `gone`.
+    ///
+    /// # Errors
+    /// Fewer than two identities with two pictures are left.
+    pub fn without(&self, gone: impl Fn(usize) -> bool) -> Result<Self> {
+        let left =
+            |own: &Vec<usize>| own.iter().copied().filter(|&picture| !gone(picture)).collect();
+        let mut members: Vec<Vec<usize>> = self.members.iter().map(left).collect();
+        members.retain(|pictures| pictures.len() >= 2);
+        match members.len() {
+            0 | 1 => Err(Error::Data(
+                "fewer than two identities have two training pictures that can be read".into(),
+            )),
+            usable => Ok(Self { members, p: self.p.min(usable), ..self.clone() }),
+        }
+    }
+
     /// Pictures per batch, P x K.
     pub fn batch_size(&self) -> usize {
         self.p * self.k
@@ -119,6 +136,17 @@ fn draw_chunks(pictures: &[usize], k: usize, random: &mut impl Rng) -> Vec<Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pictures_that_are_gone_are_never_drawn() {
+        let sampler = PkSampler::new(&labels(&[3, 2, 4]), 3, 2, 7).unwrap();
+        let left = sampler.without(|picture| [0, 3].contains(&picture)).unwrap();
+        let drawn: std::collections::BTreeSet<_> = left.epoch(1).concat().into_iter().collect();
+        // 4 was the second picture of its identity.
+        assert_eq!(Vec::from_iter(drawn), [1, 2, 5, 6, 7, 8]);
+        assert_eq!(left.batch_size(), 4);
+        assert!(left.without(|picture| picture > 2).is_err());
+    }
 
     fn labels(sizes: &[usize]) -> Vec<usize> {
         sizes

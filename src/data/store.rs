@@ -163,6 +163,12 @@ impl PictureStore {
         }
     }
 
+    /// The pictures that would have to be decoded and cannot be, with the reason; uses all cores.
+    pub fn unreadable(&self) -> Vec<(usize, Error)> {
+        let numbers = (0..self.len()).into_par_iter();
+        numbers.filter_map(|number| Some((number, self.get(number).err()?))).collect()
+    }
+
     /// The bytes of pictures, in the given order: B x S x S x RGB. Uses all cores.
     ///
     /// # Errors
@@ -268,6 +274,8 @@ mod tests {
         std::fs::remove_file(root.path().join("ann/1.png")).unwrap();
         std::fs::write(root.path().join("bob/1.png"), "no").unwrap();
         assert!(store.bytes(&[0, 2]).is_ok(), "the first is in memory");
+        let found: Vec<_> = store.unreadable().into_iter().map(|(number, _)| number).collect();
+        assert_eq!(found, [1, 3]);
         for (picture, name) in [(1, "1.png"), (3, "cannot be read as a picture")] {
             let error = store.bytes(&[0, 2, picture]).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");

@@ -122,21 +122,26 @@ mod tests {
     use super::*;
     use crate::native::{channels_last, local_response_norm, max_pool};
 
+    /// A convolution and nothing else.
+    fn plain(weight: &Tensor, padding: i64) -> FusedParts<'_> {
+        FusedParts {
+            weight,
+            bias: None,
+            affine: None,
+            statistics: None,
+            eps: 0.0,
+            stride: 1,
+            padding: [padding; 2],
+        }
+    }
+
     /// libtorch throws on a query of a sparse tensor's memory format.
     #[test]
     fn sparse_tensors_are_left_to_libtorch_and_undefined_ones_are_errors() {
         let map = Tensor::ones([1, 2, 4, 4], (Kind::Float, Device::Cpu));
         let sparse = map.to_sparse_sparse_dim(4);
         let weight = Tensor::ones([2, 2, 1, 1], (Kind::Float, Device::Cpu));
-        let parts = FusedParts {
-            weight: &weight,
-            bias: None,
-            affine: None,
-            statistics: None,
-            eps: 0.0,
-            stride: 1,
-            padding: [0; 2],
-        };
+        let parts = plain(&weight, 0);
         let mut fused = FusedConv::default();
         assert!(max_pool(&sparse, 2, 2, 0, false).unwrap().is_none());
         assert!(local_response_norm(&sparse, 2, 1e-4, 0.75).unwrap().is_none());
@@ -152,15 +157,7 @@ mod tests {
             let weight = Tensor::randn([8, 16, 3, 3], (kind, Device::Cpu));
             let map = Tensor::randn([2, 16, 12, 12], (kind, Device::Cpu));
             let _ = map.get(1).get(3).get(5).get(6).fill_(f64::NAN);
-            let parts = FusedParts {
-                weight: &weight,
-                bias: None,
-                affine: None,
-                statistics: None,
-                eps: 0.0,
-                stride: 1,
-                padding: [1; 2],
-            };
+            let parts = plain(&weight, 1);
             let map = channels_last(&map).unwrap();
             let run = || FusedConv::default().run(&map, parts);
             let found = tch::no_grad(run).unwrap().unwrap().isnan();

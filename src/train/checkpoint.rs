@@ -147,8 +147,8 @@ pub struct Checkpoints {
     last: (Instant, u64),
     /// How long the last one held the training up.
     cost: Duration,
-    /// Goes false with the first that cannot be written.
-    is_on: bool,
+    /// Goes true with the first that cannot be written.
+    has_warned: bool,
 }
 
 impl Checkpoints {
@@ -160,33 +160,29 @@ impl Checkpoints {
             writing: None,
             last: (Instant::now(), done),
             cost: Duration::ZERO,
-            is_on: true,
+            has_warned: false,
         }
     }
 
     /// Whether one is due after `done` steps.
     pub fn is_due(&self, done: u64) -> bool {
         let (since, before) = self.last;
-        self.is_on
-            && match self.interval {
-                Interval::Steps(steps) => done - before >= steps,
-                Interval::Milliseconds(time) => since.elapsed() >= Duration::from_millis(time),
-            }
+        match self.interval {
+            Interval::Steps(steps) => done.saturating_sub(before) >= steps,
+            Interval::Milliseconds(time) => since.elapsed() >= Duration::from_millis(time),
+        }
     }
 
     /// Whether one at the end of an epoch is due: always, unless it would slow the training down.
     pub fn is_due_after_epoch(&self, done: u64) -> bool {
-        self.is_due(done) || (self.is_on && self.last.0.elapsed() >= self.cost * SHARE)
+        self.is_due(done) || self.last.0.elapsed() >= self.cost * SHARE
     }
 
     /// Has a checkpoint written, whose tensors no one changes any more. One that cannot be written (a full
-    /// disk) ends no training: the first gives a warning, and there are no more.
+    /// disk) ends no training: the first gives a warning.
     pub fn save(&mut self, header: Header, tensors: BTreeMap<String, Tensor>) -> Option<String> {
         let since = Instant::now();
         let warning = self.wait();
-        if !self.is_on {
-            return warning;
-        }
         self.last = (since, header.state.done);
         let (checkpoint, run) = (Checkpoint { header, tensors }, self.run.clone());
         self.writing = Some(std::thread::spawn(move || checkpoint.write(&run)));
@@ -199,8 +195,8 @@ impl Checkpoints {
         let outcome = self.writing.take()?.join();
         let outcome = outcome.unwrap_or_else(|_| Err(Error::Config("the writer panicked".into())));
         let error = outcome.err()?;
-        self.is_on = false;
-        Some(format!("no more checkpoints, this run cannot be resumed from here on: {error}"))
+        let is_first = !std::mem::replace(&mut self.has_warned, true);
+        is_first.then(|| format!("no checkpoint could be written, the next one is tried: {error}"))
     }
 }
 
@@ -286,8 +282,13 @@ mod tests {
         std::fs::write(&run, "a file where the folder was").unwrap();
         let mut saver = Checkpoints::new(&run, Interval::Steps(1), 0);
         assert_eq!(saver.save(header(1), BTreeMap::new()), None);
-        assert!(saver.wait().unwrap().contains("cannot be resumed"));
-        assert_eq!((saver.save(header(2), BTreeMap::new()), saver.is_due(9)), (None, false));
+        assert!(saver.wait().unwrap().contains("no checkpoint could be written"));
+        assert_eq!(saver.save(header(2), BTreeMap::new()), None);
+        assert_eq!(saver.wait(), None, "one warning");
+        std::fs::remove_file(&run).unwrap();
+        std::fs::create_dir(&run).unwrap();
+        assert_eq!((saver.save(header(3), BTreeMap::new()), saver.wait()), (None, None));
+        assert_eq!(Checkpoint::find(&run).unwrap().unwrap().header, header(3));
         std::fs::remove_dir_all(run.parent().unwrap()).unwrap();
     }
 }

@@ -8,11 +8,11 @@ use rand::{SeedableRng, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
 
 use super::calibrate::{OpenSetCalibration, calibrate};
-use super::fit::Task;
 use super::fit_result::Scores;
 use super::log::RunLog;
 use super::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT, same_curve};
 use super::step::Forward;
+use super::task::Task;
 use crate::eval::calibration::{expected_calibration_error, negative_log_likelihood};
 use crate::eval::knn;
 use crate::eval::unknown::Logistic;

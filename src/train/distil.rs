@@ -9,6 +9,7 @@
 //! "A generalized solution of the orthogonal Procrustes problem", 1966): distances stay what they were,
 //! and nothing is spent on learning the teacher's axes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rand::SeedableRng;
@@ -16,15 +17,14 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
 
-use super::fit::Task;
 use super::fit_result::Scores;
 use super::log::RunLog;
 use super::named::prefixed;
 use super::settings::{BnMode, DistilSettings};
 use super::step::{Figure, Forward};
+use super::task::Task;
 use super::triplet::mix;
 use super::weight_interpolation::WeightInterpolation;
-use crate::Result;
 use crate::data::augment::Augment;
 use crate::data::store::PictureStore;
 use crate::eval::Embeddings;
@@ -36,6 +36,7 @@ use crate::models::{Backbone, Mode};
 use crate::native::without_autocast;
 use crate::recognise::embedder::{BATCH, embed_values, to_tensor};
 use crate::recognise::{Comparison, ModelCard, embed_stored, recogniser};
+use crate::{Error, Result};
 
 /// Pictures whose mean embedding is taken for that of all.
 const CENTRE: usize = 2048;
@@ -125,8 +126,11 @@ pub struct DistilTask<'a> {
     terms: Terms,
     projection: Option<&'a Linear>,
     target: Target,
-    /// The similarities that the teacher sees among the held-out faces, and its embeddings of them.
-    held_out: Option<(Tensor, Tensor)>,
+    /// The faces that train.
+    train: Vec<usize>,
+    /// Faces kept out of training, the similarities that the teacher sees among them, and its embeddings
+    /// of them.
+    held_out: Option<(Vec<usize>, Tensor, Tensor)>,
     augment: Augment,
     mode: Mode,
     average: WeightInterpolation,
@@ -196,7 +200,7 @@ impl<'a> DistilTask<'a> {
             0 | 1 => None,
             _ => {
                 let held_out = target.of(&of_teacher(&faces.held_out)?);
-                Some((similarities(&held_out), held_out))
+                Some((faces.held_out.clone(), similarities(&held_out), held_out))
             }
         };
         let tuning = settings.tuning();
@@ -213,6 +217,7 @@ impl<'a> DistilTask<'a> {
             },
             projection,
             target,
+            train: faces.train.clone(),
             held_out,
             augment: settings.augmentation.augment(),
             mode: Mode { dropout: true, batch_statistics: settings.bn == BnMode::Train },
@@ -254,7 +259,7 @@ impl<'a> DistilTask<'a> {
 
 impl Task for DistilTask<'_> {
     fn batches(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>> {
-        let mut order = self.faces.train.clone();
+        let mut order = self.train.clone();
         order.shuffle(&mut StdRng::seed_from_u64(mix(self.seed, epoch as u64, u64::MAX)));
         let mut batches: Vec<_> = order.chunks(self.batch).map(<[usize]>::to_vec).collect();
         // Batch statistics and similarities of a few faces would be noise.
@@ -271,6 +276,32 @@ impl Task for DistilTask<'_> {
         tensors.extend(prefixed("kept", self.average.tensors()));
         tensors.extend(prefixed("target", self.target.tensors()));
         tensors
+    }
+
+    /// Of both framings of the faces; not of the validation pairs.
+    fn unreadable(&self) -> Vec<(usize, Error)> {
+        let mut found = self.faces.student.unreadable();
+        found.extend(self.faces.teacher.unreadable());
+        found
+    }
+
+    fn exclude(&mut self, pictures: &BTreeSet<usize>) -> Result<()> {
+        self.train.retain(|picture| !pictures.contains(picture));
+        if self.train.is_empty() {
+            return Err(Error::Data("no training picture can be read any more".into()));
+        }
+        if let Some((held_out, similar, target)) = &mut self.held_out {
+            let left = (0i64..).zip(&*held_out).filter(|(_, face)| !pictures.contains(face));
+            let rows: Vec<i64> = left.map(|(row, _)| row).collect();
+            held_out.retain(|picture| !pictures.contains(picture));
+            let rows = Tensor::from_slice(&rows).to_device(target.device());
+            *target = target.index_select(0, &rows);
+            *similar = similarities(target);
+        }
+        if self.held_out.as_ref().is_some_and(|(held_out, ..)| held_out.len() < 2) {
+            self.held_out = None;
+        }
+        Ok(())
     }
 
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
@@ -304,8 +335,8 @@ impl Task for DistilTask<'_> {
             },
             None => Vec::new(),
         };
-        if let Some((wanted, target)) = &self.held_out {
-            let Some(own) = self.embed(&self.faces.student, &self.faces.held_out)? else {
+        if let Some((held_out, wanted, target)) = &self.held_out {
+            let Some(own) = self.embed(&self.faces.student, held_out)? else {
                 return Ok(Scores::diverged());
             };
             let own = normalise(&rows(&own, self.student)?);

@@ -1,119 +1,26 @@
 //! The training loop: one for every kind of training.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tch::{Device, Tensor};
 
 use super::checkpoint::{Checkpoints, Header, part};
 use super::epoch_log::{headline, record, record_step, record_time};
 use super::fit_result::{FitResult, Scores};
-use super::interrupt::Interrupt;
-use super::interval::Interval;
 use super::log::{LogPosition, RunLog};
 use super::monitor::Monitor;
 use super::named::{copy_all, prefixed};
 use super::optim::Optimizer;
+use super::plan::FitConfig;
 use super::run_folder::RunFolder;
-use super::schedule::{Better, Cycle, Plateau, PlateauConfig, Schedule, ScheduleKind};
 use super::state::{Environment, State};
-use super::step::{Forward, Stepper, Totals};
+use super::step::{Stepper, Totals};
+use super::task::Task;
 use super::watch::{self, Trouble};
 use crate::progress::{Progress, Reporter, Whole};
 use crate::words::count;
 use crate::{Error, Result};
-
-/// A kind of training: what a batch, a loss and a score are.
-pub trait Task {
-    /// Prepares an epoch and gives its batches, as lists of picture indices; a function of the seed, the
-    /// epoch and the model.
-    ///
-    /// # Errors
-    /// The data cannot fill a batch.
-    fn batches(&mut self, epoch: usize) -> Result<Vec<Vec<usize>>>;
-
-    /// The batches that are asked for next, in this order; may be decoded ahead.
-    fn prefetch(&mut self, batches: &[Vec<usize>]) {
-        let _ = batches;
-    }
-
-    /// Every tensor that training changes besides the optimiser's, by name and not copied: a checkpoint
-    /// holds them, and a resumed training fills them.
-    fn tensors(&self) -> Vec<(String, Tensor)>;
-
-    /// Takes the notes for the user that were collected since the last call.
-    fn take_notes(&mut self) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Time spent waiting for data since the last call; `None` if the task never waits.
-    fn take_wait(&mut self) -> Option<Duration> {
-        None
-    }
-
-    /// Forward pass and loss of one batch.
-    ///
-    /// # Errors
-    /// An error from libtorch.
-    fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>>;
-
-    /// Called after each optimiser step.
-    fn stepped(&mut self) {}
-
-    /// Scores the model as it is; epoch 0 is the untouched start. Pictures of the state (strips,
-    /// histograms) go to the log.
-    ///
-    /// # Errors
-    /// An error from libtorch.
-    fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores>;
-
-    /// Shows the model that was scored last, the best so far, where the log shows a model.
-    fn show_best(&mut self, log: &mut RunLog) {
-        let _ = log;
-    }
-
-    /// Writes the model as it is.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    fn save(&self, path: &std::path::Path, epoch: usize, scores: &Scores) -> Result<()>;
-}
-
-/// Settings of the training loop: epochs, learning rate, schedule, clipping, early stopping.
-#[derive(Debug, Clone)]
-pub struct FitConfig {
-    /// Maximum number of epochs.
-    pub epochs: usize,
-    /// Peak learning rate.
-    pub lr: f64,
-    /// Learning-rate schedule.
-    pub schedule: ScheduleKind,
-    /// Fraction of all steps used for warm-up, in schedules that do not cycle.
-    pub warmup: f64,
-    /// Cycle length in epochs, in schedules that cycle.
-    pub cycle: f64,
-    /// Maximum gradient norm over all parameters; `None`: no clipping.
-    pub clip: Option<f64>,
-    /// Loss scaling, for float16.
-    pub scale_loss: bool,
-    /// Early stopping: number of epochs without improvement; 0: never.
-    pub patience: usize,
-    /// Metric that decides which epoch is the best; `None`: the task's default.
-    pub monitor: Option<String>,
-    /// Log the metrics of every N-th step; 0: never. The host waits for the device
-    /// then, and only then.
-    pub log_interval: u64,
-    /// Writes the last model after every epoch, so that a killed run leaves one; else at the end.
-    pub keep_last: bool,
-    /// Prints the line of every n-th epoch, and of the last one.
-    pub report_every: usize,
-    /// How often a checkpoint is written.
-    pub checkpoint_every: Interval,
-    /// Stops at the first sign of trouble, instead of going back to the start of the epoch.
-    pub strict_numerics: bool,
-    /// Ends the training after the step it is in.
-    pub interrupt: Interrupt,
-}
 
 /// The parts of a checkpoint.
 const TASK: &str = "task";
@@ -145,8 +52,10 @@ pub fn fit(
 ) -> Result<FitResult> {
     let mut fit = Fit::begin(task, optimizer, plan, (run, log, say))?;
     while !fit.is_over() {
-        if let Some(trouble) = fit.epoch()? {
-            fit.recover(trouble)?;
+        match fit.epoch() {
+            Ok(None) => {}
+            Ok(Some(trouble)) => fit.recover(trouble)?,
+            Err(error) => fit.exclude_unreadable(error)?,
         }
     }
     fit.finish()
@@ -165,10 +74,10 @@ struct Fit<'a> {
     now: State,
     /// Sums over the steps of the epoch.
     totals: Totals,
-    /// Where the epoch can begin again; none with `--strict-numerics`.
-    start: Option<EpochStart>,
-    /// Goes false with the first last model that cannot be written.
-    can_keep_last: bool,
+    /// Where the epoch can begin again.
+    start: EpochStart,
+    /// Goes true with the first model that cannot be written.
+    has_warned: bool,
     /// Why the training stopped early.
     stopped: Option<String>,
     since: Instant,
@@ -199,6 +108,9 @@ impl<'a> Fit<'a> {
                 let Header { state, environment, .. } = &checkpoint.header;
                 run.accept(&environment.changes(&Environment::here(device)), say)?;
                 load(task, &mut stepper, &checkpoint.tensors)?;
+                if !state.excluded.is_empty() {
+                    task.exclude(&state.excluded)?;
+                }
                 let sums = part(&checkpoint.tensors, TOTALS);
                 totals = Totals::restore(&checkpoint.header.totals, sums, device);
                 start = checkpoint.header.start.clone().map(|(state, log)| {
@@ -214,7 +126,11 @@ impl<'a> Fit<'a> {
         let monitor = Monitor::new(plan.monitor.as_deref(), &now.untouched())?;
         let saver = Checkpoints::new(run.path(), plan.checkpoint_every, now.done);
         let (stopped, since) = (None, Instant::now());
-        let mut fit = Self {
+        let start = start.unwrap_or_else(|| {
+            let (state, log) = (now.clone(), log.position());
+            EpochStart { state, log, tensors: snapshot(task, &stepper) }
+        });
+        Ok(Self {
             task,
             stepper,
             plan,
@@ -226,15 +142,11 @@ impl<'a> Fit<'a> {
             now,
             totals,
             start,
-            can_keep_last: true,
+            has_warned: false,
             stopped,
             since,
             pictures: 0,
-        };
-        if fit.start.is_none() && fit.now.index == 0 {
-            fit.remember_start();
-        }
-        Ok(fit)
+        })
     }
 
     fn is_over(&self) -> bool {
@@ -272,11 +184,7 @@ impl<'a> Fit<'a> {
         record(self.log, epoch, &means, &scores);
         record_time(self.log, epoch, seconds, wait);
         self.log.take_warnings().iter().for_each(|warning| self.say.warn(warning));
-        let is_best = scores.beats(&self.now.best());
-        if is_best {
-            self.task.save(&self.run.best(), epoch, &scores)?;
-            self.task.show_best(self.log);
-        }
+        let is_best = scores.beats(&self.now.best()) && self.keep_best(epoch, &scores);
         let mark = match is_best {
             true if scores.is_unmeasured() => "  (best)".into(),
             true => format!("  (best {})", scores.criterion),
@@ -400,39 +308,89 @@ impl<'a> Fit<'a> {
         }
     }
 
-    /// Writes the last model. A full disk must not end the run; one warning is enough.
+    /// Writes the best model, and whether that went well. If it did not, the one before stays the best, and
+    /// the training goes on: there may be room again for the next.
+    fn keep_best(&mut self, epoch: usize, scores: &Scores) -> bool {
+        let written = self.task.save(&self.run.best(), epoch, scores);
+        match &written {
+            Ok(()) => self.task.show_best(self.log),
+            Err(error) => {
+                let best = self.now.best_epoch;
+                self.warn_of_disk(&format!("the best model stays that of epoch {best}: {error}"));
+            }
+        }
+        written.is_ok()
+    }
+
+    /// Writes the last model.
     fn keep_last(&mut self) {
         let Some((_, scores)) = self.now.history.last() else { return };
         let epoch = self.now.history.len() - 1;
-        if self.can_keep_last
-            && let Err(error) = self.task.save(&self.run.last(), epoch, scores)
-        {
-            self.say.warn(&format!("the last model is not kept: {error}"));
-            self.can_keep_last = false;
+        if let Err(error) = self.task.save(&self.run.last(), epoch, scores) {
+            self.warn_of_disk(&format!("the last model is not kept: {error}"));
+        }
+    }
+
+    /// Warns of a model that cannot be written, once: a full disk must not end the run.
+    fn warn_of_disk(&mut self, warning: &str) {
+        if !std::mem::replace(&mut self.has_warned, true) {
+            let goes_on = "the training goes on, and tries again after each epoch";
+            self.say.warn(&format!("{warning}; {goes_on}"));
         }
     }
 
     /// Keeps what it takes to begin this epoch again.
     fn remember_start(&mut self) {
-        if !self.plan.strict_numerics {
-            let tensors = snapshot(self.task, &self.stepper);
-            let (state, log) = (self.now.clone(), self.log.position());
-            self.start = Some(EpochStart { state, log, tensors });
+        let tensors = snapshot(self.task, &self.stepper);
+        let (state, log) = (self.now.clone(), self.log.position());
+        self.start = EpochStart { state, log, tensors };
+    }
+
+    /// Begins the epoch again, with the rate and the pictures that there are now.
+    fn restart_epoch(&mut self) -> Result<()> {
+        let start = &self.start;
+        load(self.task, &mut self.stepper, &start.tensors)?;
+        self.log.rewind(self.run.path(), start.log.clone());
+        let State { rollbacks, excluded, .. } = &self.now;
+        let (rollbacks, excluded) = (*rollbacks, excluded.clone());
+        self.now = State { rollbacks, excluded, ..start.state.clone() };
+        self.totals = Totals::default();
+        Ok(())
+    }
+
+    /// Begins the epoch again without the pictures that can no longer be read.
+    ///
+    /// # Errors
+    /// `error`, where pictures are not its reason or are more than `max_bad`.
+    fn exclude_unreadable(&mut self, error: Error) -> Result<()> {
+        if !matches!(error, Error::Io { .. } | Error::Picture { .. } | Error::Data(_)) {
+            return Err(error);
         }
+        let known = &self.now.excluded;
+        let mut found: BTreeMap<_, _> = self.task.unreadable().into_iter().collect();
+        found.retain(|number, _| !known.contains(number));
+        let (all, most) = (known.len() + found.len(), self.plan.max_bad);
+        if found.is_empty() || all > most {
+            return Err(error);
+        }
+        for reason in found.values() {
+            self.say.warn(&format!("left out from here on: {reason}"));
+        }
+        self.now.excluded.extend(found.into_keys());
+        self.task.exclude(&self.now.excluded)?;
+        let (epoch, all) = (self.now.epoch, count(all, "picture"));
+        self.say.warn(&format!("starting epoch {epoch} again without {all} (--max-bad {most})"));
+        self.restart_epoch()
     }
 
     /// Goes back to the start of the epoch with a lower rate, or stops.
     fn recover(&mut self, trouble: Trouble) -> Result<()> {
         let epoch = self.now.epoch;
         let Trouble { cause, advice, can_retry } = trouble;
-        let tries = self.now.rollbacks + 1;
-        if let Some(start) = &self.start {
-            load(self.task, &mut self.stepper, &start.tensors)?;
-            self.log.rewind(self.run.path(), start.log.clone());
-            self.now = State { rollbacks: tries, ..start.state.clone() };
-            self.totals = Totals::default();
-        }
-        if self.start.is_none() || !can_retry || tries > watch::TRIES {
+        self.now.rollbacks += 1;
+        let tries = self.now.rollbacks;
+        self.restart_epoch()?;
+        if self.plan.strict_numerics || !can_retry || tries > watch::TRIES {
             self.say.warn(&format!(
                 "stopping in epoch {epoch}: {cause}; the best model is kept ({advice})"
             ));
@@ -462,25 +420,21 @@ impl<'a> Fit<'a> {
         let shared = |tensors: &Tensors| -> Vec<_> {
             tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
         };
-        let mut tensors: Tensors = match &self.start {
-            Some(start) if start.state == self.now => shared(&start.tensors).into_iter().collect(),
-            start => {
-                let mut tensors = snapshot(self.task, &self.stepper);
-                if let Some(start) = start {
-                    header.start = Some((start.state.clone(), start.log.clone()));
-                    tensors.extend(prefixed(START, shared(&start.tensors)));
-                }
-                tensors
-            }
-        };
+        let start = &self.start;
+        let mut tensors: Tensors = shared(&start.tensors).into_iter().collect();
+        if start.state != self.now {
+            header.start = Some((start.state.clone(), start.log.clone()));
+            let begun = prefixed(START, shared(&start.tensors)).collect::<Vec<_>>();
+            tensors = snapshot(self.task, &self.stepper);
+            tensors.extend(begun);
+        }
         tensors.extend(prefixed(TOTALS, on_cpu(sums, true)));
         self.saver.save(header, tensors).iter().for_each(|warning| self.say.warn(warning));
     }
 
     /// Writes the last model, and waits for the last checkpoint.
     fn finish(mut self) -> Result<FitResult> {
-        let is_ruined = self.stopped.is_some() && self.start.is_none();
-        if !self.plan.keep_last && self.now.history.len() > 1 && !is_ruined {
+        if !self.plan.keep_last && self.now.history.len() > 1 {
             self.keep_last();
         }
         self.saver.wait().iter().for_each(|warning| self.say.warn(warning));
@@ -551,34 +505,6 @@ fn first(
     task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
     say.line(&format!("epoch 0 (untouched): {}", untouched.headline));
     Ok(State::new(plan.lr, plan.plateau(monitor)?, untouched))
-}
-
-impl FitConfig {
-    fn schedule(&self, steps_per_epoch: usize) -> Schedule {
-        let total_steps = (steps_per_epoch * self.epochs) as u64;
-        let warmup_steps = (self.warmup * total_steps as f64).round() as u64;
-        let rising =
-            |final_fraction| Schedule::WarmupCosine { warmup_steps, total_steps, final_fraction };
-        match self.schedule {
-            ScheduleKind::WarmupCosine => rising(0.0),
-            ScheduleKind::Constant | ScheduleKind::Plateau => rising(1.0),
-            cycling => match cycling.over(steps_per_epoch as u64, self.epochs as u64) {
-                Schedule::Cyclic(cycle) => {
-                    let half = self.cycle * steps_per_epoch as f64 / 2.0;
-                    let steps = (half.round() as u64).max(1);
-                    Schedule::Cyclic(Cycle { steps_up: steps, steps_down: steps, ..cycle })
-                }
-                other => other,
-            },
-        }
-    }
-
-    fn plateau(&self, monitor: Monitor) -> Result<Option<Plateau>> {
-        let is_plateau = self.schedule == ScheduleKind::Plateau;
-        let better = if monitor.is_lower_better() { Better::Lower } else { Better::Higher };
-        let config = PlateauConfig { better, ..PlateauConfig::default() };
-        is_plateau.then(|| Plateau::new(config)).transpose()
-    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,11 @@ impl<'a> FrozenPrefix<'a> {
         }
     }
 
+    /// The pictures.
+    pub fn faces(&self) -> &PictureStore {
+        self.faces
+    }
+
     /// Time this thread has spent waiting for pictures since the last call.
     pub fn take_wait(&mut self) -> Duration {
         std::mem::take(&mut self.waited) + self.maps.take_wait()

@@ -4,10 +4,10 @@
 
 use serde::Serialize;
 
-use super::fit::Task;
 use super::optim::Optimizer;
 use super::optim::StepRates;
 use super::step::Stepper;
+use super::task::Task;
 use crate::progress::Reporter;
 use crate::{Error, Result};
 

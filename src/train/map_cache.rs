@@ -95,8 +95,9 @@ impl<'a> MapCache<'a> {
             return Ok(None);
         }
         let device = self.backbone.device();
-        self.shape =
-            self.backbone.maps(&self.faces.batch(&[0], device)?, frozen, Mode::EVAL).size();
+        let side = i64::from(self.faces.side());
+        let blank = Tensor::zeros([1, 3, side, side], (Kind::Float, device));
+        self.shape = self.backbone.maps(&blank, frozen, Mode::EVAL).size();
         let rows = self.faces.len() * if self.mirrors { 2 } else { 1 };
         let bytes = 4 * rows as u64 * self.shape.iter().product::<i64>() as u64;
         let (mb, limits) = (bytes.div_ceil(1 << 20), &self.limits);

@@ -19,7 +19,7 @@ use crate::weights::BEST;
 use crate::{Error, Result, files};
 
 /// The settings of a run; a folder with this file holds a run.
-const CONFIG: &str = "config.toml";
+pub const CONFIG: &str = "config.toml";
 
 /// The folder of one run, which no other run writes to.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl RunFolder {
         let text = std::fs::read_to_string(&config)
             .map_err(|_| fail(format!("no training run: there is no {CONFIG}")))?;
         let line = text.lines().next().unwrap_or_default();
-        if !line.contains(&repeat(command)) {
+        if command_of(&text) != Some(command) {
             return Err(fail(format!("not a run of {command}: its {CONFIG} says `{line}`")));
         }
         let lock = lock(path)?;
@@ -228,9 +228,16 @@ impl RunFolder {
     }
 }
 
-/// How a run of a command is repeated, in the first line of its `config.toml`.
-fn repeat(command: &str) -> String {
-    format!("Repeat the run: visage {command} --config ")
+/// The command whose `config.toml` begins with this text.
+pub fn command_of(config: &str) -> Option<&str> {
+    let line = config.lines().next()?;
+    let (_, repeat) = line.split_once("Repeat the run: visage ")?;
+    repeat.split_once(" --config").map(|(command, _)| command)
+}
+
+/// Whether a process trains in the folder of a run.
+pub fn is_live(run: &Path) -> bool {
+    lock(run).is_ok_and(|lock| lock.is_none())
 }
 
 /// Locks the folder of a run for this process; none if another one has it.
@@ -258,8 +265,9 @@ pub fn is_interrupted(run: &Path) -> bool {
 pub fn config_text<S: Serialize>(command: &str, settings: &S) -> Result<String> {
     let body = toml::to_string_pretty(settings)
         .map_err(|error| Error::Config(format!("config.toml: {error}")))?;
-    let (version, repeat) = (env!("CARGO_PKG_VERSION"), repeat(command));
-    Ok(format!("# Written by visage {version}. {repeat}THIS_FILE\n\n{body}"))
+    let version = env!("CARGO_PKG_VERSION");
+    let repeat = format!("Repeat the run: visage {command} --config THIS_FILE");
+    Ok(format!("# Written by visage {version}. {repeat}\n\n{body}"))
 }
 
 impl Drop for RunFolder {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tch::Device;
 
-use super::fit::FitConfig;
+use super::plan::FitConfig;
 use super::settings::{BnMode, ScheduleSettings, TuningSettings};
 use super::stages::estimate_bn_statistics;
 use crate::data::store::PictureStore;

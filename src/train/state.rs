@@ -1,5 +1,7 @@
 //! Where a training stands between two steps, and on what it runs.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
@@ -32,8 +34,10 @@ pub struct State {
     pub best_epoch: usize,
     /// What later steps are compared with.
     pub watch: Watch,
-    /// How often an epoch was started again.
+    /// How often an epoch was started again because it went wrong.
     pub rollbacks: u32,
+    /// Pictures that can no longer be read, by number.
+    pub excluded: BTreeSet<usize>,
 }
 
 impl State {
@@ -51,6 +55,7 @@ impl State {
             best_epoch: 0,
             watch: Watch::default(),
             rollbacks: 0,
+            excluded: BTreeSet::new(),
         }
     }
 

@@ -1,12 +1,12 @@
 //! Fine-tuning a trunk with triplet loss: P identities x K pictures per batch, one forward pass,
 //! triplets mined among the embeddings.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use tch::{Kind, Tensor};
 
-use super::fit::Task;
 use super::fit_result::Scores;
 use super::frozen_prefix::{FrozenPrefix, pieces};
 #[cfg(feature = "cli")]
@@ -18,8 +18,8 @@ use super::projection::Projection;
 use super::scoring::{Labelled, log_distances, score};
 use super::settings::{BnMode, TripletSettings};
 use super::step::Forward;
+use super::task::Task;
 use super::weight_interpolation::WeightInterpolation;
-use crate::Result;
 use crate::data::folder::FaceFolder;
 use crate::data::sampler::PkSampler;
 use crate::data::split::{Part, Split};
@@ -28,6 +28,7 @@ use crate::models::layers::layer_by_layer;
 use crate::models::{Backbone, Mode};
 use crate::recognise::embedder::{BATCH, embed_values};
 use crate::recognise::{DataCard, ModelCard, recogniser};
+use crate::{Error, Result};
 
 /// Labels of all pictures, and the indices used for training and validation.
 #[derive(Debug, Clone)]
@@ -75,6 +76,8 @@ pub struct TripletTask<'a> {
     /// Number of pictures per pass through the trunk (micro-batch).
     piece: usize,
     seed: u64,
+    /// Pictures that can no longer be read.
+    gone: BTreeSet<usize>,
     notes: Vec<String>,
     /// The embeddings of the last validation, for the projector.
     validated: Option<Labelled>,
@@ -127,6 +130,7 @@ impl<'a> TripletTask<'a> {
             blend,
             piece,
             seed: settings.data.seed,
+            gone: BTreeSet::new(),
             notes: Vec::new(),
             validated: None,
             projection: None,
@@ -135,12 +139,28 @@ impl<'a> TripletTask<'a> {
         Ok(task)
     }
 
-    /// Every picture's embedding, row by row; not finite if the training has diverged.
+    /// Every picture's embedding, row by row; not finite if the training has diverged. Those of pictures
+    /// that can no longer be read are zero.
     fn embeddings(&mut self) -> Result<Vec<f32>> {
-        let Self { backbone, folder, prefix, blend, .. } = self;
-        let all = folder.fitted.all();
+        let Self { backbone, folder, prefix, blend, gone, .. } = self;
+        let mut all = folder.fitted.all();
+        all.retain(|picture| !gone.contains(picture));
         let batches = all.chunks(BATCH).map(|batch| prefix.plain(batch));
-        blend.with(|| embed_values(*backbone, batches))
+        let values = blend.with(|| embed_values(*backbone, batches))?;
+        if gone.is_empty() {
+            return Ok(values);
+        }
+        let dim = backbone.embedding_dim as usize;
+        let mut rows = vec![0.0; folder.fitted.len() * dim];
+        for (&picture, row) in all.iter().zip(values.chunks_exact(dim)) {
+            rows[picture * dim..][..dim].copy_from_slice(row);
+        }
+        Ok(rows)
+    }
+
+    /// Those of a part that can be read.
+    fn readable(&self, part: &[usize]) -> Vec<usize> {
+        part.iter().copied().filter(|picture| !self.gone.contains(picture)).collect()
     }
 }
 
@@ -161,6 +181,17 @@ impl Task for TripletTask<'_> {
         tensors.extend(prefixed("objective", self.objective.tensors()));
         tensors.extend(prefixed("kept", self.blend.tensors()));
         tensors
+    }
+
+    fn unreadable(&self) -> Vec<(usize, Error)> {
+        self.folder.fitted.unreadable()
+    }
+
+    fn exclude(&mut self, pictures: &BTreeSet<usize>) -> Result<()> {
+        let train = &self.parts.train;
+        self.sampler = self.sampler.without(|place| pictures.contains(&train[place]))?;
+        self.gone = pictures.clone();
+        Ok(())
     }
 
     fn take_wait(&mut self) -> Option<Duration> {
@@ -220,15 +251,16 @@ impl Task for TripletTask<'_> {
         }
         let (labels, dim) = (self.parts.labels.clone(), self.backbone.embedding_dim as usize);
         let all = Labelled { embeddings: Embeddings::new(labels.len(), dim, values)?, labels };
-        let (train, validation) =
-            (all.subset(&self.parts.train), all.subset(&self.parts.validation));
+        let [training, validation] =
+            [&self.parts.train, &self.parts.validation].map(|part| self.readable(part));
+        let (train, validation) = (all.subset(&training), all.subset(&validation));
         if log.is_on() {
             let pairs = validation.pairs();
             log_distances(log, epoch, &pairs);
             let closeness: Vec<f32> = pairs.distance.iter().map(|to| 1.0 - to / 2.0).collect();
             log.pr_curve("verification", epoch as u64, &pairs.same, &closeness);
             #[cfg(feature = "cli")]
-            if let Some(picture) = hardest::picture(&train, &self.parts.train, self.folder) {
+            if let Some(picture) = hardest::picture(&train, &training, self.folder) {
                 log.image("hardest_triplets", epoch as u64, &picture);
             }
         }

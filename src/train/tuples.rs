@@ -1,5 +1,6 @@
 //! Training of a [`PairNet`] on pairs of pictures, or on given triplets.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,16 +8,15 @@ use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use tch::{Kind, Tensor};
 
-use super::fit::Task;
 use super::fit_result::Scores;
 use super::frozen_prefix::FrozenPrefix;
 use super::log::RunLog;
 use super::named::prefixed;
 use super::scoring::{log_distances, same_curve};
 use super::step::Forward;
+use super::task::Task;
 use super::triplet::mix;
 use super::weight_interpolation::WeightInterpolation;
-use crate::Result;
 use crate::data::pairs::PairSampler;
 use crate::eval::Embeddings;
 use crate::eval::folds::{f1_at, stratified_folds};
@@ -28,6 +28,7 @@ use crate::models::{Mode, PairNet};
 use crate::native::cuda;
 use crate::recognise::embedder::{BATCH, embed_values};
 use crate::recognise::{Comparison, ModelCard, PairCard, pair_model};
+use crate::{Error, Result};
 
 /// A validation pair, and whether it shows the same person.
 pub type EvalPair = (usize, usize, bool);
@@ -176,6 +177,26 @@ impl Task for TupleTask<'_> {
         tensors.extend(prefixed("head", self.net.params.tensors()));
         tensors.extend(prefixed("kept", self.kept.tensors()));
         tensors
+    }
+
+    fn unreadable(&self) -> Vec<(usize, Error)> {
+        self.prefix.faces().unreadable()
+    }
+
+    fn exclude(&mut self, pictures: &BTreeSet<usize>) -> Result<()> {
+        match &mut self.tuple_source {
+            TupleSource::Pairs { sampler, .. } => {
+                *sampler = sampler.without(|picture| pictures.contains(&picture))?;
+            }
+            TupleSource::Triplets { triplets, .. } => {
+                triplets.retain(|triplet| triplet.iter().all(|panel| !pictures.contains(panel)));
+                if triplets.is_empty() {
+                    return Err(Error::Data("no triplet can be read any more".into()));
+                }
+            }
+        }
+        self.eval_pairs.retain(|(a, b, _)| !pictures.contains(a) && !pictures.contains(b));
+        Ok(())
     }
 
     fn take_wait(&mut self) -> Option<Duration> {

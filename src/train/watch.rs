@@ -20,7 +20,7 @@ use super::step::Totals;
 /// How often an epoch is started again in a run.
 pub const TRIES: u32 = 3;
 /// What the learning rate is divided by each time.
-pub const BACKOFF: f64 = 4.0;
+pub const BACKOFF: f64 = 10.0;
 /// Steps between two checks, for each of which the host waits for the device.
 const EVERY: u64 = 16;
 /// Checks that set what is usual.

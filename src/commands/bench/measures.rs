@@ -19,10 +19,10 @@ use crate::recognise::embedder::embed_batches;
 use crate::recognise::{ModelCard, ModelKind, Viewer};
 use crate::train::calibrate::OpenSetCalibration;
 use crate::train::classifier::{ClassifierTask, Features};
-use crate::train::fit::Task;
 use crate::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates};
 use crate::train::scoring::Labelled;
 use crate::train::step::Stepper;
+use crate::train::task::Task;
 use crate::weights::Source;
 use crate::{Error, Result};
 

@@ -1,6 +1,7 @@
 //! The loop on tasks small enough to know what it must do.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,11 +14,15 @@ use crate::metric::Named;
 use crate::metric::losses::LossKind;
 use crate::metric::miners::Miner;
 use crate::progress::tests::Page;
+use crate::train::interrupt::Interrupt;
+use crate::train::interval::Interval;
 use crate::train::log::METRICS;
 use crate::train::named::prefixed;
 use crate::train::objective::Objective;
 use crate::train::optim::{OptimizerConfig, OptimizerKind};
+use crate::train::schedule::ScheduleKind;
 use crate::train::settings::TripletSettings;
+use crate::train::step::Forward;
 
 /// A task whose scores are written down beforehand; its loss is half the square of one weight.
 struct Scripted {
@@ -88,6 +93,7 @@ fn config(epochs: usize, lr: f64) -> FitConfig {
         patience: 0,
         monitor: None,
         log_interval: 3,
+        max_bad: 2,
         strict_numerics: false,
         keep_last: false,
         report_every: 1,
@@ -257,7 +263,7 @@ fn a_huge_rate_ends_with_advice_and_keeps_the_best_model() {
 
 #[test]
 fn an_epoch_that_goes_wrong_is_trained_again_at_a_lower_rate() {
-    // The first step at a rate of 5 multiplies the weight by -4, at a quarter of it by -1/4.
+    // The first step at a rate of 5 multiplies the weight by -4, at a tenth of it by 1/2.
     let with = |plan: &FitConfig, auc: &[f64]| {
         let mut task = Scripted { limit: 10.0, ..Scripted::new(auc) };
         let params = vec![("weight".to_owned(), task.weight.shallow_clone())];
@@ -268,10 +274,10 @@ fn an_epoch_that_goes_wrong_is_trained_again_at_a_lower_rate() {
     assert!(weight.abs() < 1.0, "{weight}");
     assert_eq!((ran.result.rollbacks, ran.result.stopped, ran.result.epochs), (1, None, 2));
     let said = "warning: epoch 1: the loss is not finite; starting the epoch again with the learning rate \
-                divided by 4 (try 1 of 3)";
+                divided by 10 (try 1 of 3)";
     assert!(ran.said.iter().any(|line| line == said), "{:?}", ran.said);
     assert_eq!(ran.table.len(), 4, "what went wrong has no row");
-    assert_eq!(ran.table[2][2], "1.25");
+    assert_eq!(ran.table[2][2], "0.5");
     assert_eq!(ran.events.matches("train/rollbacks").count(), 1);
     assert_eq!(ran.events.matches("train/step/loss").count(), 2, "steps 3 and 6, once each");
 
@@ -296,6 +302,57 @@ fn float16_that_always_overflows_stops_with_its_own_advice() {
     let ran = run(&mut task, params, &plan).unwrap();
     assert_eq!(ran.result.stopped.unwrap(), "epoch 1: every step overflowed in float16");
     assert!(ran.said.last().unwrap().contains("--precision bf16 or f32 helps"), "{:?}", ran.said);
+}
+
+#[test]
+fn a_picture_that_can_no_longer_be_read_is_left_out_and_the_epoch_starts_again() {
+    /// Picture 1 is gone from the second epoch on.
+    struct Fading(Scripted, BTreeSet<usize>, Vec<usize>);
+    impl Task for Fading {
+        fn batches(&mut self, _: usize) -> Result<Vec<Vec<usize>>> {
+            Ok((0..4).filter(|picture| !self.1.contains(picture)).map(|one| vec![one]).collect())
+        }
+        fn tensors(&self) -> Vec<(String, Tensor)> {
+            self.0.tensors()
+        }
+        fn unreadable(&self) -> Vec<(usize, Error)> {
+            vec![(1, Error::Data("ada/1.png: gone".into()))]
+        }
+        fn exclude(&mut self, pictures: &BTreeSet<usize>) -> Result<()> {
+            self.1 = pictures.clone();
+            Ok(())
+        }
+        fn forward(&mut self, epoch: usize, at: usize, batch: &[usize]) -> Result<Forward<'_>> {
+            if epoch == 2 && batch == [1] {
+                return Err(Error::Data("ada/1.png: gone".into()));
+            }
+            self.2.extend(batch);
+            self.0.forward(epoch, at, batch)
+        }
+        fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
+            self.0.validate(epoch, log)
+        }
+        fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
+            self.0.save(path, epoch, scores)
+        }
+    }
+    let with = |max_bad: usize| {
+        let mut task = Fading(Scripted::new(&[0.5; 4]), BTreeSet::new(), Vec::new());
+        let params = vec![("weight".to_owned(), task.0.weight.shallow_clone())];
+        let ran = run(&mut task, params, &FitConfig { max_bad, ..config(3, 0.1) });
+        (task, ran)
+    };
+    let (task, ran) = with(1);
+    let ran = ran.unwrap();
+    assert_eq!(task.2, [0, 1, 2, 3, 0, 0, 2, 3, 0, 2, 3]);
+    assert_eq!((ran.result.epochs, ran.result.rollbacks), (3, 0));
+    assert!(ran.said.iter().any(|line| line == "warning: left out from here on: ada/1.png: gone"));
+    // The step of epoch 2 before the picture was missed does not count.
+    let mut straight = Fading(Scripted::new(&[0.5; 4]), BTreeSet::new(), Vec::new());
+    let params = vec![("weight".to_owned(), straight.0.weight.shallow_clone())];
+    run(&mut straight, params, &config(1, 0.1)).unwrap();
+    assert!(task.0.weight.double_value(&[]) < straight.0.weight.double_value(&[]));
+    assert!(with(0).1.err().unwrap().to_string().contains("ada/1.png"));
 }
 
 /// Twelve points of three people through one linear layer, with the loss of the flags.
@@ -492,6 +549,80 @@ fn a_run_that_recovers_does_so_in_the_same_way_after_any_stop() {
         assert_eq!((&found.0, &found.2), (&wanted.0, &wanted.2), "after step {stop}");
         assert!(found.1 == wanted.1, "stopped after step {stop}");
     }
+}
+
+/// A copy of a folder, for a test to damage.
+fn copy(from: &Path, to: &Path) {
+    for file in walkdir::WalkDir::new(from).into_iter().map(Result::unwrap) {
+        let target = to.join(file.path().strip_prefix(from).unwrap());
+        match file.file_type().is_dir() {
+            true => std::fs::create_dir_all(&target).unwrap(),
+            false => drop(std::fs::copy(file.path(), &target).unwrap()),
+        }
+    }
+}
+
+/// Cut short, emptied, gone, or with one bit flipped.
+fn damages(whole: &[u8]) -> Vec<Option<Vec<u8>>> {
+    let flipped = (0..8).map(|part| {
+        let mut bytes = whole.to_vec();
+        let at = part * (whole.len() - 1) / 7;
+        bytes[at] ^= 1 << part;
+        Some(bytes)
+    });
+    [None, Some(Vec::new()), Some(whole[..whole.len() / 2].to_vec())]
+        .into_iter()
+        .chain(flipped)
+        .collect()
+}
+
+#[test]
+fn a_damaged_run_folder_gives_a_sentence_or_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let plan = config(3, 0.05);
+    let run = RunFolder::create(&path, "test", &toml::Table::new()).unwrap();
+    let wanted = {
+        let straight = folder.path().join("straight");
+        let run = RunFolder::create(&straight, "test", &toml::Table::new()).unwrap();
+        go_on(&run, &mut Small::new(&[]), &plan).unwrap()
+    };
+    let interrupt = Interrupt::default();
+    let mut task = Small { stop: Some((8, interrupt.clone())), ..Small::new(&[]) };
+    go_on(&run, &mut task, &FitConfig { interrupt, ..plan.clone() }).unwrap_err();
+    drop(run);
+    let files: Vec<_> = walkdir::WalkDir::new(&path)
+        .into_iter()
+        .map(|file| file.unwrap().into_path())
+        .filter(|file| file.is_file())
+        .collect();
+    let [mut went_on, mut refused] = [0, 0];
+    for file in &files {
+        let whole = std::fs::read(file).unwrap();
+        for damage in damages(&whole).into_iter().filter(|_| !whole.is_empty()) {
+            let damaged = tempfile::tempdir().unwrap();
+            copy(&path, damaged.path());
+            let name = file.strip_prefix(&path).unwrap();
+            match damage {
+                Some(bytes) => std::fs::write(damaged.path().join(name), bytes).unwrap(),
+                None => std::fs::remove_file(damaged.path().join(name)).unwrap(),
+            }
+            let outcome = RunFolder::resume(damaged.path(), "test", false)
+                .and_then(|run| go_on(&run, &mut Small::new(&[]), &plan));
+            match outcome {
+                Ok((_, bits, _)) => {
+                    assert!(bits == wanted.1, "{} ends elsewhere", name.display());
+                    went_on += 1;
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(text.contains(&damaged.path().display().to_string()), "{text}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(went_on > 3 * refused && refused > 0, "{went_on} went on, {refused} were refused");
 }
 
 #[test]

@@ -17,10 +17,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::fit::FitConfig;
 use super::interrupt::Interrupt;
 use super::interval::Interval;
 use super::optim::{OptimizerConfig, OptimizerKind};
+use super::plan::FitConfig;
 use super::schedule::ScheduleKind;
 use crate::data::store::Fitting;
 use crate::recognise::FaceSearch;
@@ -146,14 +146,20 @@ pub struct ScheduleSettings {
         arg(long, value_name = "STEPS|TIME", default_value_t, help_heading = "Output")
     )]
     pub checkpoint_every: Interval,
+    /// Go on without up to this many pictures that can no longer be read: the epoch starts again without them
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = MAX_BAD))]
+    pub max_bad: usize,
     /// Stop at the first loss or embedding that is not finite, explosion or collapse (exit code 3), instead
-    /// of starting the epoch again at a quarter of the learning rate, up to three times
+    /// of starting the epoch again at a tenth of the learning rate, up to three times
     #[cfg_attr(feature = "cli", arg(long))]
     pub strict_numerics: bool,
     /// Log loss, learning rate and gradient norm of every N-th step to TensorBoard (0: only epochs)
     #[cfg_attr(feature = "cli", arg(long, value_name = "STEPS", default_value_t = LOG_INTERVAL, help_heading = "Output"))]
     pub log_interval: u64,
 }
+
+/// Pictures a training goes on without.
+const MAX_BAD: usize = 10;
 
 /// Steps between two points of the curves by step.
 const LOG_INTERVAL: u64 = 50;
@@ -182,6 +188,7 @@ impl Default for ScheduleSettings {
             patience: 0,
             monitor: None,
             checkpoint_every: Interval::default(),
+            max_bad: MAX_BAD,
             strict_numerics: false,
             log_interval: LOG_INTERVAL,
         }
@@ -212,6 +219,7 @@ impl ScheduleSettings {
             log_interval: self.log_interval,
             keep_last: true,
             checkpoint_every: self.checkpoint_every,
+            max_bad: self.max_bad,
             strict_numerics: self.strict_numerics,
             interrupt: Interrupt::default(),
             report_every: 1,
