@@ -4,6 +4,7 @@
 
 Every trainer, in float32 and bfloat16, on the labelled faces in DATA. Each run is killed until it ends, over and
 over until KILLS kills are done (200), and its files are compared, by SHA-256, with those of the same run left alone.
+Then a disk that is full (a small tmpfs, where this user may mount one), and two live runs at one --out.
 """
 
 import hashlib
@@ -20,6 +21,8 @@ TRAININGS = {
     "triplet, xbm": ["train-triplet", "--backbone", "openface", "--epochs", "3", "--xbm", "100", "--miner", "semi-hard", "--schedule", "plateau"],
     "triplet, arcface": ["train-triplet", "--backbone", "openface", "--epochs", "2", "--loss", "arcface", "--freeze", "layer1,layer2"],
     "pairs": ["train-pairs", "--backbone", "openface", "--epochs", "2", "--pairs", "96", "--hard-negatives", "2", "--model-ema", "0.9"],
+    "recovering": ["train-triplet", "--backbone", "openface", "--epochs", "2", "--lr", "0.02"],
+    "strips": ["train-triplet", "--triplets", "strips", "--backbone", "openface", "--epochs", "2"],
     "classifier": ["train-classifier", "--backbone", "openface", "--epochs", "300"],
     "distil": ["distil", "--teacher", "dlib-resnet", "--backbone", "openface", "--epochs", "2", "--batch-size", "16"],
 }
@@ -62,6 +65,45 @@ def killed(visage, work, flags, seconds, draw):
     return kills
 
 
+def is_sound(visage, work, run):
+    """Whether the best model of a run can be read."""
+    return subprocess.run([visage, "info", run], cwd=work, capture_output=True).returncode == 0
+
+
+def full_disk(visage, work, data):
+    """Trains into a file system on which the best model has room, but no checkpoint."""
+    disk = work / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", disk], capture_output=True).returncode:
+        print("full disk: skipped, this user may not mount a tmpfs")
+        return 0
+    try:
+        done = subprocess.run([visage, "--device", "cpu", *TRAININGS["triplet"], "--data", data, "--out", disk / "run", "--checkpoint-every", "1"],
+                              cwd=work, capture_output=True, text=True)
+        warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+        good = done.returncode in (0, 2) and "panicked" not in done.stderr and is_sound(visage, work, disk / "run")
+        print(f"full disk: exit code {done.returncode}, {len(warnings)} warnings, {'the best model is whole' if good else 'BROKEN'}")
+        for line in [*warnings, *done.stderr.splitlines()[-1:]]:
+            print(f"  {line}")
+        return not good
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def two_at_one_out(visage, work, data):
+    """Two trainings that start at once with the same --out."""
+    both = [start(visage, work, [*TRAININGS["triplet"], "--data", data, "--out", "two", "--seed", str(seed)]) for seed in (1, 2)]
+    said = [child.communicate()[1] for child in both]
+    good = all(child.returncode == 0 for child in both) and all(is_sound(visage, work, run) for run in ("two", "two-2"))
+    alone = []
+    for seed in (1, 2):
+        left_alone(visage, work, [*TRAININGS["triplet"], "--data", data, "--out", f"alone-{seed}", "--seed", str(seed)])
+        alone.append(files(work / f"alone-{seed}"))
+    good = good and sorted(alone) == sorted([files(work / "two"), files(work / "two-2")])
+    print(f"two runs at one --out: {'each has a folder of its own and the files of a run alone' if good else 'BROKEN: ' + said[0] + said[1]}")
+    return not good
+
+
 def main():
     visage, data = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
     wanted, seed = map(int, [*sys.argv[3:5], *("200", "0")[len(sys.argv) - 3:]])
@@ -69,12 +111,14 @@ def main():
     table = {}
     with tempfile.TemporaryDirectory() as folder:
         work, alone = pathlib.Path(folder), {}
+        left_alone(visage, work, ["prepare", "strips", data, "strips", "--size", "96", "--limit", "120"])
         while total < wanted:
             for name, flags in TRAININGS.items():
                 for precision in ("f32", "bf16"):
                     if precision != "f32" and name == "classifier":
                         continue  # it has none
-                    flags_now = [*flags, "--data", data, *([] if name == "classifier" else ["--precision", precision])]
+                    source = [] if name == "strips" else ["--data", data]
+                    flags_now = [*flags, *source, *([] if name == "classifier" else ["--precision", precision])]
                     key = (name, precision)
                     if key not in alone:
                         seconds = left_alone(visage, work, [*flags_now, "--out", "alone"])
@@ -89,6 +133,7 @@ def main():
                     print(f"{name}, {precision}: {kills} kills, {'the same files' if same else 'OTHER FILES'}; {total} of {wanted}", flush=True)
                     if total >= wanted and len(table) == 2 * len(TRAININGS) - 1:
                         break
+        bad += full_disk(visage, work, data) + two_at_one_out(visage, work, data)
     print("\n| training | precision | runs | kills | ended with the same files |\n|---|---|---|---|---|")
     for (name, precision), (runs, kills, same) in table.items():
         print(f"| {name} | {precision} | {runs} | {kills} | {same} |")

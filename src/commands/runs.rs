@@ -38,7 +38,7 @@ pub fn list(context: &Context, folder: &Path, json: bool) -> anyhow::Result<()> 
     for kind in [ModelKind::Trunk, ModelKind::Classifier, ModelKind::Pairs] {
         pins.extend(models::pinned(folder, kind)?.map(|path| (kind, path)));
     }
-    let head = ["RUN", "STATE", "TRAINS", "PICTURES", "BEST", "EPOCHS", "SIZE", ""];
+    let head = ["RUN", "STATE", "TRAINS", "PICTURES", "BEST", "EPOCHS", "SIZE", "USED"];
     let mut rows = vec![head.map(String::from)];
     for run in &found {
         let is_newest = |model: &models::RunModel| {
