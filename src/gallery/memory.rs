@@ -200,6 +200,12 @@ impl Memory {
         self.people.iter().position(|person| person.name == name)
     }
 
+    /// The numbers of all people by name.
+    pub fn by_name(&self) -> HashMap<String, usize> {
+        let people = self.people.iter().enumerate();
+        people.map(|(place, person)| (person.name.clone(), place)).collect()
+    }
+
     /// Adds a person without faces; returns their number in the index.
     pub fn add_person(&mut self, person: Person) -> usize {
         let place = self.people.len();
@@ -253,29 +259,25 @@ impl Memory {
         changed: &BTreeSet<usize>,
         limit: f32,
     ) -> Result<(), Failure> {
-        for &person in changed {
-            let rows = self.index.rows_of(person);
-            let near = rows.iter().rev().take(COMPARED).filter_map(|&row| {
-                let other = |other: usize| other == person;
-                let hits = self.index.search(self.index.row(row as usize), NEIGHBOURS, other);
-                hits.first()
-                    .filter(|hit| hit.distance < limit)
-                    .map(|hit| (hit.person, hit.distance))
-            });
-            for (other, distance) in near.collect::<Vec<_>>() {
-                let pair = (person.min(other), person.max(other));
-                match self.look_alikes.iter_mut().find(|(a, b, _)| (*a, *b) == pair) {
-                    Some(known) => known.2 = known.2.min(distance),
-                    None => self.look_alikes.push((pair.0, pair.1, distance)),
-                }
-                let (a, b) = (self.people[pair.0].id, self.people[pair.1].id);
-                file.execute(
-                    "INSERT INTO look_alikes (person, other, distance) VALUES (?1, ?2, ?3)
-                     ON CONFLICT DO UPDATE SET distance = min(distance, excluded.distance)",
-                    params![a, b, f64::from(distance)],
-                )?;
-            }
+        let rows_of = |&person: &usize| self.index.rows_of(person).iter().rev().take(COMPARED);
+        let rows = changed.iter().flat_map(rows_of).map(|&row| (row as usize, limit));
+        let rows: Vec<_> = rows.collect();
+        let hits = self.index.nearest_others(&rows, NEIGHBOURS)?;
+        let known = self.look_alikes.iter().map(|&(a, b, distance)| ((a, b), distance));
+        let mut pairs: BTreeMap<_, _> = known.collect();
+        let mut insert = file.prepare_cached(
+            "INSERT INTO look_alikes (person, other, distance) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET distance = min(distance, excluded.distance)",
+        )?;
+        for ((row, _), hit) in rows.iter().zip(hits) {
+            let (Some(person), Some(hit)) = (self.index.owner(*row), hit) else { continue };
+            let pair = (person.min(hit.person), person.max(hit.person));
+            let least = pairs.entry(pair).or_insert(f32::INFINITY);
+            *least = least.min(hit.distance);
+            let (a, b) = (self.people[pair.0].id, self.people[pair.1].id);
+            insert.execute(params![a, b, f64::from(hit.distance)])?;
         }
+        self.look_alikes = pairs.into_iter().map(|((a, b), distance)| (a, b, distance)).collect();
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 mod answers;
 mod file;
 mod memory;
+mod others;
 mod reports;
 pub mod search;
 pub mod threshold;
@@ -208,17 +209,23 @@ impl Gallery {
         }
         let mut enrolled = Enrolled::default();
         self.edit(|file, memory| {
-            let mut changed = BTreeSet::new();
+            let (mut changed, mut added) = (BTreeSet::new(), Vec::new());
+            let mut places = memory.by_name();
             for (name, faces) in people.iter().filter(|(_, faces)| !faces.is_empty()) {
-                let person = match memory.find(name) {
-                    Some(person) => person,
+                let person = match places.get(name) {
+                    Some(person) => *person,
                     None => new_person(file, memory, name)?,
                 };
+                places.insert(name.clone(), person);
                 changed.insert(person);
                 for face in faces {
-                    add_face(file, memory, person, face, &mut enrolled)?;
+                    let row = memory.index.len();
+                    if add_face(file, memory, person, face, &mut enrolled)? {
+                        added.push((row, face));
+                    }
                 }
             }
+            doubt(memory, &added, &mut enrolled)?;
             Ok(changed)
         })?;
         Ok(enrolled)
@@ -395,14 +402,41 @@ fn new_person(file: &Transaction, memory: &mut Memory, name: &str) -> Result<usi
     Ok(memory.add_person(Person { id: file.last_insert_rowid(), name: name.to_owned() }))
 }
 
-/// Adds one face, unless it is there; doubts it if it looks like somebody else.
+/// Doubts the faces that are as near to somebody else as to the other faces of their person; a person's
+/// only face, where it is near enough to be named so.
+fn doubt(
+    memory: &Memory,
+    added: &[(usize, &NewFace)],
+    enrolled: &mut Enrolled,
+) -> Result<(), Failure> {
+    let limit = memory.threshold.as_ref().map(|threshold| threshold.limit);
+    let radius = |row| {
+        let own = memory.index.to_others(row, NEIGHBOURS).or(limit)?;
+        // At the radius itself, too.
+        Some((row, own.next_up()))
+    };
+    let (faces, rows): (Vec<_>, Vec<_>) =
+        added.iter().filter_map(|&(row, face)| Some((face, radius(row)?))).unzip();
+    let hits = memory.index.nearest_others(&rows, NEIGHBOURS)?;
+    for (face, hit) in faces.into_iter().zip(hits) {
+        // The same picture is reported as such.
+        if let Some(hit) = hit.filter(|hit| hit.distance > 0.0) {
+            let (path, person) = (face.path.clone(), memory.people[hit.person].name.clone());
+            let distance = hit.distance;
+            enrolled.doubts.push(Doubt { path, person, distance, is_same_picture: false });
+        }
+    }
+    Ok(())
+}
+
+/// Adds one face, unless it is there; whether it was added. Doubts it if another person has it, too.
 fn add_face(
     file: &Transaction,
     memory: &mut Memory,
     person: usize,
     face: &NewFace,
     enrolled: &mut Enrolled,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let same = "SELECT person FROM faces WHERE sha256 = ?1 AND person IS NOT NULL
                 AND abs(x1 - ?2) < 1 AND abs(y1 - ?3) < 1";
     let mut same = file.prepare_cached(same)?;
@@ -412,29 +446,17 @@ fn add_face(
         let owner = memory.place(owner)?;
         if owner == person {
             enrolled.again.push(face.path.clone());
-            return Ok(());
+            return Ok(false);
         }
         let name = memory.people[owner].name.clone();
         let path = face.path.clone();
         enrolled.doubts.push(Doubt { path, person: name, distance: 0.0, is_same_picture: true });
     }
-    let index = &memory.index;
-    let hits = index.search(&face.embedding, NEIGHBOURS, |other| other == person);
-    let own = index.distance(person, &face.embedding, NEIGHBOURS).map(|hit| hit.distance);
-    let limit = memory.threshold.as_ref().map(|threshold| threshold.limit);
-    if let Some(hit) = hits.first()
-        && hit.distance > 0.0
-        && own.or(limit).is_some_and(|own| hit.distance <= own)
-    {
-        let (path, person) = (face.path.clone(), memory.people[hit.person].name.clone());
-        let distance = hit.distance;
-        enrolled.doubts.push(Doubt { path, person, distance, is_same_picture: false });
-    }
     let id = memory.people[person].id;
     let row = insert_face(file, face, Some(id), None)?;
     memory.add_face(row, id, &face.embedding)?;
     enrolled.added += 1;
-    Ok(())
+    Ok(true)
 }
 
 /// Stores a face of a person or of an unknown group; returns its number.

@@ -19,7 +19,7 @@ const CHUNK: usize = 4096;
 /// Distances that each chunk reports: the people of these rows are ranked.
 const KEPT: usize = 32;
 /// Relative rounding error of a sum of some hundred squares in float32, generously.
-const ROUNDING: f32 = 1e-4;
+pub(super) const ROUNDING: f32 = 1e-4;
 
 /// The embeddings of people, for search. A person is a number below [`Index::people`].
 #[derive(Debug, Clone)]
