@@ -110,8 +110,14 @@ fn a_ruined_run_keeps_the_untouched_trunk_as_its_best() {
     let folder = tempfile::tempdir().unwrap();
     write_faces(&folder.path().join("faces"));
     // A learning rate that destroys the trunk in one step.
-    let said = run(folder.path(), &[&TRAIN[..], &["--lr", "100", "--warmup", "0"]].concat());
-    assert!(said.contains("the best model is that trunk"), "{said}");
+    let ruined = [&TRAIN[..], &["--lr", "1000", "--warmup", "0", "--strict-numerics"]].concat();
+    let output = visage(folder.path(), &ruined);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let errors = text(&output.stderr);
+    assert!(
+        errors.contains("stopped in epoch 1") && errors.contains("best model, of epoch 0"),
+        "{errors}"
+    );
     let path = folder.path().join("runs/triplet/best.safetensors");
     assert_eq!(ModelCard::peek(&path).unwrap().epoch, 0);
     let best = TensorFile::read(&path).unwrap();
