@@ -50,11 +50,14 @@ fn build(root: &Path) {
     }
     shim.include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
+        // The little of gloo that libtorch's headers need and do not bring.
+        .include("native")
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .file("native/visage_shim.cpp")
         .file("native/visage_device.cpp")
         .file("native/visage_distance.cpp")
         .file("native/visage_fused.cpp")
+        .file("native/visage_group.cpp")
         .file("native/visage_lrn.cpp")
         .file("native/visage_pool.cpp")
         .file("native/visage_profile.cpp")

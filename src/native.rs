@@ -9,6 +9,7 @@
 pub mod cuda;
 pub mod distance;
 pub mod fused;
+pub mod group;
 pub mod profile;
 pub mod trace;
 pub mod version;

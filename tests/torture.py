@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-FILES = ("best.safetensors", "last.safetensors", "metrics.csv")
+FILES = ("best.safetensors", "last.safetensors", "metrics.csv", "lr_find.csv")
 TRAININGS = {
     "triplet": ["train-triplet", "--backbone", "openface", "--epochs", "3"],
     "triplet, xbm": ["train-triplet", "--backbone", "openface", "--epochs", "3", "--xbm", "100", "--miner", "semi-hard", "--schedule", "plateau"],
@@ -25,6 +25,7 @@ TRAININGS = {
     "strips": ["train-triplet", "--triplets", "strips", "--backbone", "openface", "--epochs", "2"],
     "classifier": ["train-classifier", "--backbone", "openface", "--epochs", "300"],
     "distil": ["distil", "--teacher", "dlib-resnet", "--backbone", "openface", "--epochs", "2", "--batch-size", "16"],
+    "lr-find": ["lr-find", "--backbone", "openface", "--steps", "40"],
 }
 
 
@@ -125,7 +126,7 @@ def main():
                         alone[key] = (files(work / "alone"), seconds)
                         subprocess.run(["rm", "-r", work / "alone"], check=True)
                     kills = killed(visage, work, flags_now, alone[key][1], draw)
-                    same = files(work / "killed") == alone[key][0]
+                    same = files(work / "killed") == alone[key][0] != ["-"] * len(FILES)
                     subprocess.run(["rm", "-r", work / "killed"], check=True)
                     row = table.setdefault(key, [0, 0, 0])
                     row[0], row[1], row[2] = row[0] + 1, row[1] + kills, row[2] + same

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Cli, Command};
 use crate::train::recipes;
-use crate::train::settings::LrFindSettings;
+use crate::train::settings::{LrFindSettings, TripletSettings};
 use crate::{Error, Result};
 
 /// A subcommand whose flags can also come from a file.
@@ -36,10 +36,20 @@ pub struct Configured<S: Args> {
     pub settings: S,
 }
 
+/// Flags of `train-triplet`.
+#[derive(Debug, Args)]
+pub struct TrainTriplet {
+    /// What to train.
+    #[command(flatten)]
+    pub configured: Configured<TripletSettings>,
+    /// Train with N processes on this machine, each with a share of every batch. The loss and the mined
+    /// triplets are those of one process; torchrun and other launchers work, too
+    #[arg(long, value_name = "N", help_heading = "Processes", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub processes: Option<u16>,
+}
+
 /// Flags of `lr-find`.
 #[derive(Debug, Args)]
-#[command(mut_arg("resume", |resume| resume.hide(true)))]
-#[command(mut_arg("resume_anyway", |anyway| anyway.hide(true)))]
 #[command(mut_arg("out", |out| out.default_value("runs/lr-find").help(
     "Folder for lr_find.csv, lr_find.png and TensorBoard's files, never taken from --config; if \
      it holds a run already, a number is appended")))]
@@ -66,16 +76,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli> {
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Some((name, flags)) = matches.subcommand() {
         match &mut cli.command {
-            Command::TrainTriplet(command) => command.fill(name, flags)?,
+            Command::TrainTriplet(command) => command.configured.fill(name, flags)?,
             Command::TrainPairs(command) => command.fill(name, flags)?,
             Command::TrainClassifier(command) => command.fill(name, flags)?,
             Command::Distil(command) => command.fill(name, flags)?,
             Command::LrFind(command) => {
                 // The file's --out is the folder of the run that wrote it.
-                if command.configured.resume.is_some() {
-                    let text = "--resume: lr-find has nothing to go on with; run it again";
-                    return Err(Error::Config(text.into()));
-                }
                 let out = command.configured.settings.triplet.out.clone();
                 command.configured.fill(name, flags)?;
                 command.configured.settings.triplet.out = out;
@@ -231,7 +237,7 @@ mod tests {
     fn triplet(arguments: &[&str]) -> Result<TripletSettings> {
         let all = ["visage", "train-triplet"].iter().chain(arguments).map(OsString::from);
         match parse(all)?.command {
-            Command::TrainTriplet(command) => Ok(command.settings),
+            Command::TrainTriplet(command) => Ok(command.configured.settings),
             other => panic!("{other:?}"),
         }
     }
@@ -300,10 +306,10 @@ mod tests {
                     Command::TrainTriplet(mut command) => {
                         if recipe.as_table().is_some_and(|recipe| recipe.contains_key("head")) {
                             // A pair network: the folder of triplets is the user's.
-                            command.settings.triplets = Some("strips".into());
+                            command.configured.settings.triplets = Some("strips".into());
                         }
-                        command.settings.check().unwrap();
-                        toml::Table::try_from(command.settings)
+                        command.configured.settings.check().unwrap();
+                        toml::Table::try_from(command.configured.settings)
                     }
                     Command::TrainPairs(command) => {
                         command.settings.check().unwrap();

@@ -11,7 +11,7 @@ mod weights;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-pub use config::{Configured, LrFind, Resume, parse};
+pub use config::{Configured, LrFind, Resume, TrainTriplet, parse};
 pub use data::{Audit, Fetch, Keep, Prepare, PrepareAction, PrepareFaces, PrepareStrips};
 pub use gallery::{
     Gallery, GalleryAction, GalleryEnroll, GalleryExport, GalleryFaces, GalleryForget,
@@ -26,7 +26,7 @@ pub use weights::{Export, Models, Weights, WeightsAction, WeightsVerify};
 
 use crate::data::picture::MAX_PIXELS;
 use crate::device::DeviceChoice;
-use crate::train::settings::{ClassifierSettings, DistilSettings, PairSettings, TripletSettings};
+use crate::train::settings::{ClassifierSettings, DistilSettings, PairSettings};
 
 /// Train a face recogniser on folders of pictures, and name the faces on new ones.
 #[derive(Debug, Parser)]
@@ -82,7 +82,7 @@ pub struct Common {
 pub enum Command {
     /// Fine-tune a trunk with triplet loss or another metric-learning loss (--loss)
     #[command(name = "train-triplet", visible_alias = "train")]
-    TrainTriplet(Box<Configured<TripletSettings>>),
+    TrainTriplet(Box<TrainTriplet>),
     /// Train a network to tell whether two pictures show the same person
     TrainPairs(Box<Configured<PairSettings>>),
     /// Train a linear classifier on the frozen trunk of a training run
@@ -130,13 +130,26 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it trains.
+    pub fn trains(&self) -> bool {
+        matches!(
+            self,
+            Self::TrainTriplet(_)
+                | Self::TrainPairs(_)
+                | Self::TrainClassifier(_)
+                | Self::Distil(_)
+                | Self::LrFind(_)
+        )
+    }
+
     /// The interrupted run that a training goes on with.
     pub fn resume(&self) -> Option<Resume> {
         match self {
-            Self::TrainTriplet(command) => command.resume(),
+            Self::TrainTriplet(command) => command.configured.resume(),
             Self::TrainPairs(command) => command.resume(),
             Self::TrainClassifier(command) => command.resume(),
             Self::Distil(command) => command.resume(),
+            Self::LrFind(command) => command.configured.resume(),
             _ => None,
         }
     }

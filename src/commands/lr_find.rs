@@ -11,8 +11,9 @@ use super::output::line;
 use super::{Context, train_triplet};
 use crate::cli;
 use crate::figures::{self, Curve, Series};
+use crate::train::interrupt::Interrupt;
 use crate::train::log::{EventWriter, TENSORBOARD};
-use crate::train::lr_find::{End, RangeTest, Suggestion, Sweep, lr_find};
+use crate::train::lr_find::{End, Keep, RangeTest, Suggestion, Sweep, lr_find};
 use crate::{Error, Result, files};
 
 pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
@@ -31,8 +32,16 @@ pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
     let test = RangeTest { scale_loss, ..settings.test() };
     let run = context.run_folder(&settings.triplet.out, "lr-find", &settings)?;
     settings.triplet.out = run.path().to_owned(); // of the disk cache, too
+    run.write_split(training.data.divided(), say)?;
+    let data = training.card.data.fingerprint.clone();
     let (mut task, optimizer) = training.task(&settings.triplet)?;
-    let sweep = lr_find(&mut task, optimizer, &test, say)?;
+    let keep = Keep {
+        run: &run,
+        every: settings.triplet.schedule.checkpoint_every,
+        interrupt: Interrupt::watch(),
+        data: &data,
+    };
+    let sweep = lr_find(&mut task, optimizer, &test, Some(keep), say)?;
     if sweep.points.is_empty() {
         let text = "the loss is not finite before the first step; use other --weights";
         return Err(Error::Config(text.into()).into());
@@ -46,18 +55,19 @@ pub fn run(context: &Context, flags: cli::LrFind) -> anyhow::Result<ExitCode> {
     if let Some(warning) = log(run.path(), &sweep, &drawn) {
         say.warn(&warning);
     }
+    let found = suggestion.as_ref().ok();
+    let report = json!({
+        "suggestion": found.map(|found| found.steepest),
+        "tenth_of_lowest": found.map(|found| found.lowest / 10.0),
+        "lowest": found.map(|found| found.lowest),
+        "why_none": suggestion.as_ref().err().map(ToString::to_string),
+        "end": sweep.end,
+        "steps": sweep.points.len(),
+        "csv": table.to_string_lossy(),
+        "png": picture.to_string_lossy(),
+    });
+    run.complete(&report)?;
     if flags.json {
-        let found = suggestion.as_ref().ok();
-        let report = json!({
-            "suggestion": found.map(|found| found.steepest),
-            "tenth_of_lowest": found.map(|found| found.lowest / 10.0),
-            "lowest": found.map(|found| found.lowest),
-            "why_none": suggestion.err().map(|reason| reason.to_string()),
-            "end": sweep.end,
-            "steps": sweep.points.len(),
-            "csv": table.to_string_lossy(),
-            "png": picture.to_string_lossy(),
-        });
         line(&report.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }

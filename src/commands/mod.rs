@@ -29,6 +29,7 @@ mod output;
 mod pair_training;
 mod prepare;
 mod prepare_faces;
+mod processes;
 mod replies;
 mod runs;
 mod strangers;
@@ -47,16 +48,18 @@ use std::cell::OnceCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use tch::Device;
 
 use crate::cli::{Cli, Command, Common, Resume};
 use crate::data::picture;
-use crate::device;
+use crate::device::{self, DeviceChoice};
 use crate::native::cuda;
 use crate::progress::Reporter;
 use crate::train::run_folder::{RunFolder, is_interrupted};
 use crate::train::set_up::settings_json;
+use crate::train::world::{Place, World};
 use crate::words::printable;
 use crate::{Error, Result};
 
@@ -71,14 +74,20 @@ struct Context {
     run: OnceCell<PathBuf>,
     /// The interrupted run to go on with.
     resume: Option<Resume>,
+    /// This process among those that train together.
+    place: Option<Place>,
 }
 
 impl Context {
-    fn new(mut common: Common, resume: Option<Resume>) -> Result<Self> {
+    fn new(mut common: Common, command: &Command) -> Result<Self> {
+        let place = if command.trains() { Place::from_environment()? } else { None };
         if common.deterministic {
             cuda::use_deterministic_algorithms()?;
         }
-        let say = Reporter::stderr(common.quiet);
+        let say = match &place {
+            Some(place) if place.rank > 0 => Reporter::hidden(),
+            _ => Reporter::stderr(common.quiet),
+        };
         let cpus = u16::try_from(device::available_cpus()).unwrap_or(u16::MAX);
         if let Some(asked) = common.threads.filter(|&asked| asked > cpus) {
             // More threads than CPUs wait for each other in every operator.
@@ -95,12 +104,43 @@ impl Context {
             let _ = pool.build_global();
         }
         picture::set_max_pixels(common.max_pixels);
-        Ok(Self { common, say, run: OnceCell::new(), resume })
+        Ok(Self { common, say, run: OnceCell::new(), resume: command.resume(), place })
     }
 
     /// The device to compute on, resolved when a command needs one.
     fn device(&self) -> Result<Device> {
-        self.common.device.resolve()
+        let device = self.common.device.resolve()?;
+        match &self.place {
+            // One GPU for each process of a machine.
+            Some(place) if device == Device::Cuda(0) => {
+                DeviceChoice::Cuda(place.local_rank).resolve()
+            }
+            _ => Ok(device),
+        }
+    }
+
+    /// The processes of the training.
+    fn world(&self) -> Result<Rc<World>> {
+        let world = self.place.as_ref().map(World::join).transpose()?;
+        Ok(Rc::new(world.unwrap_or_default()))
+    }
+
+    /// The run folder of all processes of a training, which the first one makes.
+    fn shared_run_folder<S: serde::Serialize>(
+        &self,
+        world: &World,
+        out: &Path,
+        command: &str,
+        settings: &S,
+    ) -> Result<RunFolder> {
+        let own = world.is_first().then(|| self.run_folder(out, command, settings)).transpose()?;
+        let path = own.as_ref().map(|run| (run.path().to_owned(), run.is_resumed()));
+        let (path, is_resumed) = world.agree(|| Ok(path))?.unwrap_or_default();
+        let anyway = self.resume.as_ref().is_some_and(|resume| resume.anyway);
+        match own {
+            Some(own) => Ok(own),
+            None => RunFolder::follow(&path, command, is_resumed.then_some(anyway)),
+        }
     }
 
     /// Seeds libtorch's generators and gives the device. In this order: libtorch looks for CUDA when it
@@ -118,7 +158,11 @@ impl Context {
         command: &str,
         settings: &S,
     ) -> Result<RunFolder> {
-        if let Some(Resume { run, anyway }) = &self.resume {
+        // A launcher starts all processes again when one has died: they go on with their run.
+        let restarted = self.place.as_ref().filter(|place| place.restarts > 0);
+        let restarted = restarted.and_then(|_| RunFolder::newest_interrupted(out, command));
+        let restarted = restarted.map(|run| Resume { run, anyway: false });
+        if let Some(Resume { run, anyway }) = self.resume.as_ref().or(restarted.as_ref()) {
             let run = RunFolder::resume(run, command, *anyway)?;
             if run.checkpoint().is_none() {
                 self.say.line(
@@ -153,14 +197,19 @@ impl Context {
 /// # Errors
 /// Whatever ends it early; [`report`] prints it.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let context = Context::new(cli.common, cli.command.resume())?;
+    let context = Context::new(cli.common, &cli.command)?;
+    if context.place.is_some() && !matches!(cli.command, Command::TrainTriplet(_)) {
+        let text =
+            "only train-triplet trains in several processes; start this without the launcher";
+        return Err(Error::Config(text.into()).into());
+    }
     let advice = out_of_memory::Advice::of(&cli.command, &context.run);
     out_of_memory::guard(&advice, || dispatch(&context, cli.command))
 }
 
 fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::TrainTriplet(command) => train_triplet::run(context, command.settings),
+        Command::TrainTriplet(command) => train_triplet::run(context, *command),
         Command::TrainPairs(command) => train_pairs::run(context, command.settings),
         Command::TrainClassifier(command) => train_classifier::run(context, command.settings),
         Command::Distil(command) => distil::run(context, command.settings),

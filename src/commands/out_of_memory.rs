@@ -25,7 +25,9 @@ impl<'a> Advice<'a> {
         let mined = "lower --micro-batch (pictures in one pass), -p or -k, or --input-size";
         let tuples = "lower --batch-size or --input-size";
         let flags = match command {
-            Command::TrainTriplet(command) if command.settings.triplets.is_some() => tuples,
+            Command::TrainTriplet(command) if command.configured.settings.triplets.is_some() => {
+                tuples
+            }
             Command::TrainTriplet(_) | Command::LrFind(_) => mined,
             Command::TrainPairs(_) | Command::Distil(_) => tuples,
             Command::Bench(_) => "lower --batch or --mined",

@@ -21,6 +21,30 @@ const GREY: f64 = 0.1;
 /// ITU-R 601 luma, as Pillow's `convert("L")`.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
+/// Which random views a batch gets: a function of the seed and of each picture's place in the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draws {
+    /// The batch's seed.
+    pub seed: u64,
+    /// The place of the first picture, where only a part of the batch is at hand.
+    pub first: usize,
+}
+
+impl From<u64> for Draws {
+    /// Of a whole batch.
+    fn from(seed: u64) -> Self {
+        Self { seed, first: 0 }
+    }
+}
+
+impl Draws {
+    fn views(self, count: usize) -> Vec<View> {
+        let mut random = generator(self.seed, Purpose::Augment, 0);
+        let all = (0..self.first + count).map(|_| View::draw(&mut random));
+        all.skip(self.first).collect()
+    }
+}
+
 /// Data augmentation of training pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Augment {
@@ -79,29 +103,28 @@ impl Augment {
     /// A random view of each picture: f32 `[B, 3, H, W]` in [0, 1] to `[B, 3, size, size]` in [0, 1] on
     /// the same device, without gradient.
     ///
-    /// Depends on `seed` only; libtorch's generators are not used. Without augmentation pictures are
+    /// Depends on `draws` only; libtorch's generators are not used. Without augmentation pictures are
     /// only resized (bilinear, antialiased), if the size differs.
     ///
     /// # Errors
     /// An error from libtorch, such as a wrong shape.
-    pub fn apply(&self, batch: &Tensor, size: i64, seed: u64) -> Result<Tensor> {
-        no_grad(|| self.views(batch, size, seed))
+    pub fn apply(&self, batch: &Tensor, size: i64, draws: impl Into<Draws>) -> Result<Tensor> {
+        no_grad(|| self.views(batch, size, draws.into()))
     }
 
     /// Which pictures of a batch of `count` are flipped by [`apply`](Self::apply), if neither crop nor
     /// jitter is on.
-    pub fn mirrored(&self, count: usize, seed: u64) -> Option<Vec<bool>> {
+    pub fn mirrored(&self, count: usize, draws: impl Into<Draws>) -> Option<Vec<bool>> {
         if self.crop || self.jitter {
             return None;
         }
-        let mut random = generator(seed, Purpose::Augment, 0);
-        Some((0..count).map(|_| View::draw(&mut random).mirrored && self.flip).collect())
+        let views = draws.into().views(count);
+        Some(views.into_iter().map(|view| view.mirrored && self.flip).collect())
     }
 
-    fn views(&self, batch: &Tensor, size: i64, seed: u64) -> Result<Tensor> {
+    fn views(&self, batch: &Tensor, size: i64, draws: Draws) -> Result<Tensor> {
         let (count, _, height, width) = batch.size4()?;
-        let mut random = generator(seed, Purpose::Augment, 0);
-        let views: Vec<View> = (0..count).map(|_| View::draw(&mut random)).collect();
+        let views = draws.views(count as usize);
         // One number per picture, broadcast over channels and pixels.
         let each = |value: &dyn Fn(&View) -> f64| {
             let values: Vec<f32> = views.iter().map(|view| value(view) as f32).collect();

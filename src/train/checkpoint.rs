@@ -18,7 +18,7 @@ use tch::Tensor;
 
 use super::interval::Interval;
 use super::log::LogPosition;
-use super::state::{Environment, State};
+use super::state::{Environment, RangeState, State};
 use crate::weights::TensorFile;
 use crate::{Error, Result};
 
@@ -48,6 +48,8 @@ pub struct Header {
     pub environment: Environment,
     /// Both as they were when the epoch began, if that was before.
     pub start: Option<(State, LogPosition)>,
+    /// What a learning-rate range test has measured, if it is one.
+    pub range: Option<RangeState>,
 }
 
 /// A checkpoint in memory.
@@ -238,7 +240,8 @@ mod tests {
             state,
             totals: (1, vec!["loss".into()]),
             log: LogPosition::default(),
-            environment: Environment::here(Device::Cpu),
+            environment: Environment::here(Device::Cpu, 1),
+            range: None,
         }
     }
 

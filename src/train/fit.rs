@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::checkpoint::{Checkpoints, Header, part};
 use super::epoch_log::{headline, record, record_step, record_time};
 use super::fit_result::{FitResult, Scores};
 use super::log::{LogPosition, RunLog};
 use super::monitor::Monitor;
-use super::named::{copy_all, prefixed};
+use super::named::prefixed;
 use super::optim::Optimizer;
 use super::plan::FitConfig;
 use super::run_folder::RunFolder;
+use super::snapshot::{Tensors, load, on_cpu, snapshot};
 use super::state::{Environment, State};
 use super::step::{Stepper, Totals};
 use super::task::Task;
@@ -22,16 +23,10 @@ use crate::progress::{Progress, Reporter, Whole};
 use crate::words::count;
 use crate::{Error, Result};
 
-/// The parts of a checkpoint.
-const TASK: &str = "task";
-const OPTIMIZER: &str = "optimizer";
-const SCALER: &str = "scaler";
+/// Parts of a checkpoint besides those of a snapshot.
 const TOTALS: &str = "totals";
-/// The same parts as they were when the epoch began.
+/// The snapshot of when the epoch began.
 const START: &str = "start";
-
-/// Everything that trains, on the CPU, by name.
-type Tensors = BTreeMap<String, Tensor>;
 
 /// Trains `task`, keeping the best and the last model in `run`.
 ///
@@ -101,12 +96,17 @@ impl<'a> Fit<'a> {
         (run, log, say): (&'a RunFolder, &'a mut RunLog, &'a Reporter),
     ) -> Result<Self> {
         let device = optimizer.device();
+        let processes = plan.world.size();
+        // The same start everywhere, whatever machine drew it.
+        plan.world.level(&task.tensors())?;
         let mut stepper = Stepper::with(optimizer, plan.clip, plan.scale_loss);
+        stepper.world = plan.world.clone();
+        stepper.whole = task.whole();
         let (mut totals, mut start) = (Totals::default(), None);
         let now = match run.checkpoint() {
             Some(checkpoint) => {
                 let Header { state, environment, .. } = &checkpoint.header;
-                run.accept(&environment.changes(&Environment::here(device)), say)?;
+                run.accept(&environment.changes(&Environment::here(device, processes)), say)?;
                 load(task, &mut stepper, &checkpoint.tensors)?;
                 if !state.excluded.is_empty() {
                     task.exclude(&state.excluded)?;
@@ -184,7 +184,9 @@ impl<'a> Fit<'a> {
         record(self.log, epoch, &means, &scores);
         record_time(self.log, epoch, seconds, wait);
         self.log.take_warnings().iter().for_each(|warning| self.say.warn(warning));
-        let is_best = scores.beats(&self.now.best()) && self.keep_best(epoch, &scores);
+        let world = self.plan.world.clone();
+        let is_best =
+            scores.beats(&self.now.best()) && world.agree(|| Ok(self.keep_best(epoch, &scores)))?;
         let mark = match is_best {
             true if scores.is_unmeasured() => "  (best)".into(),
             true => format!("  (best {})", scores.criterion),
@@ -255,7 +257,7 @@ impl<'a> Fit<'a> {
                     return Ok(trouble);
                 }
             }
-            let signal = self.plan.interrupt.signal();
+            let signal = self.plan.world.signal(self.plan.interrupt.signal())?;
             if signal.is_some() || self.saver.is_due(self.now.done) {
                 self.save();
             }
@@ -325,6 +327,9 @@ impl<'a> Fit<'a> {
     /// Writes the last model.
     fn keep_last(&mut self) {
         let Some((_, scores)) = self.now.history.last() else { return };
+        if !self.plan.world.is_first() {
+            return;
+        }
         let epoch = self.now.history.len() - 1;
         if let Err(error) = self.task.save(&self.run.last(), epoch, scores) {
             self.warn_of_disk(&format!("the last model is not kept: {error}"));
@@ -363,7 +368,10 @@ impl<'a> Fit<'a> {
     /// # Errors
     /// `error`, where pictures are not its reason or are more than `max_bad`.
     fn exclude_unreadable(&mut self, error: Error) -> Result<()> {
-        if !matches!(error, Error::Io { .. } | Error::Picture { .. } | Error::Data(_)) {
+        let is_of_pictures =
+            matches!(error, Error::Io { .. } | Error::Picture { .. } | Error::Data(_));
+        // Of several processes the others do not know of it, and wait for this one.
+        if !is_of_pictures || self.plan.world.size() > 1 {
             return Err(error);
         }
         let known = &self.now.excluded;
@@ -409,13 +417,17 @@ impl<'a> Fit<'a> {
 
     /// Has a checkpoint written.
     fn save(&mut self) {
+        if !self.plan.world.is_first() {
+            return;
+        }
         let (steps, names, sums) = self.totals.state();
         let mut header = Header {
             state: self.now.clone(),
             totals: (steps, names),
             log: self.log.position(),
-            environment: Environment::here(self.stepper.optimizer.device()),
+            environment: Environment::here(self.stepper.optimizer.device(), self.plan.world.size()),
             start: None,
+            range: None,
         };
         let shared = |tensors: &Tensors| -> Vec<_> {
             tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
@@ -451,34 +463,6 @@ impl<'a> Fit<'a> {
     }
 }
 
-/// Copies everything that trains.
-fn snapshot(task: &dyn Task, stepper: &Stepper) -> Tensors {
-    let live = prefixed(TASK, on_cpu(task.tensors(), true));
-    // These are copies already.
-    let optimizer = prefixed(OPTIMIZER, on_cpu(stepper.optimizer.state(), false));
-    let scaler = prefixed(SCALER, on_cpu(stepper.scaler.state(), false));
-    live.chain(optimizer).chain(scaler).collect()
-}
-
-fn on_cpu(tensors: Vec<(String, Tensor)>, copy: bool) -> Vec<(String, Tensor)> {
-    let on_cpu = |tensor: Tensor| {
-        let is_there = tensor.device() == Device::Cpu;
-        let tensor = tensor.detach().to_device(Device::Cpu);
-        if copy && is_there { tensor.copy() } else { tensor }
-    };
-    tensors.into_iter().map(|(name, tensor)| (name, on_cpu(tensor))).collect()
-}
-
-/// Goes on with what [`snapshot`] gave.
-fn load(task: &dyn Task, stepper: &mut Stepper, tensors: &Tensors) -> Result<()> {
-    copy_all(&part(tensors, TASK), &task.tensors()).map_err(|wrong| {
-        let wrong = wrong.join("\n  ");
-        Error::Config(format!("the checkpoint does not fit:\n  {wrong}"))
-    })?;
-    stepper.optimizer.load_state(&part(tensors, OPTIMIZER))?;
-    stepper.scaler.load_state(&part(tensors, SCALER))
-}
-
 /// Scores the initial weights and saves them as the best model.
 fn first(
     task: &mut dyn Task,
@@ -499,7 +483,9 @@ fn first(
     if untouched.is_unmeasured() {
         say.warn("nothing to validate on: the model of the last epoch is kept as the best");
     }
-    task.save(&run.best(), 0, &untouched)?;
+    if plan.world.is_first() {
+        task.save(&run.best(), 0, &untouched)?;
+    }
     task.show_best(log);
     record(log, 0, &[], &untouched);
     task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));

@@ -10,7 +10,7 @@ use super::map_cache::{CacheLimits, MapCache};
 use super::settings::TuningSettings;
 use super::stages::GradualUnfreezing;
 use crate::Result;
-use crate::data::augment::Augment;
+use crate::data::augment::{Augment, Draws};
 use crate::data::feed::Feed;
 use crate::data::store::{PictureStore, scaled};
 use crate::models::{Backbone, Mode};
@@ -84,15 +84,16 @@ impl<'a> FrozenPrefix<'a> {
     ///
     /// # Errors
     /// An error from libtorch, or from the disk.
-    pub fn views(&mut self, batch: &[usize], seed: u64) -> Result<(usize, Tensor)> {
+    pub fn views(&mut self, batch: &[usize], draws: impl Into<Draws>) -> Result<(usize, Tensor)> {
+        let draws = draws.into();
         if self.maps.end() > 0
-            && let Some(mirrored) = self.augment.mirrored(batch.len(), seed)
+            && let Some(mirrored) = self.augment.mirrored(batch.len(), draws)
         {
             return self.kept(batch.iter().copied().zip(mirrored));
         }
         let size = i64::from(self.backbone.input.size);
         let pictures = self.pictures(batch)?;
-        let pictures = self.augment.apply(&pictures, size, seed)?;
+        let pictures = self.augment.apply(&pictures, size, draws)?;
         let end = self.backbone.frozen_stages();
         let parts: Vec<_> = pieces(batch.len(), self.piece)
             .map(|(start, length)| pictures.narrow(0, start, length))

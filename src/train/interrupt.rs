@@ -3,6 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Set for a process that gets its signals from the one that started it, each as a byte on standard input, and
+/// ends when that one is gone.
+pub const LAUNCHED: &str = "VISAGE_LAUNCHED";
+
 /// What a process has been asked for since [`Interrupt::watch`].
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<AtomicUsize>);
@@ -15,6 +19,10 @@ impl Interrupt {
         use signal_hook::flag;
         use std::sync::atomic::AtomicBool;
         let (own, again) = (Self::default(), Arc::new(AtomicBool::new(false)));
+        if std::env::var_os(LAUNCHED).is_some() {
+            own.listen();
+            return own;
+        }
         for signal in [SIGINT, SIGTERM] {
             // In this order: the flag is only set when the first signal has been looked at. A process that
             // cannot watch its signals ends with the first one, as without this.
@@ -23,6 +31,21 @@ impl Interrupt {
             let _ = flag::register_usize(signal, own.0.clone(), signal as usize);
         }
         own
+    }
+
+    /// Takes signals from standard input.
+    #[cfg(all(feature = "cli", unix))]
+    fn listen(&self) {
+        let signals = self.0.clone();
+        std::thread::spawn(move || {
+            let mut byte = [0];
+            while std::io::Read::read_exact(&mut std::io::stdin(), &mut byte).is_ok() {
+                if signals.swap(byte[0].into(), Ordering::Relaxed) != 0 {
+                    std::process::exit(128 + i32::from(byte[0]));
+                }
+            }
+            std::process::exit(2);
+        });
     }
 
     /// Elsewhere the first signal ends the process.

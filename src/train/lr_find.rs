@@ -4,11 +4,19 @@
 
 use serde::Serialize;
 
-use super::optim::Optimizer;
-use super::optim::StepRates;
+use super::checkpoint::{Checkpoint, Checkpoints, Header};
+use super::fit_result::Scores;
+use super::interrupt::Interrupt;
+use super::interval::Interval;
+use super::log::LogPosition;
+use super::optim::{Optimizer, StepRates};
+use super::run_folder::RunFolder;
+use super::snapshot::{load, snapshot};
+use super::state::{Environment, RangeState, State};
 use super::step::Stepper;
 use super::task::Task;
 use crate::progress::Reporter;
+use crate::words::count;
 use crate::{Error, Result};
 
 /// Decay of the running mean of the losses, which decides when the test ends.
@@ -126,37 +134,94 @@ pub enum NoSuggestion {
     NoDescent,
 }
 
+/// Where an interrupted test can go on.
+pub struct Keep<'a> {
+    /// The folder of its checkpoints.
+    pub run: &'a RunFolder,
+    /// How often one is written.
+    pub every: Interval,
+    /// Ends the test after the step it is in.
+    pub interrupt: Interrupt,
+    /// Fingerprint of the data set, which a test that goes on must have, too.
+    pub data: &'a str,
+}
+
 /// Runs the test: `test.steps` optimiser steps on the batches of the epochs from 1 on, fewer when
-/// the loss explodes. The parameters are useless afterwards.
+/// the loss explodes. The parameters are useless afterwards. With `keep` it writes checkpoints, and goes
+/// on from the one of a resumed run.
 ///
 /// # Errors
-/// Impossible rates, an epoch without a batch, and errors from the task.
+/// Impossible rates, an epoch without a batch, a checkpoint that does not fit, a signal, and errors from the
+/// task.
 pub fn lr_find(
     task: &mut dyn Task,
     optimizer: &mut Optimizer,
     test: &RangeTest,
+    keep: Option<Keep>,
     say: &Reporter,
 ) -> Result<Sweep> {
     test.check()?;
-    let bar = say.progress("learning rates", test.steps as u64, "steps");
+    let environment = Environment::here(optimizer.device(), 1);
     let mut stepper = Stepper::with(optimizer, test.clip, test.scale_loss);
-    let mut sweep = Sweep { points: Vec::new(), end: End::Whole, skip: test.steps / 10 };
-    let (mut mean, mut best) = (0.0, f64::INFINITY);
-    let (mut epoch, mut batches) = (0, Vec::new().into_iter().enumerate());
-    for step in 0..test.steps {
-        let (index, batch) = match batches.next() {
-            Some(next) => next,
-            None => {
-                epoch += 1;
-                batches = task.batches(epoch)?.into_iter().enumerate();
-                task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
-                let none = || Error::Data(format!("epoch {epoch} has no batch to train on"));
-                batches.next().ok_or_else(none)?
+    let mut now = State { epoch: 0, ..State::new(test.from, None, Scores::default()) };
+    let mut range = RangeState::default();
+    if let Some(Keep { run, data, .. }) = &keep {
+        range.data = (*data).to_owned();
+        if let Some(Checkpoint { header, tensors }) = run.checkpoint() {
+            let mut changes = header.environment.changes(&environment);
+            range = header.range.clone().unwrap_or_default();
+            if range.data != *data {
+                changes.push("the contents of the pictures have changed".into());
             }
-        };
-        let lr = test.rate(step);
-        let done = stepper.step(StepRates::lr(lr), || task.forward(epoch, index, &batch))?;
+            run.accept(&changes, say)?;
+            load(task, &mut stepper, tensors)?;
+            now = header.state.clone();
+            if now.epoch > 0 {
+                task.batches(now.epoch)?;
+            }
+            say.line(&format!("resuming after {}", count(now.done as usize, "step")));
+        }
+    }
+    let mut saver =
+        keep.as_ref().map(|keep| Checkpoints::new(keep.run.path(), keep.every, now.done));
+    let bar = say.progress("learning rates", test.steps as u64, "steps");
+    bar.inc(now.done);
+    let mut sweep = Sweep { points: Vec::new(), end: End::Whole, skip: test.steps / 10 };
+    while now.done < test.steps as u64 {
+        if let (Some(saver), Some(keep)) = (&mut saver, &keep) {
+            let signal = keep.interrupt.signal();
+            if signal.is_some() || saver.is_due(now.done) {
+                let header = Header {
+                    state: now.clone(),
+                    totals: (0, Vec::new()),
+                    log: LogPosition::default(),
+                    environment: environment.clone(),
+                    start: None,
+                    range: Some(range.clone()),
+                };
+                saver
+                    .save(header, snapshot(task, &stepper))
+                    .iter()
+                    .for_each(|warning| say.warn(warning));
+            }
+            if let Some(signal) = signal {
+                saver.wait().iter().for_each(|warning| say.warn(warning));
+                return Err(Error::Interrupted { signal, resume: keep.run.how_to_resume() });
+            }
+        }
+        if now.index == now.batches.len() {
+            now.epoch += 1;
+            (now.index, now.batches) = (0, task.batches(now.epoch)?);
+            task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
+        }
+        let epoch = now.epoch;
+        let none = || Error::Data(format!("epoch {epoch} has no batch to train on"));
+        let batch = now.batches.get(now.index).ok_or_else(none)?;
+        let lr = test.rate(now.done as usize);
+        let done = stepper.step(StepRates::lr(lr), || task.forward(epoch, now.index, batch))?;
         bar.inc(1);
+        now.index += 1;
+        now.done += 1;
         if done.skipped.as_ref().is_some_and(|skipped| skipped.double_value(&[]) > 0.0) {
             continue;
         }
@@ -165,21 +230,24 @@ pub fn lr_find(
             sweep.end = End::NotFinite;
             break;
         }
-        mean = DECAY * mean + (1.0 - DECAY) * loss;
+        range.losses.push((lr, loss));
+        range.mean = DECAY * range.mean + (1.0 - DECAY) * loss;
         // Skipped steps gave the mean nothing, so they do not count in its correction.
-        let running = mean / (1.0 - DECAY.powf(sweep.points.len() as f64 + 1.0));
-        sweep.points.push(Point { lr, loss, smoothed: loss });
-        best = running.min(best);
+        let running = range.mean / (1.0 - DECAY.powf(range.losses.len() as f64));
+        let lowest = range.lowest.map_or(running, |lowest| running.min(lowest));
+        range.lowest = Some(lowest);
         // Of a loss of zero nothing is a multiple.
-        if best > 0.0 && running > EXPLODED * best {
+        if lowest > 0.0 && running > EXPLODED * lowest {
             sweep.end = End::Exploded;
             break;
         }
-        if has_collapsed(&sweep.points) {
+        if has_collapsed(&range.losses) {
             sweep.end = End::Collapsed;
             break;
         }
     }
+    let points = range.losses.into_iter();
+    sweep.points = points.map(|(lr, loss)| Point { lr, loss, smoothed: loss }).collect();
     sweep.smooth();
     Ok(sweep)
 }
@@ -255,11 +323,11 @@ impl Sweep {
 
 /// Whether the newest losses are equal to four digits, after some that were not even to two. At the
 /// lowest rates a full batch's loss is constant from the start, and a loss of zero is no collapse.
-fn has_collapsed(points: &[Point]) -> bool {
-    let (before, newest) = points.split_at(points.len().saturating_sub(FLAT));
-    let Some(last) = newest.last() else { return false };
-    let apart = |point: &Point| (point.loss - last.loss).abs() / last.loss.abs();
-    newest.iter().all(|point| apart(point) < 1e-4) && before.iter().any(|point| apart(point) > 1e-2)
+fn has_collapsed(losses: &[(f64, f64)]) -> bool {
+    let (before, newest) = losses.split_at(losses.len().saturating_sub(FLAT));
+    let Some((_, last)) = newest.last() else { return false };
+    let apart = |(_, loss): &(f64, f64)| (loss - last).abs() / last.abs();
+    newest.iter().all(|step| apart(step) < 1e-4) && before.iter().any(|step| apart(step) > 1e-2)
 }
 
 /// The standard deviation of the losses around their trend.

@@ -46,6 +46,7 @@ pub mod schedule;
 pub mod scoring;
 pub mod set_up;
 pub mod settings;
+mod snapshot;
 pub mod stages;
 pub mod state;
 pub mod step;
@@ -56,5 +57,6 @@ mod triplet_training;
 pub mod tuples;
 pub mod watch;
 pub mod weight_interpolation;
+pub mod world;
 
 pub use triplet_training::{TripletTraining, train_triplet};

@@ -201,7 +201,13 @@ impl Optimizer {
     }
 
     fn grads(&self) -> impl Iterator<Item = Tensor> {
-        self.slots.iter().map(|slot| slot.param.grad()).filter(Tensor::defined)
+        self.gradients().map(|(_, grad)| grad)
+    }
+
+    /// The gradients that there are, by the names of their parameters; not copied.
+    pub fn gradients(&self) -> impl Iterator<Item = (&str, Tensor)> {
+        let all = self.slots.iter().map(|slot| (slot.name.as_str(), slot.param.grad()));
+        all.filter(|(_, grad)| grad.defined())
     }
 
     /// A copy of the optimiser state, in the order of the parameters:

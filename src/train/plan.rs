@@ -1,9 +1,12 @@
 //! What the training loop is told: epochs, rates, when to stop.
 
+use std::rc::Rc;
+
 use super::interrupt::Interrupt;
 use super::interval::Interval;
 use super::monitor::Monitor;
 use super::schedule::{Better, Cycle, Plateau, PlateauConfig, Schedule, ScheduleKind};
+use super::world::World;
 use crate::Result;
 
 /// Settings of the training loop: epochs, learning rate, schedule, clipping, early stopping.
@@ -42,6 +45,8 @@ pub struct FitConfig {
     pub strict_numerics: bool,
     /// Ends the training after the step it is in.
     pub interrupt: Interrupt,
+    /// The processes that train together.
+    pub world: Rc<World>,
 }
 
 impl FitConfig {

@@ -94,11 +94,34 @@ impl RunFolder {
             return Err(fail("another process is training in this folder".into()));
         }
         if path.join(SUMMARY).exists() {
-            return Err(fail("the run is finished; its model is best.safetensors".into()));
+            return Err(fail("the run is finished".into()));
         }
         let checkpoint = Checkpoint::find(path)?;
         let resumed = Some(Resumed { checkpoint, anyway });
         Ok(Self { path: path.to_owned(), command: command.to_owned(), resumed, lock })
+    }
+
+    /// The folder as the other processes of a training see it: they write nothing. `resumed` is whether to go on
+    /// anyway, if the run is a resumed one.
+    ///
+    /// # Errors
+    /// Neither of its checkpoints can be used.
+    pub fn follow(path: &Path, command: &str, resumed: Option<bool>) -> Result<Self> {
+        let resumed = resumed
+            .map(|anyway| Ok::<_, Error>(Resumed { checkpoint: Checkpoint::find(path)?, anyway }));
+        let resumed = resumed.transpose()?;
+        Ok(Self { path: path.to_owned(), command: command.to_owned(), resumed, lock: None })
+    }
+
+    /// The newest run of a command at `out`, with or without a number, if it was interrupted.
+    pub fn newest_interrupted(out: &Path, command: &str) -> Option<PathBuf> {
+        let name = out.file_name()?.to_string_lossy().into_owned();
+        let numbered = |number: u32| out.with_file_name(format!("{name}-{number}"));
+        let all = std::iter::once(out.to_owned()).chain((2..).map(numbered));
+        let newest = all.take_while(|path| path.join(CONFIG).is_file()).last()?;
+        let config = std::fs::read_to_string(newest.join(CONFIG)).ok()?;
+        let is_own = command_of(&config) == Some(command) && is_interrupted(&newest);
+        is_own.then_some(newest)
     }
 
     /// Whether the run was started before.
@@ -220,6 +243,14 @@ impl RunFolder {
             "rollbacks": outcome.rollbacks,
             "stopped": outcome.stopped,
         });
+        self.complete(&summary)
+    }
+
+    /// Writes `summary.json`, which ends the run.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn complete(&self, summary: &serde_json::Value) -> Result<()> {
         files::write_atomically(&self.summary(), |out| {
             std::io::Write::write_all(out, format!("{summary:#}\n").as_bytes())
         })?;
@@ -273,7 +304,8 @@ pub fn config_text<S: Serialize>(command: &str, settings: &S) -> Result<String> 
 impl Drop for RunFolder {
     /// A training that fails before its first result leaves no folder behind.
     fn drop(&mut self) {
-        let is_new = self.resumed.is_none();
+        // The folder of a process that follows has no lock.
+        let is_new = self.resumed.is_none() && self.lock.is_some();
         drop(self.lock.take());
         if is_new && names(&self.path).is_ok_and(|names| names == [CONFIG]) {
             // The error that ended the training is the one to report.

@@ -79,6 +79,19 @@ impl State {
     }
 }
 
+/// What a learning-rate range test has measured between two steps.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RangeState {
+    /// Learning rate and loss of each step that was made.
+    pub losses: Vec<(f64, f64)>,
+    /// The running mean of the losses, before its correction.
+    pub mean: f64,
+    /// The lowest corrected mean.
+    pub lowest: Option<f64>,
+    /// Fingerprint of the data set.
+    pub data: String,
+}
+
 /// What decides, besides seed and data, which bits a training computes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
@@ -87,17 +100,19 @@ pub struct Environment {
     device: String,
     processor: String,
     threads: i32,
+    processes: usize,
 }
 
 impl Environment {
-    /// Of this process, training on `device`.
-    pub fn here(device: Device) -> Self {
+    /// Of this process, training on `device`, one of `processes`.
+    pub fn here(device: Device, processes: usize) -> Self {
         Self {
             visage: env!("CARGO_PKG_VERSION").into(),
             libtorch: native::version::runs_on_text(),
             device: device::name(device),
             processor: native::cpu_capability().unwrap_or_default(),
             threads: tch::get_num_threads(),
+            processes,
         }
     }
 
@@ -109,6 +124,7 @@ impl Environment {
             ("--device", &self.device, &now.device),
             ("the processor's instructions", &self.processor, &now.processor),
             ("--threads", &self.threads.to_string(), &now.threads.to_string()),
+            ("--processes", &self.processes.to_string(), &now.processes.to_string()),
         ];
         let changed = pairs.into_iter().filter(|(_, before, now)| before != now);
         changed.map(|(what, before, now)| format!("{what}: {before}, now {now}")).collect()

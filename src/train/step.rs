@@ -1,12 +1,14 @@
 //! One training step, the same for every kind of training.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use tch::{Device, Tensor, no_grad};
 
 use super::named::forever;
 use super::optim::{Optimizer, StepRates};
 use super::scaler::LossScaler;
+use super::world::World;
 use crate::Result;
 
 /// A named 0-d tensor for the log; it stays on the device.
@@ -58,6 +60,10 @@ pub struct Stepper<'a> {
     pub measures_norm: bool,
     /// Enabled for float16.
     pub scaler: LossScaler,
+    /// The processes that step together.
+    pub world: Rc<World>,
+    /// Names of the parameters whose gradient is whole in each of them.
+    pub whole: BTreeSet<String>,
 }
 
 impl<'a> Stepper<'a> {
@@ -69,7 +75,8 @@ impl<'a> Stepper<'a> {
     /// `clip` is the largest norm of all gradients together; `scale_loss` is for float16.
     pub fn with(optimizer: &'a mut Optimizer, clip: Option<f64>, scale_loss: bool) -> Self {
         let scaler = LossScaler::new(scale_loss, optimizer.device());
-        Self { optimizer, clip, measures_norm: false, scaler }
+        let (world, whole) = Default::default();
+        Self { optimizer, clip, measures_norm: false, scaler, world, whole }
     }
 
     /// One step. `forward` is called once the gradients of the last step are gone.
@@ -85,6 +92,7 @@ impl<'a> Stepper<'a> {
         let Forward { loss, measures, after } = forward()?;
         self.scaler.backward(&loss)?;
         after.map_or(Ok(()), |after| after())?;
+        self.world.sum_gradients(self.optimizer, |name| self.whole.contains(name))?;
         let skipped = self.scaler.unscale(self.optimizer)?;
         let mut figures = vec![("loss", loss.detach())];
         figures.extend(measures.into_iter().map(|(name, value)| (name, value.detach())));

@@ -60,6 +60,12 @@ pub trait Task {
     /// An error from libtorch.
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>>;
 
+    /// Names of the parameters whose gradient is whole in each of the processes that train together, because
+    /// they come after the embeddings are gathered.
+    fn whole(&self) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+
     /// Called after each optimiser step.
     fn stepped(&mut self) {}
 

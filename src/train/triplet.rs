@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tch::{Kind, Tensor};
@@ -20,6 +21,8 @@ use super::settings::{BnMode, TripletSettings};
 use super::step::Forward;
 use super::task::Task;
 use super::weight_interpolation::WeightInterpolation;
+use super::world::World;
+use crate::data::augment::Draws;
 use crate::data::folder::FaceFolder;
 use crate::data::sampler::PkSampler;
 use crate::data::split::{Part, Split};
@@ -82,6 +85,7 @@ pub struct TripletTask<'a> {
     /// The embeddings of the last validation, for the projector.
     validated: Option<Labelled>,
     projection: Option<Projection>,
+    world: Rc<World>,
 }
 
 impl<'a> TripletTask<'a> {
@@ -134,19 +138,44 @@ impl<'a> TripletTask<'a> {
             notes: Vec::new(),
             validated: None,
             projection: None,
+            world: Rc::default(),
         };
         task.notes.extend(task.sampler.notes.iter().cloned());
         Ok(task)
     }
 
+    /// Trains together with other processes.
+    ///
+    /// # Errors
+    /// Settings that need the whole batch in one process.
+    pub fn among(self, world: &Rc<World>) -> Result<Self> {
+        if world.size() > 1 && self.mode.batch_statistics {
+            return Err(Error::Config(
+                "--bn train: batch statistics are not shared between processes; give --bn eval, or train in one \
+                 process"
+                    .into(),
+            ));
+        }
+        Ok(Self { world: world.clone(), ..self })
+    }
+
     /// Every picture's embedding, row by row; not finite if the training has diverged. Those of pictures
     /// that can no longer be read are zero.
     fn embeddings(&mut self) -> Result<Vec<f32>> {
-        let Self { backbone, folder, prefix, blend, gone, .. } = self;
+        let Self { backbone, folder, prefix, blend, gone, world, .. } = self;
         let mut all = folder.fitted.all();
         all.retain(|picture| !gone.contains(picture));
-        let batches = all.chunks(BATCH).map(|batch| prefix.plain(batch));
+        let own = &all[world.share(all.len())];
+        let batches = own.chunks(BATCH).map(|batch| prefix.plain(batch));
         let values = blend.with(|| embed_values(*backbone, batches))?;
+        let values = match world.size() {
+            1 => values,
+            _ => {
+                let rows = Tensor::f_from_slice(&values)?;
+                let rows = rows.f_view([own.len() as i64, backbone.embedding_dim])?;
+                Vec::try_from(world.gather(&rows, all.len())?.f_view([-1])?)?
+            }
+        };
         if gone.is_empty() {
             return Ok(values);
         }
@@ -173,7 +202,8 @@ impl Task for TripletTask<'_> {
     }
 
     fn prefetch(&mut self, batches: &[Vec<usize>]) {
-        self.prefix.prefetch(batches);
+        let own = |batch: &Vec<usize>| batch[self.world.share(batch.len())].to_vec();
+        self.prefix.prefetch(&batches.iter().map(own).collect::<Vec<_>>());
     }
 
     fn tensors(&self) -> Vec<(String, Tensor)> {
@@ -194,6 +224,10 @@ impl Task for TripletTask<'_> {
         Ok(())
     }
 
+    fn whole(&self) -> BTreeSet<String> {
+        self.objective.parameters().into_iter().map(|(name, _)| name).collect()
+    }
+
     fn take_wait(&mut self) -> Option<Duration> {
         Some(self.prefix.take_wait())
     }
@@ -209,16 +243,25 @@ impl Task for TripletTask<'_> {
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
         let seed = mix(self.seed, epoch as u64, index as u64);
         tch::manual_seed(seed as i64); // of dropout
-        let (first, maps) = self.prefix.views(batch, seed)?;
+        let own = self.world.share(batch.len());
+        if own.is_empty() {
+            let (pictures, processes) = (batch.len(), self.world.size());
+            return Err(Error::Config(format!(
+                "a batch of {pictures} pictures is too small for {processes} processes"
+            )));
+        }
+        let draws = Draws { seed, first: own.start };
+        let (first, maps) = self.prefix.views(&batch[own.clone()], draws)?;
         let labels: Vec<i64> = batch.iter().map(|&i| self.parts.labels[i] as i64).collect();
         // On the host, where they are needed first: nothing waits for the device to learn them.
         let labels = Tensor::from_slice(&labels);
-        if batch.len() <= self.piece {
+        if own.len() <= self.piece {
             let embeddings = self.backbone.embed_from(first, &maps, self.mode);
+            let embeddings = self.world.gather(&embeddings, batch.len())?;
             let (output, measures) = self.objective.loss(&embeddings, &labels, seed);
             return Ok(Forward { measures, ..Forward::from(output.loss) });
         }
-        let (backbone, mode, spans) = (self.backbone, self.mode, pieces(batch.len(), self.piece));
+        let (backbone, mode, spans) = (self.backbone, self.mode, pieces(own.len(), self.piece));
         let embed = move |(start, length): (i64, i64)| {
             // Both passes of a piece drop the same units.
             tch::manual_seed(mix(seed, start as u64, 1) as i64);
@@ -227,7 +270,8 @@ impl Task for TripletTask<'_> {
         let without_graph = || spans.clone().map(&embed).collect();
         let parts: Vec<_> = layer_by_layer(|| tch::no_grad(without_graph));
         let embeddings = Tensor::f_cat(&parts, 0)?.set_requires_grad(true);
-        let (output, measures) = self.objective.loss(&embeddings, &labels, seed);
+        let all = self.world.gather(&embeddings, batch.len())?;
+        let (output, measures) = self.objective.loss(&all, &labels, seed);
         let after = move || {
             let gradient = embeddings.grad();
             for (start, length) in spans {

@@ -3,11 +3,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tch::Device;
 
 use super::*;
 use crate::metric::Named;
@@ -99,6 +101,7 @@ fn config(epochs: usize, lr: f64) -> FitConfig {
         report_every: 1,
         checkpoint_every: Interval::Steps(1),
         interrupt: Interrupt::default(),
+        world: Rc::default(),
     }
 }
 

@@ -17,13 +17,22 @@ struct Bowl {
     per_epoch: usize,
     /// (epoch, index in it, batch) of every step.
     seen: Vec<(usize, usize, usize)>,
+    /// The step in which a signal comes.
+    stop: Option<(usize, Interrupt)>,
 }
 
 impl Bowl {
     fn new(curvature: &[f64], start: &[f64], extra: fn(usize) -> f64) -> Self {
         let row = |numbers: &[f64]| Tensor::from_slice(numbers).to_kind(Kind::Float);
         let weight = row(start).set_requires_grad(true);
-        Self { weight, curvature: row(curvature), extra, per_epoch: 7, seen: Vec::new() }
+        Self {
+            weight,
+            curvature: row(curvature),
+            extra,
+            per_epoch: 7,
+            seen: Vec::new(),
+            stop: None,
+        }
     }
 
     fn optimizer(&self, kind: OptimizerKind, momentum: f64) -> Optimizer {
@@ -33,7 +42,7 @@ impl Bowl {
 
     fn find(mut self, kind: OptimizerKind, momentum: f64, test: &RangeTest) -> Sweep {
         let mut optimizer = self.optimizer(kind, momentum);
-        lr_find(&mut self, &mut optimizer, test, &Reporter::hidden()).unwrap()
+        lr_find(&mut self, &mut optimizer, test, None, &Reporter::hidden()).unwrap()
     }
 }
 
@@ -45,12 +54,15 @@ impl Task for Bowl {
     fn forward(&mut self, epoch: usize, index: usize, batch: &[usize]) -> Result<Forward<'_>> {
         let loss = (&self.curvature * self.weight.square()).sum(Kind::Float) * 0.5;
         let loss = loss + (self.extra)(self.seen.len());
+        if let Some((_, interrupt)) = self.stop.as_ref().filter(|(at, _)| *at == self.seen.len()) {
+            interrupt.send(15);
+        }
         self.seen.push((epoch, index, batch[0]));
         Ok(loss.into())
     }
 
     fn tensors(&self) -> Vec<(String, Tensor)> {
-        Vec::new()
+        vec![("weight".into(), self.weight.shallow_clone())]
     }
 
     fn validate(&mut self, _: usize, _: &mut RunLog) -> Result<Scores> {
@@ -210,7 +222,7 @@ fn steps_run_on_over_the_epochs_and_gradients_are_clipped() {
     let mut bowl = Bowl::new(&[1.0], &[10.0], |_| 0.0);
     let mut optimizer = bowl.optimizer(OptimizerKind::Sgd, 0.0);
     let test = RangeTest { clip: Some(0.5), ..range(1e-3, 1e-1, 16) };
-    let sweep = lr_find(&mut bowl, &mut optimizer, &test, &Reporter::hidden()).unwrap();
+    let sweep = lr_find(&mut bowl, &mut optimizer, &test, None, &Reporter::hidden()).unwrap();
     let steps: Vec<_> =
         (0..16).map(|step| (1 + step / 7, step % 7, 100 * (1 + step / 7) + step % 7)).collect();
     assert_eq!(bowl.seen, steps);
@@ -219,7 +231,7 @@ fn steps_run_on_over_the_epochs_and_gradients_are_clipped() {
     assert!((bowl.weight.double_value(&[0]) - moved).abs() < 1e-4);
 
     bowl.per_epoch = 0;
-    let error = lr_find(&mut bowl, &mut optimizer, &test, &Reporter::hidden()).unwrap_err();
+    let error = lr_find(&mut bowl, &mut optimizer, &test, None, &Reporter::hidden()).unwrap_err();
     assert!(error.to_string().contains("no batch"), "{error}");
 }
 
@@ -239,5 +251,39 @@ fn rates_rise_by_one_factor_and_impossible_ranges_are_named() {
     ] {
         let error = test.check().unwrap_err().to_string();
         assert!(error.contains(flag), "{error}");
+    }
+}
+
+#[test]
+fn a_test_that_was_stopped_ends_as_if_it_had_not_been() {
+    let test = range(1e-3, 10.0, 40);
+    let bowl = || Bowl::new(&[1.0, 3.0], &[10.0, -4.0], |_| 0.0);
+    let whole = bowl().find(OptimizerKind::Sgd, 0.9, &test);
+    assert!(whole.points.len() > 20);
+    let folder = tempfile::tempdir().unwrap();
+    for at in [0, 1, 6, 7, 13, whole.points.len() - 1] {
+        let path = folder.path().join(at.to_string());
+        let settings = toml::Table::new();
+        let go_on = |run: &RunFolder, data: &str, stop: Option<usize>| {
+            let mut bowl = bowl();
+            let mut optimizer = bowl.optimizer(OptimizerKind::Sgd, 0.9);
+            let interrupt = Interrupt::default();
+            bowl.stop = stop.map(|stop| (stop, interrupt.clone()));
+            let keep = Keep { run, every: Interval::Steps(3), interrupt, data };
+            lr_find(&mut bowl, &mut optimizer, &test, Some(keep), &Reporter::hidden())
+        };
+        let run = RunFolder::create(&path, "lr-find", &settings).unwrap();
+        let stopped = go_on(&run, "data", Some(at));
+        drop(run);
+        if at == whole.points.len() - 1 {
+            // The last step ends the test whatever comes.
+            assert_eq!(stopped.unwrap(), whole);
+            continue;
+        }
+        assert!(matches!(stopped, Err(Error::Interrupted { signal: 15, .. })), "{at}");
+        let run = RunFolder::resume(&path, "lr-find", false).unwrap();
+        let error = go_on(&run, "other", None).unwrap_err().to_string();
+        assert!(error.contains("have changed"), "{error}");
+        assert_eq!(go_on(&run, "data", None).unwrap(), whole, "{at}");
     }
 }

@@ -14,6 +14,7 @@ mod trunk;
 mod tuning;
 
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
@@ -222,6 +223,7 @@ impl ScheduleSettings {
             max_bad: self.max_bad,
             strict_numerics: self.strict_numerics,
             interrupt: Interrupt::default(),
+            world: Rc::default(),
             report_every: 1,
         }
     }

@@ -1,0 +1,3 @@
+// libtorch includes it and uses nothing of it.
+
+#pragma once

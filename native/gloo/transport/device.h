@@ -1,0 +1,9 @@
+// As ../context.h.
+
+#pragma once
+
+namespace gloo::transport {
+
+class Device;
+
+} // namespace gloo::transport

@@ -1,0 +1,86 @@
+// Processes that train together: libtorch's own process group over gloo, found through its TCP store.
+
+#define USE_C10D_GLOO
+
+#include "guard.h"
+
+// The headers below need what this one declares.
+#include <torch/types.h>
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+using c10d::ProcessGroupGloo;
+using visage::guarded;
+
+namespace {
+
+struct Group {
+  c10::intrusive_ptr<ProcessGroupGloo> group;
+  std::chrono::milliseconds timeout;
+};
+
+// Waits for a collective; throws what went wrong in it.
+void wait(const Group &group, const c10::intrusive_ptr<c10d::Work> &work) {
+  work->wait(group.timeout);
+}
+
+} // namespace
+
+extern "C" {
+
+// Joins `size` processes at `host`:`port`, where one of them keeps the store (`serves`). Keys begin with
+// `prefix`. `interface` names a network interface; empty: the one of `own`, or where that is empty, too, the one of
+// this machine's name.
+char *visage_group_new(const char *host, uint16_t port, int rank, int size, int serves,
+                       const char *prefix, const char *interface, const char *own,
+                       uint64_t milliseconds, void **out) {
+  return guarded([&] {
+    const auto timeout = std::chrono::milliseconds(milliseconds);
+    c10d::TCPStoreOptions options;
+    options.port = port;
+    options.isServer = serves != 0;
+    options.waitWorkers = false;
+    options.timeout = timeout;
+    auto store = c10::make_intrusive<c10d::PrefixStore>(
+        prefix, c10::make_intrusive<c10d::TCPStore>(host, options));
+    auto gloo = ProcessGroupGloo::Options::create(timeout);
+    gloo->devices.push_back(
+        *interface != 0 ? ProcessGroupGloo::createDeviceForInterface(interface)
+        : *own != 0     ? ProcessGroupGloo::createDeviceForHostname(own)
+                        : ProcessGroupGloo::createDefaultDevice());
+    auto group = c10::make_intrusive<ProcessGroupGloo>(store, rank, size, gloo);
+    *out = new Group{std::move(group), timeout};
+  });
+}
+
+void visage_group_free(void *group) { delete static_cast<Group *>(group); }
+
+// Replaces `tensor` by the sum of those of all processes.
+char *visage_group_sum(void *group, at::Tensor *tensor) {
+  return guarded([&] {
+    auto &own = *static_cast<Group *>(group);
+    std::vector<at::Tensor> tensors{*tensor};
+    wait(own, own.group->allreduce(tensors));
+  });
+}
+
+// Fills `all`, `size` times as large as `tensor`, with those of all processes in the order of ranks.
+char *visage_group_gather(void *group, at::Tensor *tensor, at::Tensor *all) {
+  return guarded([&] {
+    auto &own = *static_cast<Group *>(group);
+    wait(own, own.group->_allgather_base(*all, *tensor));
+  });
+}
+
+// Replaces `tensor` by that of rank 0.
+char *visage_group_broadcast(void *group, at::Tensor *tensor) {
+  return guarded([&] {
+    auto &own = *static_cast<Group *>(group);
+    std::vector<at::Tensor> tensors{*tensor};
+    wait(own, own.group->broadcast(tensors));
+  });
+}
+
+} // extern "C"
