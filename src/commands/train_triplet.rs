@@ -19,6 +19,7 @@ use crate::train::log::RunLog;
 use crate::train::plan::FitConfig;
 use crate::train::run_folder::RunFolder;
 use crate::train::settings::TripletSettings;
+use crate::train::triplet::fits;
 use crate::{Error, Result};
 
 /// Prepares a training with the flags of the command.
@@ -58,6 +59,7 @@ pub fn run(context: &Context, flags: cli::TrainTriplet) -> anyhow::Result<ExitCo
     }
     let mut training = prepare(context, &mut settings)?;
     let world = context.world()?;
+    fits(&settings, &world)?;
     if world.is_first() {
         training.card.framing = Some(framing::measure(context, &training.data)?);
     }
@@ -71,12 +73,12 @@ pub fn run(context: &Context, flags: cli::TrainTriplet) -> anyhow::Result<ExitCo
     if !world.is_first() {
         let plan = FitConfig { interrupt: Interrupt::watch(), ..plan };
         let (task, optimizer) = training.task(&settings)?;
-        fit(&mut task.among(&world)?, optimizer, &plan, &run, &mut RunLog::off(), &context.say)?;
+        fit(&mut task.among(&world), optimizer, &plan, &run, &mut RunLog::off(), &context.say)?;
         return Ok(ExitCode::SUCCESS);
     }
     run.write_split(training.data.divided(), &context.say)?;
     let (task, optimizer) = training.task(&settings)?;
-    let mut task = task.among(&world)?;
+    let mut task = task.among(&world);
     let outcome = train(context, &mut task, optimizer, &plan, &run, ("train-triplet", &given))?;
     drop(task);
     summary(&outcome, &run, &training.data)?;

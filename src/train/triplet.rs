@@ -65,6 +65,27 @@ impl Parts {
     }
 }
 
+/// Whether a training can be shared between these processes; of settings that are resolved.
+///
+/// # Errors
+/// Batch statistics are to be trained, or a batch has fewer pictures than there are processes.
+pub fn fits(settings: &TripletSettings, world: &World) -> Result<()> {
+    let processes = world.size();
+    let pictures = settings.identities_per_batch.saturating_mul(settings.pictures_per_identity);
+    let text = if processes > 1 && settings.tuning.bn == Some(BnMode::Train) {
+        "--bn train: batch statistics are not shared between processes; give --bn eval, or train in one \
+         process"
+            .to_owned()
+    } else if pictures < processes {
+        format!(
+            "a batch of {pictures} pictures (-p times -k) is too small for {processes} processes"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::Config(text))
+}
+
 /// The triplet training of one trunk.
 pub struct TripletTask<'a> {
     backbone: &'a Backbone,
@@ -144,19 +165,9 @@ impl<'a> TripletTask<'a> {
         Ok(task)
     }
 
-    /// Trains together with other processes.
-    ///
-    /// # Errors
-    /// Settings that need the whole batch in one process.
-    pub fn among(self, world: &Rc<World>) -> Result<Self> {
-        if world.size() > 1 && self.mode.batch_statistics {
-            return Err(Error::Config(
-                "--bn train: batch statistics are not shared between processes; give --bn eval, or train in one \
-                 process"
-                    .into(),
-            ));
-        }
-        Ok(Self { world: world.clone(), ..self })
+    /// Trains together with other processes, for which [`fits`] holds.
+    pub fn among(self, world: &Rc<World>) -> Self {
+        Self { world: world.clone(), ..self }
     }
 
     /// Every picture's embedding, row by row; not finite if the training has diverged. Those of pictures

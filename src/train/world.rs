@@ -261,8 +261,14 @@ fn share(rank: usize, size: usize, count: usize) -> Range<usize> {
     start..start + each + usize::from(rank < more)
 }
 
+/// What an error of the group means. The first sentence of libtorch's says enough.
 fn gone(error: Error) -> Error {
-    Error::Config(format!("another process of the training has gone: {error}"))
+    let text = error.to_string();
+    let text = text.split(". ").next().unwrap_or_default();
+    let text = text.rsplit("] ").next().unwrap_or_default();
+    Error::Config(format!(
+        "another process of the training has gone ({text}); --resume goes on from the last checkpoint"
+    ))
 }
 
 #[cfg(test)]
