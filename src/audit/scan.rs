@@ -11,7 +11,7 @@ use super::{Picture, PictureStats};
 use crate::data::identity_folders::TrainVal;
 use crate::data::prefetch::BatchLimits;
 use crate::data::split_file::read_parts;
-use crate::data::{Part, picture};
+use crate::data::{Dataset, Part, formats, picture};
 use crate::detect::{Detector, Face, similar_faces};
 use crate::eval::Embeddings;
 use crate::models::Backbone;
@@ -99,6 +99,9 @@ pub struct Scan {
 /// # Errors
 /// There is no picture, or the split file cannot be read or names none of them.
 pub fn list(root: &Path, split: Option<&Path>) -> Result<Files> {
+    if let Some(dataset) = formats::open_packed(root)? {
+        return list_packed(root, dataset.as_ref(), split);
+    }
     let fail = |what: &str| Err(Error::Data(format!("{}: {what}", root.display())));
     if !root.is_dir() {
         return fail(if root.exists() { "is not a folder" } else { "does not exist" });
@@ -158,21 +161,51 @@ pub fn list(root: &Path, split: Option<&Path>) -> Result<Files> {
         notes.push(format!("{which} directly in {}: ignored by training", root.display()));
     }
     if let (Some(parts), Some(file)) = (parts, split) {
-        if known == 0 {
-            let text =
-                format!("{}: names none of the pictures in {}", file.display(), root.display());
-            return Err(Error::Data(text));
-        }
-        let gone = count(parts.len(), "picture");
-        let new = count(pictures.len() - known.min(pictures.len()), "picture");
-        if !parts.is_empty() || known < pictures.len() {
-            notes.push(format!(
-                "{}: {gone} of it missing from the folder, {new} not in it",
-                file.display()
-            ));
-        }
+        notes.extend(compare(file, root, parts.len(), known, pictures.len())?);
     }
     Ok(Files { paths, pictures, identities: names, unreadable, notes })
+}
+
+/// Lists the pictures of a data set that is one file.
+fn list_packed(root: &Path, dataset: &dyn Dataset, split: Option<&Path>) -> Result<Files> {
+    let mut parts = split.map(read_parts).transpose()?;
+    let (mut paths, mut pictures, mut known) = (Vec::new(), Vec::new(), 0);
+    for record in (0..dataset.len()).filter_map(|number| dataset.record(number)) {
+        let below = record.path.strip_prefix(dataset.root()).unwrap_or(&record.path);
+        let below: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
+        let name = below.join("/");
+        let part = parts.as_mut().and_then(|parts| parts.remove(&name));
+        known += usize::from(part.is_some());
+        pictures.push(Picture { identity: Some(record.identity), part, name });
+        paths.push(record.path);
+    }
+    let mut notes = dataset.notes().to_vec();
+    if let (Some(parts), Some(file)) = (parts, split) {
+        notes.extend(compare(file, root, parts.len(), known, pictures.len())?);
+    }
+    let identities = dataset.identities().to_vec();
+    Ok(Files { paths, pictures, identities, unreadable: Vec::new(), notes })
+}
+
+/// A note if a split file and a data set do not have the same pictures: `gone` are only in the file,
+/// `known` of `all` are in both.
+fn compare(
+    file: &Path,
+    root: &Path,
+    gone: usize,
+    known: usize,
+    all: usize,
+) -> Result<Option<String>> {
+    if known == 0 {
+        let text = format!("{}: names none of the pictures in {}", file.display(), root.display());
+        return Err(Error::Data(text));
+    }
+    let (old, new) = (count(gone, "picture"), count(all - known.min(all), "picture"));
+    let note = || {
+        let file = file.display();
+        format!("{file}: {old} of it missing from the folder, {new} not in it")
+    };
+    Ok((gone > 0 || known < all).then(note))
 }
 
 /// The sub-folders, sorted, without hidden ones.
@@ -199,7 +232,7 @@ pub struct Decoded {
 
 impl Decoded {
     fn of(path: &Path, search: bool) -> Result<Self> {
-        let content = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+        let content = picture::read(path)?;
         let whole = picture::decode_bytes(path, &content)?;
         let longest = whole.width().max(whole.height());
         let small = (search && longest > SEARCHED).then(|| {

@@ -17,6 +17,7 @@ use super::training::{SHARES, device_summary, plan, print_figures, resolve_auto,
 use super::trunk::{Bare, Built, EMBEDDERS, Loaded, main_face, open};
 use crate::cli::TrunkChoice;
 use crate::data::folder::fingerprint;
+use crate::data::formats;
 use crate::data::pairs_file::PairList;
 use crate::data::picture;
 use crate::models::layers::Linear;
@@ -47,6 +48,7 @@ pub fn run(context: &Context, mut settings: DistilSettings) -> anyhow::Result<Ex
     let student_viewer = || main_face(context, &card, detect);
     let pairs = match (&settings.pairs, &settings.pairs_data) {
         (Some(file), Some(root)) => {
+            formats::open_packed(root)?;
             let list = PairList::read(file, root)?;
             if let Some(skipped) = list.describe_skipped(3) {
                 say.warn(&format!("left out {skipped}"));
@@ -163,6 +165,7 @@ fn collect(
     }
     let (mut files, mut left_out, mut met) = (Vec::new(), 0, BTreeSet::new());
     for folder in folders {
+        formats::open_packed(folder)?;
         let found = picture::walk(folder)?;
         if found.is_empty() {
             return Err(Error::Data(format!("--data {}: contains no pictures", folder.display())));

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::output::{count, demand_png, line, percent};
 use super::{Context, inputs, trunk};
+use crate::data::formats;
 use crate::data::pairs_file::PairList;
 use crate::eval::Embeddings;
 use crate::eval::pair_scores::PairScores;
@@ -26,6 +27,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
         }
     }
     let say = &context.say;
+    formats::open_packed(&flags.data)?;
     let list = PairList::read(file, &flags.data)?;
     if let Some(skipped) = list.describe_skipped(3) {
         say.warn(&format!("left out {skipped}"));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::output::count;
-use crate::data::picture;
+use crate::data::{formats, picture};
 use crate::eval::Embeddings;
 use crate::progress::Reporter;
 use crate::recognise::{Embedder, View, Viewer, pipeline};
@@ -17,6 +17,11 @@ const MANY: usize = 64;
 pub fn collect(inputs: &[PathBuf], say: &Reporter) -> (Vec<PathBuf>, usize) {
     let (mut files, mut failed) = (Vec::new(), 0);
     for input in inputs {
+        if let Err(error) = formats::open_packed(input) {
+            say.error(&error.to_string());
+            failed += 1;
+            continue;
+        }
         let found = picture::walk_on(input);
         if let Some(note) = found.note(input) {
             say.line(&format!("note: {note}"));

@@ -9,6 +9,7 @@ use super::output::{count, line, percent, quoted};
 use super::strangers::embed_strangers;
 use super::training::train;
 use super::trunk::{self, Bare, Built};
+use crate::data::formats;
 use crate::detect::DetectOptions;
 use crate::eval::Embeddings;
 use crate::models::{Architecture, Backbone};
@@ -181,7 +182,7 @@ fn open_data(
     say: &Reporter,
 ) -> Result<TrainingData> {
     let of_trunk = PathBuf::from(&trunk.card.data.path);
-    if settings.data.data.is_none() && of_trunk.is_dir() {
+    if settings.data.data.is_none() && formats::exists(&of_trunk) {
         settings.data.data = Some(of_trunk);
     }
     let inherited = trunk.split.clone();

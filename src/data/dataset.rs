@@ -1,12 +1,12 @@
 //! Data sets: pictures with labels.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
-use super::picture;
-use crate::Result;
+use crate::{Error, Result};
 
 /// Part of the split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,25 +47,39 @@ pub trait Dataset: Debug + Send + Sync {
     /// The names of the identities, each once.
     fn identities(&self) -> &[String];
 
-    /// The pictures, in the order of their identities. Either all have a part or none has.
-    fn records(&self) -> &[Record];
+    /// Number of pictures.
+    fn len(&self) -> usize;
+
+    /// Whether there are no pictures.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A picture; `None` behind the last one. They are in the order of their identities. Either all have
+    /// a part or none has.
+    fn record(&self, number: usize) -> Option<Record>;
 
     /// What is remarkable about the data set, one sentence each.
     fn notes(&self) -> &[String];
 
-    /// The encoded picture (PNG, JPEG, ...); any thread may read.
+    /// The encoded picture (PNG, JPEG, ...) of a record; any thread may read.
     ///
     /// # Errors
     /// Names what cannot be read.
-    fn content(&self, record: &Record) -> Result<Vec<u8>> {
-        picture::read(&record.path)
-    }
+    fn content(&self, number: usize) -> Result<Cow<'_, [u8]>>;
 
     /// The part of a decoded picture that is used: all of it, unless the data set knows where a face is.
     /// `number` is that of its record.
     fn part(&self, number: usize, picture: RgbImage) -> RgbImage {
         let _ = number;
         picture
+    }
+}
+
+impl dyn Dataset {
+    /// The paths of the pictures, in order.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        (0..self.len()).filter_map(|number| Some(self.record(number)?.path))
     }
 }
 
@@ -91,11 +105,26 @@ impl Dataset for FileList {
         &self.identities
     }
 
-    fn records(&self) -> &[Record] {
-        &self.records
+    fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    fn record(&self, number: usize) -> Option<Record> {
+        self.records.get(number).cloned()
     }
 
     fn notes(&self) -> &[String] {
         &self.notes
     }
+
+    fn content(&self, number: usize) -> Result<Cow<'_, [u8]>> {
+        let record = self.records.get(number).ok_or_else(|| missing(&self.root, number))?;
+        let content = std::fs::read(&record.path);
+        content.map(Cow::Owned).map_err(|source| Error::io(&record.path, source))
+    }
+}
+
+/// That there is no such picture.
+pub(super) fn missing(root: &Path, number: usize) -> Error {
+    Error::Data(format!("{}: no picture {number}", root.display()))
 }

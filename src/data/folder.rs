@@ -8,7 +8,7 @@ use image::RgbImage;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::dataset::{Dataset, Part, Record};
+use super::dataset::{Dataset, Part, missing};
 use super::formats;
 use super::identity_folders::has_folders;
 use super::near_duplicates::PerceptualHash;
@@ -129,23 +129,23 @@ impl FaceFolder {
         progress: Progress,
     ) -> Result<Self> {
         let fitting = fitting.into();
-        let (records, done) = (dataset.records(), AtomicUsize::new(0));
-        let loaded: Vec<Result<Loaded>> = records
-            .par_iter()
-            .enumerate()
-            .map(|(number, record)| {
+        let (all, done) = (dataset.len(), AtomicUsize::new(0));
+        let loaded: Vec<Result<Loaded>> = (0..all)
+            .into_par_iter()
+            .map(|number| {
                 let side = fitting.keeps(number).then_some(fitting.side);
-                let loaded = load(dataset.as_ref(), number, record, side);
-                progress(done.fetch_add(1, Ordering::Relaxed) + 1, records.len());
+                let loaded = load(dataset.as_ref(), number, side);
+                progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
                 loaded
             })
             .collect();
+        let records = || (0..all).filter_map(|number| dataset.record(number));
 
         let mut folder = Self {
             root: dataset.root().to_path_buf(),
             identities: Vec::new(),
             pictures: Vec::new(),
-            parts: records.iter().all(|record| record.part.is_some()).then(Vec::new),
+            parts: records().all(|record| record.part.is_some()).then(Vec::new),
             fitted: PictureStore::default(),
             looks: Vec::new(),
             digests: Vec::new(),
@@ -154,7 +154,7 @@ impl FaceFolder {
         };
         let mut stored = Vec::new();
         let mut last_owner = None;
-        for ((number, record), loaded) in records.iter().enumerate().zip(loaded) {
+        for ((number, record), loaded) in records().enumerate().zip(loaded) {
             match loaded {
                 Ok(Loaded { fitted, look, digest }) => {
                     if last_owner != Some(record.identity) {
@@ -163,7 +163,7 @@ impl FaceFolder {
                     }
                     let identity = folder.identities.len() - 1;
                     stored.push((Origin::Record(dataset.clone(), number), fitted));
-                    folder.pictures.push(Face { path: record.path.clone(), identity });
+                    folder.pictures.push(Face { path: record.path, identity });
                     if let (Some(parts), Some(part)) = (&mut folder.parts, record.part) {
                         parts.push(part);
                     }
@@ -171,10 +171,10 @@ impl FaceFolder {
                     folder.digests.push(digest);
                 }
                 Err(Error::Picture { reason, .. }) => {
-                    folder.unreadable.push((record.path.clone(), reason));
+                    folder.unreadable.push((record.path, reason));
                 }
                 Err(Error::Io { source, .. }) => {
-                    folder.unreadable.push((record.path.clone(), source.to_string()));
+                    folder.unreadable.push((record.path, source.to_string()));
                 }
                 Err(other) => return Err(other),
             }
@@ -267,13 +267,9 @@ pub fn fingerprint(files: impl Iterator<Item = (String, [u8; 32])>) -> String {
 }
 
 /// Reads a picture; fits its part to `side` where one is given.
-fn load(
-    dataset: &dyn Dataset,
-    number: usize,
-    record: &Record,
-    side: Option<u32>,
-) -> Result<Loaded> {
-    let content = dataset.content(record)?;
+fn load(dataset: &dyn Dataset, number: usize, side: Option<u32>) -> Result<Loaded> {
+    let record = dataset.record(number).ok_or_else(|| missing(dataset.root(), number))?;
+    let content = dataset.content(number)?;
     let picture = decode_bytes(&record.path, &content)?;
     Ok(Loaded {
         look: PerceptualHash::of(&picture),

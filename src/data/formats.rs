@@ -6,15 +6,63 @@ use std::sync::Arc;
 use super::celeba::{self, CelebaFiles};
 use super::dataset::Dataset;
 use super::identity_folders;
+use super::mounted;
+use super::record_file::RecordFile;
 use crate::Result;
 
-/// Opens the data set at `root`: CelebA under its official names, or else one folder per identity.
+/// What a data set may be, for messages.
+pub const KINDS: &str = "a folder with one folder per identity, or a record file X.rec";
+
+/// A data set in one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packed {
+    /// MXNet's record file.
+    Records,
+}
+
+impl Packed {
+    fn of(path: &Path) -> Option<Self> {
+        let ending = path.extension().and_then(|ending| ending.to_str())?;
+        let kind = match ending.to_ascii_lowercase().as_str() {
+            "rec" => Self::Records,
+            _ => return None,
+        };
+        (!path.is_dir()).then_some(kind)
+    }
+
+    fn open(self, path: &Path) -> Result<Arc<dyn Dataset>> {
+        Ok(match self {
+            Self::Records => Arc::new(RecordFile::open(path)?),
+        })
+    }
+}
+
+/// Opens the data set at `root`: a record file (`.rec`); CelebA under its official names; or else one
+/// folder per identity. The pictures of a file can then be read by their paths, too.
 ///
 /// # Errors
 /// There is no data set, or its lists cannot be read. No picture is decoded.
 pub fn open(root: &Path) -> Result<Arc<dyn Dataset>> {
+    if let Some(kind) = Packed::of(root) {
+        let dataset = kind.open(root)?;
+        mounted::mount(root, dataset.clone());
+        return Ok(dataset);
+    }
     Ok(match CelebaFiles::find(root) {
         Ok(files) => Arc::new(celeba::open(&files)?),
         Err(_) => Arc::new(identity_folders::open(root)?),
     })
+}
+
+/// Opens the data set at `path` if it is a file, so that its pictures can be read by their paths.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_packed(path: &Path) -> Result<Option<Arc<dyn Dataset>>> {
+    Packed::of(path).map(|_| open(path)).transpose()
+}
+
+/// Whether there could be a data set at `path`.
+pub fn exists(path: &Path) -> bool {
+    path.is_dir() || (Packed::of(path).is_some() && path.is_file())
 }

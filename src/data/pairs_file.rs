@@ -14,6 +14,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::mounted;
 use crate::verdict::Verdict;
 use crate::words::count;
 use crate::{Error, Result};
@@ -86,7 +87,7 @@ impl PairList {
         let (mut pairs, mut skipped) = (Vec::new(), Vec::new());
         for Row { a, b, label, fold, line } in rows {
             let find = |name: &Path| match separator {
-                Some(_) => Some(root.join(name)).filter(|path| path.is_file()),
+                Some(_) => Some(root.join(name)).filter(|path| mounted::exists(path)),
                 None => official(root, name),
             };
             match (find(&a), find(&b)) {
@@ -140,7 +141,7 @@ fn official(root: &Path, name: &Path) -> Option<PathBuf> {
         path.push(ending);
         PathBuf::from(path)
     };
-    ENDINGS.iter().map(with).find(|path| path.is_file())
+    ENDINGS.iter().map(with).find(|path| mounted::exists(path))
 }
 
 /// The separator of a table with the columns a, b and same; `None` if it is no such table.
@@ -284,7 +285,7 @@ fn picture(name: &str, number: &str) -> Option<PathBuf> {
 }
 
 /// A relative path that stays below its root.
-fn below(text: &str) -> Option<PathBuf> {
+pub(super) fn below(text: &str) -> Option<PathBuf> {
     let path = PathBuf::from(text);
     let inside =
         path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage, imageops};
 use walkdir::WalkDir;
 
-use super::{jpeg, resize};
+use super::{jpeg, mounted, resize};
 use crate::{Error, Result};
 
 /// Extensions of picture files.
@@ -43,9 +43,22 @@ pub fn decode(path: &Path) -> Result<RgbImage> {
     decode_bytes(path, &read(path)?)
 }
 
-/// The content of a picture file.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|source| Error::io(path, source))
+/// The content of a picture file, or of a picture in a data set that is one file and was
+/// [opened](super::formats::open): `faces.rec/NAME/1.jpg`.
+///
+/// # Errors
+/// Names the path.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    mounted::read(path)
+}
+
+/// Width and height from the header of a picture at a path, as [`read`] takes it.
+pub(super) fn dimensions(path: &Path) -> Option<(u32, u32)> {
+    if mounted::is_inside(path) {
+        let content = Cursor::new(mounted::read(path).ok()?);
+        return ImageReader::new(content).with_guessed_format().ok()?.into_dimensions().ok();
+    }
+    ImageReader::open(path).ok()?.with_guessed_format().ok()?.into_dimensions().ok()
 }
 
 /// Like [`decode`], from memory; `path` is for error messages.
@@ -136,7 +149,8 @@ pub fn is_picture(path: &Path) -> bool {
     ending.is_some_and(|ending| EXTENSIONS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
-/// The pictures at `path`: the file itself, or all pictures below a folder, sorted by path.
+/// The pictures at `path`: the file itself, or all pictures below a folder, sorted by path. Those of a data
+/// set that is one file and was opened are in its order.
 ///
 /// Hidden files and folders are skipped, links are followed. Broken links are listed, so that they are
 /// reported when read.
@@ -193,6 +207,9 @@ impl Walk {
 /// Like [`walk`], but continues after errors.
 pub fn walk_on(path: &Path) -> Walk {
     let mut found = Walk::default();
+    if let Some(pictures) = mounted::list(path) {
+        return Walk { pictures, ..found };
+    }
     match std::fs::metadata(path) {
         Err(source) => found.troubles.push(Error::io(path, source)),
         Ok(kind) if !kind.is_dir() => found.pictures.push(path.to_path_buf()),
@@ -227,9 +244,12 @@ fn walk_folder(path: &Path, found: &mut Walk) {
     found.pictures.sort();
 }
 
-/// The identity of a picture: the first folder below `root`, or for pictures in `root` itself the
+/// The identity of a picture: that of an opened data set that lists it; or else the first folder below `root`, or for pictures in `root` itself the
 /// folder they are in.
 pub fn owner(root: &Path, picture: &Path) -> String {
+    if let Some(owner) = mounted::owner(picture) {
+        return owner;
+    }
     let below = picture.strip_prefix(root).unwrap_or(Path::new(""));
     let mut parts = below.components();
     let first = parts.next().filter(|_| parts.next().is_some());

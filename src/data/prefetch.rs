@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use rayon::prelude::*;
 
+use super::picture;
 use crate::{Error, Result};
 
 /// Items made ahead, in order. It ends after the last one; dropping it stops the thread.
@@ -102,9 +103,7 @@ fn batch_length(files: &[PathBuf], limits: BatchLimits) -> usize {
 
 /// The number of pixels in the header of a picture; 0 if it cannot be read.
 fn size(path: &Path) -> u64 {
-    let reader = image::ImageReader::open(path).and_then(|file| file.with_guessed_format());
-    let size = reader.ok().and_then(|reader| reader.into_dimensions().ok());
-    size.map_or(0, |(width, height)| u64::from(width) * u64::from(height))
+    picture::dimensions(path).map_or(0, |(width, height)| u64::from(width) * u64::from(height))
 }
 
 #[cfg(test)]
@@ -131,7 +130,7 @@ mod tests {
         };
         let files = [file(10), file(11), file(40), file(12), root.path().join("missing.png")];
         let limits = BatchLimits { files: 3, pixels: 300, waiting: 0 };
-        let read = |path: &Path| super::super::picture::decode(path).map(|picture| picture.width());
+        let read = |path: &Path| picture::decode(path).map(|picture| picture.width());
         let batches: Vec<_> = read_files(&files, limits, read).unwrap().collect();
         let lengths: Vec<_> =
             batches.iter().map(|(paths, read)| (paths.len(), read.len())).collect();

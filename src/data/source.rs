@@ -2,31 +2,29 @@
 
 use std::path::{Path, PathBuf};
 
+use super::formats;
 use super::manifest::dataset;
 use crate::{Error, Result};
 
 /// A data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Its folder.
+    /// Its folder or file.
     pub path: PathBuf,
     /// What a report calls it: the folder as given, or the title and the folder of the default.
     pub name: String,
 }
 
-/// Decides which data to use: the folder of `--data`; else `data/avengers` below `project`; else the
+/// Decides which data to use: the folder or file of `--data`; else `data/avengers` below `project`; else the
 /// ORL faces in `data/orl`.
 ///
 /// # Errors
-/// The folder of `--data` is missing, or none is given and neither data set is there.
+/// That of `--data` is missing, or none is given and neither data set is there.
 pub fn resolve(flag: Option<&Path>, project: &Path) -> Result<Source> {
     if let Some(path) = flag {
-        if !path.is_dir() {
-            let what = if path.exists() { "is not a folder" } else { "does not exist" };
-            let text = format!(
-                "--data {}: {what}; expected a folder with one folder per identity",
-                path.display()
-            );
+        if !formats::exists(path) {
+            let what = if path.exists() { "is not a data set" } else { "does not exist" };
+            let text = format!("--data {}: {what}; expected {}", path.display(), formats::KINDS);
             return Err(Error::Config(text));
         }
         let name = path.display().to_string();

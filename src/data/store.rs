@@ -1,14 +1,14 @@
 //! Decoded pictures, kept in memory up to a limit; others are decoded again.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use image::RgbImage;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::dataset::Dataset;
+use super::dataset::{Dataset, missing};
 use super::picture::{decode, decode_bytes, fit};
 use super::strips::cut_file;
 use crate::native::cuda::Upload;
@@ -66,17 +66,16 @@ impl Origin {
     /// # Errors
     /// Names the file and the problem.
     pub fn decode(&self) -> Result<RgbImage> {
-        let missing = |path: &Path, what: &str| Error::Data(format!("{}: {what}", path.display()));
         match self {
             Self::Record(dataset, number) => {
-                let record = dataset.records().get(*number);
-                let record = record.ok_or_else(|| missing(dataset.root(), "no such picture"))?;
-                let picture = decode_bytes(&record.path, &dataset.content(record)?)?;
+                let record = dataset.record(*number);
+                let record = record.ok_or_else(|| missing(dataset.root(), *number))?;
+                let picture = decode_bytes(&record.path, &dataset.content(*number)?)?;
                 Ok(dataset.part(*number, picture))
             }
             Self::Panel(Panel { file, third: None }) => decode(file),
             Self::Panel(Panel { file, third: Some(third) }) => {
-                cut_file(file)?.into_iter().nth(*third).ok_or_else(|| missing(file, "no third"))
+                cut_file(file)?.into_iter().nth(*third).ok_or_else(|| missing(file, *third))
             }
         }
     }
@@ -214,6 +213,8 @@ pub fn scaled(bytes: Upload) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::FaceFolder;
     use super::super::testing::face_folder;
     use super::*;

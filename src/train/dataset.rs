@@ -62,7 +62,7 @@ fn decode(
     fitting: impl Into<Fitting>,
     say: &Reporter,
 ) -> Result<FaceFolder> {
-    let bar = say.progress("reading pictures", dataset.records().len() as u64, "pictures");
+    let bar = say.progress("reading pictures", dataset.len() as u64, "pictures");
     let folder = FaceFolder::decode(dataset, strict, fitting, &|_, _| bar.inc(1))?;
     bar.finish();
     Ok(folder)

@@ -1,5 +1,6 @@
 //! Whole photos in a training set: the main face on each is found once, before the first epoch.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub fn cut_faces(
     let Some(crop) = viewer.crop().filter(|_| dataset.identities().len() > 1) else {
         return Ok((dataset, None));
     };
-    let all = dataset.records().len();
+    let all = dataset.len();
     if detect == FaceSearch::Auto {
         let sample: Vec<usize> = spread(all, SAMPLE).collect();
         let seen = locate(&viewer, &dataset, &sample, "sample", say)?;
@@ -86,13 +87,11 @@ fn locate(
     title: &str,
     say: &Reporter,
 ) -> Result<Vec<Option<Located>>> {
-    let path = |&number: &usize| dataset.records()[number].path.clone();
-    let paths: Vec<PathBuf> = numbers.iter().map(path).collect();
-    let of_path: HashMap<PathBuf, usize> =
-        paths.iter().cloned().zip(numbers.iter().copied()).collect();
+    let record = |&number: &usize| Some((dataset.record(number)?.path, number));
+    let of_path: HashMap<PathBuf, usize> = numbers.iter().filter_map(record).collect();
+    let paths: Vec<PathBuf> = numbers.iter().filter_map(record).map(|(path, _)| path).collect();
     let source = dataset.clone();
-    let read =
-        move |path: &Path| decode_bytes(path, &source.content(&source.records()[of_path[path]])?);
+    let read = move |path: &Path| decode_bytes(path, &source.content(of_path[path])?);
     let bar = say.progress(title, numbers.len() as u64, "pictures");
     let mut located = Vec::with_capacity(numbers.len());
     for (batch, pictures) in read_files(&paths, viewer.limits(), read)? {
@@ -109,8 +108,9 @@ fn locate(
 #[derive(Debug)]
 struct MainFaces {
     photos: Arc<dyn Dataset>,
-    records: Vec<Record>,
-    /// The face of each record; `None` for a picture that is used as it is.
+    /// The numbers of the pictures with a face.
+    used: Vec<usize>,
+    /// The face of each of them; `None` for a picture that is used as it is.
     faces: Vec<Option<Face>>,
     crop: Crop,
     /// Number of pictures that were searched and are used as they are.
@@ -122,22 +122,23 @@ struct MainFaces {
 impl MainFaces {
     /// Of the place of the face on each picture. What cannot be read stays, for its own message.
     fn new(photos: Arc<dyn Dataset>, located: Vec<Option<Located>>, crop: Crop) -> Result<Self> {
-        let (mut records, mut faces) = (Vec::new(), Vec::new());
+        let (mut used, mut faces, mut left) = (Vec::new(), Vec::new(), BTreeSet::new());
         let (mut whole, mut left_out) = (0, Vec::new());
-        for (record, place) in photos.records().iter().zip(located) {
+        for (number, place) in located.into_iter().enumerate() {
+            let Some(record) = photos.record(number) else { break };
             whole += usize::from(place == Some(Located::Whole));
             let face = match place {
                 Some(Located::Nowhere) => {
-                    left_out.push(record.path.clone());
+                    left_out.push(record.path);
                     continue;
                 }
                 Some(Located::Face(face)) => Some(face),
                 Some(Located::Whole) | None => None,
             };
-            records.push(record.clone());
+            left.insert(record.identity);
+            used.push(number);
             faces.push(face);
         }
-        let left: BTreeSet<usize> = records.iter().map(|record| record.identity).collect();
         if left.len() < 2 {
             return Err(Error::Data(format!(
                 "{}: a face is found on pictures of {} only; telling faces apart needs two or more \
@@ -146,11 +147,11 @@ impl MainFaces {
                 people(left.len())
             )));
         }
-        Ok(Self { photos, records, faces, crop, whole, left_out })
+        Ok(Self { photos, used, faces, crop, whole, left_out })
     }
 
     fn report(&self, say: &Reporter) {
-        let all = self.photos.records().len();
+        let all = self.photos.len();
         let cut = self.faces.iter().flatten().count();
         say.line(&format!(
             "faces: cut out of {cut} of {}, {} used as they are (with --detect never, all are)",
@@ -180,16 +181,20 @@ impl Dataset for MainFaces {
         self.photos.identities()
     }
 
-    fn records(&self) -> &[Record] {
-        &self.records
+    fn len(&self) -> usize {
+        self.used.len()
+    }
+
+    fn record(&self, number: usize) -> Option<Record> {
+        self.photos.record(*self.used.get(number)?)
     }
 
     fn notes(&self) -> &[String] {
         self.photos.notes()
     }
 
-    fn content(&self, record: &Record) -> Result<Vec<u8>> {
-        self.photos.content(record)
+    fn content(&self, number: usize) -> Result<Cow<'_, [u8]>> {
+        self.photos.content(self.used.get(number).copied().unwrap_or(usize::MAX))
     }
 
     fn part(&self, number: usize, picture: RgbImage) -> RgbImage {
