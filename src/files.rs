@@ -24,6 +24,21 @@ pub fn write_atomically(
     Ok(())
 }
 
+/// Like [`write_atomically`], and lets `check` read the whole temporary file before it gets its name.
+///
+/// # Errors
+/// As [`write_atomically`], or what `check` reports.
+pub fn write_checked(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+    check: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let written = temporary(path, |out| fill(out))?;
+    check(written.path())?;
+    written.persist(path).map_err(|error| Error::io(path, error.error))?;
+    Ok(())
+}
+
 /// Writes a new file. Returns false if `path` exists already: of several processes that write the
 /// same path at the same time, one gets true.
 ///

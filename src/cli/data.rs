@@ -23,7 +23,8 @@ use crate::detect::Template;
         nearest different photos of each identity. On loose photos the face is cropped first."
 )]
 pub struct Audit {
-    /// Folder with one sub-folder of pictures per identity, or a folder of pictures
+    /// Folder with one sub-folder of pictures per identity, or a folder of pictures; or a record file
+    /// (X.rec), WebDataset shards ('X-{000..003}.tar') or a table (X.csv)
     #[arg(value_name = "DIR", help_heading = "Arguments")]
     pub data: PathBuf,
     /// The split.csv of a training run: find photos that are in both parts
@@ -99,6 +100,8 @@ pub enum PrepareAction {
     Strips(PrepareStrips),
     /// Detect, align and crop the faces in a folder of photos, keeping its sub-folders
     Faces(PrepareFaces),
+    /// Pack a data set into one record file (MXNet's RecordIO) or into tar shards (WebDataset)
+    Pack(PreparePack),
 }
 
 /// Which faces of a photo to keep.
@@ -150,6 +153,32 @@ pub struct PrepareFaces {
     /// The face detector.
     #[command(flatten)]
     pub detector: DetectorFlags,
+}
+
+/// Flags of `prepare pack`.
+#[derive(Debug, Args)]
+#[command(
+    next_help_heading = "Packing",
+    after_help = "The pictures' own bytes are written, in the order of the data set; unreadable ones are \
+    left out. Every file is read again and compared before it gets its name. Run the same command again \
+    to resume shards. Train with --data OUT."
+)]
+pub struct PreparePack {
+    /// The data set: a folder with one sub-folder of pictures per identity, or any other that --data of
+    /// train-triplet takes
+    #[arg(value_name = "IN", help_heading = "Arguments")]
+    pub input: PathBuf,
+    /// X.rec (X.idx and X.lst are written beside it), X.tar, or 'X-{000..999}.tar' for as many shards as
+    /// are needed
+    #[arg(value_name = "OUT", help_heading = "Arguments")]
+    pub output: PathBuf,
+    /// Size of a shard
+    #[arg(long, value_name = "MB", default_value_t = 256,
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub shard_size: u64,
+    /// Overwrite existing files
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Flags of `prepare strips`.

@@ -103,7 +103,8 @@ pub struct Detect {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Data")]
 pub struct Evaluate {
-    /// Folder with one sub-folder of pictures per identity, or the root of the paths in --pairs
+    /// Folder with one sub-folder of pictures per identity, or a record file (X.rec), WebDataset shards
+    /// ('X-{000..003}.tar') or a table (X.csv); with --pairs the root of its paths
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// Evaluate on a list of pairs: LFW's pairs.txt, or a table with columns a, b and same
@@ -213,7 +214,8 @@ impl TrunkChoice {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "t-SNE")]
 pub struct Tsne {
-    /// Folder with one sub-folder of pictures per identity [default: as for train-triplet]
+    /// Folder with one sub-folder of pictures per identity, or what else train-triplet takes [default: as
+    /// for train-triplet]
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     pub data: Option<PathBuf>,
     /// When to search pictures for faces.
@@ -237,7 +239,8 @@ pub struct Tsne {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub struct Embed {
-    /// Pictures, or folders of pictures (the label of a picture is its folder's name)
+    /// Pictures, folders of pictures (the label of a picture is its folder's name), record files (X.rec),
+    /// WebDataset shards ('X-{000..003}.tar') or tables (X.csv)
     #[arg(required = true, value_name = "FILE|DIR", help_heading = "Arguments")]
     pub inputs: Vec<PathBuf>,
     /// The trunk.

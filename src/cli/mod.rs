@@ -12,7 +12,9 @@ mod weights;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use config::{Configured, LrFind, Resume, TrainTriplet, parse};
-pub use data::{Audit, Fetch, Keep, Prepare, PrepareAction, PrepareFaces, PrepareStrips};
+pub use data::{
+    Audit, Fetch, Keep, Prepare, PrepareAction, PrepareFaces, PreparePack, PrepareStrips,
+};
 pub use gallery::{
     Gallery, GalleryAction, GalleryEnroll, GalleryExport, GalleryFaces, GalleryForget,
     GalleryIdentify, GalleryImport, GalleryList, GalleryReject, GalleryShow, GalleryThreshold,

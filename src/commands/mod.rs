@@ -29,6 +29,7 @@ mod output;
 mod pair_training;
 mod prepare;
 mod prepare_faces;
+mod prepare_pack;
 mod processes;
 mod replies;
 mod runs;

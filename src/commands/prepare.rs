@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::output::count;
-use super::{Context, output, prepare_faces};
+use super::{Context, output, prepare_faces, prepare_pack};
 use crate::cli::{PrepareAction, PrepareStrips};
 use crate::data::people::{Layout, People};
 use crate::data::picture;
@@ -19,6 +19,7 @@ pub fn run(context: &Context, action: &PrepareAction) -> anyhow::Result<ExitCode
         PrepareAction::Strips(flags) if flags.cut => cut(context, flags),
         PrepareAction::Strips(flags) => strips(context, flags),
         PrepareAction::Faces(flags) => prepare_faces::run(context, flags),
+        PrepareAction::Pack(flags) => prepare_pack::run(context, flags),
     }
 }
 

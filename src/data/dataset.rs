@@ -76,7 +76,7 @@ pub trait Dataset: Debug + Send + Sync {
     }
 }
 
-impl dyn Dataset {
+impl dyn Dataset + '_ {
     /// The paths of the pictures, in order.
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
         (0..self.len()).filter_map(|number| Some(self.record(number)?.path))

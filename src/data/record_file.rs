@@ -32,7 +32,7 @@ impl RecordFile {
     ///
     /// Identities are in the order of their labels. They have the names of the folders in `X.lst` where
     /// each label has one folder, or else the label. Pictures of an identity are in the order of their
-    /// names, or else of their numbers.
+    /// numbers.
     ///
     /// # Errors
     /// Names the file, and the record that is damaged or has a label that is not a whole number.
@@ -129,6 +129,7 @@ fn find(path: &Path, positions: &Path, records: &[u8], names: Option<&Names>) ->
     })?;
     found.entries.retain(|entry| entry.length > 0);
     let entries = &mut found.entries;
+    entries.par_sort_unstable_by_key(|entry| (entry.identity, entry.tag));
     match names.map(|names| names.give(entries)).transpose()? {
         Some(true) => found.named = true,
         Some(false) => found.notes.push(format!(
@@ -138,15 +139,10 @@ fn find(path: &Path, positions: &Path, records: &[u8], names: Option<&Names>) ->
         None => {}
     }
     let name = |entry: &Entry| names.and_then(|names| names.at(entry.tag)).unwrap_or_default();
-    entries.par_sort_by(|a, b| {
-        let by_name = || match found.named {
-            true => Path::new(name(a)).cmp(Path::new(name(b))),
-            false => a.tag.cmp(&b.tag),
-        };
-        a.identity.cmp(&b.identity).then_with(by_name)
-    });
     let labels = number_identities(entries);
-    let folders = found.named.then(|| folders(entries, labels.len(), name)).flatten();
+    let folders =
+        found.named.then(|| folders(entries, labels.len(), |entry| Cow::Borrowed(name(entry))));
+    let folders = folders.flatten();
     found.identities = folders.unwrap_or_else(|| labels.iter().map(ToString::to_string).collect());
     Ok(found)
 }
@@ -168,19 +164,20 @@ pub(super) fn number_identities(entries: &mut [Entry]) -> Vec<u32> {
 pub(super) fn folders<'a>(
     entries: &[Entry],
     identities: usize,
-    name: impl Fn(&Entry) -> &'a str,
+    name: impl Fn(&Entry) -> Cow<'a, str>,
 ) -> Option<Vec<String>> {
-    let mut folders: Vec<&str> = Vec::with_capacity(identities);
+    let mut folders: Vec<String> = Vec::with_capacity(identities);
     for entry in entries {
-        let (folder, _) = name(entry).split_once('/')?;
+        let name = name(entry);
+        let (folder, _) = name.split_once('/')?;
         match folders.get(entry.identity as usize) {
-            Some(first) if *first != folder => return None,
+            Some(first) if first != folder => return None,
             Some(_) => {}
-            None => folders.push(folder),
+            None => folders.push(folder.to_owned()),
         }
     }
-    let different: HashSet<&str> = folders.iter().copied().collect();
-    (different.len() == identities).then(|| folders.into_iter().map(str::to_owned).collect())
+    let different: HashSet<&String> = folders.iter().collect();
+    (different.len() == identities).then_some(folders)
 }
 
 /// Where the records begin, from the index file: lines of a number, a tab and a byte.
@@ -367,12 +364,12 @@ mod tests {
     }
 
     #[test]
-    fn names_order_the_pictures_and_their_folders_are_the_identities() {
+    fn pictures_have_their_names_and_the_folders_are_the_identities() {
         let root = tempfile::tempdir().unwrap();
-        let records = [framed(1, 0, b"b"), framed(0, 1, b"a2"), framed(0, 2, b"a1")];
+        let records = [framed(1, 0, b"b"), framed(0, 1, b"a1"), framed(0, 2, b"a2")];
         let path = write(root.path(), &records);
         let list = root.path().join("faces.lst");
-        std::fs::write(&list, "1\t0.0\tann/2.jpg\n0\t1.000\tzoe/1.jpg\n2\t0\tann/1.jpg\n").unwrap();
+        std::fs::write(&list, "2\t0.0\tann/2.jpg\n0\t1.000\tzoe/1.jpg\n1\t0\tann/1.jpg\n").unwrap();
         let set = RecordFile::open(&path).unwrap();
         assert_eq!(set.identities(), ["ann", "zoe"]);
         let names: Vec<_> = contents(&set).into_iter().map(|(name, ..)| name).collect();

@@ -14,6 +14,9 @@ const LENGTH: u32 = (1 << 29) - 1;
 /// Bytes of a picture's header, without the labels behind it.
 const HEADER: usize = 24;
 
+/// The largest picture in a record, in bytes: 29 bits count the record.
+pub(super) const LARGEST: usize = LENGTH as usize - HEADER;
+
 /// One part of a record: its flag, its data, and where the next one begins.
 struct Piece<'a> {
     flag: u32,
@@ -89,7 +92,6 @@ impl Header {
 }
 
 /// The record of a picture, framed as MXNet does.
-#[cfg(test)]
 pub(super) fn framed(label: u32, id: u64, picture: &[u8]) -> Vec<u8> {
     let mut data = Vec::with_capacity(HEADER + picture.len());
     data.extend_from_slice(&0_u32.to_le_bytes());
@@ -102,7 +104,6 @@ pub(super) fn framed(label: u32, id: u64, picture: &[u8]) -> Vec<u8> {
 
 /// Frames the data of a record: where it holds the magic number at a multiple of 4 bytes it is split
 /// there, so that a reader can find the next record after damage.
-#[cfg(test)]
 fn split(data: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(data.len() + 16);
     let mut put = |flag: u32, part: &[u8]| {

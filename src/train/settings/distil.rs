@@ -55,7 +55,7 @@ pub struct DistilSettings {
     #[cfg_attr(feature = "cli", arg(long, value_name = "D", help_heading = "Model"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_dim: Option<i64>,
-    /// Folders of pictures; no labels are needed or used
+    /// Folders of pictures, record files (X.rec), WebDataset shards or tables (X.csv); labels are not used
     #[cfg_attr(feature = "cli", arg(long, value_name = "DIR", num_args = 1.., help_heading = "Data"))]
     pub data: Vec<PathBuf>,
     /// When to run the face detector: auto crops the main face from each photo and uses a picture as

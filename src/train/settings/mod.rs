@@ -53,7 +53,8 @@ fn check_input_size(side: Option<u32>) -> Result<()> {
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Data"))]
 #[serde(default, rename_all = "kebab-case")]
 pub struct DataSettings {
-    /// Folder with one sub-folder of pictures per identity, or a CelebA folder [default:
+    /// Folder with one sub-folder of pictures per identity, a CelebA folder, an MXNet record file (X.rec),
+    /// WebDataset shards ('X-{000..003}.tar') or a table of path and label (X.csv) [default:
     /// data/avengers, else data/orl]
     #[cfg_attr(feature = "cli", arg(long, value_name = "DIR"))]
     #[serde(skip_serializing_if = "Option::is_none")]
