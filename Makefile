@@ -32,8 +32,12 @@ PIP    := -m pip install --quiet --disable-pip-version-check
 VISAGE := cargo run --quiet --release $(WHERE) --
 
 export LIBTORCH ?= $(CURDIR)/$(FOLDER)/torch
+# A shell may name the libtorch of the usual build, whatever TORCH is.
+ifeq ($(LIBTORCH),$(CURDIR)/libtorch/torch)
+LIBTORCH := $(CURDIR)/$(FOLDER)/torch
+endif
 
-.PHONY: all help libtorch build faces demo test test-quick torture torch-versions gpu-kit parity parity-export parity-detect bench bench-detect bench-load tools lint doc clean
+.PHONY: all help libtorch build faces demo test test-quick torture torch-versions gpu-kit parity parity-export parity-detect bench bench-detect bench-load scale tools lint doc clean
 all: build
 
 help:
@@ -44,6 +48,7 @@ help:
 	@echo 'make parity-detect  faces found, against facenet-pytorch (PHOTOS=DIR: on those pictures)'
 	@echo 'make bench     times of loading, training and recognition, next to PyTorch'
 	@echo 'make bench-detect  time of finding faces, next to facenet-pytorch'
+	@echo 'make scale     time of a training step in 1, 2 and 4 processes'
 	@echo 'make bench-load  time and memory of loading VGG16, next to PyTorch'
 	@echo 'make torture   kills trainings 200 times and resumes them (KILLS=N; minutes)'
 	@echo 'make gpu-kit   a folder that checks everything on a machine with a GPU (gpu-kit/run.sh)'
@@ -151,6 +156,9 @@ bench: build $(filter .parity/%,$(BENCH_PYTHON))
 bench-detect: libtorch $(PARITY_TOOLS)
 	cargo build --release --example detect_speed
 	$(PARITY_RUN) benches/detect.py target/release/examples/detect_speed $(firstword $(wildcard $(PHOTOS)/lfw) $(PHOTOS))
+
+scale: build faces
+	$(PYTHON) benches/scale.py $(OUT)/release/visage $(if $(wildcard data/avengers),data/avengers,data/orl)
 
 bench-load: libtorch $(PARITY_TOOLS)
 	cargo build --release --example load_weights

@@ -6,6 +6,7 @@ use super::fit_result::Scores;
 use super::log::RunLog;
 use super::scoring::is_internal;
 use super::step::Step;
+use super::world::Exchange;
 
 /// The share of an epoch's steps that went into waiting for pictures.
 pub const DATA_WAIT: &str = "data_wait";
@@ -46,9 +47,21 @@ pub fn record(log: &mut RunLog, epoch: usize, means: &[(&'static str, f64)], sco
 }
 
 /// What differs between two runs of a seed, in files of its own.
-pub fn record_time(log: &mut RunLog, epoch: usize, seconds: f64, wait: Option<f64>) {
+pub fn record_time(
+    log: &mut RunLog,
+    epoch: usize,
+    seconds: f64,
+    wait: Option<f64>,
+    exchange: Option<Exchange>,
+) {
     let mut row = vec![("epoch", epoch as f64), ("seconds", seconds)];
     row.extend(wait.map(|share| (DATA_WAIT, share)));
+    if let Some(Exchange { gather, gathered, reduce, reduced }) = exchange {
+        row.push(("gather_seconds", gather.as_secs_f64()));
+        row.push(("reduce_seconds", reduce.as_secs_f64()));
+        row.push(("gather_mb", gathered as f64 / 1e6));
+        row.push(("reduce_mb", reduced as f64 / 1e6));
+    }
     log.timing_row(&row);
     if let Some(share) = wait {
         log.scalars(epoch as u64, &[("train/data_wait", share)]);

@@ -165,11 +165,13 @@ impl<'a> Fit<'a> {
         let bar = self.open_epoch()?;
         let since = Instant::now();
         self.task.take_wait();
+        self.plan.world.take_exchange();
         if let Some(trouble) = self.steps(&bar)? {
             return Ok(Some(trouble));
         }
         drop(bar);
         let wait = self.task.take_wait();
+        let exchange = self.plan.world.take_exchange();
         let seconds = since.elapsed().as_secs_f64();
         let wait = wait.map(|wait| wait.as_secs_f64() / seconds.max(1e-9));
         let means = self.means();
@@ -182,7 +184,7 @@ impl<'a> Fit<'a> {
             return Ok(Some(trouble));
         }
         record(self.log, epoch, &means, &scores);
-        record_time(self.log, epoch, seconds, wait);
+        record_time(self.log, epoch, seconds, wait, exchange);
         self.log.take_warnings().iter().for_each(|warning| self.say.warn(warning));
         let world = self.plan.world.clone();
         let is_best =

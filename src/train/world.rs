@@ -5,8 +5,9 @@
 //! parameters are summed. What follows (clipping, the step, the next batch) is then the same everywhere,
 //! and nothing has to be agreed on but what only one process knows: signals, and what the disk did.
 
+use std::cell::Cell;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -96,18 +97,32 @@ impl Place {
     }
 }
 
+/// What was exchanged with other processes, and the time for it; waiting for the slowest of them is a part of that.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Exchange {
+    /// Gathering embeddings.
+    pub gather: Duration,
+    /// Bytes of this process's embeddings.
+    pub gathered: u64,
+    /// Summing gradients.
+    pub reduce: Duration,
+    /// Bytes of the gradients.
+    pub reduced: u64,
+}
+
 /// All processes of a training, as one of them sees them.
 #[derive(Debug)]
 pub struct World {
     rank: usize,
     size: usize,
     group: Option<ProcessGroup>,
+    exchange: Cell<Exchange>,
 }
 
 impl Default for World {
     /// One process.
     fn default() -> Self {
-        Self { rank: 0, size: 1, group: None }
+        Self { rank: 0, size: 1, group: None, exchange: Cell::default() }
     }
 }
 
@@ -125,7 +140,12 @@ impl World {
                  {error}"
             ))
         })?;
-        Ok(Self { rank: *rank, size: *size, group: Some(group) })
+        Ok(Self { rank: *rank, size: *size, group: Some(group), exchange: Cell::default() })
+    }
+
+    /// What was exchanged since the last call; none where there is one process.
+    pub fn take_exchange(&self) -> Option<Exchange> {
+        self.group.as_ref().map(|_| self.exchange.take())
     }
 
     /// The number of processes.
@@ -150,6 +170,7 @@ impl World {
     /// Another process has gone.
     pub fn gather(&self, own: &Tensor, count: usize) -> Result<Tensor> {
         let Some(group) = &self.group else { return Ok(own.shallow_clone()) };
+        let since = Instant::now();
         let most = share(0, self.size, count).len() as i64;
         let others = no_grad(|| {
             let rows = own.detach().to_device(Device::Cpu);
@@ -157,7 +178,12 @@ impl World {
             shape[0] = most - shape[0];
             // All give as many rows as the first.
             let padding = Tensor::f_zeros(shape, (rows.kind(), Device::Cpu))?;
-            let all = group.gather(&Tensor::f_cat(&[rows, padding], 0)?).map_err(gone)?;
+            let rows = Tensor::f_cat(&[rows, padding], 0)?;
+            let all = group.gather(&rows).map_err(gone)?;
+            let Exchange { gather, gathered, .. } = self.exchange.get();
+            let gathered = gathered + (rows.numel() * rows.kind().elt_size_in_bytes()) as u64;
+            let gather = gather + since.elapsed();
+            self.exchange.set(Exchange { gather, gathered, ..self.exchange.get() });
             Ok::<_, Error>(all.to_device(own.device()))
         })?;
         let parts: Vec<Tensor> = (0..self.size)
@@ -183,6 +209,7 @@ impl World {
         is_shared: impl Fn(&str) -> bool,
     ) -> Result<()> {
         let Some(group) = &self.group else { return Ok(()) };
+        let since = Instant::now();
         no_grad(|| {
             let grads = optimizer.gradients().filter(|(name, _)| !is_shared(name));
             let mut grads: Vec<Tensor> = grads.map(|(_, grad)| grad).collect();
@@ -197,6 +224,9 @@ impl World {
                 grad.f_copy_(&flat.f_narrow(0, at, length)?.f_view(grad.size().as_slice())?)?;
                 at += length;
             }
+            let Exchange { reduce, reduced, .. } = self.exchange.get();
+            let (reduce, reduced) = (reduce + since.elapsed(), reduced + 4 * at as u64);
+            self.exchange.set(Exchange { reduce, reduced, ..self.exchange.get() });
             Ok(())
         })
     }
