@@ -20,7 +20,7 @@ pub fn write_atomically(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
 ) -> Result<()> {
-    temporary(path, fill)?.persist(path).map_err(|error| Error::io(path, error.error))?;
+    temporary(path, 0o666, fill)?.persist(path).map_err(|error| Error::io(path, error.error))?;
     Ok(())
 }
 
@@ -45,16 +45,27 @@ pub fn write_checked(
 /// # Errors
 /// As [`write_atomically`].
 pub fn write_new(path: &Path, content: &[u8]) -> Result<bool> {
-    match temporary(path, |out| out.write_all(content))?.persist_noclobber(path) {
+    match temporary(path, 0o666, |out| out.write_all(content))?.persist_noclobber(path) {
         Ok(_) => Ok(true),
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(Error::io(path, error.error)),
     }
 }
 
-/// A complete temporary file in the folder of `path`.
+/// Writes a file of secrets, which only its owner can read, whatever it allowed before.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    let temporary = temporary(path, 0o600, |out| out.write_all(content))?;
+    temporary.persist(path).map_err(|error| Error::io(path, error.error))?;
+    Ok(())
+}
+
+/// A complete temporary file in the folder of `path`, with at most these permissions.
 fn temporary(
     path: &Path,
+    mode: u32,
     fill: impl FnOnce(&mut BufWriter<&mut File>) -> std::io::Result<()>,
 ) -> Result<NamedTempFile> {
     let fail = |source| Error::io(path, source);
@@ -65,11 +76,13 @@ fn temporary(
     create_folder(folder)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
+    #[cfg(not(unix))]
+    let _ = mode;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         // Temporary files are private by default; those that stay get the mode that the umask gives.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
+        builder.permissions(std::fs::Permissions::from_mode(mode));
     }
     let mut temporary = builder.tempfile_in(folder).map_err(|source| Error::io(folder, source))?;
     let mut buffer = BufWriter::new(temporary.as_file_mut());

@@ -45,6 +45,7 @@
 //! | [`train`], [`export`] | training loop, optimisers, schedules, checkpoints, logs; TorchScript and ONNX export |
 //! | [`audit`] | checks of data sets |
 //! | [`gallery`] | enrolled people: one SQLite file, exact search, a threshold with a promise |
+//! | `serve` | the HTTP server over a gallery |
 //! | [`prelude`], `cli`, `commands` | what most programs import; the command line, one file per subcommand |
 
 pub mod audit;
@@ -71,6 +72,8 @@ pub mod native;
 pub mod prelude;
 pub mod progress;
 pub mod recognise;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod train;
 pub mod verdict;
 pub mod weights;

@@ -7,6 +7,8 @@ mod gallery;
 mod inference;
 mod installation;
 mod runs;
+#[cfg(feature = "serve")]
+mod serve;
 mod weights;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -24,6 +26,8 @@ pub use inference::{
 };
 pub use installation::{Bench, Doctor};
 pub use runs::{Info, Runs, RunsAction, RunsDiff, RunsRemove, Use};
+#[cfg(feature = "serve")]
+pub use serve::Serve;
 pub use weights::{Export, Models, Weights, WeightsAction, WeightsVerify};
 
 use crate::data::picture::MAX_PIXELS;
@@ -97,6 +101,9 @@ pub enum Command {
     Classify(Classify),
     /// Enrol, name and forget people, without training
     Gallery(Gallery),
+    /// Serve a gallery over HTTP: name faces, enrol and forget people, with a page to do so by hand
+    #[cfg(feature = "serve")]
+    Serve(Box<Serve>),
     /// Detect faces on photos: boxes, landmarks, probabilities
     Detect(Detect),
     /// Evaluate a model on a labelled folder and on unknown people, or on a list of pairs

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::inputs::{self, embed};
-use super::replies::{AnswerFormat, Printer, Reply, answer};
+use super::replies::Printer;
 use super::{Context, detection, trunk};
 use crate::Result;
 use crate::cli;
+use crate::recognise::reply::{AnswerFormat, Reply, answer};
 use crate::recognise::{ModelKind, Recogniser, Viewer, runs};
 use crate::train::settings::percentage;
 

@@ -4,13 +4,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use image::RgbImage;
-use serde_json::{Value, json};
 
-use super::detection::{self, short};
-use super::{Context, inputs, output};
+use super::{Context, detection, inputs, output};
 use crate::cli;
 use crate::detect::Face;
 use crate::figures::{self, FaceLabel, save_png};
+use crate::recognise::reply::{detected, short};
 use crate::words::cell;
 use crate::{Result, files};
 
@@ -41,8 +40,11 @@ pub fn run(context: &Context, flags: &cli::Detect) -> anyhow::Result<ExitCode> {
                     failed += 1;
                 }
                 Ok((picture, faces)) => {
-                    let lines =
-                        if flags.json { vec![object(path, &faces)] } else { lines(path, &faces) };
+                    let lines = if flags.json {
+                        vec![detected(path, &faces).to_string()]
+                    } else {
+                        lines(path, &faces)
+                    };
                     for line in lines {
                         context.say.suspend(|| output::line(&line))?;
                     }
@@ -79,19 +81,6 @@ fn lines(path: &Path, faces: &[Face]) -> Vec<String> {
         )
     };
     faces.iter().map(line).collect()
-}
-
-/// `{"file", "faces": [{"box", "probability", "landmarks"}]}`.
-fn object(path: &Path, faces: &[Face]) -> String {
-    let face = |face: &Face| {
-        json!({
-            "box": face.bounds.map(short),
-            "probability": f64::from(face.probability),
-            "landmarks": face.landmarks.map(|point| point.map(short)),
-        })
-    };
-    let faces: Vec<Value> = faces.iter().map(face).collect();
-    json!({"file": path.to_string_lossy(), "faces": faces}).to_string()
 }
 
 /// The table's rows for a photo: one per face, or one without values.

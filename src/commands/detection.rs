@@ -73,11 +73,6 @@ pub fn detect_files(
     Ok(())
 }
 
-/// Rounds a coordinate to thousandths of a pixel, the precision of float32.
-pub fn short(pixels: f32) -> f64 {
-    (f64::from(pixels) * 1000.0).round() / 1000.0
-}
-
 /// The files of the drawings of `files` in `folder`: the photos' paths below their input, as PNG; a
 /// name that is taken gets a number.
 pub fn drawn_names(folder: &Path, inputs: &[PathBuf], files: &[PathBuf]) -> Vec<PathBuf> {

@@ -1,6 +1,5 @@
 //! `visage gallery`: people in a file.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -8,16 +7,15 @@ use serde_json::json;
 use super::gallery_trunk::{self, Embedding};
 use super::inputs::{self, embed};
 use super::output::{count, line};
-use super::replies::{AnswerFormat, Answered, Printer, Reply, answer, bounds};
+use super::replies::Printer;
 use super::{Context, gallery_enroll, gallery_transfer};
 use crate::cli::{
     GalleryAction, GalleryForget, GalleryIdentify, GalleryList, GalleryReject, GalleryShow,
 };
-use crate::eval::Embeddings;
-use crate::gallery::{Gallery, NewFace, Sighting};
-use crate::recognise::View;
+use crate::files;
+use crate::gallery::Gallery;
+use crate::recognise::reply::{AnswerFormat, Reply, answer};
 use crate::words::{enumerate, people};
-use crate::{Result, files};
 
 pub fn run(context: &Context, action: &GalleryAction) -> anyhow::Result<ExitCode> {
     let say = |text: String| -> anyhow::Result<ExitCode> {
@@ -87,7 +85,8 @@ fn identify(context: &Context, flags: &GalleryIdentify) -> anyhow::Result<ExitCo
         };
         let mut faces = answer(&gallery, &view, &rows)?;
         if flags.remember_strangers {
-            remember(&mut gallery, path, &view, &rows, &mut faces)?;
+            let sha256 = || gallery_trunk::sha256(path);
+            gallery.remember_strangers(path, sha256, &view, &rows, &mut faces)?;
         }
         let (top, model) = (usize::from(flags.top), flags.faces.db.db.as_path());
         let format =
@@ -96,36 +95,6 @@ fn identify(context: &Context, flags: &GalleryIdentify) -> anyhow::Result<ExitCo
         printer.print(&format, &reply, view.picture.as_ref())
     })?;
     Ok(ExitCode::from(u8::from(printer.failed > 0)))
-}
-
-/// Remembers the faces of a picture that got no name.
-fn remember(
-    gallery: &mut Gallery,
-    path: &Path,
-    view: &View,
-    rows: &Embeddings,
-    faces: &mut [Answered],
-) -> Result<()> {
-    let unknown: Vec<usize> =
-        (0..faces.len()).filter(|&face| !faces[face].answer.is_known).collect();
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    let sha256 = gallery_trunk::sha256(path)?;
-    let new = unknown.iter().map(|&at| NewFace {
-        path: path.to_string_lossy().into_owned(),
-        sha256: sha256.clone(),
-        bounds: bounds(faces[at].face.as_ref(), view.size),
-        detection: faces[at].face.map(|face| face.probability),
-        sharpness: None,
-        thumbnail: None,
-        embedding: rows.row(at).to_vec(),
-    });
-    let sightings: Vec<Sighting> = gallery.remember(&new.collect::<Vec<_>>())?;
-    for (at, sighting) in unknown.into_iter().zip(sightings) {
-        faces[at].seen = Some(sighting);
-    }
-    Ok(())
 }
 
 fn list(flags: &GalleryList) -> anyhow::Result<ExitCode> {
@@ -144,20 +113,12 @@ fn list(flags: &GalleryList) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let list = gallery.list()?;
-    let (trunk, threshold) = (gallery.trunk(), gallery.threshold());
     if flags.json {
-        let trunk = trunk.map(|trunk| {
-            json!({ "architecture": trunk.architecture, "fingerprint": trunk.fingerprint,
-                    "embedding": trunk.dim, "source": trunk.source })
-        });
-        let fpir = threshold.map(|threshold| &threshold.fpir);
-        let limit = threshold.map(|threshold| threshold.limit);
-        let object = json!({ "people": list, "faces": gallery.faces(), "trunk": trunk,
-                             "limit": limit, "fpir": fpir });
-        line(&object.to_string())?;
+        line(&gallery.list_json()?.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
+    let list = gallery.list()?;
+    let (trunk, threshold) = (gallery.trunk(), gallery.threshold());
     let width = list.iter().map(|person| person.name.chars().count()).max().unwrap_or(0);
     for person in &list {
         let mut text = format!(

@@ -1,9 +1,7 @@
 //! `visage gallery enroll`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-
-use serde_json::json;
 
 use super::Context;
 use super::gallery_trunk::{of_flags, set_up, single_faces};
@@ -21,7 +19,7 @@ pub struct Summary {
     pub people: usize,
     pub enrolled: Enrolled,
     /// Pictures without one clear face, or that cannot be read.
-    pub left_out: Vec<(PathBuf, String)>,
+    pub left_out: Vec<(String, String)>,
 }
 
 pub fn run(context: &Context, flags: &GalleryEnroll) -> anyhow::Result<ExitCode> {
@@ -58,7 +56,8 @@ pub fn run(context: &Context, flags: &GalleryEnroll) -> anyhow::Result<ExitCode>
             }
             Err(error) => {
                 context.say.error(&error.to_string());
-                summary.left_out.push((path.to_owned(), error.to_string()));
+                let file = path.to_string_lossy().into_owned();
+                summary.left_out.push((file, error.to_string()));
             }
         }
         Ok(())
@@ -106,22 +105,7 @@ impl Summary {
             context.say.line(&format!("note: enrolled before: {faces} ({first}{more})"));
         }
         if json {
-            let doubts = doubts.iter().map(|doubt| {
-                json!({ "file": doubt.path, "looks_like": doubt.person,
-                        "distance": doubt.distance, "same_picture": doubt.is_same_picture })
-            });
-            let left_out = self
-                .left_out
-                .iter()
-                .map(|(path, reason)| json!({ "file": path.to_string_lossy(), "reason": reason }));
-            let object = json!({
-                "enrolled": added, "people": self.people, "already": again,
-                "doubts": doubts.collect::<Vec<_>>(), "left_out": left_out.collect::<Vec<_>>(),
-                "db": gallery.path().to_string_lossy(), "total_faces": gallery.faces(),
-                "total_people": gallery.people(),
-                "limit": gallery.threshold().map(|threshold| threshold.limit),
-                "fpir": gallery.threshold().map(|threshold| &threshold.fpir),
-            });
+            let object = gallery.enrolled_json(self.people, &self.enrolled, &self.left_out);
             return Ok(line(&object.to_string())?);
         }
         line(&format!(

@@ -5,25 +5,16 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::inputs::embed;
-use super::replies::bounds;
 use super::strangers::embed_strangers;
 use super::trunk::{self, EMBEDDERS, Loaded};
 use super::{Context, detection};
 use crate::cli::{GalleryFaces, GalleryThreshold, TrunkChoice};
-use crate::data::picture;
-use crate::detect::align::face_with_margin;
-use crate::detect::{DetectOptions, Face, sharpness, similar_faces};
-use crate::eval::Embeddings;
-use crate::gallery::{Gallery, NewFace, Trunk, TrunkSource};
+use crate::detect::DetectOptions;
+use crate::gallery::{Gallery, NewFace, Trunk, TrunkSource, one_face};
 use crate::models::Backbone;
-use crate::recognise::{FaceSearch, View, Viewer};
+use crate::recognise::{FaceSearch, Viewer};
 use crate::weights::Source;
 use crate::{Error, Result};
-
-/// The side of a thumbnail in pixels; sharpness is measured at this size, too.
-const THUMBNAIL: u32 = 96;
-/// The margin around the box of a face on it, in its pixels.
-const MARGIN: f32 = 16.0;
 
 /// The trunk of a gallery, ready to embed.
 pub struct Embedding {
@@ -155,44 +146,9 @@ pub fn single_faces(
     let Embedding { backbone, mut viewer, .. } = parts;
     viewer.keeps_pictures = true;
     embed(&backbone, &viewer, files, &context.say, |path, seen| {
-        let face = seen.and_then(|(view, rows)| single(path, &view, &rows, thumbnails));
+        let face =
+            seen.and_then(|(view, rows)| one_face(path, || sha256(path), &view, &rows, thumbnails));
         each(path, face)
-    })
-}
-
-fn single(path: &Path, view: &View, rows: &Embeddings, thumbnails: bool) -> Result<NewFace> {
-    let fail = |what: String| Err(Error::Data(format!("{}: {what}", path.display())));
-    let found: Vec<Face> = view.faces.iter().flatten().copied().collect();
-    if rows.rows() == 0 {
-        return fail("no face found; with --detect never the picture is used as it is".into());
-    }
-    let rivals = similar_faces(&found);
-    if rivals > 1 {
-        return fail(format!("{rivals} faces of about the same size; cut out the one to enrol"));
-    }
-    let face = view.faces.first().copied().flatten();
-    let bounds = bounds(face.as_ref(), view.size);
-    let crop = view.picture.as_ref().map(|picture| match face {
-        Some(_) => face_with_margin(picture, bounds, THUMBNAIL, MARGIN),
-        None => picture::fit(picture, THUMBNAIL),
-    });
-    let thumbnail = match &crop {
-        Some(crop) if thumbnails => {
-            let mut png = std::io::Cursor::new(Vec::new());
-            crop.write_to(&mut png, image::ImageFormat::Png)
-                .map_err(|error| Error::Data(format!("{}: {error}", path.display())))?;
-            Some(png.into_inner())
-        }
-        _ => None,
-    };
-    Ok(NewFace {
-        path: path.to_string_lossy().into_owned(),
-        sha256: sha256(path)?,
-        bounds,
-        detection: face.map(|face| face.probability),
-        sharpness: crop.as_ref().map(sharpness),
-        thumbnail,
-        embedding: rows.row(0).to_vec(),
     })
 }
 

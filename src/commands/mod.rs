@@ -33,6 +33,8 @@ mod prepare_pack;
 mod processes;
 mod replies;
 mod runs;
+#[cfg(feature = "serve")]
+mod serve;
 mod strangers;
 mod train_classifier;
 mod train_pairs;
@@ -217,6 +219,8 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<ExitCode> {
         Command::LrFind(flags) => lr_find::run(context, *flags),
         Command::Classify(flags) => classify::run(context, &flags),
         Command::Gallery(flags) => gallery::run(context, &flags.action),
+        #[cfg(feature = "serve")]
+        Command::Serve(flags) => serve::run(context, &flags),
         Command::Detect(flags) => detect::run(context, &flags),
         Command::Evaluate(flags) => evaluate::run(context, &flags),
         Command::Verify(flags) => verify::run(context, &flags),

@@ -1,53 +1,16 @@
-//! The output of `classify` and `gallery identify` for a picture: sentences, JSON, and a drawing.
+//! The output of `classify` and `gallery identify` for a picture: sentences, or JSON, and a drawing.
 
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
-use serde_json::{Map, Value, json};
 
-use super::detection::short;
 use super::{Context, detection, output};
 use crate::data::picture;
-use crate::detect::Face;
-use crate::eval::Embeddings;
 use crate::figures::{self, FaceLabel, save_png};
-use crate::gallery::Sighting;
-use crate::recognise::{Answer, Identifier, Reason, View};
+use crate::recognise::Answer;
+use crate::recognise::reply::{AnswerFormat, Answered, Reply, Seen};
 use crate::words::count;
 use crate::{Error, Result};
-
-/// Formats answers.
-pub struct AnswerFormat<'a> {
-    pub identifier: &'a dyn Identifier,
-    /// Number of candidates to show.
-    pub top: usize,
-    /// The model file, or the gallery.
-    pub model: &'a Path,
-    /// Sentences are followed by the nearest known faces.
-    pub shows_reasons: bool,
-}
-
-/// A face with its answer.
-#[derive(Debug, Clone)]
-pub struct Answered {
-    /// Where it is; `None` if the picture was not searched.
-    pub face: Option<Face>,
-    /// Who it is.
-    pub answer: Answer,
-    /// The unknown person it was remembered as.
-    pub seen: Option<Sighting>,
-}
-
-/// The answers about one picture.
-pub struct Reply<'a> {
-    pub path: &'a Path,
-    /// The picture's width and height.
-    pub size: (u32, u32),
-    /// The picture was used as it is.
-    pub is_crop: bool,
-    /// Its faces, the largest first.
-    pub faces: Vec<Answered>,
-}
 
 /// Prints replies and draws pictures, in the order of the files.
 pub struct Printer<'a> {
@@ -99,7 +62,7 @@ impl<'a> Printer<'a> {
         let drawing = self.drawings.as_ref().and_then(|names| names.get(self.done));
         self.done += 1;
         let lines = match self.json {
-            true => vec![reply.json(format)],
+            true => vec![reply.json(format).to_string()],
             false => reply.text(format, self.several),
         };
         for line in lines {
@@ -133,28 +96,7 @@ fn drawings(out: &Path, inputs: &[PathBuf], files: &[PathBuf]) -> Result<Vec<Pat
     Ok(names)
 }
 
-/// Names the faces of a picture, one by one, so that an answer does not depend on the other faces.
-///
-/// # Errors
-/// The embeddings are of another length than those it knows.
-pub fn answer(
-    identifier: &dyn Identifier,
-    view: &View,
-    rows: &Embeddings,
-) -> Result<Vec<Answered>> {
-    let mut answered = Vec::new();
-    for (row, &face) in view.faces.iter().enumerate() {
-        let one = identifier.identify(&rows.subset(&[row]))?;
-        answered.extend(one.into_iter().map(|answer| Answered { face, answer, seen: None }));
-    }
-    Ok(answered)
-}
-
 impl AnswerFormat<'_> {
-    fn name(&self, label: usize) -> &str {
-        self.identifier.name(label)
-    }
-
     /// The sentence of the original notebook.
     fn sentence(&self, answer: &Answer) -> String {
         let Some(&(label, probability)) = answer.ranking.first() else {
@@ -185,12 +127,14 @@ impl AnswerFormat<'_> {
             let (name, distance) = (self.name(reason.identity), reason.distance);
             lines.push(format!("  near: {name}, {path}, at distance {distance:.3}"));
         }
-        if let Some(Sighting { group, is_new }) = &one.seen {
-            let (id, first) = (group.id, &group.first_seen);
+        if let Some(Seen { id, pictures, first_seen, is_new }) = &one.seen {
             lines.push(match is_new {
                 true => format!("  remembered as unknown {id}"),
                 false => {
-                    format!("  unknown {id}: {}, first seen {first}", count(group.faces, "picture"))
+                    format!(
+                        "  unknown {id}: {}, first seen {first_seen}",
+                        count(*pictures, "picture")
+                    )
                 }
             });
         }
@@ -208,39 +152,6 @@ impl AnswerFormat<'_> {
         } else {
             format!("UNKNOWN ({name} {probability:.1} %)")
         }
-    }
-
-    /// The keys about the identity; null and empty if there is no face.
-    fn object(&self, answer: Option<&Answer>) -> Map<String, Value> {
-        let best = answer.and_then(|answer| answer.ranking.first());
-        let nearest = best.map(|&(label, _)| self.name(label));
-        let path = answer.and_then(|answer| self.identifier.picture_of(answer.neighbour));
-        let ranking = answer.map_or(&[][..], |answer| &answer.ranking);
-        let top: Vec<Value> = ranking
-            .iter()
-            .take(self.top)
-            .map(|&(label, chance)| json!({"label": self.name(label), "probability": chance}))
-            .collect();
-        let keys = [
-            ("label", json!(nearest.filter(|_| answer.is_some_and(|answer| answer.is_known)))),
-            ("nearest", json!(nearest)),
-            ("probability", json!(best.map(|(_, probability)| probability))),
-            ("known_probability", json!(answer.map(|answer| answer.known))),
-            ("distance", json!(answer.map(|answer| answer.distance))),
-            ("nearest_path", json!(path)),
-            ("top", json!(top)),
-        ];
-        let mut object: Map<String, Value> =
-            keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        let reasons = answer.map_or(&[][..], |answer| &answer.reasons);
-        if !reasons.is_empty() {
-            let reason = |reason: &Reason| {
-                let path = self.identifier.picture_of(reason.neighbour);
-                json!({"label": self.name(reason.identity), "path": path, "distance": reason.distance})
-            };
-            object.insert("neighbours".into(), reasons.iter().map(reason).collect());
-        }
-        object
     }
 }
 
@@ -268,33 +179,6 @@ impl Reply<'_> {
         lines
     }
 
-    /// One object: the identity of the largest face, and all faces with their boxes.
-    pub fn json(&self, format: &AnswerFormat) -> String {
-        let face = |one: &Answered| {
-            let Answered { face: found, answer, seen } = one;
-            let mut face = Map::new();
-            face.insert("box".into(), json!(self.bounds(one).map(short)));
-            face.insert("detection".into(), json!(found.map(|face| f64::from(face.probability))));
-            let landmarks = found.map(|face| face.landmarks.map(|point| point.map(short)));
-            face.insert("landmarks".into(), json!(landmarks));
-            face.extend(format.object(Some(answer)));
-            if let Some(Sighting { group, .. }) = seen {
-                let (id, pictures, first) = (group.id, group.faces, &group.first_seen);
-                let seen = json!({"id": id, "pictures": pictures, "first_seen": first});
-                face.insert("unknown".into(), seen);
-            }
-            Value::Object(face)
-        };
-        let faces: Vec<Value> = self.faces.iter().map(face).collect();
-        let mut object = Map::new();
-        object.insert("file".into(), json!(self.path.to_string_lossy()));
-        object.extend(format.object(self.faces.first().map(|one| &one.answer)));
-        object.insert("crop".into(), json!(self.is_crop));
-        object.insert("model".into(), json!(format.model.to_string_lossy()));
-        object.insert("faces".into(), json!(faces));
-        Value::Object(object).to_string()
-    }
-
     /// The boxes and labels to draw.
     pub fn marks(&self, format: &AnswerFormat) -> Vec<FaceLabel> {
         let mark = |one: &Answered| FaceLabel {
@@ -305,17 +189,4 @@ impl Reply<'_> {
         };
         self.faces.iter().map(mark).collect()
     }
-
-    /// A face's box, clipped to the picture, or the whole picture.
-    fn bounds(&self, one: &Answered) -> [f32; 4] {
-        bounds(one.face.as_ref(), self.size)
-    }
-}
-
-/// A face's box, clipped to the picture of this size, or the whole picture.
-pub fn bounds(face: Option<&Face>, size: (u32, u32)) -> [f32; 4] {
-    let (width, height) = (size.0 as f32, size.1 as f32);
-    let [x1, y1, x2, y2] = face.map_or([0.0, 0.0, width, height], |face| face.bounds);
-    let (x, y) = (|at: f32| at.clamp(0.0, width), |at: f32| at.clamp(0.0, height));
-    [x(x1), y(y1), x(x2), y(y2)]
 }

@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
-
 use super::output::{self, line};
 use super::trunk::{self, Loaded};
 use super::{Context, inputs};
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
 use crate::eval::verification::best_threshold;
+use crate::recognise::reply::Compared;
 use crate::recognise::{Comparison, ModelKind, Recogniser};
 use crate::train::scoring::{Labelled, SAME_BIAS, SAME_WEIGHT};
 use crate::weights::{Source, manifest};
@@ -46,19 +45,11 @@ pub fn run(context: &Context, flags: &cli::Verify) -> anyhow::Result<ExitCode> {
         let text = format!("the distance is {distance}: the model's weights are broken");
         return Err(Error::Data(text).into());
     }
-    let same = distance < threshold;
     let probability = rule.probability.map(|curve| curve.probability(distance));
+    let compared = Compared { distance, threshold, probability };
+    let same = compared.is_same();
     let reply = if flags.json {
-        json!({
-            "same": same,
-            "distance": distance,
-            "threshold": threshold,
-            "probability": probability,
-            "model": loaded.source(),
-            "a": flags.a.to_string_lossy(),
-            "b": flags.b.to_string_lossy(),
-        })
-        .to_string()
+        compared.json(&loaded.source(), &flags.a, &flags.b).to_string()
     } else {
         let verdict = if same { "same person" } else { "different people" };
         let sure = probability
@@ -83,16 +74,16 @@ fn check_threshold(threshold: f64, comparison: Comparison) -> Result<()> {
 
 /// How a model turns the distance of two pictures into a decision.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Rule {
+pub struct Rule {
     /// Below it they show the same person.
-    threshold: Option<f64>,
+    pub threshold: Option<f64>,
     /// P(same | distance), with equal priors. It is fitted on other pairs than the threshold was
     /// chosen on, so 50 % need not lie at the threshold.
-    probability: Option<Logistic>,
+    pub probability: Option<Logistic>,
 }
 
 impl Rule {
-    fn of(loaded: &Loaded) -> Result<Self> {
+    pub fn of(loaded: &Loaded) -> Result<Self> {
         match loaded {
             Loaded::Model { model, .. } => Self::of_model(model),
             Loaded::Bare(built) => Self::of_weights(&built.source),

@@ -31,6 +31,17 @@ pub fn set_max_pixels(pixels: u64) {
     LIMIT.store(pixels, Ordering::Relaxed);
 }
 
+/// Pixels of the largest picture that this process decodes.
+pub fn max_pixels() -> u64 {
+    LIMIT.load(Ordering::Relaxed)
+}
+
+/// Width and height of a picture in memory, from its header; `None` where it has none that can be read.
+pub fn size(content: &[u8]) -> Option<(u32, u32)> {
+    let reader = ImageReader::new(Cursor::new(content)).with_guessed_format().ok()?;
+    reader.into_dimensions().ok()
+}
+
 /// Decodes a picture file to 8-bit RGB.
 ///
 /// The format is found from the content: PNG, JPEG, BMP, WebP or PNM (PGM). EXIF orientation is

@@ -8,10 +8,12 @@
 
 mod answers;
 mod file;
+mod json;
 mod memory;
 mod others;
 mod reports;
 pub mod search;
+mod seen;
 pub mod threshold;
 mod trunk;
 mod unknown;
@@ -22,6 +24,7 @@ use std::path::Path;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 pub use reports::{EnrolledFace, EnrolledPerson, Exported};
+pub use seen::one_face;
 pub use trunk::{Trunk, TrunkSource};
 pub use unknown::{Sighting, UnknownGroup};
 
@@ -386,7 +389,11 @@ fn revision_of(file: &Transaction) -> Result<i64, Failure> {
     Ok(revision.optional()?.unwrap_or(0))
 }
 
-fn check_name(name: &str) -> Result<()> {
+/// Checks that a name can be a person's.
+///
+/// # Errors
+/// It is empty, starts or ends with space, or has control characters.
+pub fn check_name(name: &str) -> Result<()> {
     let is_fine =
         !name.trim().is_empty() && name.trim() == name && !name.contains(char::is_control);
     match is_fine {

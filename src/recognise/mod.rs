@@ -8,6 +8,7 @@ pub mod model_file;
 pub mod pair_model;
 pub mod pipeline;
 pub mod recogniser;
+pub mod reply;
 pub mod runs;
 mod viewer;
 
@@ -20,4 +21,4 @@ pub use model_file::{
 };
 pub use pair_model::PairModel;
 pub use recogniser::{Answer, Classifier, Head, KnownFaces, Reason, Recogniser};
-pub use viewer::{FaceSearch, Faces, Located, View, Viewer};
+pub use viewer::{Decoded, FaceSearch, Faces, Located, View, Viewer};

@@ -195,6 +195,23 @@ impl Viewer {
         }
     }
 
+    /// What this viewer needs of a decoded picture, made on any thread; for [`Framer::frame`].
+    pub fn preparer(&self) -> impl Fn(RgbImage) -> Decoded + Send + Sync + use<> {
+        let (side, keep) = (self.side, self.keeps_pictures);
+        let (search, centre) = match self.framing {
+            Search::Whole => (false, None),
+            Search::Centre(centre) => (false, Some(centre)),
+            Search::Faces(_) => (true, None),
+        };
+        move |picture: RgbImage| {
+            let square = centre.map(|side| picture::centre_crop(&picture, side));
+            let fitted = || picture::fit(square.as_ref().unwrap_or(&picture), side);
+            let face = (!search).then(fitted);
+            let size = picture.dimensions();
+            Decoded { size, picture: (search || keep).then_some(picture), face }
+        }
+    }
+
     /// Where the main face of each picture is.
     ///
     /// # Errors
@@ -277,20 +294,8 @@ impl Framer for Viewer {
     type Info = View;
 
     fn reader(&self) -> Reader<Decoded> {
-        let (side, keep) = (self.side, self.keeps_pictures);
-        let (search, centre) = match self.framing {
-            Search::Whole => (false, None),
-            Search::Centre(centre) => (false, Some(centre)),
-            Search::Faces(_) => (true, None),
-        };
-        Box::new(move |path: &Path| {
-            let picture = picture::decode(path)?;
-            let square = centre.map(|side| picture::centre_crop(&picture, side));
-            let fitted = || picture::fit(square.as_ref().unwrap_or(&picture), side);
-            let face = (!search).then(fitted);
-            let size = picture.dimensions();
-            Ok(Decoded { size, picture: (search || keep).then_some(picture), face })
-        })
+        let prepare = self.preparer();
+        Box::new(move |path: &Path| picture::decode(path).map(&prepare))
     }
 
     fn limits(&self) -> BatchLimits {

@@ -13,7 +13,7 @@ pub struct Interrupt(Arc<AtomicUsize>);
 
 impl Interrupt {
     /// Watches this process's signals from now on. A second signal ends it at once.
-    #[cfg(all(feature = "cli", unix))]
+    #[cfg(all(any(feature = "cli", feature = "serve"), unix))]
     pub fn watch() -> Self {
         use signal_hook::consts::{SIGINT, SIGTERM};
         use signal_hook::flag;
@@ -49,7 +49,7 @@ impl Interrupt {
     }
 
     /// Elsewhere the first signal ends the process.
-    #[cfg(not(all(feature = "cli", unix)))]
+    #[cfg(not(all(any(feature = "cli", feature = "serve"), unix)))]
     pub fn watch() -> Self {
         Self::default()
     }
