@@ -250,16 +250,18 @@ fn without_keys_only_this_machine_is_served() {
     assert_eq!(status(&[("Origin", "null")]), 403);
 }
 
-/// A PNG whose header promises more pixels than are decoded.
+/// A small PNG that holds more pixels than are decoded.
 fn bomb() -> Vec<u8> {
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-    let mut header = b"IHDR".to_vec();
-    header.extend(60_000u32.to_be_bytes());
-    header.extend(60_000u32.to_be_bytes());
-    header.extend([8, 2, 0, 0, 0]);
-    png.extend(13u32.to_be_bytes());
-    png.extend(&header);
-    png.extend(crc32fast::hash(&header).to_be_bytes());
+    let side = 60_000u32.to_be_bytes();
+    let head = [&side[..], &side[..], &[8, 2, 0, 0, 0]].concat();
+    for (kind, data) in [(b"IHDR", &head[..]), (b"IDAT", &[0x78, 0x9c, 0x03, 0x00]), (b"IEND", &[])]
+    {
+        let chunk = [&kind[..], data].concat();
+        png.extend((data.len() as u32).to_be_bytes());
+        png.extend(&chunk);
+        png.extend(crc32fast::hash(&chunk).to_be_bytes());
+    }
     png
 }
 
@@ -447,4 +449,44 @@ fn a_server_that_cannot_start_says_why() {
         .unwrap();
     let error = fail(at, &["serve", "--port", "0", "--db", "no.db"]);
     assert!(error.contains("no.db: not a gallery of Visage"), "{error}");
+}
+
+/// The output of a program; none, and a word about it, where it is not installed or fails.
+fn output_of(folder: &Path, program: &str, arguments: &[&str]) -> Option<String> {
+    let output = std::process::Command::new(program).current_dir(folder).args(arguments).output();
+    match output {
+        Ok(output) if output.status.success() => Some(text(&output.stdout)),
+        other => {
+            eprintln!("{program}: {other:?}");
+            None
+        }
+    }
+}
+
+#[test]
+fn connections_can_be_encrypted() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let certificate = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem \
+                       -out cert.pem -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost";
+    let arguments: Vec<&str> = certificate.split_whitespace().collect();
+    if output_of(at, "openssl", &arguments).is_none()
+        || output_of(at, "curl", &["--version"]).is_none()
+    {
+        eprintln!("skipped: needs openssl and curl");
+        return;
+    }
+    let flags = ["--detect", "never", "--tls-cert", "cert.pem", "--tls-key", "key.pem"];
+    let server = Server::start_cold(at, &flags);
+    let url = format!("https://localhost:{}/health", server.port);
+    let resolve = format!("localhost:{}:127.0.0.1", server.port);
+    let arguments = ["-sS", "--cacert", "cert.pem", "--resolve", &resolve, &url];
+    assert_eq!(output_of(at, "curl", &arguments).unwrap(), "{\"status\":\"alive\"}");
+    // Whoever does not speak TLS learns nothing and harms nobody.
+    let mut plain = server.connect();
+    plain.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.windows(5).any(|window| window == b"alive"));
+    assert!(output_of(at, "curl", &arguments).is_some());
 }

@@ -85,12 +85,13 @@ pub fn demand(state: &State, headers: &HeaderMap, needed: Role) -> Result<(), Re
 }
 
 fn allows(keys: &KeyFile, headers: &HeaderMap, needed: Role) -> Result<(), Refusal> {
-    let Some(key) = key(headers) else {
+    let given: Vec<&[u8]> = keys_of(headers).collect();
+    if given.is_empty() {
         let sentence =
             "a key is needed: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`";
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, sentence));
-    };
-    match keys.role(key) {
+    }
+    match given.into_iter().filter_map(|key| keys.role(key)).max() {
         None => Err(Refusal::new(StatusCode::UNAUTHORIZED, "the key is not known here")),
         Some(role) if role < needed => {
             let sentence = format!("this needs a key of the role {needed}; this one is {role}");
@@ -100,14 +101,13 @@ fn allows(keys: &KeyFile, headers: &HeaderMap, needed: Role) -> Result<(), Refus
     }
 }
 
-/// The key of a request.
-fn key(headers: &HeaderMap) -> Option<&[u8]> {
-    if let Some(key) = headers.get("x-api-key") {
-        return Some(key.as_bytes());
-    }
-    let bearer = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let (scheme, key) = bearer.split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii())
+/// The keys of a request: one, if it has not both headers.
+fn keys_of(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.as_bytes().split_at_checked("Bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii())
+    });
+    bearer.into_iter().chain(headers.get("x-api-key").map(HeaderValue::as_bytes))
 }
 
 /// The request was made to this server by name or address, by a program or by its own page: no name that
@@ -156,10 +156,11 @@ mod tests {
             assert_eq!(without_port(host), name);
         }
         let mut headers = HeaderMap::new();
-        assert_eq!(key(&headers), None);
+        assert_eq!(keys_of(&headers).count(), 0);
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("bearer abc"));
-        assert_eq!(key(&headers), Some(&b"abc"[..]));
+        headers.insert("x-api-key", HeaderValue::from_static("d"));
+        assert_eq!(keys_of(&headers).collect::<Vec<_>>(), [&b"abc"[..], b"d"]);
         headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Basic abc"));
-        assert_eq!(key(&headers), None);
+        assert_eq!(keys_of(&headers).collect::<Vec<_>>(), [b"d"]);
     }
 }
