@@ -37,7 +37,7 @@ ifeq ($(LIBTORCH),$(CURDIR)/libtorch/torch)
 LIBTORCH := $(CURDIR)/$(FOLDER)/torch
 endif
 
-.PHONY: all help libtorch build faces demo test test-quick torture torch-versions gpu-kit parity parity-export parity-detect bench bench-detect bench-load scale tools lint doc clean
+.PHONY: all help libtorch build faces demo test test-quick torture torch-versions gpu-kit parity parity-export parity-detect parity-records bench bench-detect bench-load scale tools lint doc clean
 all: build
 
 help:
@@ -45,6 +45,7 @@ help:
 	@echo 'make test      set up everything, run the tests'
 	@echo 'make parity    hold every backbone against this PyTorch, live (PARITY=all: all 20)'
 	@echo 'make parity-export  exported files in torch and ONNX Runtime against visage'
+	@echo 'make parity-records  record files and shards, against mxnet and webdataset'
 	@echo 'make parity-detect  faces found, against facenet-pytorch (PHOTOS=DIR: on those pictures)'
 	@echo 'make bench     times of loading, training and recognition, next to PyTorch'
 	@echo 'make bench-detect  time of finding faces, next to facenet-pytorch'
@@ -143,6 +144,17 @@ PHOTOS ?= $(firstword $(wildcard data/lfw data/avengers tests/golden/detect))
 
 parity-detect: build $(PARITY_TOOLS)
 	$(PARITY_RUN) tests/parity/detect.py target/release/visage $(PHOTOS)
+
+# Record files and shards, against the readers and writers of others.
+parity-records: build .parity-records/.installed
+	.parity-records/bin/python tests/parity/records.py target/release/visage $(PHOTOS)
+
+# mxnet 1.9.1 uses names that numpy 1.24 dropped.
+.parity-records/.installed:
+	$(PYTHON) -m venv .parity-records
+	.parity-records/bin/python $(PIP) --no-deps mxnet==1.9.1
+	.parity-records/bin/python $(PIP) numpy==1.23.5 requests graphviz==0.8.4 webdataset
+	touch $@
 
 # The same Python as one command, for `visage bench`.
 BENCH_PYTHON = $(if $(filter .parity/%,$(PARITY_PYTHON)),.parity/torch-python,$(PARITY_PYTHON))
