@@ -37,7 +37,7 @@ ifeq ($(LIBTORCH),$(CURDIR)/libtorch/torch)
 LIBTORCH := $(CURDIR)/$(FOLDER)/torch
 endif
 
-.PHONY: all help libtorch build faces demo test test-quick torture torch-versions gpu-kit parity parity-export parity-detect parity-records bench bench-detect bench-load scale tools lint doc clean
+.PHONY: all help libtorch build faces demo test test-quick torture torch-versions gpu-kit parity parity-export parity-detect parity-records bench bench-detect bench-load bench-serve scale tools browser lint doc clean
 all: build
 
 help:
@@ -50,6 +50,7 @@ help:
 	@echo 'make bench     times of loading, training and recognition, next to PyTorch'
 	@echo 'make bench-detect  time of finding faces, next to facenet-pytorch'
 	@echo 'make scale     time of a training step in 1, 2 and 4 processes'
+	@echo 'make bench-serve  latency and throughput of `visage serve`, next to FastAPI and facenet-pytorch'
 	@echo 'make bench-load  time and memory of loading VGG16, next to PyTorch'
 	@echo 'make torture   kills trainings 200 times and resumes them (KILLS=N; minutes)'
 	@echo 'make gpu-kit   a folder that checks everything on a machine with a GPU (gpu-kit/run.sh)'
@@ -94,7 +95,7 @@ demo: build faces
 	@next="$$(sed -n 's/^next: visage //p' $(OUT)/demo.txt)"; \
 	echo "$(VISAGE) $$next"; eval "$(VISAGE) $$next"
 
-test: libtorch tools $(TREE)
+test: libtorch tools browser $(TREE)
 	cargo test --release $(WHERE)
 	@$(MAKE) --no-print-directory faces || echo 'note: the ORL faces could not be downloaded; trainings need --data DIR'
 
@@ -126,6 +127,16 @@ tools: .venv/.installed
 .venv/.installed:
 	@$(PYTHON) -m venv .venv && .venv/bin/python $(PIP) 'tensorboard==2.21.0' 'onnxruntime==1.31.1' && touch $@ \
 		|| echo 'note: TensorBoard and ONNX Runtime could not be installed into .venv; the tests that need them will be skipped'
+
+# A headless Chromium uses the pages in the tests. Where there is none and apt-get cannot install it, those
+# tests say they were skipped.
+browser:
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+		command -v $$name >/dev/null && exit 0; \
+	done; \
+	install() { timeout 600 apt-get install --yes --no-install-recommends chromium; }; \
+	{ install || { timeout 120 apt-get update && install; }; } >/dev/null 2>&1 \
+		|| echo 'note: Chromium could not be installed with apt-get; the tests that need a browser will be skipped'
 
 # Python takes PyTorch out of ./libtorch, and stubs stand in for CUDA's libraries where those are missing.
 PARITY_PYTHON ?= .parity/bin/python
@@ -175,6 +186,12 @@ scale: build faces
 bench-load: libtorch $(PARITY_TOOLS)
 	cargo build --release --example load_weights
 	$(PARITY_RUN) benches/load.py
+
+bench-serve: build $(if $(PARITY_TOOLS),.parity/.serve)
+	$(PARITY_RUN) benches/serve.py --photos $(PHOTOS) $(BENCH_SERVE)
+
+.parity/.serve: .parity/.installed
+	.parity/bin/python $(PIP) fastapi==0.165.0 python-multipart==0.0.34 uvicorn==0.54.0 && touch $@
 
 .parity/.installed: | libtorch
 	$(PYTHON) -m venv .parity
