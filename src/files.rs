@@ -33,7 +33,7 @@ pub fn write_checked(
     fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
     check: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
-    let written = temporary(path, |out| fill(out))?;
+    let written = temporary(path, 0o666, |out| fill(out))?;
     check(written.path())?;
     written.persist(path).map_err(|error| Error::io(path, error.error))?;
     Ok(())
