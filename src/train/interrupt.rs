@@ -34,7 +34,7 @@ impl Interrupt {
     }
 
     /// Takes signals from standard input.
-    #[cfg(all(feature = "cli", unix))]
+    #[cfg(all(any(feature = "cli", feature = "serve"), unix))]
     fn listen(&self) {
         let signals = self.0.clone();
         std::thread::spawn(move || {
