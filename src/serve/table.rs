@@ -51,7 +51,8 @@ mod tests {
             .iter()
             .map(|(method, path, role)| (method.to_string(), path.to_string(), role.is_none()))
             .collect();
-        (own.sort(), described.sort());
+        own.sort();
+        described.sort();
         assert_eq!(own, described);
     }
 }
