@@ -13,6 +13,9 @@ use crate::gallery::{Doubt, Enrolled, Gallery, NewFace};
 use crate::words::people;
 use crate::{Error, Result};
 
+/// Doubtful faces that are warned of one by one.
+const SHOWN: usize = 20;
+
 /// What became of all pictures.
 #[derive(Default)]
 pub struct Summary {
@@ -93,11 +96,17 @@ impl Summary {
     /// Prints what was enrolled, and warns of what is doubtful.
     pub fn report(&self, context: &Context, gallery: &Gallery, json: bool) -> anyhow::Result<()> {
         let Enrolled { added, again, doubts } = &self.enrolled;
-        for Doubt { path, person, distance, is_same_picture } in doubts {
+        for Doubt { path, person, distance, is_same_picture } in doubts.iter().take(SHOWN) {
             context.say.warn(&match is_same_picture {
                 true => format!("{path}: the same face is enrolled as {person}, too"),
                 false => format!("{path}: looks like {person} (distance {distance:.3})"),
             });
+        }
+        if doubts.len() > SHOWN {
+            context.say.warn(&format!(
+                "{} more look like somebody else, too; --json lists them all",
+                count(doubts.len() - SHOWN, "face")
+            ));
         }
         if let Some(first) = again.first() {
             let more = if again.len() > 1 { ", ..." } else { "" };

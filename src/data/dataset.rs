@@ -90,7 +90,7 @@ pub struct FileList {
     pub root: PathBuf,
     /// See [`Dataset::identities`].
     pub identities: Vec<String>,
-    /// See [`Dataset::records`].
+    /// See [`Dataset::record`].
     pub records: Vec<Record>,
     /// See [`Dataset::notes`].
     pub notes: Vec<String>,

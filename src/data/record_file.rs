@@ -238,7 +238,7 @@ fn visit(records: &[u8], entry: &mut Entry) -> Result<(), String> {
 
 /// A label that is a whole number; a float counts up to 2^24 without gaps.
 fn whole(label: f32) -> Option<u32> {
-    (label >= 0.0 && label <= 16_777_216.0 && label.fract() == 0.0).then_some(label as u32)
+    ((0.0..=16_777_216.0).contains(&label) && label.fract() == 0.0).then_some(label as u32)
 }
 
 /// A list of names: lines of a record's number, its label and its path, separated by tabs.

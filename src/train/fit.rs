@@ -31,7 +31,7 @@ const START: &str = "start";
 /// Trains `task`, keeping the best and the last model in `run`.
 ///
 /// The initial weights are scored first and saved as the best model: only a higher score
-/// replaces it. An epoch that goes wrong ([`watch`](super::watch)) is trained again from its start at a
+/// replaces it. An epoch that goes wrong ([`watch`]) is trained again from its start at a
 /// lower rate; after three of those the training stops, with the cause in
 /// [`stopped`](FitResult::stopped).
 ///

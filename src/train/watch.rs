@@ -2,11 +2,11 @@
 //!
 //! | sign | seen |
 //! |---|---|
-//! | a loss that is not finite | every [`EVERY`] steps and at the end of an epoch |
-//! | an exploding loss or, without gradient clipping, gradient norm: more than [`EXPLODED`] times the largest of the first [`REFERENCE`] checks | every [`EVERY`] steps |
+//! | a loss that is not finite | every 16 steps and at the end of an epoch |
+//! | an exploding loss or, without gradient clipping, gradient norm: more than 100 times the largest of the first 8 checks | every 16 steps |
 //! | embeddings that are not finite | at the end of an epoch |
 //! | a collapse: the AUC of the validation pairs keeps less than half of what the best model has above chance | at the end of an epoch |
-//! | float16 that overflows at every loss scale | every [`EVERY`] steps and at the end of an epoch |
+//! | float16 that overflows at every loss scale | every 16 steps and at the end of an epoch |
 //!
 //! What is seen is a function of the training alone, so that a run that recovers does so in the same
 //! way each time, and after a resume.
