@@ -233,7 +233,7 @@ fn a_picture_that_goes_missing_ends_the_run_which_keeps_its_best_model() {
     let faces = folder.path().join("faces");
     write_faces(&faces);
     let best = folder.path().join("gone/best.safetensors");
-    let flags = ["--epochs", "100", "--out", "gone", "--picture-memory", "0"];
+    let flags = ["--epochs", "100", "--out", "gone", "--picture-memory", "0", "--max-bad", "3"];
     let run = std::process::Command::new(env!("CARGO_BIN_EXE_visage"))
         .args([&BASE[..], &flags].concat())
         .current_dir(folder.path())

@@ -80,7 +80,7 @@ fn the_curve_is_written_and_told_and_no_model_is_kept() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     assert!(files.iter().all(|name| !name.ends_with(".safetensors")), "{files:?}");
-    assert_eq!(files.len(), 4, "{files:?}");
+    assert_eq!(files.len(), 6, "{files:?}");
     let events = std::fs::read_dir(out.join("tensorboard")).unwrap().next().unwrap().unwrap();
     let bytes = std::fs::read(events.path()).unwrap();
     for tag in ["lr_find/lr", "lr_find/loss", "lr_find/smoothed"] {
