@@ -5,6 +5,11 @@ use serde_json::{Value, json};
 use super::{Enrolled, Gallery};
 use crate::Result;
 
+/// Pictures without one clear face, each with the reason: `[{"file", "reason"}]`.
+pub fn left_out_json(left_out: &[(String, String)]) -> Value {
+    left_out.iter().map(|(file, reason)| json!({ "file": file, "reason": reason })).collect()
+}
+
 impl Gallery {
     /// `{"people", "faces", "trunk", "limit", "fpir"}`: who is enrolled, and when a face is named.
     ///
@@ -34,11 +39,9 @@ impl Gallery {
             json!({ "file": doubt.path, "looks_like": doubt.person, "distance": doubt.distance,
                     "same_picture": doubt.is_same_picture })
         });
-        let left_out =
-            left_out.iter().map(|(file, reason)| json!({ "file": file, "reason": reason }));
         json!({
             "enrolled": added, "people": people, "already": again,
-            "doubts": doubts.collect::<Vec<_>>(), "left_out": left_out.collect::<Vec<_>>(),
+            "doubts": doubts.collect::<Vec<_>>(), "left_out": left_out_json(left_out),
             "db": self.path().to_string_lossy(), "total_faces": self.faces(),
             "total_people": self.people(),
             "limit": self.threshold().map(|threshold| threshold.limit),

@@ -23,6 +23,7 @@ use std::path::Path;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
+pub use json::left_out_json;
 pub use reports::{EnrolledFace, EnrolledPerson, Exported};
 pub use seen::one_face;
 pub use trunk::{Trunk, TrunkSource};

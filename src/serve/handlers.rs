@@ -23,7 +23,7 @@ use super::refusal::{Refusal, reply};
 use super::state::State;
 use crate::Error;
 use crate::eval::distance::euclidean;
-use crate::gallery::{Gallery, NewFace, check_name};
+use crate::gallery::{Gallery, NewFace, check_name, left_out_json};
 use crate::recognise::reply::{AnswerFormat, Compared, Reply, answer, bounds, detected, short};
 
 type Shared = extract::State<Arc<State>>;
@@ -216,7 +216,7 @@ pub async fn people(extract::State(state): Shared) -> Outcome {
         }
         Ok(list)
     };
-    let deadline = Instant::now() + state.options.deadline;
+    let deadline = state.deadline();
     Ok(reply(&state.in_gallery(deadline, list).await?))
 }
 
@@ -226,14 +226,7 @@ pub async fn enrol(
     headers: HeaderMap,
     body: Body,
 ) -> Outcome {
-    let name = match person(name) {
-        Ok(name) => name,
-        Err(refusal) => {
-            body::drain(body).await;
-            return Err(refusal);
-        }
-    };
-    let (faces, left_out, deadline) = single_faces(&state, &headers, body).await?;
+    let (name, faces, left_out, deadline) = faces_of(&state, name, &headers, body).await?;
     let own = state.clone();
     let enrol = move |gallery: &mut Gallery| {
         refresh(&own, gallery)?;
@@ -255,20 +248,11 @@ pub async fn reject(
     headers: HeaderMap,
     body: Body,
 ) -> Outcome {
-    let name = match person(name) {
-        Ok(name) => name,
-        Err(refusal) => {
-            body::drain(body).await;
-            return Err(refusal);
-        }
-    };
-    let (faces, left_out, deadline) = single_faces(&state, &headers, body).await?;
+    let (name, faces, left_out, deadline) = faces_of(&state, name, &headers, body).await?;
     let own = state.clone();
     let reject = move |gallery: &mut Gallery| {
         gallery.reject(&name, &faces).map_err(|error| missing(&own, &error, nobody(&name)))?;
-        let left_out =
-            left_out.iter().map(|(file, reason)| json!({ "file": file, "reason": reason }));
-        Ok(json!({ "rejected": faces.len(), "left_out": left_out.collect::<Vec<_>>() }))
+        Ok(json!({ "rejected": faces.len(), "left_out": left_out_json(&left_out) }))
     };
     Ok(reply(&state.in_gallery(deadline, reject).await?))
 }
@@ -280,7 +264,7 @@ pub async fn forget(extract::State(state): Shared, name: Part) -> Outcome {
         let fail = |error| missing(&own, &error, nobody(&name));
         Ok(json!({ "forgotten": gallery.forget(&name).map_err(fail)? }))
     };
-    let deadline = Instant::now() + state.options.deadline;
+    let deadline = state.deadline();
     Ok(reply(&state.in_gallery(deadline, forget).await?))
 }
 
@@ -289,7 +273,7 @@ pub async fn unknown(extract::State(state): Shared) -> Outcome {
     let list = move |gallery: &mut Gallery| {
         Ok(json!({ "unknown": gallery.unknown().map_err(|error| failed(&own, &error))? }))
     };
-    let deadline = Instant::now() + state.options.deadline;
+    let deadline = state.deadline();
     Ok(reply(&state.in_gallery(deadline, list).await?))
 }
 
@@ -312,7 +296,7 @@ pub async fn promote(
         let enrolled = gallery.promote(group, &name).map_err(fail)?;
         Ok(json!({ "enrolled": enrolled.added, "name": name }))
     };
-    let deadline = Instant::now() + state.options.deadline;
+    let deadline = state.deadline();
     Ok(reply(&state.in_gallery(deadline, promote).await?))
 }
 
@@ -324,7 +308,7 @@ pub async fn forget_unknown(extract::State(state): Shared, id: Part) -> Outcome 
         Ok(groups) => Ok(json!({ "forgotten": groups })),
         Err(error) => Err(failed(&own, &error)),
     };
-    let deadline = Instant::now() + state.options.deadline;
+    let deadline = state.deadline();
     Ok(reply(&state.in_gallery(deadline, forget).await?))
 }
 
@@ -348,7 +332,7 @@ pub async fn reload(extract::State(state): Shared) -> Outcome {
         *gallery = fresh;
         Ok(json!({ "people": gallery.people(), "faces": gallery.faces() }))
     };
-    let deadline = Instant::now() + state.options.deadline;
+    let deadline = state.deadline();
     Ok(reply(&state.in_gallery(deadline, load).await?))
 }
 
@@ -359,7 +343,7 @@ async fn look(
     work: Work,
 ) -> Result<(Vec<Looked>, Instant), Refusal> {
     state.loaded()?;
-    let deadline = Instant::now() + state.options.deadline;
+    let deadline = state.deadline();
     let count = u32::try_from(pictures.len()).unwrap_or(u32::MAX);
     let full = |_| Refusal::busy("the server has as much to do as it can take; try again", 1);
     let mut places = state.places.clone().try_acquire_many_owned(count).map_err(full)?;
@@ -387,6 +371,24 @@ async fn look(
     Ok((looked, deadline))
 }
 
+/// The person in the path, and their faces as [`single_faces`] finds them.
+async fn faces_of(
+    state: &State,
+    name: Part,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(String, Vec<NewFace>, Vec<(String, String)>, Instant), Refusal> {
+    let name = match person(name) {
+        Ok(name) => name,
+        Err(refusal) => {
+            body::drain(body).await;
+            return Err(refusal);
+        }
+    };
+    let (faces, left_out, deadline) = single_faces(state, headers, body).await?;
+    Ok((name, faces, left_out, deadline))
+}
+
 /// The one face of each picture, and the pictures that have none.
 async fn single_faces(
     state: &State,
@@ -409,9 +411,7 @@ async fn single_faces(
     }
     match first {
         Some(mut refusal) if faces.is_empty() => {
-            let left_out =
-                left_out.iter().map(|(file, reason)| json!({ "file": file, "reason": reason }));
-            refusal.more.insert("left_out".into(), left_out.collect());
+            refusal.more.insert("left_out".into(), left_out_json(&left_out));
             Err(refusal)
         }
         _ => Ok((faces, left_out, deadline)),

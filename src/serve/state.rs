@@ -73,6 +73,11 @@ impl State {
         self.loaded.get().ok_or_else(not_yet)
     }
 
+    /// When a request that arrives now has taken too long.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.options.deadline
+    }
+
     /// Sends pictures to the trunk.
     ///
     /// # Errors
