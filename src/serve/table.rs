@@ -55,4 +55,23 @@ mod tests {
         described.sort();
         assert_eq!(own, described);
     }
+
+    #[test]
+    fn links_of_the_description_lead_to_operations() {
+        let text = include_str!("openapi.json");
+        let description: serde_json::Value = serde_json::from_str(text).unwrap();
+        let paths = description["paths"].as_object().unwrap();
+        let operations: Vec<_> =
+            paths.values().flat_map(|path| path.as_object().unwrap().values()).collect();
+        let is_there = |id: &serde_json::Value| {
+            operations.iter().any(|operation| operation["operationId"] == *id)
+        };
+        let links = operations
+            .iter()
+            .filter_map(|operation| operation["responses"]["200"]["links"].as_object());
+        let targets: Vec<_> =
+            links.flat_map(|links| links.values()).map(|link| &link["operationId"]).collect();
+        assert_eq!(targets.len(), 2);
+        assert!(targets.into_iter().all(is_there));
+    }
 }
