@@ -10,6 +10,7 @@ pub mod cuda;
 pub mod distance;
 pub mod fused;
 pub mod group;
+pub mod hamming;
 pub mod profile;
 pub mod trace;
 pub mod version;

@@ -24,8 +24,10 @@
 //! With more identities the nearest other identity is closer: use a larger threshold for thousands.
 
 use rayon::prelude::*;
+use tch::Tensor;
 
 use super::{Finding, Kind, Picture, finding};
+use crate::Result;
 use crate::eval::Embeddings;
 use crate::eval::distance::euclidean;
 
@@ -37,6 +39,9 @@ const DOUBT: f64 = 0.6;
 const NEIGHBOURS: usize = 3;
 /// Minimum number of these for other identities than the picture's own.
 const MIN_OTHER: usize = 2;
+/// Pictures scored at once, and how many they are compared with at once: 32 MiB of distances.
+const QUERIES: usize = 1024;
+const CANDIDATES: usize = 8192;
 
 /// How well a picture's label agrees with its embedding.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,65 +59,162 @@ pub struct LabelScore {
 /// Scores the label of every picture; `None` where there are too few pictures to compare with.
 ///
 /// `labels` are below `identities`; `groups` are those of
-/// [`near_duplicates::groups`](crate::data::near_duplicates::groups). Both have one entry per row.
+/// [`near_duplicates::groups`](crate::data::near_duplicates::groups). Both have one entry per row. Every
+/// picture is compared with all others; memory grows linearly.
+///
+/// # Errors
+/// An error from libtorch.
 pub fn score(
     embeddings: &Embeddings,
     labels: &[Option<usize>],
     groups: &[usize],
     identities: usize,
     step: &(dyn Fn() + Sync),
-) -> Vec<Option<LabelScore>> {
+) -> Result<Vec<Option<LabelScore>>> {
     let rows = embeddings.rows().min(labels.len()).min(groups.len());
-    (0..rows)
-        .into_par_iter()
-        .map(|picture| {
+    let label = |row: usize| labels[row].filter(|&label| label < identities);
+    // Identity by identity, so that each query has to keep the nearest pictures of one only.
+    let mut order: Vec<usize> = (0..rows).filter(|&row| label(row).is_some()).collect();
+    order.sort_by_key(|&row| label(row));
+    let mut scores = vec![None; rows];
+    let middle = middle(embeddings)?;
+    for queries in order.chunks(QUERIES) {
+        let one = Factors::of(embeddings, queries, &middle)?;
+        let mut searches: Vec<Search> = queries.iter().map(|&row| Search::of(row)).collect();
+        for candidates in order.chunks(CANDIDATES) {
+            let distances =
+                one.squared_distances(&Factors::of(embeddings, candidates, &middle)?)?;
+            let distances = distances.par_chunks(candidates.len());
+            searches.par_iter_mut().zip(distances).for_each(|(search, distances)| {
+                for (&candidate, &distance) in candidates.iter().zip(distances) {
+                    search.offer(candidate, distance, labels, groups);
+                }
+            });
+        }
+        for mut search in searches {
             step();
-            one(picture, embeddings, labels, groups, identities)
-        })
-        .collect()
-}
-
-fn one(
-    picture: usize,
-    embeddings: &Embeddings,
-    labels: &[Option<usize>],
-    groups: &[usize],
-    identities: usize,
-) -> Option<LabelScore> {
-    let own = labels[picture].filter(|&own| own < identities)?;
-    let row = embeddings.row(picture);
-    let mut others: Vec<(f32, usize)> = (0..labels.len().min(groups.len()))
-        .filter(|&other| groups[other] != groups[picture] && labels[other].is_some())
-        .map(|other| (euclidean(row, embeddings.row(other)), other))
-        .collect();
-    others.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let mut nearest: Vec<Vec<(f32, usize)>> = vec![Vec::new(); identities];
-    for (distance, other) in others {
-        let Some(nearest) = labels[other].and_then(|label| nearest.get_mut(label)) else {
-            continue;
-        };
-        let is_copy = nearest.iter().any(|&(_, known)| groups[known] == groups[other]);
-        if nearest.len() < NEIGHBOURS && !is_copy {
-            nearest.push((distance, other));
+            search.end_identity(labels);
+            let picture = search.picture;
+            scores[picture] = search.score(embeddings, labels);
         }
     }
-    let mean = |nearest: &[(f32, usize)]| {
-        nearest.iter().map(|&(distance, _)| f64::from(distance)).sum::<f64>() / nearest.len() as f64
-    };
-    let closest = nearest
-        .iter()
-        .enumerate()
-        .filter(|(label, nearest)| *label != own && nearest.len() >= MIN_OTHER)
-        .map(|(label, nearest)| (mean(nearest), label))
-        .min_by(|a, b| a.0.total_cmp(&b.0));
-    let (distance, looks_like) = closest.filter(|_| !nearest[own].is_empty())?;
-    let names = |nearest: &[(f32, usize)]| nearest.iter().map(|&(_, other)| other).collect();
-    Some(LabelScore {
-        margin: mean(&nearest[own]) - distance,
-        looks_like,
-        own: names(&nearest[own]),
-        other: names(&nearest[looks_like]),
-    })
+    for _ in order.len()..rows {
+        step();
+    }
+    Ok(scores)
+}
+
+/// The mean of all rows, `[1, D]`: around it the sums of squares below cancel least.
+fn middle(embeddings: &Embeddings) -> Result<Tensor> {
+    Ok(tensor(embeddings)?.f_mean_dim(0, true, tch::Kind::Float)?)
+}
+
+fn tensor(embeddings: &Embeddings) -> Result<Tensor> {
+    let shape = [embeddings.rows() as i64, embeddings.dim() as i64];
+    Ok(Tensor::f_from_slice(embeddings.values())?.f_reshape(shape)?)
+}
+
+/// Pictures as factors of a product that has their distances.
+struct Factors {
+    /// `[N, D]`
+    rows: Tensor,
+    /// Squared lengths, `[N, 1]`.
+    squares: Tensor,
+}
+
+impl Factors {
+    fn of(embeddings: &Embeddings, pictures: &[usize], middle: &Tensor) -> Result<Self> {
+        let rows = tensor(&embeddings.subset(pictures))?.f_sub(middle)?;
+        let squares = rows.f_square()?.f_sum_dim_intlist(1, true, tch::Kind::Float)?;
+        Ok(Self { rows, squares })
+    }
+
+    /// `|a|^2 + |b|^2 - 2 a.b`, row-major; good for choosing, not for reporting.
+    fn squared_distances(&self, other: &Self) -> Result<Vec<f32>> {
+        let product = self.rows.f_matmul(&other.rows.f_tr()?)?;
+        let sums = self.squares.f_add(&other.squares.f_tr()?)?;
+        let distances = sums.f_sub(&(product * 2.0))?.f_clamp_min(0.0)?;
+        Ok(Vec::try_from(distances.f_reshape([-1])?)?)
+    }
+}
+
+/// The nearest pictures of an identity as (squared distance, picture), nearest first; of each group of
+/// near-duplicates only the nearest.
+type Nearest = Vec<(f32, usize)>;
+
+/// A picture's search for its own and the nearest other identity, among pictures that come identity by
+/// identity.
+struct Search {
+    picture: usize,
+    own: Nearest,
+    /// The nearest other identity so far, with its mean distance.
+    other: Option<(f32, Nearest)>,
+    /// The identity that comes now.
+    current: Nearest,
+}
+
+impl Search {
+    fn of(picture: usize) -> Self {
+        Self { picture, own: Nearest::new(), other: None, current: Nearest::new() }
+    }
+
+    fn offer(
+        &mut self,
+        candidate: usize,
+        distance: f32,
+        labels: &[Option<usize>],
+        groups: &[usize],
+    ) {
+        if self.current.first().is_some_and(|&(_, known)| labels[known] != labels[candidate]) {
+            self.end_identity(labels);
+        }
+        let nearest = &mut self.current;
+        let is_near = nearest.len() < NEIGHBOURS || nearest.last().is_some_and(|l| distance < l.0);
+        if !is_near || groups[candidate] == groups[self.picture] {
+            return;
+        }
+        if let Some(copy) = nearest.iter().position(|&(_, k)| groups[k] == groups[candidate]) {
+            if nearest[copy].0 <= distance {
+                return;
+            }
+            nearest.remove(copy);
+        }
+        nearest.truncate(NEIGHBOURS - 1);
+        nearest.insert(nearest.partition_point(|known| known.0 <= distance), (distance, candidate));
+    }
+
+    fn end_identity(&mut self, labels: &[Option<usize>]) {
+        let Some(&(_, first)) = self.current.first() else { return };
+        if labels[first] == labels[self.picture] {
+            std::mem::swap(&mut self.own, &mut self.current);
+        } else if self.current.len() >= MIN_OTHER {
+            let distance = self.current.iter().map(|known| known.0.sqrt()).sum::<f32>();
+            let distance = distance / self.current.len() as f32;
+            if self.other.as_ref().is_none_or(|other| distance < other.0) {
+                let other = self.other.get_or_insert_default();
+                other.0 = distance;
+                std::mem::swap(&mut other.1, &mut self.current);
+            }
+        }
+        self.current.clear();
+    }
+
+    /// The score, from exact distances.
+    fn score(self, embeddings: &Embeddings, labels: &[Option<usize>]) -> Option<LabelScore> {
+        let exact = |nearest: Nearest| {
+            let row = embeddings.row(self.picture);
+            let with = |(_, other)| (euclidean(row, embeddings.row(other)), other);
+            let mut nearest: Vec<_> = nearest.into_iter().map(with).collect();
+            nearest.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            let sum = nearest.iter().map(|&(distance, _)| f64::from(distance)).sum::<f64>();
+            let mean = sum / nearest.len() as f64;
+            (mean, nearest.into_iter().map(|(_, other)| other).collect::<Vec<_>>())
+        };
+        let ((own_distance, own), (distance, other)) = (exact(self.own), exact(self.other?.1));
+        let looks_like = labels[*other.first()?]?;
+        let margin = own_distance - distance;
+        (!own.is_empty()).then_some(LabelScore { margin, looks_like, own, other })
+    }
 }
 
 /// Pictures with a margin of at least `threshold` (mislabelled), or close to it (doubtful).
@@ -170,7 +272,7 @@ mod tests {
 
     fn judged(degrees: &[f32], labels: &[usize], groups: &[usize]) -> Vec<Option<LabelScore>> {
         let labels: Vec<_> = labels.iter().copied().map(Some).collect();
-        score(&circle(degrees), &labels, groups, 3, &|| ())
+        score(&circle(degrees), &labels, groups, 3, &|| ()).unwrap()
     }
 
     #[test]
@@ -236,7 +338,61 @@ mod tests {
         let all = judged(&degrees, &labels, &[0, 1, 2, 3, 4, 5]);
         assert_eq!(all.iter().filter(|one| one.is_none()).count(), 1);
         assert!(all[5].is_none());
-        let flat = score(&circle(&degrees), &[None; 6], &[0, 1, 2, 3, 4, 5], 0, &|| ());
+        let flat = score(&circle(&degrees), &[None; 6], &[0, 1, 2, 3, 4, 5], 0, &|| ()).unwrap();
         assert_eq!(flat, vec![None; 6]);
+    }
+
+    /// As the definition says it: all distances of a picture, sorted.
+    fn by_definition(
+        picture: usize,
+        rows: &Embeddings,
+        labels: &[Option<usize>],
+        groups: &[usize],
+    ) -> Option<LabelScore> {
+        let own = labels[picture]?;
+        let row = rows.row(picture);
+        let mut others: Vec<(f32, usize)> =
+            (0..rows.rows()).map(|other| (euclidean(row, rows.row(other)), other)).collect();
+        others.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut nearest: Vec<Vec<(f32, usize)>> = vec![Vec::new(); 40];
+        for (distance, other) in others {
+            let Some(label) = labels[other].filter(|_| groups[other] != groups[picture]) else {
+                continue;
+            };
+            let nearest = &mut nearest[label];
+            let is_copy = nearest.iter().any(|&(_, known)| groups[known] == groups[other]);
+            if nearest.len() < NEIGHBOURS && !is_copy {
+                nearest.push((distance, other));
+            }
+        }
+        let mean = |of: &[(f32, usize)]| {
+            of.iter().map(|&(distance, _)| f64::from(distance)).sum::<f64>() / of.len() as f64
+        };
+        let others = (0..40).filter(|&label| label != own && nearest[label].len() >= MIN_OTHER);
+        let looks_like = others.min_by(|&a, &b| mean(&nearest[a]).total_cmp(&mean(&nearest[b])))?;
+        let names = |of: &[(f32, usize)]| of.iter().map(|&(_, other)| other).collect();
+        (!nearest[own].is_empty()).then(|| LabelScore {
+            margin: mean(&nearest[own]) - mean(&nearest[looks_like]),
+            looks_like,
+            own: names(&nearest[own]),
+            other: names(&nearest[looks_like]),
+        })
+    }
+
+    #[test]
+    fn blocks_score_as_the_definition_does() {
+        let count = CANDIDATES + 300;
+        let rows = crate::eval::testing::random(count, 6, 5);
+        // Far from the origin the sums of squares must not cancel.
+        let far = rows.values().iter().map(|value| 0.1 * value + 7.0).collect();
+        let rows = Embeddings::new(count, 6, far).unwrap();
+        let labels: Vec<_> = (0..count).map(|k| Some(k * 7 % 41).filter(|&l| l < 40)).collect();
+        let groups: Vec<_> = (0..count).map(|k| k - k % (1 + k % 4)).collect();
+        let scores = score(&rows, &labels, &groups, 40, &|| ()).unwrap();
+        for picture in (0..count).step_by(97) {
+            let wanted = by_definition(picture, &rows, &labels, &groups);
+            assert_eq!(scores[picture], wanted, "{picture}");
+        }
+        assert!(scores.iter().flatten().count() > 8000);
     }
 }

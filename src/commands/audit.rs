@@ -120,7 +120,7 @@ fn judge(
     let groups = near_duplicates::join(pictures.len(), &pairs);
     let bar = say.progress("labels", total, "pictures");
     let step = || bar.inc(1);
-    let scores = mislabels::score(&scan.embeddings, &labels, &groups, names.len(), &step);
+    let scores = mislabels::score(&scan.embeddings, &labels, &groups, names.len(), &step)?;
     bar.finish();
     findings.extend(duplicates::findings(pictures, stats, names, &pairs, &scores));
     findings.extend(mislabels::findings(&scores, pictures, names, flags.margin));

@@ -50,7 +50,7 @@ fn assert_labelled(embeddings: &Embeddings, labels: &[usize]) {
 }
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     use super::Embeddings;
