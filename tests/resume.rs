@@ -98,6 +98,10 @@ fn a_killed_training_ends_as_if_it_had_not_been_killed() {
         finish(root, &[flags, &["--out", &out]].concat());
         let wanted = files(&root.join(&out));
         assert!(wanted.iter().all(|file| !file.is_empty()), "{name}");
+        // `last` holds the trained weights, not the average that is scored.
+        let [best, last] = ["best", "last"].map(|which| format!("{out}/{which}.safetensors"));
+        let diff = visage(root, &["weights", "diff", &best, &last]).output().unwrap();
+        assert_eq!(diff.status.code(), Some(1), "{name}");
         let kills = survives(root, flags, &wanted, Duration::from_millis(350));
         assert!(kills > 0, "{name}: too fast to be killed");
         std::fs::remove_dir_all(root.join("runs/killed")).unwrap();

@@ -1,9 +1,9 @@
 //! How `--config` and `--recipe` fill in the flags that are not given.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::builder::{PossibleValuesParser, ValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches};
 use serde::Serialize;
@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Cli, Command};
 use crate::train::recipes;
+use crate::train::run_folder::{self, RunFolder};
 use crate::train::settings::{LrFindSettings, TripletSettings};
 use crate::{Error, Result};
 
@@ -25,8 +26,9 @@ pub struct Configured<S: Args> {
         value_parser = PossibleValuesParser::new(recipes::names()))]
     pub recipe: Option<String>,
     /// Go on with the interrupted run in this folder, with its settings: it ends as it would have,
-    /// to the bit
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out"], help_heading = "Settings")]
+    /// to the bit. Without a folder: the newest one at the default --out
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out"], help_heading = "Settings",
+        num_args = 0..=1, default_missing_value = "", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub resume: Option<PathBuf>,
     /// With --resume: go on although data, flags or machine have changed
     #[arg(long, requires = "resume", help_heading = "Settings")]
@@ -95,10 +97,18 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli> {
 impl<S: Args + Clone + Serialize + DeserializeOwned> Configured<S> {
     /// Replaces every setting that was not given as a flag by the config file's.
     fn fill(&mut self, command: &str, flags: &ArgMatches) -> Result<()> {
+        if self.resume.as_ref().is_some_and(|run| run.as_os_str().is_empty()) {
+            self.resume = Some(self.newest(command)?);
+        }
         let config = self.resume.as_ref().map(|run| run.join("config.toml"));
         let (path, file) = match (config.as_ref().or(self.config.as_ref()), &self.recipe) {
             (Some(path), _) => {
                 let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+                if let Some(run) = &self.resume
+                    && run_folder::command_of(&text).is_some_and(|other| other != command)
+                {
+                    return Err(run_folder::not_a_run_of(run, command, &text));
+                }
                 let file: toml::Table = toml::from_str(&text)
                     .map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;
                 (path.clone(), file)
@@ -115,6 +125,16 @@ impl<S: Args + Clone + Serialize + DeserializeOwned> Configured<S> {
             refuse_changes(&before, &self.settings, path)?;
         }
         Ok(())
+    }
+
+    /// The newest run of the command at its default --out, if it was interrupted.
+    fn newest(&self, command: &str) -> Result<PathBuf> {
+        let settings = toml::Table::try_from(&self.settings).unwrap_or_default();
+        let out = Path::new(settings.get("out").and_then(toml::Value::as_str).unwrap_or_default());
+        RunFolder::newest_interrupted(out, command).ok_or_else(|| {
+            let out = out.display();
+            Error::Config(format!("--resume: no interrupted run at {out}; name one: --resume RUN"))
+        })
     }
 
     /// The interrupted run to go on with.
@@ -157,9 +177,10 @@ fn refuse_changes<S: Serialize>(before: &toml::Table, now: &S, path: &Path) -> R
 
 /// Settings of the file that make no sense with another value of a flag: they are left out if the
 /// flag is given, so that its own defaults count.
-const DEPENDENT: [(&str, &[&str]); 3] = [
+const DEPENDENT: [(&str, &[&str]); 4] = [
     ("backbone", &["weights", "input-size"]),
     ("loss", &["margin"]),
+    ("schedule", &["cycle", "warmup"]),
     ("head", &["loss", "embedding-dim"]),
 ];
 
@@ -185,7 +206,10 @@ fn overlay<S: Args + Serialize + DeserializeOwned>(
         return Err(fail(format!("`{key}` is not a setting of {command}{near}")));
     }
     for (flag, dependent) in DEPENDENT {
-        if is_given(flags, flag) {
+        let given = flags.get_raw(flag).filter(|_| is_given(flags, flag));
+        let is_same =
+            |given: &OsStr| file.get(flag).and_then(|value| value.as_str()) == given.to_str();
+        if given.is_some_and(|mut given| !given.all(is_same)) {
             dependent.iter().for_each(|key| _ = file.remove(*key));
         }
     }
@@ -264,7 +288,7 @@ mod tests {
         let path = folder.path().join("config.toml");
         let settings =
             triplet(&["--freeze", "layer1,layer2", "--weights", "none", "-p", "3"]).unwrap();
-        let text = crate::train::run_folder::config_text("train-triplet", &settings).unwrap();
+        let text = run_folder::config_text("train-triplet", &settings).unwrap();
         std::fs::write(&path, text).unwrap();
         assert_eq!(triplet(&["--config", path.to_str().unwrap()]).unwrap(), settings);
     }
@@ -275,7 +299,7 @@ mod tests {
         let path = folder.path().join("config.toml");
         let mut settings = triplet(&["--optimizer", "adamw"]).unwrap();
         settings.fill_in(&crate::weights::Source::Named("openface-nn4-distilled".into()), 96);
-        let text = crate::train::run_folder::config_text("train-triplet", &settings).unwrap();
+        let text = run_folder::config_text("train-triplet", &settings).unwrap();
         for line in ["lr = 0.00006", "margin = 0.2", "weight-decay = 0.01", "input-size = 96"] {
             assert!(text.contains(line), "no {line} in\n{text}");
         }

@@ -40,7 +40,7 @@ pub enum GalleryAction {
     Forget(GalleryForget),
     /// Say that the face on a picture is not this person's, so that it is not named so again
     Reject(Box<GalleryReject>),
-    /// Group the remembered faces of unknown people anew
+    /// Group the remembered faces of unknown people again
     Cluster(GalleryDb),
     /// Enrol an unknown person under a name
     Promote(GalleryPromote),

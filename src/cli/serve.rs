@@ -45,7 +45,7 @@ pub struct Serve {
     /// Make a key of this role, print it once, add its SHA-256 to --key-file, and end
     #[arg(long, value_enum, value_name = "ROLE", requires = "key_file", help_heading = "Keys")]
     pub new_key: Option<Role>,
-    /// Pictures that wait or are computed at one time; who comes with more is told to come again (503)
+    /// Maximum number of pictures waiting or being computed; further requests are answered with 503 and Retry-After
     #[arg(long, value_name = "N", default_value_t = 64, help_heading = "Limits",
         value_parser = value_parser!(u16).range(1..=4096))]
     pub queue: u16,

@@ -18,6 +18,7 @@ use crate::train::run_folder::RunFolder;
 use crate::train::settings::TuningSettings;
 use crate::train::task::Task;
 use crate::weights::Source;
+use crate::weights::manifest::untrained;
 use crate::{Error, Result};
 
 /// The network of the flags.
@@ -54,6 +55,8 @@ pub fn build(
     let deterministic = context.common.deterministic;
     resolve_auto(tuning, &source, &mut net.backbone, deterministic, &context.say)?;
     context.say.line(&format!("trunk: {text}, {}", device_summary(device, tuning)));
+    let untrained = untrained(choice.weights, &source, architecture)?;
+    untrained.iter().for_each(|warning| context.say.warn(warning));
     context.say.line(&describe_head(&net));
     net.backbone.params.freeze(&tuning.freeze)?;
     let params = net.trainable();

@@ -237,7 +237,15 @@ fn walk_folder(path: &Path, found: &mut Walk) {
     for entry in entries {
         match entry {
             Ok(entry) if entry.file_type().is_file() && is_picture(entry.path()) => {
-                found.pictures.push(entry.into_path());
+                let below = entry.path().strip_prefix(path).unwrap_or(entry.path());
+                match below.to_str() {
+                    Some(_) => found.pictures.push(entry.into_path()),
+                    // Two such names may read the same.
+                    None => {
+                        let what = std::io::Error::other("its name is not UTF-8: rename it");
+                        found.troubles.push(Error::io(entry.path(), what));
+                    }
+                }
             }
             Ok(entry) if entry.file_type().is_file() => found.pass_over(entry.path()),
             Ok(_) => {}
@@ -287,6 +295,22 @@ mod tests {
 
     use super::super::resize::tests::source;
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_name_that_is_not_utf_8_is_reported() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let person = folder.path().join(std::ffi::OsStr::from_bytes(b"ann\xff"));
+        std::fs::create_dir(&person).unwrap();
+        std::fs::write(person.join("1.png"), []).unwrap();
+        std::fs::write(folder.path().join("2.png"), []).unwrap();
+        let walk = walk_on(folder.path());
+        assert_eq!(walk.pictures, [folder.path().join("2.png")]);
+        let trouble = walk.troubles[0].to_string();
+        assert!(trouble.contains("its name is not UTF-8: rename it"), "{trouble}");
+    }
 
     fn encode(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());

@@ -129,7 +129,7 @@ mod tests {
     use super::super::testing::random;
     use super::*;
 
-    /// Every query's centroids built anew from nothing.
+    /// Every query's centroids, computed from all rows.
     fn brute(embeddings: &Embeddings, labels: &[usize]) -> Option<f64> {
         let (mut right, mut all) = (0, 0);
         for i in 0..labels.len() {

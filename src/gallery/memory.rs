@@ -223,7 +223,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Works out the threshold anew after the faces of `changed` people have changed, and stores what
+    /// Computes the threshold again after the faces of `changed` people have changed, and stores what
     /// the next process needs for it.
     pub fn recalibrate(
         &mut self,

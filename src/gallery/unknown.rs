@@ -108,7 +108,7 @@ impl Gallery {
         })
     }
 
-    /// Groups all remembered faces anew, by complete linkage. Returns the number of groups before and after.
+    /// Groups all remembered faces again, by complete linkage. Returns the number of groups before and after.
     ///
     /// # Errors
     /// Too many faces; the file cannot be written.
@@ -119,7 +119,7 @@ impl Gallery {
             let seen = read(file)?;
             if seen.len() > MOST {
                 let text = format!(
-                    "{} faces of unknown people; at most {MOST} can be grouped anew",
+                    "{} faces of unknown people; at most {MOST} can be grouped again",
                     seen.len()
                 );
                 return Err(Error::Data(text).into());

@@ -2,6 +2,7 @@
 //! about them, in one safetensors file whose trunk carries PyTorch's keys.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,20 @@ pub struct Calibration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fpir: Option<MeasuredFpir>,
 }
+
+impl Calibration {
+    /// What would make every answer meaningless.
+    fn flaw(&self) -> Option<String> {
+        if !(TEMPERATURES.contains(&self.temperature)) {
+            return Some(format!("a temperature of {:e}", self.temperature));
+        }
+        let is_finite = self.known.weight.is_finite() && self.known.bias.is_finite();
+        (!is_finite || self.neighbours == 0).then(|| "the calibration of its distances".into())
+    }
+}
+
+/// Temperatures with which a softmax still tells classes apart without overflowing.
+const TEMPERATURES: RangeInclusive<f64> = 1e-6..=1e6;
 
 /// What models without [`Calibration::neighbours`] were calibrated with.
 fn one() -> usize {
@@ -300,9 +315,13 @@ impl ModelCard {
                  or give a model that train-triplet or train-classifier wrote",
             )
         })?;
-        serde_json::from_str(text).map_err(|error| {
+        let card: Self = serde_json::from_str(text).map_err(|error| {
             Error::weights(path, format!("its model card cannot be read by this version: {error}"))
-        })
+        })?;
+        match card.calibration.as_ref().and_then(Calibration::flaw) {
+            Some(flaw) => Err(Error::weights(path, format!("its model card is broken: {flaw}"))),
+            None => Ok(card),
+        }
     }
 
     /// The most telling of its validation figures, and what it is called.
@@ -335,5 +354,27 @@ impl ModelCard {
     pub fn store(&self, file: &mut TensorFile) {
         // Plain structs, strings and maps: this serialisation cannot fail.
         file.metadata.insert(CARD.into(), serde_json::json!(self).to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_calibration_that_would_say_nothing_is_refused() {
+        let with = |temperature, weight| Calibration {
+            temperature,
+            known: Logistic { weight, bias: 0.0 },
+            neighbours: 1,
+            unknown: Unknown::KnownBelow(0.5),
+            fpir: None,
+        };
+        assert_eq!(with(1.0, -8.0).flaw(), None);
+        for (temperature, weight) in
+            [(1e-320, -8.0), (0.0, -8.0), (-1.0, -8.0), (1.0, f64::INFINITY)]
+        {
+            assert!(with(temperature, weight).flaw().is_some(), "{temperature:e} {weight}");
+        }
     }
 }

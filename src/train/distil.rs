@@ -365,6 +365,11 @@ impl Task for DistilTask<'_> {
         let card = self.card.at(epoch, &scores.values);
         self.average.with(|| recogniser::write(path, &card, self.student, None))
     }
+
+    fn save_trained(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
+        let figures = if self.average.keeps_trained() { &scores.values[..] } else { &[] };
+        recogniser::write(path, &self.card.at(epoch, figures), self.student, None)
+    }
 }
 
 /// Embeddings as a tensor `[N, D]` on the network's device.

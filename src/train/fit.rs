@@ -247,14 +247,15 @@ impl<'a> Fit<'a> {
             if is_logged {
                 record_step(log, now.done, rates.lr, &step);
             }
-            let loss = step.figures.first().map(|(_, loss)| loss.shallow_clone());
+            let figures = step.figures.iter().map(|(name, value)| (*name, value.shallow_clone()));
+            let figures: Vec<_> = figures.collect();
             let norm = step.grad_norm.as_ref().map(Tensor::shallow_clone);
             totals.add(step);
-            if is_watched && let Some(loss) = loss {
+            if is_watched {
                 // Clipping takes care of any norm.
                 let norm = norm.as_ref().filter(|_| plan.clip.is_none());
                 let scale = stepper.scaler.scale();
-                let trouble = now.watch.after_step(totals, &loss, norm, scale);
+                let trouble = now.watch.after_step(totals, &figures, norm, scale);
                 if trouble.is_some() {
                     return Ok(trouble);
                 }
@@ -315,6 +316,7 @@ impl<'a> Fit<'a> {
     /// Writes the best model, and whether that went well. If it did not, the one before stays the best, and
     /// the training goes on: there may be room again for the next.
     fn keep_best(&mut self, epoch: usize, scores: &Scores) -> bool {
+        self.run.restore().iter().for_each(|warning| self.say.warn(warning));
         let written = self.task.save(&self.run.best(), epoch, scores);
         match &written {
             Ok(()) => self.task.show_best(self.log),
@@ -333,7 +335,7 @@ impl<'a> Fit<'a> {
             return;
         }
         let epoch = self.now.history.len() - 1;
-        if let Err(error) = self.task.save(&self.run.last(), epoch, scores) {
+        if let Err(error) = self.task.save_trained(&self.run.last(), epoch, scores) {
             self.warn_of_disk(&format!("the last model is not kept: {error}"));
         }
     }

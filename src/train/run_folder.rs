@@ -31,6 +31,8 @@ pub struct RunFolder {
     resumed: Option<Resumed>,
     /// `config.toml`, locked while the run lives.
     lock: Option<File>,
+    /// Its content; empty where this process writes nothing.
+    config: String,
 }
 
 /// How a run goes on.
@@ -71,7 +73,8 @@ impl RunFolder {
             path = out.with_file_name(format!("{}-{number}", name.to_string_lossy()));
         }
         let lock = lock(&path)?;
-        Ok(Self { path, command: command.to_owned(), resumed: None, lock })
+        sweep(&path);
+        Ok(Self { path, command: command.to_owned(), resumed: None, lock, config })
     }
 
     /// Opens the folder of a run that was interrupted. With `anyway` the training goes on where it may not
@@ -85,9 +88,8 @@ impl RunFolder {
         let config = path.join(CONFIG);
         let text = std::fs::read_to_string(&config)
             .map_err(|_| fail(format!("no training run: there is no {CONFIG}")))?;
-        let line = text.lines().next().unwrap_or_default();
         if command_of(&text) != Some(command) {
-            return Err(fail(format!("not a run of {command}: its {CONFIG} says `{line}`")));
+            return Err(not_a_run_of(path, command, &text));
         }
         let lock = lock(path)?;
         if lock.is_none() {
@@ -96,9 +98,11 @@ impl RunFolder {
         if path.join(SUMMARY).exists() {
             return Err(fail("the run is finished".into()));
         }
+        sweep(path);
         let checkpoint = Checkpoint::find(path)?;
         let resumed = Some(Resumed { checkpoint, anyway });
-        Ok(Self { path: path.to_owned(), command: command.to_owned(), resumed, lock })
+        let (path, command) = (path.to_owned(), command.to_owned());
+        Ok(Self { path, command, resumed, lock, config: text })
     }
 
     /// The folder as the other processes of a training see it: they write nothing. `resumed` is whether to go on
@@ -110,7 +114,13 @@ impl RunFolder {
         let resumed = resumed
             .map(|anyway| Ok::<_, Error>(Resumed { checkpoint: Checkpoint::find(path)?, anyway }));
         let resumed = resumed.transpose()?;
-        Ok(Self { path: path.to_owned(), command: command.to_owned(), resumed, lock: None })
+        Ok(Self {
+            path: path.to_owned(),
+            command: command.to_owned(),
+            resumed,
+            lock: None,
+            config: String::new(),
+        })
     }
 
     /// The newest run of a command at `out`, with or without a number, if it was interrupted.
@@ -122,6 +132,24 @@ impl RunFolder {
         let config = std::fs::read_to_string(newest.join(CONFIG)).ok()?;
         let is_own = command_of(&config) == Some(command) && is_interrupted(&newest);
         is_own.then_some(newest)
+    }
+
+    /// Writes `config.toml` again if it is gone, because the folder was removed or renamed while the training
+    /// went on: without it what comes next would be no run. A warning if that was so.
+    pub fn restore(&self) -> Option<String> {
+        let config = self.path.join(CONFIG);
+        if self.config.is_empty() || config.exists() {
+            return None;
+        }
+        let path = self.path.display();
+        let written = files::create_folder(&self.path)
+            .and_then(|()| files::write_new(&config, self.config.as_bytes()));
+        Some(match written {
+            Ok(_) => format!(
+                "{path}: was removed or renamed; the training goes on in a new folder of that name"
+            ),
+            Err(error) => format!("{path}: was removed or renamed: {error}"),
+        })
     }
 
     /// Whether the run was started before.
@@ -266,6 +294,13 @@ pub fn command_of(config: &str) -> Option<&str> {
     repeat.split_once(" --config").map(|(command, _)| command)
 }
 
+/// The error for a run, with this `config.toml`, that another command began.
+pub fn not_a_run_of(run: &Path, command: &str, config: &str) -> Error {
+    let line = config.lines().next().unwrap_or_default();
+    let what = format!("not a run of {command}: its {CONFIG} says `{line}`");
+    Error::Config(format!("--resume {}: {what}", run.display()))
+}
+
 /// Whether a process trains in the folder of a run.
 pub fn is_live(run: &Path) -> bool {
     lock(run).is_ok_and(|lock| lock.is_none())
@@ -315,6 +350,16 @@ impl Drop for RunFolder {
     }
 }
 
+/// Removes the unfinished temporary files of a process that was killed; this one has the folder's lock.
+fn sweep(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(files::TEMPORARY) {
+            // They are of no use, and harm no one.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// The names in a folder, without unfinished temporary files.
 fn names(folder: &Path) -> Result<Vec<OsString>> {
     let fail = |source| Error::io(folder, source);
@@ -335,6 +380,33 @@ mod tests {
     fn create(out: &Path) -> Result<RunFolder> {
         let settings = toml::Table::from_iter([("lr".to_owned(), toml::Value::Float(0.5))]);
         RunFolder::create(out, "train-triplet", &settings)
+    }
+
+    #[test]
+    fn a_folder_that_vanishes_is_made_again_as_a_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = create(&folder.path().join("run")).unwrap();
+        assert_eq!(run.restore(), None);
+        let config = std::fs::read(run.path().join(CONFIG)).unwrap();
+        std::fs::rename(run.path(), folder.path().join("moved")).unwrap();
+        assert!(run.restore().unwrap().contains("was removed or renamed"));
+        assert_eq!(std::fs::read(run.path().join(CONFIG)).unwrap(), config);
+        assert_eq!(run.restore(), None);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_half_written_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let half = folder.path().join(".visage-abcdef");
+        std::fs::write(&half, [0; 9]).unwrap();
+        let run = create(folder.path()).unwrap();
+        assert_eq!(run.path(), folder.path());
+        assert!(!half.exists());
+        // A run that lives keeps its own.
+        std::fs::write(&half, [0; 9]).unwrap();
+        assert!(RunFolder::resume(folder.path(), "train-triplet", false).is_err());
+        assert!(half.exists());
+        drop(run);
     }
 
     #[test]

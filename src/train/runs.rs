@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use walkdir::WalkDir;
 
 use super::run_folder::{self, CONFIG};
+use super::scoring::is_internal;
 use crate::recognise::ModelCard;
 use crate::recognise::runs::SUMMARY;
 use crate::weights::BEST;
@@ -164,10 +165,10 @@ pub fn figures_that_differ(runs: [&Run; 2]) -> Vec<Difference> {
             Some((name.replace('_', " "), value.to_string()))
         };
         let best = summary.and_then(|summary| summary["best"].as_object());
-        let figures = best
-            .into_iter()
-            .flatten()
-            .filter_map(|(name, value)| Some((name.clone(), format!("{:.4}", value.as_f64()?))));
+        let figures =
+            best.into_iter().flatten().filter(|(name, _)| !is_internal(name)).filter_map(
+                |(name, value)| Some((name.clone(), format!("{:.4}", value.as_f64()?))),
+            );
         ["epochs", "best_epoch", "rollbacks"]
             .into_iter()
             .filter_map(number)

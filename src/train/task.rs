@@ -86,4 +86,14 @@ pub trait Task {
     /// # Errors
     /// The file cannot be written.
     fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()>;
+
+    /// Writes the weights that the next step would start from, where they are not those of
+    /// [`save`](Self::save): a model that is scored may be an average. Such a file has no figures, which would be
+    /// the average's.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    fn save_trained(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
+        self.save(path, epoch, scores)
+    }
 }

@@ -335,6 +335,11 @@ impl Task for TripletTask<'_> {
         let card = self.card.at(epoch, &scores.values);
         self.blend.with(|| recogniser::write(path, &card, self.backbone, None))
     }
+
+    fn save_trained(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
+        let figures = if self.blend.keeps_trained() { &scores.values[..] } else { &[] };
+        recogniser::write(path, &self.card.at(epoch, figures), self.backbone, None)
+    }
 }
 
 /// One seed from three numbers, well mixed (SplitMix64's finaliser).

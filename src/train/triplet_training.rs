@@ -18,6 +18,7 @@ use super::triplet::TripletTask;
 use crate::models::Backbone;
 use crate::progress::Reporter;
 use crate::recognise::{ModelCard, ModelKind};
+use crate::weights::manifest::untrained;
 use crate::weights::{Bare, Built, Source};
 use crate::{Error, Result};
 
@@ -112,6 +113,9 @@ fn build_trunk(
     let Built { mut backbone, source, line: trunk } = bare.build(device)?;
     resolve_auto(&mut settings.tuning, &source, &mut backbone, deterministic, say)?;
     say.line(&format!("trunk: {trunk}, {}", device_summary(device, &settings.tuning)));
+    let architecture = backbone.architecture;
+    let untrained = untrained(settings.trunk.weights.as_deref(), &source, architecture)?;
+    untrained.iter().for_each(|warning| say.warn(warning));
     settings.blend.get_or_insert(if source == Source::Random { 1.0 } else { 0.75 });
     settings.check_pieces()?;
     backbone.params.freeze(&settings.tuning.freeze)?;

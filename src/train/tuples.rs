@@ -310,6 +310,12 @@ impl Task for TupleTask<'_> {
             ModelCard { pair: Some(self.pair.clone()), ..self.card.at(epoch, &scores.values) };
         self.kept.with(|| pair_model::write(path, &card, self.net))
     }
+
+    fn save_trained(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
+        let figures = if self.kept.keeps_trained() { &scores.values[..] } else { &[] };
+        let card = ModelCard { pair: Some(self.pair.clone()), ..self.card.at(epoch, figures) };
+        pair_model::write(path, &card, self.net)
+    }
 }
 
 /// Returns the distance between the two pictures of each pair. Each picture goes

@@ -6,6 +6,7 @@
 //! | an exploding loss or, without gradient clipping, gradient norm: more than 100 times the largest of the first 8 checks | every 16 steps |
 //! | embeddings that are not finite | at the end of an epoch |
 //! | a collapse: the AUC of the validation pairs keeps less than half of what the best model has above chance | at the end of an epoch |
+//! | a collapse: negatives are less than a quarter as far as in the first checks, positives nearly as far, and almost every triplet is active | every 16 steps and at the end of an epoch |
 //! | float16 that overflows at every loss scale | every 16 steps and at the end of an epoch |
 //!
 //! What is seen is a function of the training alone, so that a run that recovers does so in the same
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::fit_result::Scores;
-use super::step::Totals;
+use super::step::{Figure, Totals};
 
 /// How often an epoch is started again in a run.
 pub const TRIES: u32 = 3;
@@ -29,6 +30,12 @@ const REFERENCE: u32 = 8;
 const EXPLODED: f64 = 100.0;
 /// A model with a lower AUC has nothing to lose.
 const WORTH_KEEPING: f64 = 0.65;
+/// In a collapse negatives are less than this fraction as far as they were, ...
+const SHRUNK: f64 = 0.25;
+/// ... positives at least this fraction as far as negatives, ...
+const AS_FAR: f64 = 0.7;
+/// ... and at least this fraction of the triplets is active.
+const ALL_ACTIVE: f64 = 0.99;
 /// Loss scales below this do not come back.
 const LOWEST_SCALE: f64 = 1e-15;
 
@@ -62,20 +69,23 @@ pub struct Watch {
     checks: u32,
     loss: f64,
     norm: f64,
+    /// Mean distance to negatives; 0 where a task has none.
+    #[serde(default)]
+    apart: f64,
 }
 
-/// Whether the step after `done` steps is checked; the last one of an epoch is.
+/// Whether the step after `done` steps is checked; the first one is, and the last one of an epoch.
 pub fn is_due(done: u64, is_last: bool) -> bool {
-    is_last || (done + 1).is_multiple_of(EVERY)
+    is_last || done == 0 || (done + 1).is_multiple_of(EVERY)
 }
 
 impl Watch {
-    /// Checks a step by the sums of its epoch, its loss, and the norm of gradients that nothing clips.
-    /// The host waits for the device.
+    /// Checks a step by the sums of its epoch, its figures (first the loss), and the norm of gradients that
+    /// nothing clips. The host waits for the device.
     pub fn after_step(
         &mut self,
         totals: &Totals,
-        loss: &Tensor,
+        figures: &[Figure],
         norm: Option<&Tensor>,
         scale: Option<f64>,
     ) -> Option<Trouble> {
@@ -87,8 +97,30 @@ impl Watch {
         }
         let value = |tensor: &Tensor| f64::try_from(tensor).ok().filter(|value| value.is_finite());
         // A step that float16 skipped may have neither.
-        let (loss, norm) = (value(loss).unwrap_or(0.0), norm.and_then(value).unwrap_or(0.0));
-        self.compare(loss.abs(), norm)
+        let figure = |wanted: &str| figures.iter().find(|(name, _)| *name == wanted);
+        let figure = |wanted| figure(wanted).and_then(|(_, tensor)| value(tensor));
+        let (loss, norm) = (figure("loss").unwrap_or(0.0), norm.and_then(value).unwrap_or(0.0));
+        let [active, positive, negative] =
+            ["active", "positive_distance", "negative_distance"].map(figure);
+        let triplets = active.zip(positive).zip(negative);
+        let collapse = triplets
+            .and_then(|((active, positive), negative)| self.collapse(active, positive, negative));
+        collapse.or_else(|| self.compare(loss.abs(), norm))
+    }
+
+    /// Whether all embeddings came close to one point. Called before [`compare`](Self::compare), which counts.
+    fn collapse(&mut self, active: f64, positive: f64, negative: f64) -> Option<Trouble> {
+        if self.checks < REFERENCE {
+            self.apart = self.apart.max(negative);
+        }
+        let has_collapsed =
+            active >= ALL_ACTIVE && negative < SHRUNK * self.apart && positive >= AS_FAR * negative;
+        has_collapsed.then(|| {
+            Trouble::of_rate(format!(
+                "the embeddings collapsed: negatives are {negative:.3} apart after {:.3}, positives {positive:.3}",
+                self.apart
+            ))
+        })
     }
 
     fn compare(&mut self, loss: f64, norm: f64) -> Option<Trouble> {
@@ -151,6 +183,25 @@ mod tests {
         // Clipped gradients and hinges without a violation set no measure.
         let mut silent = Watch { checks: REFERENCE, ..Watch::default() };
         assert_eq!(silent.compare(5.0, 5.0), None);
+    }
+
+    #[test]
+    fn negatives_that_come_as_close_as_positives_are_a_collapse() {
+        let mut watch = Watch::default();
+        assert_eq!(watch.collapse(1.0, 0.9, 0.8), None);
+        // Hard triplets, easy ones, and positives that came close.
+        for (active, positive, negative) in [(1.0, 0.4, 0.3), (0.9, 0.1, 0.1), (1.0, 0.05, 0.1)] {
+            assert_eq!(watch.collapse(active, positive, negative), None);
+        }
+        let cause = watch.collapse(1.0, 0.09, 0.1).unwrap().cause;
+        assert!(
+            cause.ends_with("negatives are 0.100 apart after 0.800, positives 0.090"),
+            "{cause}"
+        );
+        // Once the reference is set, distances may grow and come back.
+        watch.checks = REFERENCE;
+        assert_eq!(watch.collapse(1.0, 3.0, 9.0), None);
+        assert_eq!(watch.collapse(1.0, 0.8, 0.8), None);
     }
 
     #[test]

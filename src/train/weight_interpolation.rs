@@ -63,6 +63,11 @@ impl WeightInterpolation {
         self.slots.iter().enumerate().flat_map(kept).flatten().collect()
     }
 
+    /// Whether the weights to keep are the trained ones.
+    pub fn keeps_trained(&self) -> bool {
+        self.slots.iter().all(|slot| slot.start.is_none() && slot.average.is_none())
+    }
+
     /// After an optimiser step: `average = decay * average + (1 - decay) * weight`.
     pub fn update(&mut self) {
         let Some(decay) = self.decay else { return };

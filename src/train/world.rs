@@ -153,7 +153,7 @@ impl World {
         self.size
     }
 
-    /// Whether this process is the one that writes and talks.
+    /// Whether this process is the one that writes and reports.
     pub fn is_first(&self) -> bool {
         self.rank == 0
     }

@@ -284,6 +284,29 @@ impl Download {
     }
 }
 
+/// A warning for a trunk that starts from random weights although nobody said `none`: how to get pretrained
+/// ones. None where there are weights, or none are published.
+///
+/// # Errors
+/// The list of downloads cannot be read.
+pub fn untrained(
+    weights: Option<&str>,
+    source: &Source,
+    architecture: Architecture,
+) -> Result<Option<String>> {
+    if weights.is_some() || *source != Source::Random {
+        return Ok(None);
+    }
+    let (known, name) = (architecture.info().weights, architecture.name());
+    let published = downloads()?.into_iter().find(|one| known.iter().any(|k| k.file == one.file));
+    Ok(published.map(|Download { name: file, .. }| {
+        format!(
+            "{name} starts from random weights; `visage fetch {file}`, then --weights {file}, starts from \
+             pretrained ones (--weights none if random ones are meant)"
+        )
+    }))
+}
+
 fn downloads() -> Result<Vec<Download>> {
     #[derive(Deserialize)]
     struct Downloads {

@@ -31,6 +31,16 @@ pub enum ScheduleKind {
 }
 
 impl ScheduleKind {
+    /// Whether it repeats cycles of a length to choose.
+    pub fn has_cycle(self) -> bool {
+        matches!(self, Self::Triangular | Self::Triangular2 | Self::ExpRange)
+    }
+
+    /// Whether it begins with a warm-up of a length to choose.
+    pub fn has_warmup(self) -> bool {
+        matches!(self, Self::Constant | Self::WarmupCosine | Self::Plateau)
+    }
+
     /// The schedule for a run of this length, with the numbers that the variants' help names.
     pub fn over(self, steps_per_epoch: u64, epochs: u64) -> Schedule {
         let total_steps = steps_per_epoch.saturating_mul(epochs).max(1);

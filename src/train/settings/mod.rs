@@ -197,6 +197,10 @@ impl Default for ScheduleSettings {
     }
 }
 
+/// The schedules of `--cycle` and of `--warmup`.
+const CYCLIC: &str = "triangular, triangular2, exp-range";
+const WARMED_UP: &str = "warmup-cosine, constant, plateau";
+
 impl ScheduleSettings {
     /// The optimizer's configuration at learning rate `lr`.
     pub fn optimizer(&self, lr: f64) -> OptimizerConfig {
@@ -239,7 +243,19 @@ impl ScheduleSettings {
         not_negative("--weight-decay", self.weight_decay.unwrap_or(0.0))?;
         positive("--clip-grad-norm", self.clip_grad_norm.unwrap_or(1.0))?;
         positive("--cycle", self.cycle)?;
-        share("--warmup", self.warmup)
+        share("--warmup", self.warmup)?;
+        // One with a default is refused where it differs from it: a config.toml has them all.
+        let (schedule, usual) = (self.schedule, Self::default());
+        let unused = [
+            ("--cycle", self.cycle != usual.cycle && !schedule.has_cycle(), CYCLIC),
+            ("--warmup", self.warmup != usual.warmup && !schedule.has_warmup(), WARMED_UP),
+        ];
+        match unused.into_iter().find(|(_, is_unused, _)| *is_unused) {
+            Some((flag, _, schedules)) => Err(Error::Config(format!(
+                "{flag}: no effect with this --schedule; schedules that use it: {schedules}"
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -263,8 +279,18 @@ fn share(flag: &str, value: f64) -> Result<()> {
     demand((0.0..1.0).contains(&value), flag, value, "a fraction from 0 to below 1")
 }
 
+/// Counts that take memory as they grow.
 fn at_least(flag: &str, value: usize, least: usize) -> Result<()> {
-    demand(value >= least, flag, value as f64, &format!("{least} or more"))
+    within(flag, value, least, 100_000_000)
+}
+
+fn within(flag: &str, value: usize, least: usize, most: usize) -> Result<()> {
+    let wrong = |what: String| Err(Error::Config(format!("{flag} {value}: expected {what}")));
+    match value {
+        _ if value < least => wrong(format!("{least} or more")),
+        _ if value > most => wrong(format!("at most {most}")),
+        _ => Ok(()),
+    }
 }
 
 fn demand(ok: bool, flag: &str, value: f64, what: &str) -> Result<()> {
@@ -283,6 +309,17 @@ mod tests {
     fn no_flags<S: Args>() -> S {
         let matches = S::augment_args(Command::new("settings")).get_matches_from(["settings"]);
         S::from_arg_matches(&matches).unwrap()
+    }
+
+    #[test]
+    fn counts_that_no_memory_holds_are_refused() {
+        let error = |triplet: TripletSettings| triplet.check().unwrap_err().to_string();
+        let settings = TripletSettings { pictures_per_identity: usize::MAX, ..Default::default() };
+        assert!(error(settings).ends_with("expected at most 10000"));
+        let pairs = PairSettings { pairs: Some(usize::MAX), ..Default::default() };
+        assert!(pairs.check().unwrap_err().to_string().contains("--pairs 1844674407370955161"));
+        let pairs = PairSettings { hard_negatives: usize::MAX, ..Default::default() };
+        assert!(pairs.check().unwrap_err().to_string().contains("at most 1000"));
     }
 
     #[test]

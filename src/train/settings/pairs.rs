@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BnMode, DataSettings, ScheduleSettings, TrunkSettings, TuningSettings, at_least, not_negative,
-    positive, share,
+    positive, share, within,
 };
 use crate::models::{Architecture, HeadKind};
 use crate::weights::Source;
@@ -140,6 +140,7 @@ impl PairSettings {
         positive("--margin", self.margin)?;
         not_negative("--lr", self.lr)?;
         at_least("--pairs", self.pairs.unwrap_or(1), 1)?;
+        within("--hard-negatives", self.hard_negatives, 0, 1000)?;
         at_least("--batch-size", self.batch_size, 1)?;
         at_least("--epochs", self.epochs, 1)?;
         self.trunk.check()?;

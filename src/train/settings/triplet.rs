@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::flags;
 use super::{
     BnMode, DataSettings, ScheduleSettings, TrunkSettings, TuningSettings, at_least, demand,
-    positive, share,
+    positive, share, within,
 };
 use crate::metric::losses::{Hinge, LossKind, LossOption, Reduction, TRIPLET};
 use crate::metric::miners::{BATCH_HARD, Miner};
@@ -184,8 +184,8 @@ impl TripletSettings {
             let ok = blend > 0.0 && blend <= 1.0;
             demand(ok, "--blend", blend, "a fraction above 0, at most 1")?;
         }
-        at_least("--identities-per-batch", self.identities_per_batch, 2)?;
-        at_least("--pictures-per-identity", self.pictures_per_identity, 2)?;
+        within("--identities-per-batch", self.identities_per_batch, 2, 10_000)?;
+        within("--pictures-per-identity", self.pictures_per_identity, 2, 10_000)?;
         at_least("--epochs", self.epochs, 1)?;
         at_least("--batch-size", self.batch_size, 1)?;
         self.trunk.check()?;
