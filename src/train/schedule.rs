@@ -20,7 +20,7 @@ use crate::{Error, Result};
 
 pub use cycle::{Cycle, CycleShape, MomentumCycle};
 pub use kind::ScheduleKind;
-pub use one_cycle::{Anneal, OneCycle};
+pub use one_cycle::OneCycle;
 pub use plateau::{Better, Plateau, PlateauConfig};
 
 /// What the base learning rate is multiplied by at each step.

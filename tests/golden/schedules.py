@@ -56,17 +56,16 @@ def cyclic(shape, up, down, gamma, momentum):
     )
 
 
-def one_cycle(total, up, anneal, start, end):
+def one_cycle(total, up, start, end):
     settings = {
         "kind": "one-cycle", "total_steps": total, "up": up, "start_divisor": start,
-        "end_divisor": end, "anneal": anneal, "momentum": MOMENTUM,
+        "end_divisor": end, "momentum": MOMENTUM,
     }  # fmt: skip
     return settings, lambda optimizer: lr_scheduler.OneCycleLR(
         optimizer,
         max_lr=1.0,
         total_steps=total,
         pct_start=up,
-        anneal_strategy=anneal,
         div_factor=start,
         final_div_factor=end,
         base_momentum=MOMENTUM["low"],
@@ -136,11 +135,9 @@ def main():
             run(*cyclic("triangular", 5, 5, 1.0, False)),
             run(*cyclic("triangular2", 4, 9, 1.0, True)),
             run(*cyclic("exp-range", 6, 6, 0.97, True)),
-            run(*one_cycle(60, 0.3, "cos", 25.0, 1e4)),
-            run(*one_cycle(60, 0.45, "linear", 10.0, 100.0)),
+            run(*one_cycle(60, 0.3, 25.0, 1e4)),
             # Turns between two steps.
-            run(*one_cycle(37, 0.31, "cos", 4.0, 50.0), steps=37),
-            run(*one_cycle(37, 0.31, "linear", 4.0, 50.0), steps=37),
+            run(*one_cycle(37, 0.31, 4.0, 50.0), steps=37),
             run(*restarts(10, 1, 0.0)),
             run(*restarts(4, 2, 0.1)),
             run(*restarts(3, 3, 0.05)),

@@ -6,26 +6,6 @@ use serde::{Deserialize, Serialize};
 use super::{MomentumCycle, at_least_one, half_cosine, impossible, positive};
 use crate::Result;
 
-/// The way between two values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Anneal {
-    /// Half a cosine
-    #[default]
-    Cos,
-    /// A straight line
-    Linear,
-}
-
-impl Anneal {
-    fn between(self, start: f64, end: f64, done: f64) -> f64 {
-        match self {
-            Self::Cos => half_cosine(start, end, done),
-            Self::Linear => start + (end - start) * done,
-        }
-    }
-}
-
 /// From a fraction of the base learning rate up to all of it, then down to next to nothing in the
 /// last step, where it stays. PyTorch's `OneCycleLR` in two phases; the base rate is its `max_lr`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -39,8 +19,6 @@ pub struct OneCycle {
     pub start_divisor: f64,
     /// The last factor is the first one divided by this, above 0.
     pub end_divisor: f64,
-    /// The way up and down.
-    pub anneal: Anneal,
     /// What the momentum does; `None` leaves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub momentum: Option<MomentumCycle>,
@@ -51,8 +29,8 @@ impl OneCycle {
     /// momentum from 0.95 to 0.85 and back; and beta2 at 0.99.
     pub fn new(total_steps: u64) -> Self {
         let momentum = Some(MomentumCycle::SMITH);
-        let (start_divisor, end_divisor, anneal) = (25.0, 1e4, Anneal::Cos);
-        Self { total_steps, up: 0.3, start_divisor, end_divisor, anneal, momentum }
+        let (start_divisor, end_divisor) = (25.0, 1e4);
+        Self { total_steps, up: 0.3, start_divisor, end_divisor, momentum }
     }
 
     /// The value of step `step` that is `start` in the first step, `top` at the turn, and `end` in
@@ -66,8 +44,8 @@ impl OneCycle {
             false => 1.0,
         };
         match step <= turn {
-            true => self.anneal.between(start, top, done(0.0, turn)),
-            false => self.anneal.between(top, end, done(turn, last)),
+            true => half_cosine(start, top, done(0.0, turn)),
+            false => half_cosine(top, end, done(turn, last)),
         }
     }
 
