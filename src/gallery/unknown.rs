@@ -1,6 +1,6 @@
 //! Unknown people who are seen again.
 //!
-//! A face joins the group of which even the farthest face is near enough (complete linkage), never one
+//! A face joins the group whose faces are nearest on average, if near enough (average linkage), never one
 //! that already has a face of the same photo; or it starts a group of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,9 @@ const CONFUSED: f64 = 1e-3;
 const SAMPLE: usize = 1000;
 /// Faces that are clustered together: the distances between them take 400 MB.
 const MOST: usize = 10_000;
+/// The distance between faces of one photo: so far that a mean over all pairs of two groups stays beyond
+/// every limit, and sums of it are no infinity.
+const APART: f32 = 1e30;
 
 /// A group of faces of one unknown person.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -108,7 +111,7 @@ impl Gallery {
         })
     }
 
-    /// Groups all remembered faces again, by complete linkage. Returns the number of groups before and after.
+    /// Groups all remembered faces again, by average linkage. Returns the number of groups before and after.
     ///
     /// # Errors
     /// Too many faces; the file cannot be written.
@@ -236,22 +239,24 @@ fn read(file: &Transaction) -> Result<Vec<Seen>, Failure> {
     Ok(faces.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The group whose farthest face is nearest, within `limit`, and that has no face of this photo.
+/// The group whose faces are nearest on average, within `limit`, and that has no face of this photo.
 fn nearest_group(seen: &[Seen], face: &NewFace, limit: f32) -> Option<i64> {
-    let mut farthest: BTreeMap<i64, f32> = BTreeMap::new();
+    let mut distances: BTreeMap<i64, (f32, f32)> = BTreeMap::new();
     for other in seen {
         let distance = match other.photo == face.sha256 {
             true => f32::INFINITY,
             false => squared(&other.embedding, &face.embedding).sqrt(),
         };
-        let group = farthest.entry(other.group).or_default();
-        *group = group.max(distance);
+        let (sum, count) = distances.entry(other.group).or_default();
+        *sum += distance;
+        *count += 1.0;
     }
-    let near = farthest.into_iter().filter(|(_, distance)| *distance <= limit);
+    let means = distances.into_iter().map(|(group, (sum, count))| (group, sum / count));
+    let near = means.filter(|(_, distance)| *distance <= limit);
     near.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(group, _)| group)
 }
 
-/// Groups by complete linkage. A cluster keeps the number that most of its faces had, if no larger
+/// Groups by average linkage. A cluster keeps the number that most of its faces had, if no larger
 /// cluster takes it.
 fn regroup(file: &Transaction, seen: &[Seen], limit: f32) -> Result<(), Failure> {
     let mut clusters = clusters(seen, limit);
@@ -284,18 +289,18 @@ fn regroup(file: &Transaction, seen: &[Seen], limit: f32) -> Result<(), Failure>
     Ok(())
 }
 
-/// Complete linkage, cut at `limit`; faces of one photo are never together.
+/// Average linkage, cut at `limit`; faces of one photo are never together.
 fn clusters(seen: &[Seen], limit: f32) -> Vec<Vec<usize>> {
     let pairs = (0..seen.len()).flat_map(|a| (a + 1..seen.len()).map(move |b| (a, b)));
     let distance = |(a, b): (usize, usize)| match seen[a].photo == seen[b].photo {
-        true => f32::MAX,
+        true => APART,
         false => squared(&seen[a].embedding, &seen[b].embedding).sqrt(),
     };
     let mut distances: Vec<f32> = pairs.map(distance).collect();
     let mut groups: Vec<Vec<usize>> = (0..seen.len()).map(|face| vec![face]).collect();
     if seen.len() > 1 {
         // Step k makes cluster n + k.
-        for step in linkage(&mut distances, seen.len(), Method::Complete).steps() {
+        for step in linkage(&mut distances, seen.len(), Method::Average).steps() {
             let joined = match step.dissimilarity <= limit {
                 true => {
                     let mut both = std::mem::take(&mut groups[step.cluster1]);
@@ -308,4 +313,26 @@ fn clusters(seen: &[Seen], limit: f32) -> Vec<Vec<usize>> {
         }
     }
     groups.into_iter().filter(|group| !group.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(id: i64, photo: &str, x: f32) -> Seen {
+        Seen { id, group: id, photo: photo.to_owned(), embedding: vec![x, 0.0] }
+    }
+
+    #[test]
+    fn groups_are_joined_by_their_mean_distance_and_never_within_a_photo() {
+        // The third is farther than the limit from the first, but near enough on average.
+        let mut faces = vec![seen(1, "a", 0.0), seen(2, "b", 0.2), seen(3, "c", 0.5)];
+        assert_eq!(clusters(&faces, 0.45), [vec![2, 0, 1]]);
+        assert_eq!(clusters(&faces, 0.39), [vec![2], vec![0, 1]]);
+        faces.push(seen(4, "a", 0.0));
+        let mut groups = clusters(&faces, 10.0);
+        groups.iter_mut().for_each(|group| group.sort_unstable());
+        assert_eq!(groups.len(), 2);
+        assert!(groups.iter().all(|group| !(group.contains(&0) && group.contains(&3))));
+    }
 }
