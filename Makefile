@@ -37,7 +37,7 @@ ifeq ($(LIBTORCH),$(CURDIR)/libtorch/torch)
 LIBTORCH := $(CURDIR)/$(FOLDER)/torch
 endif
 
-.PHONY: all help libtorch build faces demo test test-quick torture torch-versions gpu-kit parity parity-export parity-detect parity-records bench bench-detect bench-load bench-serve scale tools browser lint doc clean
+.PHONY: all help libtorch build faces demo test test-quick torture torch-versions gpu-kit parity parity-export parity-detect parity-records bench bench-detect bench-load bench-serve bench-checkpoints bench-audit scale tools browser lint doc clean
 all: build
 
 help:
@@ -50,6 +50,7 @@ help:
 	@echo 'make bench     times of loading, training and recognition, next to PyTorch'
 	@echo 'make bench-detect  time of finding faces, next to facenet-pytorch'
 	@echo 'make scale     time of a training step in 1, 2 and 4 processes'
+	@echo 'make bench-audit, make bench-checkpoints  audits as the data grows; what checkpoints cost a training'
 	@echo 'make bench-serve  latency and throughput of `visage serve`, next to FastAPI and facenet-pytorch'
 	@echo 'make bench-load  time and memory of loading VGG16, next to PyTorch'
 	@echo 'make torture   kills trainings 200 times and resumes them (KILLS=N; minutes)'
@@ -186,6 +187,12 @@ scale: build faces
 bench-load: libtorch $(PARITY_TOOLS)
 	cargo build --release --example load_weights
 	$(PARITY_RUN) benches/load.py
+
+bench-checkpoints: build faces
+	$(PYTHON) benches/checkpoints.py $(OUT)/release/visage $(if $(wildcard data/avengers),data/avengers,data/orl)
+
+bench-audit: build $(PARITY_TOOLS)
+	$(PARITY_RUN) benches/audit.py $(OUT)/release/visage $(firstword $(wildcard $(PHOTOS)/lfw) $(PHOTOS))
 
 bench-serve: build $(if $(PARITY_TOOLS),.parity/.serve)
 	$(PARITY_RUN) benches/serve.py --photos $(PHOTOS) $(BENCH_SERVE)

@@ -1,11 +1,11 @@
-"""What a checkpoint costs a training, in alternating pairs.
+"""What checkpoints cost a training, in alternating pairs.
 
-    python3 benches/checkpoints.py VISAGE DATA [--pairs 5] [--epochs 6] [-- FLAGS]
+    python3 benches/checkpoints.py VISAGE DATA [--pairs 5] [--epochs 10] [--every 2] [-- FLAGS]
 
-Each pair trains twice: with a checkpoint after every step, and with those at the ends of epochs only. The difference of
-the two times, divided by the checkpoints that were written more, is what one costs, all of it: copying the tensors,
-hashing and writing them on another thread, and waiting for the one before. Divided by the default interval of 5 minutes it is the share of
-a long training. The weights of both must be the same.
+Each pair trains twice, with a checkpoint every --every seconds, and with those at the ends of epochs only. Compared is the time of
+all steps (timing.csv: without start and validation), which includes everything that a checkpoint does to them: copying the tensors,
+waiting for the one before, and sharing the processor with the thread that hashes and writes. The default interval is 5
+minutes: the cost of --every seconds, divided by 300 / --every, is its share. The weights of both must be the same.
 """
 
 import argparse
@@ -16,19 +16,18 @@ import statistics
 import subprocess
 import tempfile
 
-INTERVAL = 300.0
+DEFAULT = 300.0
 
 
 def train(visage, data, every, epochs, flags):
-    """Seconds of all steps, their number, and the SHA-256 of the best weights."""
+    """Seconds of all steps but the first epoch's, and the SHA-256 of the best weights."""
     with tempfile.TemporaryDirectory() as work:
         run = pathlib.Path(work) / "run"
         command = [visage, "--device", "cpu", "--quiet", "train-triplet", "--data", data, "--out", run, "--epochs", epochs,
                    "--checkpoint-every", every, *flags]
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
-        rows = [row for row in csv.DictReader(open(run / "timing.csv")) if row["epoch"] not in ("0", "1")]
-        seconds = sum(float(row["seconds"]) for row in rows)
-        return seconds, sum(int(float(row["steps"])) for row in rows), hashlib.sha256((run / "best.safetensors").read_bytes()).hexdigest()
+        seconds = sum(float(row["seconds"]) for row in csv.DictReader(open(run / "timing.csv")) if row["epoch"] not in ("0", "1"))
+        return seconds, hashlib.sha256((run / "best.safetensors").read_bytes()).hexdigest()
 
 
 def main():
@@ -36,23 +35,23 @@ def main():
     parser.add_argument("visage", type=pathlib.Path)
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--every", type=float, default=2.0)
     given, flags = parser.parse_known_args()
     flags = [flag for flag in flags if flag != "--"]
-    costs, shares = [], []
+    ratios = []
     for pair in range(given.pairs):
-        order = ["1", "1000h"] if pair % 2 == 0 else ["1000h", "1"]
-        taken = {every: train(given.visage.resolve(), given.data.resolve(), every, given.epochs, flags) for every in order}
-        (often, steps, one), (seldom, _, other) = taken["1"], taken["1000h"]
+        every = [f"{given.every:g}s", "1000h"]
+        taken = {one: train(given.visage.resolve(), given.data.resolve(), one, given.epochs, flags)
+                 for one in (every if pair % 2 == 0 else every[::-1])}
+        (often, one), (seldom, other) = taken[every[0]], taken[every[1]]
         if one != other:
             raise SystemExit("the weights differ")
-        costs.append((often - seldom) / steps)
-        shares.append(often / seldom)
-        print(f"pair {pair + 1}: {steps} steps, {often:.2f} s with a checkpoint each, {seldom:.2f} s without: "
-              f"{1000 * costs[-1]:.1f} ms each", flush=True)
-    cost = statistics.median(costs)
-    print(f"median: {1000 * cost:.1f} ms a checkpoint ({1000 * min(costs):.1f} to {1000 * max(costs):.1f}); every 5 minutes: "
-          f"{100 * cost / INTERVAL:.4f} % of the time; after every step: {statistics.median(shares):.3f} times as long")
+        ratios.append(often / seldom)
+        print(f"pair {pair + 1}: {often:.2f} s with one every {given.every:g} s, {seldom:.2f} s without: {ratios[-1]:.4f}", flush=True)
+    middle = statistics.median(ratios)
+    print(f"median ratio {middle:.4f} ({min(ratios):.4f} to {max(ratios):.4f}); one every 5 minutes: "
+          f"{100 * (middle - 1) * given.every / DEFAULT:.4f} % of the time")
 
 
 if __name__ == "__main__":
