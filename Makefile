@@ -37,7 +37,7 @@ ifeq ($(LIBTORCH),$(CURDIR)/libtorch/torch)
 LIBTORCH := $(CURDIR)/$(FOLDER)/torch
 endif
 
-.PHONY: all help libtorch build faces demo test test-quick torture torch-versions gpu-kit parity parity-export parity-detect parity-records bench bench-detect bench-load bench-serve bench-checkpoints bench-audit scale tools browser lint doc clean
+.PHONY: all help libtorch build faces demo test test-quick torture torture-gallery torch-versions gpu-kit parity parity-export parity-detect parity-records bench bench-detect bench-load bench-serve bench-cluster bench-checkpoints bench-audit scale tools browser lint doc clean
 all: build
 
 help:
@@ -52,8 +52,10 @@ help:
 	@echo 'make scale     time of a training step in 1, 2 and 4 processes'
 	@echo 'make bench-audit, make bench-checkpoints  audits as the data grows; what checkpoints cost a training'
 	@echo 'make bench-serve  latency and throughput of `visage serve`, next to FastAPI and facenet-pytorch'
+	@echo 'make bench-cluster  grouping unknown people, next to DBSCAN and HDBSCAN'
 	@echo 'make bench-load  time and memory of loading VGG16, next to PyTorch'
 	@echo 'make torture   kills trainings 200 times and resumes them (KILLS=N; minutes)'
+	@echo 'make torture-gallery  kills what writes into a gallery 200 times (KILLS=N; minutes)'
 	@echo 'make gpu-kit   a folder that checks everything on a machine with a GPU (gpu-kit/run.sh)'
 	@echo 'make torch-versions  the quick tests on libtorch $(VERSIONS); TORCH=VERSION chooses one'
 	@echo 'make lint      rustfmt and clippy, warnings denied'
@@ -110,6 +112,10 @@ test-quick: libtorch $(TREE)
 # SIGKILL at random moments, then --resume: every end must be that of a run left alone.
 torture: build faces
 	$(PYTHON) tests/torture.py $(OUT)/release/visage $(if $(wildcard data/avengers),data/avengers,data/orl) $(KILLS)
+
+# SIGKILL at random moments while faces are enrolled: the file stays sound and keeps whoever was confirmed.
+torture-gallery: build faces
+	$(PYTHON) tests/gallery_kill.py $(OUT)/release/visage $(firstword $(wildcard data/lfw data/avengers) data/orl) $(KILLS)
 
 # A folder that checks Visage on any machine with a GPU and PyTorch $(TORCH): gpu-kit/run.sh.
 gpu-kit: build .parity/torch-python data/orl
@@ -196,6 +202,14 @@ bench-audit: build $(PARITY_TOOLS)
 
 bench-serve: build $(if $(PARITY_TOOLS),.parity/.serve)
 	$(PARITY_RUN) benches/serve.py --photos $(PHOTOS) $(BENCH_SERVE)
+
+# data/lfw, and data/avengers for somebody who is enrolled.
+bench-cluster: build .parity-cluster/.installed
+	.parity-cluster/bin/python benches/cluster.py --photos data/lfw --known data/avengers --out $(OUT)/bench-cluster
+
+.parity-cluster/.installed:
+	$(PYTHON) -m venv .parity-cluster
+	.parity-cluster/bin/python $(PIP) numpy==2.3.5 scikit-learn==1.9.1 && touch $@
 
 .parity/.serve: .parity/.installed
 	.parity/bin/python $(PIP) fastapi==0.165.0 python-multipart==0.0.34 uvicorn==0.54.0 && touch $@
