@@ -5,7 +5,7 @@
 PHOTOS has one folder of photos per person. Half of the people (by the position of their name) choose, the other half are
 scored; of each half --people have one photo and --people have several (at most ten). One person of KNOWN is enrolled, with
 the choosing half as --strangers, `visage gallery identify --remember-strangers` sees all photos in a random order
-(one by one: "as they come"), and `visage gallery cluster` groups them anew. The others group the same embeddings, read from
+(one by one: "as they come"), and `visage gallery cluster` groups them again. The others group the same embeddings, read from
 the gallery's file; their settings are those with the best F on the choosing half. All faces are grouped; the largest one of
 each photo is scored, under the name of its folder.
 """
@@ -100,9 +100,9 @@ rows = {}
 come = [groups(db) for db in databases]
 for db in databases:
     visage("gallery", "cluster", "--db", db)
-anew = [groups(db) for db in databases]
-(_, tune_names, tune), (_, names, vectors) = anew
-for title, answers in (("visage, as they come", come), ("visage gallery cluster", anew)):
+again = [groups(db) for db in databases]
+(_, tune_names, tune), (_, names, vectors) = again
+for title, answers in (("visage, as they come", come), ("visage gallery cluster", again)):
     rows[title] = ("", *(bcubed(labels, own) for labels, own, _ in answers))
 
 distances = [round(0.2 + 0.01 * step, 2) for step in range(41)]

@@ -38,7 +38,7 @@ pub enum GalleryAction {
     Merge(GalleryMerge),
     /// Delete a person, so that no byte about them is left in the file
     Forget(GalleryForget),
-    /// Say that the face on a picture is not this person's, so that it is not named so again
+    /// Reject a match: the face on a picture is not this person's and does not get the name again
     Reject(Box<GalleryReject>),
     /// Group the remembered faces of unknown people again
     Cluster(GalleryDb),

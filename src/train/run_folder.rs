@@ -73,7 +73,6 @@ impl RunFolder {
             path = out.with_file_name(format!("{}-{number}", name.to_string_lossy()));
         }
         let lock = lock(&path)?;
-        sweep(&path);
         Ok(Self { path, command: command.to_owned(), resumed: None, lock, config })
     }
 
@@ -395,18 +394,18 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_half_written_is_removed() {
+    fn what_a_killed_process_left_half_written_is_removed_on_resuming() {
         let folder = tempfile::tempdir().unwrap();
         let half = folder.path().join(".visage-abcdef");
-        std::fs::write(&half, [0; 9]).unwrap();
         let run = create(folder.path()).unwrap();
-        assert_eq!(run.path(), folder.path());
-        assert!(!half.exists());
-        // A run that lives keeps its own.
         std::fs::write(&half, [0; 9]).unwrap();
+        // A run that lives keeps its own.
         assert!(RunFolder::resume(folder.path(), "train-triplet", false).is_err());
         assert!(half.exists());
+        std::fs::write(run.best(), []).unwrap();
         drop(run);
+        RunFolder::resume(folder.path(), "train-triplet", false).unwrap();
+        assert!(!half.exists());
     }
 
     #[test]
