@@ -107,6 +107,17 @@ pub fn cpu_capability() -> Result<String> {
     text(|text| unsafe { visage_cpu_capability(text) })
 }
 
+/// Whether oneDNN convolves in bfloat16 here; where it does not, says that this part of a test is skipped.
+#[cfg(test)]
+#[allow(clippy::print_stderr)]
+pub(crate) fn convolves_bf16() -> bool {
+    let is_known = cpu_capability().unwrap().contains("AVX512");
+    if !is_known {
+        eprintln!("skipped: bfloat16, for which oneDNN needs AVX-512");
+    }
+    is_known
+}
+
 /// Runs `body` with autocast disabled on this thread, for the CPU and CUDA, and restores the previous
 /// state, also if `body` panics.
 ///

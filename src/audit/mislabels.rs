@@ -23,6 +23,8 @@
 //!
 //! With more identities the nearest other identity is closer: use a larger threshold for thousands.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 use tch::Tensor;
 
@@ -77,13 +79,13 @@ pub fn score(
     let mut order: Vec<usize> = (0..rows).filter(|&row| label(row).is_some()).collect();
     order.sort_by_key(|&row| label(row));
     let mut scores = vec![None; rows];
-    let middle = middle(embeddings)?;
-    for queries in order.chunks(QUERIES) {
-        let one = Factors::of(embeddings, queries, &middle)?;
+    let factors = Factors::of(&embeddings.subset(&order))?;
+    for (at, queries) in order.chunks(QUERIES).enumerate() {
         let mut searches: Vec<Search> = queries.iter().map(|&row| Search::of(row)).collect();
-        for candidates in order.chunks(CANDIDATES) {
-            let distances =
-                one.squared_distances(&Factors::of(embeddings, candidates, &middle)?)?;
+        for (block, candidates) in order.chunks(CANDIDATES).enumerate() {
+            let [from, to] = [(at * QUERIES, queries), (block * CANDIDATES, candidates)]
+                .map(|(start, rows)| start..start + rows.len());
+            let distances = factors.squared_distances(from, to)?;
             let distances = distances.par_chunks(candidates.len());
             searches.par_iter_mut().zip(distances).for_each(|(search, distances)| {
                 for (&candidate, &distance) in candidates.iter().zip(distances) {
@@ -104,35 +106,30 @@ pub fn score(
     Ok(scores)
 }
 
-/// The mean of all rows, `[1, D]`: around it the sums of squares below cancel least.
-fn middle(embeddings: &Embeddings) -> Result<Tensor> {
-    Ok(tensor(embeddings)?.f_mean_dim(0, true, tch::Kind::Float)?)
-}
-
-fn tensor(embeddings: &Embeddings) -> Result<Tensor> {
-    let shape = [embeddings.rows() as i64, embeddings.dim() as i64];
-    Ok(Tensor::f_from_slice(embeddings.values())?.f_reshape(shape)?)
-}
-
-/// Pictures as factors of a product that has their distances.
+/// Embeddings as factors of a product that has their distances.
 struct Factors {
-    /// `[N, D]`
+    /// Around their mean, where the sums of squares below cancel least: `[N, D]`.
     rows: Tensor,
     /// Squared lengths, `[N, 1]`.
     squares: Tensor,
 }
 
 impl Factors {
-    fn of(embeddings: &Embeddings, pictures: &[usize], middle: &Tensor) -> Result<Self> {
-        let rows = tensor(&embeddings.subset(pictures))?.f_sub(middle)?;
+    fn of(embeddings: &Embeddings) -> Result<Self> {
+        let shape = [embeddings.rows() as i64, embeddings.dim() as i64];
+        let rows = Tensor::f_from_slice(embeddings.values())?.f_reshape(shape)?;
+        let rows = rows.f_sub(&rows.f_mean_dim(0, true, tch::Kind::Float)?)?;
         let squares = rows.f_square()?.f_sum_dim_intlist(1, true, tch::Kind::Float)?;
         Ok(Self { rows, squares })
     }
 
-    /// `|a|^2 + |b|^2 - 2 a.b`, row-major; good for choosing, not for reporting.
-    fn squared_distances(&self, other: &Self) -> Result<Vec<f32>> {
-        let product = self.rows.f_matmul(&other.rows.f_tr()?)?;
-        let sums = self.squares.f_add(&other.squares.f_tr()?)?;
+    /// `|a|^2 + |b|^2 - 2 a.b` of two ranges of rows, row-major; good for choosing, not for reporting.
+    fn squared_distances(&self, a: Range<usize>, b: Range<usize>) -> Result<Vec<f32>> {
+        let part = |tensor: &Tensor, rows: &Range<usize>| {
+            tensor.f_narrow(0, rows.start as i64, rows.len() as i64)
+        };
+        let product = part(&self.rows, &a)?.f_matmul(&part(&self.rows, &b)?.f_tr()?)?;
+        let sums = part(&self.squares, &a)?.f_add(&part(&self.squares, &b)?.f_tr()?)?;
         let distances = sums.f_sub(&(product * 2.0))?.f_clamp_min(0.0)?;
         Ok(Vec::try_from(distances.f_reshape([-1])?)?)
     }

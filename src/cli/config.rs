@@ -104,10 +104,8 @@ impl<S: Args + Clone + Serialize + DeserializeOwned> Configured<S> {
         let (path, file) = match (config.as_ref().or(self.config.as_ref()), &self.recipe) {
             (Some(path), _) => {
                 let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-                if let Some(run) = &self.resume
-                    && run_folder::command_of(&text).is_some_and(|other| other != command)
-                {
-                    return Err(run_folder::not_a_run_of(run, command, &text));
+                if let Some(run) = &self.resume {
+                    run_folder::check_command(run, command, &text)?;
                 }
                 let file: toml::Table = toml::from_str(&text)
                     .map_err(|error| Error::Config(format!("{}: {error}", path.display())))?;

@@ -180,8 +180,8 @@ impl Task for ClassifierTask<'_> {
         })
     }
 
-    fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
-        let card = self.card.at(epoch, &scores.values);
+    fn write(&self, path: &Path, epoch: usize, figures: &[(&'static str, f64)]) -> Result<()> {
+        let card = self.card.at(epoch, figures);
         recogniser::write(path, &card, self.from.trunk, Some(&self.classifier()?))
     }
 }

@@ -361,13 +361,11 @@ impl Task for DistilTask<'_> {
         })
     }
 
-    fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
-        let card = self.card.at(epoch, &scores.values);
-        self.average.with(|| recogniser::write(path, &card, self.student, None))
+    fn average(&self) -> Option<&WeightInterpolation> {
+        Some(&self.average)
     }
 
-    fn save_trained(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
-        let figures = if self.average.keeps_trained() { &scores.values[..] } else { &[] };
+    fn write(&self, path: &Path, epoch: usize, figures: &[(&'static str, f64)]) -> Result<()> {
         recogniser::write(path, &self.card.at(epoch, figures), self.student, None)
     }
 }

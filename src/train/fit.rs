@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use tch::Tensor;
-
 use super::checkpoint::{Checkpoints, Header, part};
 use super::epoch_log::{headline, record, record_step, record_time};
 use super::fit_result::{FitResult, Scores};
@@ -247,15 +245,10 @@ impl<'a> Fit<'a> {
             if is_logged {
                 record_step(log, now.done, rates.lr, &step);
             }
-            let figures = step.figures.iter().map(|(name, value)| (*name, value.shallow_clone()));
-            let figures: Vec<_> = figures.collect();
-            let norm = step.grad_norm.as_ref().map(Tensor::shallow_clone);
-            totals.add(step);
+            totals.add(&step);
             if is_watched {
-                // Clipping takes care of any norm.
-                let norm = norm.as_ref().filter(|_| plan.clip.is_none());
                 let scale = stepper.scaler.scale();
-                let trouble = now.watch.after_step(totals, &figures, norm, scale);
+                let trouble = now.watch.after_step(totals, &step, plan.clip.is_some(), scale);
                 if trouble.is_some() {
                     return Ok(trouble);
                 }

@@ -87,9 +87,7 @@ impl RunFolder {
         let config = path.join(CONFIG);
         let text = std::fs::read_to_string(&config)
             .map_err(|_| fail(format!("no training run: there is no {CONFIG}")))?;
-        if command_of(&text) != Some(command) {
-            return Err(not_a_run_of(path, command, &text));
-        }
+        check_command(path, command, &text)?;
         let lock = lock(path)?;
         if lock.is_none() {
             return Err(fail("another process is training in this folder".into()));
@@ -293,11 +291,17 @@ pub fn command_of(config: &str) -> Option<&str> {
     repeat.split_once(" --config").map(|(command, _)| command)
 }
 
-/// The error for a run, with this `config.toml`, that another command began.
-pub fn not_a_run_of(run: &Path, command: &str, config: &str) -> Error {
+/// Refuses to go on with a run, with this `config.toml`, that another command began.
+///
+/// # Errors
+/// Names the run, and says what began it.
+pub fn check_command(run: &Path, command: &str, config: &str) -> Result<()> {
+    if command_of(config) == Some(command) {
+        return Ok(());
+    }
     let line = config.lines().next().unwrap_or_default();
     let what = format!("not a run of {command}: its {CONFIG} says `{line}`");
-    Error::Config(format!("--resume {}: {what}", run.display()))
+    Err(Error::Config(format!("--resume {}: {what}", run.display())))
 }
 
 /// Whether a process trains in the folder of a run.

@@ -122,22 +122,22 @@ pub struct Totals {
 
 impl Totals {
     /// Adds a step. Skipped steps do not count in the means.
-    pub fn add(&mut self, step: Step) {
+    pub fn add(&mut self, step: &Step) {
         no_grad(|| {
-            let counted = |value: Tensor| match &step.skipped {
+            let counted = |value: &Tensor| match &step.skipped {
                 Some(skipped) => value.masked_fill(&skipped.gt(0.0), 0.0),
-                None => value,
+                None => value.shallow_clone(),
             };
-            for (at, (name, value)) in step.figures.into_iter().enumerate() {
+            for (at, (name, value)) in step.figures.iter().enumerate() {
                 match self.sums.get_mut(at) {
                     Some((_, sum)) => *sum += counted(value),
-                    None => self.sums.push((name, counted(value).copy())),
+                    None => self.sums.push((*name, counted(value).copy())),
                 }
             }
-            if let Some(skipped) = step.skipped {
+            if let Some(skipped) = &step.skipped {
                 match &mut self.skipped {
                     Some(sum) => *sum += skipped,
-                    None => self.skipped = Some(skipped),
+                    None => self.skipped = Some(skipped.copy()),
                 }
             }
         });
@@ -217,13 +217,13 @@ mod tests {
             let mut stepper = Stepper::with(&mut optimizer, Some(5.0), true);
             for factor in [f64::INFINITY, f64::NAN] {
                 let loss = || Ok((param.sum(Kind::Float) * factor).into());
-                totals.add(stepper.step(rates(), loss).unwrap());
+                totals.add(&stepper.step(rates(), loss).unwrap());
             }
             assert_eq!((param.double_value(&[0]), totals.kept()), (1.0, 0.0), "{kind:?}");
             assert!(totals.means()[0].1.is_nan());
             assert_eq!(stepper.scaler.skipped(), 2);
             totals
-                .add(stepper.step(rates(), || Ok((param.sum(Kind::Float) * 3.0).into())).unwrap());
+                .add(&stepper.step(rates(), || Ok((param.sum(Kind::Float) * 3.0).into())).unwrap());
             assert_eq!(totals.kept(), 1.0);
             assert_eq!(totals.means()[0], ("loss", 3.0));
             let (name, norm) = totals.means()[1];
@@ -266,7 +266,7 @@ mod tests {
         let mut stepper = Stepper::with(&mut optimizer, Some(1.0), true);
         let mut step = || {
             let step = stepper.step(rates(), || Ok(param.square().sum(Kind::Float).into()))?;
-            totals.add(step);
+            totals.add(&step);
             Ok(())
         };
         step().unwrap();

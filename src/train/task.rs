@@ -9,6 +9,7 @@ use tch::Tensor;
 use super::fit_result::Scores;
 use super::log::RunLog;
 use super::step::Forward;
+use super::weight_interpolation::WeightInterpolation;
 use crate::{Error, Result};
 
 /// A kind of training: what a batch, a loss and a score are.
@@ -81,19 +82,32 @@ pub trait Task {
         let _ = log;
     }
 
-    /// Writes the model as it is.
+    /// The average of the weights that is scored in place of the trained ones, where there is one.
+    fn average(&self) -> Option<&WeightInterpolation> {
+        None
+    }
+
+    /// Writes the weights that the network holds now, with these figures.
     ///
     /// # Errors
     /// The file cannot be written.
-    fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()>;
+    fn write(&self, path: &Path, epoch: usize, figures: &[(&'static str, f64)]) -> Result<()>;
 
-    /// Writes the weights that the next step would start from, where they are not those of
-    /// [`save`](Self::save): a model that is scored may be an average. Such a file has no figures, which would be
-    /// the average's.
+    /// Writes the model that was scored.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
+        let write = || self.write(path, epoch, &scores.values);
+        self.average().map_or_else(write, |average| average.with(write))
+    }
+
+    /// Writes the trained weights; without figures where an average was scored.
     ///
     /// # Errors
     /// The file cannot be written.
     fn save_trained(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
-        self.save(path, epoch, scores)
+        let is_scored = self.average().is_none_or(WeightInterpolation::keeps_trained);
+        self.write(path, epoch, if is_scored { &scores.values } else { &[] })
     }
 }

@@ -331,13 +331,11 @@ impl Task for TripletTask<'_> {
         projection.show(all, folder, log);
     }
 
-    fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
-        let card = self.card.at(epoch, &scores.values);
-        self.blend.with(|| recogniser::write(path, &card, self.backbone, None))
+    fn average(&self) -> Option<&WeightInterpolation> {
+        Some(&self.blend)
     }
 
-    fn save_trained(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
-        let figures = if self.blend.keeps_trained() { &scores.values[..] } else { &[] };
+    fn write(&self, path: &Path, epoch: usize, figures: &[(&'static str, f64)]) -> Result<()> {
         recogniser::write(path, &self.card.at(epoch, figures), self.backbone, None)
     }
 }

@@ -305,14 +305,11 @@ impl Task for TupleTask<'_> {
         })
     }
 
-    fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
-        let card =
-            ModelCard { pair: Some(self.pair.clone()), ..self.card.at(epoch, &scores.values) };
-        self.kept.with(|| pair_model::write(path, &card, self.net))
+    fn average(&self) -> Option<&WeightInterpolation> {
+        Some(&self.kept)
     }
 
-    fn save_trained(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
-        let figures = if self.kept.keeps_trained() { &scores.values[..] } else { &[] };
+    fn write(&self, path: &Path, epoch: usize, figures: &[(&'static str, f64)]) -> Result<()> {
         let card = ModelCard { pair: Some(self.pair.clone()), ..self.card.at(epoch, figures) };
         pair_model::write(path, &card, self.net)
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::fit_result::Scores;
-use super::step::{Figure, Totals};
+use super::step::{Step, Totals};
 
 /// How often an epoch is started again in a run.
 pub const TRIES: u32 = 3;
@@ -80,13 +80,13 @@ pub fn is_due(done: u64, is_last: bool) -> bool {
 }
 
 impl Watch {
-    /// Checks a step by the sums of its epoch, its figures (first the loss), and the norm of gradients that
-    /// nothing clips. The host waits for the device.
+    /// Checks a step by its figures and the sums of its epoch. Clipping takes care of any gradient norm. The
+    /// host waits for the device.
     pub fn after_step(
         &mut self,
         totals: &Totals,
-        figures: &[Figure],
-        norm: Option<&Tensor>,
+        step: &Step,
+        is_clipped: bool,
         scale: Option<f64>,
     ) -> Option<Trouble> {
         if scale.is_some_and(|scale| scale < LOWEST_SCALE) {
@@ -96,16 +96,19 @@ impl Watch {
             return Some(Trouble::of_rate("the loss is not finite"));
         }
         let value = |tensor: &Tensor| f64::try_from(tensor).ok().filter(|value| value.is_finite());
+        let figure = |wanted: &str| {
+            let (_, tensor) = step.figures.iter().find(|(name, _)| *name == wanted)?;
+            value(tensor)
+        };
+        let triplets = ["active", "positive_distance", "negative_distance"].map(figure);
+        if let [Some(active), Some(positive), Some(negative)] = triplets
+            && let Some(collapse) = self.collapse(active, positive, negative)
+        {
+            return Some(collapse);
+        }
         // A step that float16 skipped may have neither.
-        let figure = |wanted: &str| figures.iter().find(|(name, _)| *name == wanted);
-        let figure = |wanted| figure(wanted).and_then(|(_, tensor)| value(tensor));
-        let (loss, norm) = (figure("loss").unwrap_or(0.0), norm.and_then(value).unwrap_or(0.0));
-        let [active, positive, negative] =
-            ["active", "positive_distance", "negative_distance"].map(figure);
-        let triplets = active.zip(positive).zip(negative);
-        let collapse = triplets
-            .and_then(|((active, positive), negative)| self.collapse(active, positive, negative));
-        collapse.or_else(|| self.compare(loss.abs(), norm))
+        let norm = step.grad_norm.as_ref().filter(|_| !is_clipped).and_then(value);
+        self.compare(figure("loss").unwrap_or(0.0).abs(), norm.unwrap_or(0.0))
     }
 
     /// Whether all embeddings came close to one point. Called before [`compare`](Self::compare), which counts.

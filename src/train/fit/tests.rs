@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Parser;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use super::*;
 use crate::metric::Named;
@@ -76,7 +76,7 @@ impl Task for Scripted {
         self.saved.borrow_mut().push("best follows".into());
     }
 
-    fn save(&self, path: &Path, epoch: usize, _: &Scores) -> Result<()> {
+    fn write(&self, path: &Path, epoch: usize, _: &[(&'static str, f64)]) -> Result<()> {
         let name = path.file_stem().unwrap().to_string_lossy();
         self.saved.borrow_mut().push(format!("{name} {epoch}"));
         Ok(())
@@ -173,8 +173,8 @@ fn epoch_0_is_logged_before_the_first_epoch_is_trained() {
         fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
             self.0.validate(epoch, log)
         }
-        fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
-            self.0.save(path, epoch, scores)
+        fn write(&self, path: &Path, epoch: usize, figures: &[(&'static str, f64)]) -> Result<()> {
+            self.0.write(path, epoch, figures)
         }
     }
     let folder = tempfile::tempdir().unwrap();
@@ -335,8 +335,8 @@ fn a_picture_that_can_no_longer_be_read_is_left_out_and_the_epoch_starts_again()
         fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
             self.0.validate(epoch, log)
         }
-        fn save(&self, path: &Path, epoch: usize, scores: &Scores) -> Result<()> {
-            self.0.save(path, epoch, scores)
+        fn write(&self, path: &Path, epoch: usize, figures: &[(&'static str, f64)]) -> Result<()> {
+            self.0.write(path, epoch, figures)
         }
     }
     let with = |max_bad: usize| {
@@ -440,7 +440,7 @@ impl Task for Small {
         Ok(Scores { rank, criterion: "epoch", ..Scores::default() })
     }
 
-    fn save(&self, _: &Path, _: usize, _: &Scores) -> Result<()> {
+    fn write(&self, _: &Path, _: usize, _: &[(&'static str, f64)]) -> Result<()> {
         Ok(())
     }
 }

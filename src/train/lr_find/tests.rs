@@ -69,7 +69,7 @@ impl Task for Bowl {
         Ok(Scores::default())
     }
 
-    fn save(&self, _: &std::path::Path, _: usize, _: &Scores) -> Result<()> {
+    fn write(&self, _: &std::path::Path, _: usize, _: &[(&'static str, f64)]) -> Result<()> {
         Ok(())
     }
 }
