@@ -58,21 +58,28 @@ fn forward_gradient_and_statistics_agree_with_pytorch() {
         let off = relative(&embedding, &case.embedding);
         assert!(off < 1e-5, "{what}: embedding off by {off:e}");
 
-        let weight = Tensor::arange(128, (Kind::Double, Device::Cpu)).cos().to_kind(Kind::Float);
-        (&embedding * weight).sum(Kind::Float).backward();
-        let gradient = tensor(&backbone, "layer1.weight").grad();
-        // With batch statistics a sum in another order (another number of threads) can flip a ReLU
-        // that sits at zero, in PyTorch as here: the float32 gradient then moves by about 1e-3.
-        let bound = if case.train { 1e-2 } else { 1e-4 };
-        let norm = f64::try_from(gradient.norm()).unwrap();
-        let off = (norm / case.layer1_grad_norm - 1.0).abs();
-        assert!(off < bound, "{what}: gradient norm off by {off:e}");
-        let off = relative(&gradient.flatten(0, -1).slice(0, 0, 24, 1), &case.layer1_grad_head);
-        assert!(off < bound, "{what}: gradient off by {off:e}");
-
         let mean = tensor(&backbone, "layer2.running_mean").slice(0, 0, 8, 1);
         let off = relative(&mean, &case.bn_mean_after);
         assert!(off < 1e-5, "{what}: running mean off by {off:e}");
+
+        // Gradients are compared in float64: in float32 the order of a sum, which depends on the
+        // processor and the number of threads, decides whether a ReLU near zero lets its gradient
+        // through, here and in PyTorch.
+        let backbone = pretrained();
+        for param in backbone.params.iter() {
+            let double = param.tensor.detach().to_kind(Kind::Double);
+            param.tensor.shallow_clone().set_data(&double);
+        }
+        let embedding = backbone.embed(&pictures(case.batch).to_kind(Kind::Double), mode);
+        let weight = Tensor::arange(128, (Kind::Double, Device::Cpu)).cos();
+        (&embedding * weight).sum(Kind::Double).backward();
+        let gradient = tensor(&backbone, "layer1.weight").grad();
+        assert_eq!(gradient.kind(), Kind::Double, "{what}");
+        let norm = f64::try_from(gradient.norm()).unwrap();
+        let off = (norm / case.layer1_grad_norm - 1.0).abs();
+        assert!(off < 1e-5, "{what}: gradient norm off by {off:e}");
+        let off = relative(&gradient.flatten(0, -1).slice(0, 0, 24, 1), &case.layer1_grad_head);
+        assert!(off < 1e-5, "{what}: gradient off by {off:e}");
     }
 }
 

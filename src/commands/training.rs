@@ -40,7 +40,8 @@ pub fn train<S: Serialize>(
     let plan = FitConfig { interrupt: Interrupt::watch(), ..plan.clone() };
     let outcome = fit(task, optimizer, &plan, run, &mut log, say)?;
     let settings = super::settings_json(settings)?;
-    let best = outcome.best.values.iter().filter(|(name, _)| !is_internal(name));
+    let best = outcome.best_of_all.as_ref().unwrap_or(&outcome.best);
+    let best = best.values.iter().filter(|(name, _)| !is_internal(name));
     let best: Vec<_> = best.copied().collect();
     log.hparams(&settings, outcome.best_epoch as u64, &best);
     let curves = learning_curves(&title(command, &settings), &outcome);
@@ -60,20 +61,27 @@ pub fn train<S: Serialize>(
     }
 }
 
-/// Prints a table of validation figures, before training and of the best model: (name, label in the table)
-/// each; those that were not measured are left out.
+/// Prints a table of validation figures, before training and of the best model, and of that on all pictures
+/// where epochs are scored on a sample: (name, label in the table) each; those that were not measured are
+/// left out.
 pub fn print_figures(
     title: &str,
     figures: &[(&str, &str)],
     outcome: &FitResult,
 ) -> std::io::Result<()> {
-    line(&format!("{title:<22}{:>12}{:>12}", "untouched", "best"))?;
+    let mut columns = vec![("untouched", &outcome.untouched), ("best", &outcome.best)];
+    columns.extend(outcome.best_of_all.iter().map(|scores| ("best, all", scores)));
+    let row = |label: &str, cells: Vec<String>| {
+        let cells: String = cells.iter().map(|cell| format!("{cell:>12}")).collect();
+        line(&format!("{label:<22}{cells}"))
+    };
+    row(title, columns.iter().map(|(name, _)| (*name).to_owned()).collect())?;
     for (name, label) in figures {
         let of = |scores: &Scores| {
             scores.values.iter().find(|(other, _)| other == name).map(|(_, value)| percent(*value))
         };
-        if let (Some(before), Some(after)) = (of(&outcome.untouched), of(&outcome.best)) {
-            line(&format!("{label:<22}{before:>12}{after:>12}"))?;
+        if let Some(cells) = columns.iter().map(|(_, scores)| of(scores)).collect() {
+            row(label, cells)?;
         }
     }
     Ok(())
@@ -149,6 +157,7 @@ mod tests {
         let outcome = |loss: f64| FitResult {
             untouched: scores(0.5),
             best: scores(0.75),
+            best_of_all: None,
             best_epoch: 1,
             epochs: 1,
             model: "best".into(),

@@ -12,6 +12,7 @@ pub(super) enum Purpose {
     Pairs = 4,
     People = 5,
     Triplets = 6,
+    Scored = 7,
 }
 
 /// The generator of (seed, purpose, step): a resumed run draws the same numbers as an uninterrupted

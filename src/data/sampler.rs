@@ -1,5 +1,7 @@
 //! Batches of P identities with K pictures each, so that every anchor has positives and negatives.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rand::Rng;
 use rand::seq::SliceRandom;
 
@@ -133,15 +135,50 @@ fn draw_chunks(pictures: &[usize], k: usize, random: &mut impl Rng) -> Vec<Vec<u
     chunks
 }
 
+/// All pictures in `part` of some people, drawn until there are `limit` pictures; with the same `seed` the
+/// same people of another part, as far as they go. `labels` are those of all pictures.
+pub fn some_people(part: &[usize], labels: &[usize], limit: usize, seed: u64) -> Vec<usize> {
+    let mut people: Vec<_> = labels.iter().collect::<BTreeSet<_>>().into_iter().collect();
+    people.shuffle(&mut generator(seed, Purpose::Scored, 0));
+    let mut of_person: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for &picture in part {
+        of_person.entry(labels[picture]).or_default().push(picture);
+    }
+    let mut drawn = Vec::new();
+    for pictures in people.into_iter().filter_map(|person| of_person.remove(person)) {
+        if drawn.len() >= limit {
+            break;
+        }
+        drawn.extend(pictures);
+    }
+    drawn
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn some_people_are_drawn_whole_and_the_same_in_every_part() {
+        let labels = labels(&[4; 50]);
+        let part = |is_in: fn(usize) -> bool| (0..200).filter(|&n| is_in(n)).collect::<Vec<_>>();
+        let (train, validation) = (part(|n| n % 4 < 3), part(|n| n % 4 == 3));
+        let people =
+            |pictures: &[usize]| -> BTreeSet<_> { pictures.iter().map(|&n| labels[n]).collect() };
+        let drawn = some_people(&train, &labels, 25, 1);
+        assert_eq!((drawn.len(), people(&drawn).len()), (27, 9));
+        let other = some_people(&validation, &labels, 25, 1);
+        assert_eq!(other.len(), 25);
+        assert!(people(&drawn).is_subset(&people(&other)));
+        assert_ne!(drawn, some_people(&train, &labels, 25, 2));
+        assert_eq!(some_people(&train, &labels, 1000, 1).len(), 150);
+    }
+
+    #[test]
     fn pictures_that_are_gone_are_never_drawn() {
         let sampler = PkSampler::new(&labels(&[3, 2, 4]), 3, 2, 7).unwrap();
         let left = sampler.without(|picture| [0, 3].contains(&picture)).unwrap();
-        let drawn: std::collections::BTreeSet<_> = left.epoch(1).concat().into_iter().collect();
+        let drawn: BTreeSet<_> = left.epoch(1).concat().into_iter().collect();
         // 4 was the second picture of its identity.
         assert_eq!(Vec::from_iter(drawn), [1, 2, 5, 6, 7, 8]);
         assert_eq!(left.batch_size(), 4);

@@ -441,15 +441,20 @@ impl<'a> Fit<'a> {
         self.saver.save(header, tensors).iter().for_each(|warning| self.say.warn(warning));
     }
 
-    /// Writes the last model, and waits for the last checkpoint.
+    /// Writes the last model, waits for the last checkpoint, and scores the best model.
     fn finish(mut self) -> Result<FitResult> {
         if !self.plan.keep_last && self.now.history.len() > 1 {
             self.keep_last();
         }
         self.saver.wait().iter().for_each(|warning| self.say.warn(warning));
+        let best_of_all = self.task.score_all(&self.run.best(), self.now.best_epoch)?;
+        if let Some(scores) = &best_of_all {
+            self.say.line(&format!("the best model, on all pictures: {}", scores.headline));
+        }
         Ok(FitResult {
             untouched: self.now.untouched(),
             best: self.now.best(),
+            best_of_all,
             best_epoch: self.now.best_epoch,
             epochs: self.now.history.len() - 1,
             model: self.run.best(),

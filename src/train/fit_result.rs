@@ -94,6 +94,8 @@ pub struct FitResult {
     pub untouched: Scores,
     /// The best scores and their epoch; 0 when no epoch beat the start.
     pub best: Scores,
+    /// The best model's scores on all pictures, where epochs are scored on a sample.
+    pub best_of_all: Option<Scores>,
     /// The epoch of the best scores.
     pub best_epoch: usize,
     /// Epochs trained.

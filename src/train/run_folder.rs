@@ -264,6 +264,7 @@ impl RunFolder {
             "best_epoch": outcome.best_epoch,
             "untouched": figures(&outcome.untouched),
             "best": figures(&outcome.best),
+            "best_of_all": outcome.best_of_all.as_ref().map(figures),
             "model": outcome.model.to_string_lossy(),
             "rollbacks": outcome.rollbacks,
             "stopped": outcome.stopped,

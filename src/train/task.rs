@@ -77,6 +77,16 @@ pub trait Task {
     /// An error from libtorch.
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores>;
 
+    /// Scores the best model on all pictures, where [`validate`](Self::validate) scores a sample of them, and
+    /// writes the figures into its file.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    fn score_all(&mut self, best: &Path, epoch: usize) -> Result<Option<Scores>> {
+        let _ = (best, epoch);
+        Ok(None)
+    }
+
     /// Shows the model that was scored last, the best so far, where the log shows a model.
     fn show_best(&mut self, log: &mut RunLog) {
         let _ = log;

@@ -1,7 +1,7 @@
 //! Fine-tuning a trunk with triplet loss: P identities x K pictures per batch, one forward pass,
 //! triplets mined among the embeddings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,13 +24,14 @@ use super::weight_interpolation::WeightInterpolation;
 use super::world::World;
 use crate::data::augment::Draws;
 use crate::data::folder::FaceFolder;
-use crate::data::sampler::PkSampler;
+use crate::data::sampler::{PkSampler, some_people};
 use crate::data::split::{Part, Split};
 use crate::eval::Embeddings;
 use crate::models::layers::layer_by_layer;
 use crate::models::{Backbone, Mode};
 use crate::recognise::embedder::{BATCH, embed_values};
 use crate::recognise::{DataCard, ModelCard, recogniser};
+use crate::weights::Source;
 use crate::{Error, Result};
 
 /// Labels of all pictures, and the indices used for training and validation.
@@ -52,6 +53,20 @@ impl Parts {
             train: split.indices(Part::Train),
             validation: split.indices(Part::Validation),
         }
+    }
+
+    /// Of the pictures `all`, those to score: all where no part has more than `limit` (0: no limit);
+    /// or else about as many of each part, those of whole people. The people are the same in both
+    /// parts, as far as they go.
+    fn scored(&self, all: Vec<usize>, limit: usize, seed: u64) -> Vec<usize> {
+        let parts = [&self.train, &self.validation];
+        if limit == 0 || parts.iter().all(|part| part.len() <= limit) {
+            return all;
+        }
+        let of_people = |part: &Vec<usize>| some_people(part, &self.labels, limit, seed);
+        let mut scored: Vec<usize> = parts.into_iter().flat_map(of_people).collect();
+        scored.sort_unstable();
+        scored
     }
 
     /// The entry about the data in model files; `path` is the folder as the user names it.
@@ -100,6 +115,8 @@ pub struct TripletTask<'a> {
     /// Number of pictures per pass through the trunk (micro-batch).
     piece: usize,
     seed: u64,
+    /// Pictures that are scored after an epoch.
+    scored: Vec<usize>,
     /// Pictures that can no longer be read.
     gone: BTreeSet<usize>,
     notes: Vec<String>,
@@ -155,6 +172,7 @@ impl<'a> TripletTask<'a> {
             blend,
             piece,
             seed: settings.data.seed,
+            scored: parts.scored(folder.fitted.all(), settings.val_limit, settings.data.seed),
             gone: BTreeSet::new(),
             notes: Vec::new(),
             validated: None,
@@ -170,15 +188,17 @@ impl<'a> TripletTask<'a> {
         Self { world: world.clone(), ..self }
     }
 
-    /// Every picture's embedding, row by row; not finite if the training has diverged. Those of pictures
-    /// that can no longer be read are zero.
-    fn embeddings(&mut self) -> Result<Vec<f32>> {
-        let Self { backbone, folder, prefix, blend, gone, world, .. } = self;
-        let mut all = folder.fitted.all();
+    /// The embeddings of `pictures`, row by row, by the weights to keep or, `as_it_is`, by those that the
+    /// network holds; not finite if the training has diverged. Those of pictures that can no longer be
+    /// read are zero.
+    fn embed(&mut self, pictures: &[usize], as_it_is: bool) -> Result<Vec<f32>> {
+        let Self { backbone, prefix, blend, gone, world, .. } = self;
+        let mut all = pictures.to_vec();
         all.retain(|picture| !gone.contains(picture));
         let own = &all[world.share(all.len())];
         let batches = own.chunks(BATCH).map(|batch| prefix.plain(batch));
-        let values = blend.with(|| embed_values(*backbone, batches))?;
+        let embed = || embed_values(*backbone, batches);
+        let values = if as_it_is { embed()? } else { blend.with(embed)? };
         let values = match world.size() {
             1 => values,
             _ => {
@@ -191,16 +211,32 @@ impl<'a> TripletTask<'a> {
             return Ok(values);
         }
         let dim = backbone.embedding_dim as usize;
-        let mut rows = vec![0.0; folder.fitted.len() * dim];
-        for (&picture, row) in all.iter().zip(values.chunks_exact(dim)) {
-            rows[picture * dim..][..dim].copy_from_slice(row);
+        let mut rows = vec![0.0; pictures.len() * dim];
+        let read = pictures.iter().enumerate().filter(|(_, picture)| !gone.contains(picture));
+        for ((place, _), row) in read.zip(values.chunks_exact(dim)) {
+            rows[place * dim..][..dim].copy_from_slice(row);
         }
         Ok(rows)
     }
 
-    /// Those of a part that can be read.
-    fn readable(&self, part: &[usize]) -> Vec<usize> {
-        part.iter().copied().filter(|picture| !self.gone.contains(picture)).collect()
+    /// As [`embed`](Self::embed), with labels; none if the training has diverged.
+    fn labelled(&mut self, pictures: &[usize], as_it_is: bool) -> Result<Option<Labelled>> {
+        let values = self.embed(pictures, as_it_is)?;
+        if values.iter().any(|value| !value.is_finite()) {
+            return Ok(None);
+        }
+        let dim = self.backbone.embedding_dim as usize;
+        let labels = pictures.iter().map(|&picture| self.parts.labels[picture]).collect();
+        Ok(Some(Labelled { embeddings: Embeddings::new(pictures.len(), dim, values)?, labels }))
+    }
+
+    /// The rows of the training and of the validation pictures that can be read.
+    fn rows(&self, pictures: &[usize]) -> [Vec<usize>; 2] {
+        [&self.parts.train, &self.parts.validation].map(|part| {
+            let part: HashSet<_> = part.iter().collect();
+            let is_row = |picture| part.contains(picture) && !self.gone.contains(picture);
+            (0..pictures.len()).filter(|&row| is_row(&pictures[row])).collect()
+        })
     }
 }
 
@@ -300,20 +336,19 @@ impl Task for TripletTask<'_> {
 
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores> {
         self.notes.extend(self.prefix.begin(epoch.max(1))?);
-        let values = self.embeddings()?;
-        if values.iter().any(|value| !value.is_finite()) {
+        let scored = self.scored.clone();
+        let Some(all) = self.labelled(&scored, false)? else {
             return Ok(Scores::diverged());
-        }
-        let (labels, dim) = (self.parts.labels.clone(), self.backbone.embedding_dim as usize);
-        let all = Labelled { embeddings: Embeddings::new(labels.len(), dim, values)?, labels };
-        let [training, validation] =
-            [&self.parts.train, &self.parts.validation].map(|part| self.readable(part));
+        };
+        let [training, validation] = self.rows(&scored);
         let (train, validation) = (all.subset(&training), all.subset(&validation));
         if log.is_on() {
             let pairs = validation.pairs();
             log_distances(log, epoch, &pairs);
             let closeness: Vec<f32> = pairs.distance.iter().map(|to| 1.0 - to / 2.0).collect();
             log.pr_curve("verification", epoch as u64, &pairs.same, &closeness);
+            #[cfg(feature = "cli")]
+            let training: Vec<_> = training.iter().map(|&row| scored[row]).collect();
             #[cfg(feature = "cli")]
             if let Some(picture) = hardest::picture(&train, &training, self.folder) {
                 log.image("hardest_triplets", epoch as u64, &picture);
@@ -323,11 +358,38 @@ impl Task for TripletTask<'_> {
         Ok(score(&train, &validation))
     }
 
+    fn score_all(&mut self, best: &Path, epoch: usize) -> Result<Option<Scores>> {
+        let all = self.folder.fitted.all();
+        if self.scored.len() == all.len() {
+            return Ok(None);
+        }
+        let (backbone, world) = (self.backbone, self.world.clone());
+        let trained: Vec<_> =
+            backbone.params.iter().map(|param| param.tensor.detach().copy()).collect();
+        if world.is_first() {
+            Source::File(best.to_owned()).load_into(backbone)?;
+        }
+        world.level(&backbone.params.tensors())?;
+        let found = self.labelled(&all, true)?;
+        let [training, validation] = self.rows(&all);
+        let scores = found.map_or_else(Scores::diverged, |found| {
+            score(&found.subset(&training), &found.subset(&validation))
+        });
+        world.agree(|| self.write(best, epoch, &scores.values))?;
+        tch::no_grad(|| {
+            for (param, value) in backbone.params.iter().zip(&trained) {
+                param.tensor.shallow_clone().copy_(value);
+            }
+        });
+        Ok(Some(scores))
+    }
+
     fn show_best(&mut self, log: &mut RunLog) {
         let (Some(all), folder) = (&self.validated, self.folder) else { return };
-        let is_validation = |row| self.parts.validation.contains(&row);
-        let projection =
-            self.projection.get_or_insert_with(|| Projection::new(folder, is_validation));
+        let projection = self.projection.get_or_insert_with(|| {
+            let validation: HashSet<_> = self.parts.validation.iter().copied().collect();
+            Projection::new(folder, &self.scored, |picture| validation.contains(&picture))
+        });
         projection.show(all, folder, log);
     }
 

@@ -181,5 +181,38 @@ mod tests {
         for file in ["config.toml", "metrics.csv", "split.csv", "summary.json"] {
             assert!(settings.out.join(file).is_file(), "{file}");
         }
+        assert_eq!(result.best_of_all, None);
+    }
+
+    #[test]
+    fn epochs_are_scored_on_a_sample_and_the_best_model_on_everything() {
+        let root = tempfile::tempdir().unwrap();
+        let faces = root.path().join("faces");
+        let people: Vec<_> = (0..6).map(|n| (format!("person {n}"), 8)).collect();
+        face_folder(
+            &faces,
+            &people.iter().map(|(name, n)| (name.as_str(), *n)).collect::<Vec<_>>(),
+        );
+        let train = |out: &str, val_limit| {
+            let mut settings =
+                TripletSettings { epochs: 1, val_limit, ..TripletSettings::default() };
+            settings.backbone = Some(crate::models::Architecture::OpenFace);
+            settings.out = root.path().join(out);
+            settings.data.data = Some(faces.clone());
+            settings.data.val_fraction = 0.5;
+            settings.schedule.monitor = Some("loss".into());
+            train_triplet(settings, Device::Cpu, &Reporter::hidden()).unwrap()
+        };
+        let (sampled, whole) = (train("sampled", 8), train("whole", 0));
+        assert_eq!((sampled.best_epoch, whole.best_epoch), (1, 1));
+        let all = sampled.best_of_all.unwrap();
+        // What is scored does not change what is trained.
+        assert_eq!(all.values, whole.best.values);
+        assert_ne!(sampled.best.values, all.values);
+        let [sampled, whole] = [sampled.model, whole.model].map(|model| {
+            let Recogniser { card, .. } = Recogniser::load(&model, Device::Cpu).unwrap();
+            card.metrics
+        });
+        assert_eq!(sampled, whole);
     }
 }

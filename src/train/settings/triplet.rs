@@ -27,6 +27,8 @@ const BATCH: usize = 32;
 /// P and K, where none are given.
 const IDENTITIES: usize = 8;
 const PICTURES: usize = 4;
+/// Pictures of a part that are scored after an epoch.
+const VAL_LIMIT: usize = 10_000;
 
 /// All settings of `train-triplet`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,6 +99,10 @@ pub struct TripletSettings {
     /// K: pictures per identity in a batch
     #[cfg_attr(feature = "cli", arg(short = 'k', long, value_name = "K", default_value_t = PICTURES, help_heading = "Sampling"))]
     pub pictures_per_identity: usize,
+    /// Score about N pictures of each part after an epoch, those of people drawn once, and the best model on
+    /// all pictures at the end (0: always all)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = VAL_LIMIT, help_heading = "Data"))]
+    pub val_limit: usize,
     /// Number of epochs
     #[cfg_attr(feature = "cli", arg(long, default_value_t = 30, help_heading = "Schedule"))]
     pub epochs: usize,
@@ -153,6 +159,7 @@ impl Default for TripletSettings {
             xbm_start: 0,
             identities_per_batch: IDENTITIES,
             pictures_per_identity: PICTURES,
+            val_limit: VAL_LIMIT,
             epochs: 30,
             lr: None,
             schedule: ScheduleSettings::default(),
@@ -212,6 +219,7 @@ impl TripletSettings {
             ("--identities-per-batch", self.identities_per_batch != IDENTITIES),
             ("--pictures-per-identity", self.pictures_per_identity != PICTURES),
             ("--xbm", self.xbm > 0),
+            ("--val-limit", self.val_limit != VAL_LIMIT),
         ];
         let (of_triplets, of_batches) = differs.split_at(1);
         let given = |flags: &[(&'static str, bool)]| flags.iter().find(|flag| flag.1).map(|f| f.0);
