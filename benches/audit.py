@@ -1,4 +1,4 @@
-"""Time and memory of `visage audit` as the data grows.
+"""Time, processor time (of all cores) and memory of `visage audit` as the data grows.
 
     python3 benches/audit.py VISAGE PHOTOS... [--sizes 5000 20000 80000] [-- FLAGS of audit]
 
@@ -68,7 +68,8 @@ def main():
             seconds, code = time.time() - begun, os.waitstatus_to_exitcode(status)
             if code not in (0, 1):
                 raise SystemExit(f"audit ended with {code}")
-            print(f"{size:>8} pictures: {seconds:8.1f} s, {1000 * seconds / size:6.2f} ms a picture, "
+            processor = usage.ru_utime + usage.ru_stime
+            print(f"{size:>8} pictures: {seconds:8.1f} s, {processor:8.1f} s of processor time, {1000 * processor / size:6.2f} ms a picture, "
                   f"{usage.ru_maxrss / 1024:7.0f} MiB, {len(report['findings'])} findings", flush=True)
 
 

@@ -7,6 +7,7 @@
 // The headers below need what this one declares.
 #include <torch/types.h>
 
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -25,6 +26,33 @@ struct Group {
 void wait(const Group &group, const c10::intrusive_ptr<c10d::Work> &work) {
   work->wait(group.timeout);
 }
+
+// The sum over all processes of a new tensor.
+at::Tensor summed(const Group &group, const at::Tensor &own) {
+  std::vector<at::Tensor> tensors{own.detach().contiguous().clone()};
+  wait(group, group.group->allreduce(tensors));
+  return tensors[0];
+}
+
+// A sum over processes that each compute a part of one loss from it: the gradient of what a process gave is the
+// sum of the gradients that the parts have.
+struct Sum : torch::autograd::Function<Sum> {
+  static at::Tensor forward(torch::autograd::AutogradContext *context, const at::Tensor &own,
+                            const Group &group) {
+    // Lives as long as the graph, also where that outlives the caller's group.
+    context->saved_data["group"] = c10::IValue::make_capsule(group.group);
+    context->saved_data["timeout"] = static_cast<int64_t>(group.timeout.count());
+    return summed(group, own);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context,
+                                                 torch::autograd::variable_list gradients) {
+    auto capsule = context->saved_data["group"].toCapsule();
+    const Group group{c10::static_intrusive_pointer_cast<ProcessGroupGloo>(capsule),
+                      std::chrono::milliseconds(context->saved_data["timeout"].toInt())};
+    return {summed(group, gradients[0]), at::Tensor()};
+  }
+};
 
 } // namespace
 
@@ -63,6 +91,13 @@ char *visage_group_sum(void *group, at::Tensor *tensor) {
     auto &own = *static_cast<Group *>(group);
     std::vector<at::Tensor> tensors{*tensor};
     wait(own, own.group->allreduce(tensors));
+  });
+}
+
+// The sum of the tensors of all processes, through which gradients flow back to each.
+char *visage_group_sum_with_gradient(void *group, at::Tensor *tensor, at::Tensor **out) {
+  return guarded([&] {
+    *out = new at::Tensor(Sum::apply(*tensor, *static_cast<Group *>(group)));
   });
 }
 

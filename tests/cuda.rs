@@ -280,6 +280,7 @@ fn losses_and_miners_agree_with_the_cpu() {
                     distance: DistanceKind::Squared,
                     hinge: Hinge::Hard,
                     reduction: Reduction::Mean,
+                    class_sample: None,
                 };
                 let loss = (kind.build)(&options, &LossShape { classes: 5, dim: 16, device });
                 let tuples = mine(device);

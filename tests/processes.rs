@@ -81,6 +81,16 @@ fn two_processes_train_what_one_does_and_survive_what_one_does() {
         assert!((a[1] - b[1]).abs() <= 1e-3 || a[1].is_nan(), "{a:?}, {b:?}");
     }
 
+    // With batch statistics, which are those of the whole batch.
+    for (out, processes) in [("bn", "1"), ("bn-2", "2")] {
+        let flags = ["--bn", "train", "--out", out, "--processes", processes];
+        finish(folder, &train(&flags));
+    }
+    let (one, two) = (metrics(&folder.join("bn")), metrics(&folder.join("bn-2")));
+    for (a, b) in one.iter().flatten().zip(two.iter().flatten()) {
+        assert!((a - b).abs() <= 1e-2 * a.abs() || (a.is_nan() && b.is_nan()), "{a}, {b}");
+    }
+
     // Killed, and told to stop: it goes on, and ends with the same bytes.
     let wanted = files(&folder.join("two"));
     let slow = train(&["--out", "killed", "--processes", "2", "--checkpoint-every", "1"]);
@@ -119,7 +129,6 @@ fn a_launcher_that_is_misused_is_told() {
     fails(&train(&[]), &ranks, "MASTER_ADDR is not set");
     fails(&["train-pairs", "--data", "faces"], &all, "only train-triplet");
     fails(&train(&["--processes", "2"]), &all, "leave the flag out");
-    fails(&train(&["--bn", "train", "--processes", "2"]), &[], "--bn train");
     fails(&train(&["--processes", "9"]), &[], "too small for 9 processes");
     fails(&train(&["--triplets", "faces", "--processes", "2"]), &[], "--triplets");
     // Nothing is left behind.

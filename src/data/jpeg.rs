@@ -1,5 +1,39 @@
-//! Tells whole JPEG files from those that a broken download or copy has cut off. Decoders fill up what is
-//! missing with grey.
+//! JPEG pixels as Pillow decodes them. The format leaves rounding and the enlarging of colour open, and the
+//! decoder of the `image` crate is up to 10 of 255 levels away from libjpeg-turbo, which Pillow and OpenCV
+//! use; mozjpeg is libjpeg-turbo's decoder with another encoder.
+//!
+//! And: which files a broken download or copy has cut off. Decoders fill up what is missing with grey.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image::RgbImage;
+use mozjpeg::{ColorSpace, Decompress};
+
+/// Decodes to RGB; none for a file in CMYK, which libjpeg does not convert.
+///
+/// # Errors
+/// What libjpeg says of a file that is damaged. Like Pillow, it goes on over damaged compressed data.
+pub(super) fn decode(content: &[u8]) -> Result<Option<RgbImage>, String> {
+    let decode = || -> std::io::Result<Option<RgbImage>> {
+        let file = Decompress::new_mem(content)?;
+        if matches!(file.color_space(), ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK) {
+            return Ok(None);
+        }
+        let mut rows = file.rgb()?;
+        let (width, height) = (rows.width() as u32, rows.height() as u32);
+        let pixels = rows.read_scanlines()?;
+        rows.finish()?;
+        Ok(RgbImage::from_raw(width, height, pixels))
+    };
+    // The crate hands libjpeg's fatal errors on as a panic with a text, which is not printed.
+    match catch_unwind(AssertUnwindSafe(decode)) {
+        Ok(decoded) => decoded.map_err(|error| error.to_string()),
+        Err(panic) => Err(match panic.downcast::<String>() {
+            Ok(text) => text.replace("libjpeg fatal error: ", ""),
+            Err(_) => "it cannot be decoded".into(),
+        }),
+    }
+}
 
 /// Whether a JPEG ends before its end-of-image marker. Bytes behind the marker are no fault.
 pub(super) fn is_cut_off(content: &[u8]) -> bool {
@@ -34,7 +68,9 @@ mod tests {
     use image::codecs::jpeg::JpegEncoder;
     use image::{ExtendedColorType, ImageEncoder};
 
-    use super::super::picture::decode_bytes;
+    use sha2::{Digest, Sha256};
+
+    use super::super::picture::{decode, decode_bytes};
     use super::super::resize::tests::source;
 
     /// A JPEG whose EXIF block holds a small one, as cameras write them.
@@ -66,6 +102,38 @@ mod tests {
         longer.insert(longer.len() - 2, 0xff);
         longer.extend(b"\0\xff\xd8 more");
         assert_eq!(decode(&longer).unwrap(), picture);
+    }
+
+    /// `tests/golden/jpeg.py` drew the files and had Pillow decode them.
+    #[test]
+    fn pixels_are_those_of_pillow() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let text = std::fs::read_to_string(golden.join("jpeg.json")).unwrap();
+        let digests: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let digests = digests["sha256"].as_object().unwrap();
+        assert_eq!(digests.len(), 9);
+        for (name, digest) in digests {
+            let pixels = decode(&golden.join(format!("jpeg/{name}.jpg"))).unwrap();
+            assert_eq!(
+                hex::encode(Sha256::digest(pixels.as_raw())),
+                digest.as_str().unwrap(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_or_goes_unseen_but_never_ends_the_process() {
+        let whole = picture();
+        for at in (0..whole.len()).step_by(7) {
+            for bit in [0, 3, 7] {
+                let mut content = whole.clone();
+                content[at] ^= 1 << bit;
+                if let Err(error) = decode_bytes(Path::new("face.jpg"), &content) {
+                    assert!(error.to_string().starts_with("face.jpg: "), "{error}");
+                }
+            }
+        }
     }
 
     #[test]

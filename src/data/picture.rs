@@ -44,8 +44,8 @@ pub fn size(content: &[u8]) -> Option<(u32, u32)> {
 
 /// Decodes a picture file to 8-bit RGB.
 ///
-/// The format is found from the content: PNG, JPEG, BMP, WebP or PNM (PGM). EXIF orientation is
-/// applied. Grey pictures are converted to three channels, 16 bits to 8, and an alpha channel is
+/// The format is found from the content: PNG, JPEG (to the bit as Pillow), BMP, WebP or PNM (PGM). EXIF
+/// orientation is applied. Grey pictures are converted to three channels, 16 bits to 8, and an alpha channel is
 /// dropped, as in Pillow's `convert("RGB")`.
 ///
 /// # Errors
@@ -112,7 +112,14 @@ fn upright(content: &[u8]) -> Result<DynamicImage, String> {
     }
     // Damaged EXIF data is ignored, as in viewers.
     let orientation = decoder.orientation().ok();
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    let jpeg = match format {
+        ImageFormat::Jpeg => jpeg::decode(content)?,
+        _ => None,
+    };
+    let mut picture = match jpeg {
+        Some(pixels) => pixels.into(),
+        None => DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?,
+    };
     if let Some(orientation) = orientation {
         picture.apply_orientation(orientation);
     }

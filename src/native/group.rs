@@ -1,7 +1,9 @@
 //! Processes that train together: libtorch's process group over gloo.
 
+use std::cell::RefCell;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr::null_mut;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tch::{Device, TchError, Tensor};
@@ -24,6 +26,11 @@ unsafe extern "C" {
     ) -> Message;
     fn visage_group_free(group: *mut c_void);
     fn visage_group_sum(group: *mut c_void, tensor: TensorMut) -> Message;
+    fn visage_group_sum_with_gradient(
+        group: *mut c_void,
+        tensor: TensorMut,
+        out: *mut TensorMut,
+    ) -> Message;
     fn visage_group_gather(group: *mut c_void, tensor: TensorMut, all: TensorMut) -> Message;
     fn visage_group_broadcast(group: *mut c_void, tensor: TensorMut) -> Message;
 }
@@ -47,6 +54,64 @@ pub struct Meeting {
     pub interface: String,
     /// How long to wait for another process.
     pub timeout: Duration,
+}
+
+thread_local! {
+    static STATISTICS: RefCell<Option<Rc<SharedSums>>> = const { RefCell::new(None) };
+}
+
+/// Sums of batch statistics over a group.
+#[derive(Debug)]
+pub struct SharedSums {
+    group: Rc<ProcessGroup>,
+    failure: RefCell<Option<Error>>,
+}
+
+impl SharedSums {
+    /// Those of this thread, while it [shares](SharedStatistics) its statistics.
+    pub fn here() -> Option<Rc<Self>> {
+        STATISTICS.with_borrow(Clone::clone)
+    }
+
+    /// The sum over all processes, with gradient. After a failure, which [`SharedStatistics::end`] returns,
+    /// `own` itself.
+    pub fn sum(&self, own: &Tensor) -> Tensor {
+        let mut failure = self.failure.borrow_mut();
+        if failure.is_none() {
+            match self.group.sum_with_gradient(own) {
+                Ok(sum) => return sum,
+                Err(error) => *failure = Some(error),
+            }
+        }
+        own.shallow_clone()
+    }
+}
+
+/// While it lives, batch statistics on this thread are those of all processes of a group.
+#[derive(Debug)]
+pub struct SharedStatistics(Rc<SharedSums>);
+
+impl SharedStatistics {
+    /// Those of `group`.
+    pub fn of(group: &Rc<ProcessGroup>) -> Self {
+        let sums = Rc::new(SharedSums { group: group.clone(), failure: RefCell::default() });
+        STATISTICS.set(Some(sums.clone()));
+        Self(sums)
+    }
+
+    /// Ends the sharing.
+    ///
+    /// # Errors
+    /// Another process has gone in the meantime.
+    pub fn end(self) -> Result<()> {
+        self.0.failure.take().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for SharedStatistics {
+    fn drop(&mut self) {
+        STATISTICS.set(None);
+    }
 }
 
 /// A group of processes; each must call the same functions in the same order.
@@ -97,6 +162,22 @@ impl ProcessGroup {
         check(tensor)?;
         // SAFETY: both are alive, and the tensor is what gloo takes.
         finish(unsafe { visage_group_sum(self.group, raw(tensor).cast_mut()) })
+    }
+
+    /// The sum of the tensors of all processes, which have one shape. Where each process computes a part of
+    /// one loss from it, the gradient of its tensor is that of all parts; all must back-propagate.
+    ///
+    /// # Errors
+    /// As [`sum`](Self::sum).
+    pub fn sum_with_gradient(&self, tensor: &Tensor) -> Result<Tensor> {
+        check(tensor)?;
+        let mut out = null_mut();
+        // SAFETY: both are alive, and `out` is written with a tensor that is ours.
+        finish(unsafe {
+            visage_group_sum_with_gradient(self.group, raw(tensor).cast_mut(), &mut out)
+        })?;
+        // SAFETY: as above.
+        Ok(unsafe { Tensor::from_ptr(out.cast()) })
     }
 
     /// The tensors of all processes, which have one shape, in the order of ranks: `[R, ...]`.

@@ -23,8 +23,8 @@ impl Objective {
     /// The loss of the settings, over embeddings of length `dim` of `classes` identities. Class
     /// centres follow `tch::manual_seed`.
     pub fn new(settings: &TripletSettings, classes: usize, dim: i64, device: Device) -> Self {
-        let TripletSettings { margin, distance, hinge, reduction, .. } = *settings;
-        let options = LossOptions { margin, distance, hinge, reduction };
+        let TripletSettings { margin, distance, hinge, reduction, class_sample, .. } = *settings;
+        let options = LossOptions { margin, distance, hinge, reduction, class_sample };
         let shape = LossShape { classes: classes as i64, dim, device };
         let loss = (settings.loss.build)(&options, &shape);
         let miner = if loss.mining().is_some() { settings.miner } else { BATCH_ALL };

@@ -83,22 +83,16 @@ impl Parts {
 /// Whether a training can be shared between these processes; of settings that are resolved.
 ///
 /// # Errors
-/// Batch statistics are to be trained, or a batch has fewer pictures than there are processes.
+/// A batch has fewer pictures than there are processes.
 pub fn fits(settings: &TripletSettings, world: &World) -> Result<()> {
     let processes = world.size();
     let pictures = settings.identities_per_batch.saturating_mul(settings.pictures_per_identity);
-    let text = if processes > 1 && settings.tuning.bn == Some(BnMode::Train) {
-        "--bn train: batch statistics are not shared between processes; give --bn eval, or train in one \
-         process"
-            .to_owned()
-    } else if pictures < processes {
-        format!(
+    match pictures < processes {
+        true => Err(Error::Config(format!(
             "a batch of {pictures} pictures (-p times -k) is too small for {processes} processes"
-        )
-    } else {
-        return Ok(());
-    };
-    Err(Error::Config(text))
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// The triplet training of one trunk.
@@ -303,7 +297,8 @@ impl Task for TripletTask<'_> {
         // On the host, where they are needed first: nothing waits for the device to learn them.
         let labels = Tensor::from_slice(&labels);
         if own.len() <= self.piece {
-            let embeddings = self.backbone.embed_from(first, &maps, self.mode);
+            let embed = || self.backbone.embed_from(first, &maps, self.mode);
+            let embeddings = self.world.share_statistics(embed)?;
             let embeddings = self.world.gather(&embeddings, batch.len())?;
             let (output, measures) = self.objective.loss(&embeddings, &labels, seed);
             return Ok(Forward { measures, ..Forward::from(output.loss) });

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -14,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::optim::Optimizer;
-use crate::native::group::{Meeting, ProcessGroup};
+use crate::native::group::{Meeting, ProcessGroup, SharedStatistics};
 use crate::{Error, Result};
 
 /// How long one process waits for another: longer than the slowest writes a checkpoint or validates.
@@ -115,7 +116,7 @@ pub struct Exchange {
 pub struct World {
     rank: usize,
     size: usize,
-    group: Option<ProcessGroup>,
+    group: Option<Rc<ProcessGroup>>,
     exchange: Cell<Exchange>,
 }
 
@@ -140,7 +141,12 @@ impl World {
                  {error}"
             ))
         })?;
-        Ok(Self { rank: *rank, size: *size, group: Some(group), exchange: Cell::default() })
+        Ok(Self {
+            rank: *rank,
+            size: *size,
+            group: Some(Rc::new(group)),
+            exchange: Cell::default(),
+        })
     }
 
     /// What was exchanged since the last call; none where there is one process.
@@ -196,6 +202,17 @@ impl World {
             })
             .collect();
         Ok(Tensor::f_cat(&parts, 0)?)
+    }
+
+    /// What `forward` makes while batch statistics are those of the batch of all processes.
+    ///
+    /// # Errors
+    /// Another process has gone.
+    pub fn share_statistics<T>(&self, forward: impl FnOnce() -> T) -> Result<T> {
+        let shared = self.group.as_ref().map(SharedStatistics::of);
+        let made = forward();
+        shared.map(SharedStatistics::end).transpose().map_err(gone)?;
+        Ok(made)
     }
 
     /// Adds up the gradients that each process has of the whole loss by way of its own embeddings. Those of
@@ -311,6 +328,8 @@ mod tests {
     use crate::metric::Named;
     use crate::metric::losses::LossKind;
     use crate::metric::miners::Miner;
+    use crate::models::Params;
+    use crate::models::layers::{BatchNorm, Mode};
     use crate::train::objective::Objective;
     use crate::train::optim::{OptimizerConfig, OptimizerKind};
     use crate::train::settings::TripletSettings;
@@ -393,6 +412,65 @@ mod tests {
             rows.push(row);
         }
         rows
+    }
+
+    /// Loss, gradients and running statistics of two steps of a convolution with batch normalisation.
+    fn normalised(world: &World, batch: usize) -> Vec<f32> {
+        let mut generator = StdRng::seed_from_u64(8);
+        let mut noise = |shape: &[i64]| {
+            let count = shape.iter().product::<i64>();
+            let values: Vec<f32> = (0..count).map(|_| generator.random::<f32>() - 0.3).collect();
+            Tensor::from_slice(&values).view(shape)
+        };
+        let (norm, params) = Params::collect(Device::Cpu, |root| BatchNorm::new(root, 4));
+        let weight = noise(&[4, 3, 3, 3]).set_requires_grad(true);
+        let target = noise(&[batch as i64, 4]);
+        let mut found = Vec::new();
+        for _ in 0..2 {
+            let pictures = noise(&[batch as i64, 3, 5, 5]);
+            let own = world.share(batch);
+            let own = pictures.narrow(0, own.start as i64, own.len() as i64);
+            let forward = || {
+                norm.forward(&own.conv2d(&weight, None::<&Tensor>, 1, 0, 1, 1), Mode::TRAIN).relu()
+            };
+            let map = world.share_statistics(forward).unwrap();
+            let rows = map.mean_dim([2i64, 3].as_slice(), false, Kind::Float);
+            let all = world.gather(&rows, batch).unwrap();
+            let loss = (all - &target).square().sum(Kind::Float);
+            loss.backward();
+            found.push(loss.double_value(&[]) as f32);
+        }
+        let sum = |tensor: Tensor| match &world.group {
+            Some(group) => {
+                group.sum(&tensor).unwrap();
+                tensor
+            }
+            None => tensor,
+        };
+        let mut tensors = vec![sum(weight.grad())];
+        for param in params.iter() {
+            tensors.push(match param.is_parameter {
+                true => sum(param.tensor.grad()),
+                false => param.tensor.to_kind(Kind::Float),
+            });
+        }
+        for tensor in tensors {
+            found.extend(Vec::<f32>::try_from(tensor.reshape([-1])).unwrap());
+        }
+        found
+    }
+
+    #[test]
+    fn batch_statistics_are_those_of_one_process() {
+        for (batch, size) in [(6, 2), (7, 3), (4, 4)] {
+            let alone = normalised(&World::default(), batch);
+            for found in together(size, |world| normalised(world, batch)) {
+                assert_eq!(found.len(), alone.len());
+                for (at, (a, b)) in found.iter().zip(&alone).enumerate() {
+                    assert!((a - b).abs() <= 1e-4 * b.abs().max(0.1), "{size}, {at}: {a}, {b}");
+                }
+            }
+        }
     }
 
     #[test]

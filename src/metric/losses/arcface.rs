@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 
 use tch::Tensor;
 
-use super::loss::{LossKind, LossOptions};
+use super::loss::{LossKind, LossOption, LossOptions};
 use super::margin_softmax::MarginSoftmaxLoss;
 
 /// Lower bound of the squared sine (angles of 0.02 degrees), below which the gradient of the sine, which
@@ -17,7 +17,7 @@ pub const ARCFACE: LossKind = LossKind {
     name: "arcface",
     help: "A trained centre per identity, with a margin on the angle (Deng et al. 2019)",
     margin: Some((0.5, "radians")),
-    options: &[],
+    options: &[LossOption::ClassSample],
     exact_gradient: true,
     build: |options, shape| {
         let centres = MarginSoftmaxLoss::random_centres(shape);

@@ -33,7 +33,8 @@ fn registered(miners: &[Miner]) -> Vec<Case> {
                 distances.iter().flat_map(|distance| hinges.iter().map(move |h| (distance, h)))
             {
                 let margin = takes(LossOption::Miner).then_some(0.9);
-                let options = LossOptions { margin, distance, hinge, reduction };
+                let options =
+                    LossOptions { margin, distance, hinge, reduction, class_sample: None };
                 for &miner in miners {
                     tch::manual_seed(4);
                     let loss = (kind.build)(&options, &shape(3));

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::loss::{LossKind, LossOptions};
+use super::loss::{LossKind, LossOption, LossOptions};
 use super::margin_softmax::MarginSoftmaxLoss;
 
 /// `--loss cosface`.
@@ -10,7 +10,7 @@ pub const COSFACE: LossKind = LossKind {
     name: "cosface",
     help: "The same with a margin on the cosine (Wang et al. 2018)",
     margin: Some((0.35, "of the cosine")),
-    options: &[],
+    options: &[LossOption::ClassSample],
     exact_gradient: true,
     build: |options, shape| {
         let centres = MarginSoftmaxLoss::random_centres(shape);

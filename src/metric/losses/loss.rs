@@ -53,6 +53,8 @@ named_enum! {
         Hinge = "hinge",
         /// A memory of past embeddings; not for losses with class centres
         Memory = "xbm",
+        /// The share of the class centres that a batch is compared with
+        ClassSample = "class-sample",
     }
 }
 
@@ -67,6 +69,8 @@ pub struct LossOptions {
     pub hinge: Hinge,
     /// What the sum over tuples is divided by, for every loss.
     pub reduction: Reduction,
+    /// [`LossOption::ClassSample`], above 0 and below 1; `None`: all class centres.
+    pub class_sample: Option<f64>,
 }
 
 /// Parameters of losses with class centres.

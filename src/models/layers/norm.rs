@@ -1,10 +1,11 @@
 //! Batch normalisation (Ioffe and Szegedy, 2015).
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{Mode, trace};
 use crate::models::params::Scope;
 use crate::native::fused::FusedParts;
+use crate::native::group::SharedSums;
 
 /// The settings of a batch normalisation; the default is PyTorch's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,7 +67,13 @@ impl BatchNorm {
     /// A batch with one value a channel (one picture, a 1x1 map) has no variance. PyTorch refuses
     /// it; here the running statistics serve, unchanged, so that a last, short batch of one
     /// picture neither stops a training run nor leaves NaN in the variance.
+    /// Of several processes that share their statistics the batch is that of all.
     pub fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        if mode.batch_statistics
+            && let Some(sums) = SharedSums::here()
+        {
+            return trace::report(&self.name, self.synchronised(xs, &sums));
+        }
         let channels = self.running_mean.numel();
         let from_batch = mode.batch_statistics && xs.numel() > channels;
         if from_batch {
@@ -85,6 +92,38 @@ impl BatchNorm {
             false,
         );
         trace::report(&self.name, ys)
+    }
+
+    /// `(x - mean) / sqrt(var + eps) * weight + bias` with mean and variance over all processes, as
+    /// PyTorch's `SyncBatchNorm`.
+    fn synchronised(&self, xs: &Tensor, shared: &SharedSums) -> Tensor {
+        let _ = self.num_batches_tracked.shallow_clone().g_add_scalar_(1);
+        let channels = self.running_mean.numel() as i64;
+        let dims: Vec<i64> = (0..xs.dim() as i64).filter(|&dim| dim != 1).collect();
+        let shape: Vec<i64> =
+            (0..xs.dim()).map(|dim| if dim == 1 { channels } else { 1 }).collect();
+        let along = |values: &Tensor| values.view(shape.as_slice());
+        let values = xs.to_kind(Kind::Float);
+        let of_channels =
+            |values: &Tensor| values.sum_dim_intlist(dims.as_slice(), false, Kind::Float);
+        let own =
+            Tensor::full([1], xs.numel() as f64 / channels as f64, (Kind::Float, xs.device()));
+        let sums = shared.sum(&Tensor::cat(&[of_channels(&values), own], 0));
+        let count = sums.narrow(0, channels, 1).detach();
+        let mean = sums.narrow(0, 0, channels) / &count;
+        let centred = values - along(&mean);
+        let var = shared.sum(&of_channels(&centred.square())) / &count;
+        no_grad(|| {
+            let momentum = self.options.momentum;
+            let unbiased = &var * &count / (&count - 1.0);
+            let _ = self.running_mean.shallow_clone().lerp_(&mean, momentum);
+            let _ = self.running_var.shallow_clone().lerp_(&unbiased, momentum);
+        });
+        let mut ys = centred * along(&(var + self.options.eps).rsqrt());
+        if let Some([weight, bias]) = &self.affine {
+            ys = ys * along(weight) + along(bias);
+        }
+        ys.to_kind(xs.kind())
     }
 
     /// A convolution with this normalisation, by its running statistics, behind it.

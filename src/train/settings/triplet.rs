@@ -86,6 +86,11 @@ pub struct TripletSettings {
     /// What the loss is averaged over
     #[cfg_attr(feature = "cli", arg(long, value_parser = flags::choice::<Reduction>(), default_value_t = Reduction::Mean))]
     pub reduction: Reduction,
+    /// Compare a batch with its own class centres and others drawn at random, together this share of
+    /// all (PartialFC, An et al. 2021): for more identities than fit into a softmax [default: all]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_sample: Option<f64>,
     /// Cross-batch memory: the last SIZE embeddings serve as further positives and negatives of each
     /// batch (Wang et al. 2020; 0: off)
     #[cfg_attr(feature = "cli", arg(long, value_name = "SIZE", default_value_t = 0))]
@@ -155,6 +160,7 @@ impl Default for TripletSettings {
             distance: DistanceKind::Squared,
             hinge: Hinge::Hard,
             reduction: Reduction::Mean,
+            class_sample: None,
             xbm: 0,
             xbm_start: 0,
             identities_per_batch: IDENTITIES,
@@ -190,6 +196,10 @@ impl TripletSettings {
         if let Some(blend) = self.blend {
             let ok = blend > 0.0 && blend <= 1.0;
             demand(ok, "--blend", blend, "a fraction above 0, at most 1")?;
+        }
+        if let Some(sample) = self.class_sample {
+            let ok = sample > 0.0 && sample < 1.0;
+            demand(ok, "--class-sample", sample, "a fraction above 0 and below 1")?;
         }
         within("--identities-per-batch", self.identities_per_batch, 2, 10_000)?;
         within("--pictures-per-identity", self.pictures_per_identity, 2, 10_000)?;
@@ -254,6 +264,7 @@ impl TripletSettings {
             (LossOption::Distance, self.distance != DistanceKind::Squared),
             (LossOption::Hinge, self.hinge != Hinge::Hard),
             (LossOption::Memory, self.xbm > 0),
+            (LossOption::ClassSample, self.class_sample.is_some()),
         ] {
             if is_given && !self.loss.takes(option) {
                 return Err(Error::Config(format!(
