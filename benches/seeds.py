@@ -2,8 +2,8 @@
 
     python3 benches/seeds.py FACES STRANGERS WORK [SEEDS] [WAY ...]
 
-A way is a miner, perhaps with a precision: `batch-hard`, `batch-hard+f32`. Defaults: 5 seeds, batch-hard
-and random. STRANGERS `none` leaves those figures out. One thread a run, one run a core.
+A way is a miner, perhaps with a precision and a backbone: `batch-hard`, `batch-hard+f32`, `batch-hard+f32+dlib-resnet`.
+Defaults: 5 seeds, batch-hard and random. STRANGERS `none` leaves those figures out. One thread a run, one run a core.
 """
 
 import concurrent.futures
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-VISAGE = pathlib.Path(__file__).parent.parent / "target/release/visage"
+VISAGE = pathlib.Path(os.environ.get("VISAGE", pathlib.Path(__file__).parent.parent / "target/release/visage"))
 FIGURES = ("knn", "knn_gallery", "centroid", "verification", "auc")
 
 
@@ -29,8 +29,8 @@ def visage(work, *arguments):
 def one(faces, strangers, work, way, seed):
     trunk, model = f"{way}-{seed}", f"{way}-{seed}-classifier"
     data = ["--data", str(faces)]
-    miner, _, precision = way.partition("+")
-    flags = ["--backbone", "openface", "--miner", miner, "--precision", precision or "auto", "--seed", str(seed)]
+    miner, precision, backbone = [*way.split("+"), "", ""][:3]
+    flags = ["--backbone", backbone or "openface", "--miner", miner, "--precision", precision or "auto", "--seed", str(seed)]
     start = time.time()
     visage(work, "train-triplet", *data, *flags, "--out", trunk)
     seconds = time.time() - start

@@ -59,7 +59,7 @@ pub fn run(context: &Context, flags: cli::TrainTriplet) -> anyhow::Result<ExitCo
     }
     let mut training = prepare(context, &mut settings)?;
     let world = context.world()?;
-    fits(&settings, &world)?;
+    fits(&settings, &world, training.backbone.device())?;
     if world.is_first() {
         training.card.framing = Some(framing::measure(context, &training.data)?);
     }

@@ -9,13 +9,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress};
 
-/// Decodes to RGB; none for a file in CMYK, which libjpeg does not convert.
+/// Scans of the longest progressive file that is decoded: each is a pass over the whole picture, and a small
+/// file can hold very many.
+const MAX_SCANS: usize = 100;
+
+/// Decodes a file of this `size` to RGB; none for one in CMYK, which libjpeg does not convert.
 ///
 /// # Errors
-/// What libjpeg says of a file that is damaged. Like Pillow, it goes on over damaged compressed data.
-pub(super) fn decode(content: &[u8]) -> Result<Option<RgbImage>, String> {
+/// libjpeg finds another size, which the limit of pixels does not know; or what it says of a file that is
+/// damaged. Like Pillow, it goes on over damaged compressed data.
+pub(super) fn decode(content: &[u8], size: (u32, u32)) -> Result<Option<RgbImage>, String> {
     let decode = || -> std::io::Result<Option<RgbImage>> {
         let file = Decompress::new_mem(content)?;
+        if file.size() != (size.0 as usize, size.1 as usize) {
+            return Err(std::io::Error::other("its header is ambiguous: it has two sizes"));
+        }
         if matches!(file.color_space(), ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK) {
             return Ok(None);
         }
@@ -35,26 +43,38 @@ pub(super) fn decode(content: &[u8]) -> Result<Option<RgbImage>, String> {
     }
 }
 
-/// Whether a JPEG ends before its end-of-image marker. Bytes behind the marker are no fault.
-pub(super) fn is_cut_off(content: &[u8]) -> bool {
-    let mut at = 0;
+/// Refuses a JPEG that ends before its end-of-image marker (bytes behind the marker are no fault), and one of
+/// too many scans.
+///
+/// # Errors
+/// Says what is wrong.
+pub(super) fn check(content: &[u8]) -> Result<(), String> {
+    match scans(content) {
+        None => Err("the JPEG is cut off: it ends before its end-of-image marker".into()),
+        Some(scans) if scans > MAX_SCANS => {
+            Err(format!("the JPEG has {scans} scans, more than {MAX_SCANS}"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// The scans before the end-of-image marker; none where there is no such marker.
+fn scans(content: &[u8]) -> Option<usize> {
+    let (mut at, mut scans) = (0, 0);
     loop {
         // A marker is 0xFF and a byte. Between 0xFF and the byte may be more 0xFF; 0xFF00 is a value of
         // the compressed data. What else lies between markers is compressed data, or skipped.
-        let Some(next) = content.get(at..).and_then(|rest| rest.iter().position(|&b| b == 0xff))
-        else {
-            return true;
-        };
-        at += next + 1;
-        match content.get(at) {
-            None => return true,
-            Some(0xd9) => return false,
-            Some(0xff) => {}
+        at += content.get(at..)?.iter().position(|&byte| byte == 0xff)? + 1;
+        let marker = *content.get(at)?;
+        scans += usize::from(marker == 0xda);
+        match marker {
+            0xd9 => return Some(scans),
+            0xff => {}
             // Alone: values, TEM, restarts, start of image.
-            Some(0x00 | 0x01 | 0xd0..=0xd8) => at += 1,
+            0x00 | 0x01 | 0xd0..=0xd8 => at += 1,
             // Followed by a segment, whose length includes its own two bytes.
-            Some(_) => {
-                let Some(&[high, low]) = content.get(at + 1..at + 3) else { return true };
+            _ => {
+                let &[high, low] = content.get(at + 1..at + 3)? else { return None };
                 at += 1 + usize::from(u16::from_be_bytes([high, low])).max(2);
             }
         }
@@ -122,6 +142,21 @@ mod tests {
         }
     }
 
+    /// The limits on pixels and time must hold for what libjpeg reads.
+    #[test]
+    fn two_sizes_and_endless_scans_are_refused() {
+        let whole = picture();
+        let refused = |content: &[u8], word: &str| {
+            let error = decode_bytes(Path::new("face.jpg"), content).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        };
+        assert!(super::decode(&whole, (96, 96)).unwrap().is_some());
+        assert!(super::decode(&whole, (95, 96)).unwrap_err().contains("two sizes"));
+        let start = whole.windows(2).rposition(|marker| marker == [0xff, 0xda]).unwrap();
+        let scan = &whole[start..whole.len() - 2];
+        refused(&[&whole[..start], &scan.repeat(101), b"\xff\xd9"].concat(), "101 scans");
+    }
+
     #[test]
     fn damage_is_an_error_or_goes_unseen_but_never_ends_the_process() {
         let whole = picture();
@@ -140,8 +175,8 @@ mod tests {
     fn cutting_never_panics() {
         let whole = picture();
         for length in 0..whole.len() {
-            assert!(super::is_cut_off(&whole[..length]), "{length}");
+            assert_eq!(super::scans(&whole[..length]), None, "{length}");
         }
-        assert!(!super::is_cut_off(&whole));
+        assert_eq!(super::scans(&whole), Some(1));
     }
 }

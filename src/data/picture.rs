@@ -44,7 +44,7 @@ pub fn size(content: &[u8]) -> Option<(u32, u32)> {
 
 /// Decodes a picture file to 8-bit RGB.
 ///
-/// The format is found from the content: PNG, JPEG (to the bit as Pillow), BMP, WebP or PNM (PGM). EXIF
+/// The format is found from the content: PNG, JPEG (but in CMYK to the bit as Pillow), BMP, WebP or PNM (PGM). EXIF
 /// orientation is applied. Grey pictures are converted to three channels, 16 bits to 8, and an alpha channel is
 /// dropped, as in Pillow's `convert("RGB")`.
 ///
@@ -107,13 +107,13 @@ fn upright(content: &[u8]) -> Result<DynamicImage, String> {
             "{width}x{height} is more than {max_pixels} pixels; make it smaller, or raise --max-pixels"
         ));
     }
-    if format == ImageFormat::Jpeg && jpeg::is_cut_off(content) {
-        return Err("the JPEG is cut off: it ends before its end-of-image marker".into());
+    if format == ImageFormat::Jpeg {
+        jpeg::check(content)?;
     }
     // Damaged EXIF data is ignored, as in viewers.
     let orientation = decoder.orientation().ok();
     let jpeg = match format {
-        ImageFormat::Jpeg => jpeg::decode(content)?,
+        ImageFormat::Jpeg => jpeg::decode(content, (width, height))?,
         _ => None,
     };
     let mut picture = match jpeg {

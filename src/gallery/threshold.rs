@@ -18,6 +18,9 @@ use crate::train::calibrate::NEIGHBOURS;
 use crate::train::strangers::Strangers;
 use crate::words;
 
+/// The share of strangers who may get a name, where no `--fpir` is given; less than for a classifier, whose
+/// validation faces say what a low rate costs.
+const DEFAULT_FPIR: f64 = 0.01;
 /// P(known) is fitted from this number of known faces on; with fewer, it is drawn by hand.
 const FITTED: usize = 20;
 /// Known faces that are looked at.
@@ -61,7 +64,7 @@ pub fn limit<'a>(
     nearest: &'a [Vec<Nearest>],
     fpir: Option<f64>,
 ) -> Result<Option<(f32, &'a [Nearest])>> {
-    let rate = strangers.rate(fpir)?;
+    let rate = strangers.rate(fpir, DEFAULT_FPIR)?;
     let limit = |view: &'a Vec<Nearest>| {
         let distances: Vec<f64> = view.iter().map(|one| f64::from(one.distance)).collect();
         (distance_at(rate, &distances).unwrap_or(f64::INFINITY) as f32, view.as_slice())

@@ -78,8 +78,10 @@ impl SharedSums {
     pub fn sum(&self, own: &Tensor) -> Tensor {
         let mut failure = self.failure.borrow_mut();
         if failure.is_none() {
-            match self.group.sum_with_gradient(own) {
-                Ok(sum) => return sum,
+            // By way of the host, where gloo sums.
+            let host = own.to_device(Device::Cpu).contiguous();
+            match self.group.sum_with_gradient(&host) {
+                Ok(sum) => return sum.to_device(own.device()),
                 Err(error) => *failure = Some(error),
             }
         }

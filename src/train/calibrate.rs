@@ -30,11 +30,8 @@ pub const NEIGHBOURS: usize = 5;
 /// The share of known faces that a threshold which nobody asked for may call UNKNOWN on validation: on
 /// other faces the share varies by a few points, and nine in ten should still be named.
 pub const MAX_REJECTED: f64 = 0.08;
-/// The share of known faces that it should call UNKNOWN at most, where that does not let more than
-/// [`GENEROUS_FPIR`] of strangers get a name.
-const FEW_REJECTED: f64 = 0.02;
-/// See [`FEW_REJECTED`].
-const GENEROUS_FPIR: f64 = 0.05;
+/// The share of strangers who may get a name, where no `--fpir` is given and [`MAX_REJECTED`] allows it.
+const DEFAULT_FPIR: f64 = 0.03;
 
 /// What the distances to the gallery say about known faces and strangers. The trunk is frozen, so
 /// this is worked out once, before the head is trained.
@@ -51,10 +48,9 @@ pub struct OpenSetCalibration {
 impl OpenSetCalibration {
     /// Fits the curve and chooses the threshold.
     ///
-    /// With `strangers` at most the share `fpir` of them gets a name. Where it is not given, it is that of
-    /// [`Strangers::rate`]; up to 5 % if it takes that to refuse no more than 2 % of the known faces; and as
-    /// much more as it takes not to refuse more than [`MAX_REJECTED`] of them. Without strangers the threshold is
-    /// as high as [`MAX_REJECTED`] allows.
+    /// With `strangers` at most the share `fpir` of them gets a name. Where it is not given, it is 3 %, or as
+    /// much more as it takes not to refuse more than [`MAX_REJECTED`] of the known faces. Without strangers the
+    /// threshold is as high as [`MAX_REJECTED`] allows.
     ///
     /// Without validation pictures the training faces stand in for them, each measured to its nearest
     /// other one. `lone` are faces of identities without a training picture: strangers to the curve
@@ -76,7 +72,7 @@ impl OpenSetCalibration {
             nearest(train, &validation.embeddings)
         };
         let limit = match (strangers, fpir) {
-            (Some(strangers), asked) => Some((strangers, strangers.rate(asked)?)),
+            (Some(strangers), asked) => Some((strangers, strangers.rate(asked, DEFAULT_FPIR)?)),
             (None, None) => None,
             (None, Some(_)) => {
                 let text = "--fpir: there are no strangers to measure it on; give a folder of faces of \
@@ -103,13 +99,9 @@ impl OpenSetCalibration {
         };
         let far = scores(&far);
         let strict = threshold_at(limit, &far).unwrap_or(0.5);
-        let threshold = match (fpir, lenient) {
-            (Some(_), _) | (None, None) => strict,
-            (None, Some(lenient)) => {
-                let generous = threshold_at(GENEROUS_FPIR.max(limit), &far).unwrap_or(strict);
-                let few = threshold_of_known(&scores(&known), FEW_REJECTED).unwrap_or(strict);
-                strict.min(few.max(generous)).min(lenient)
-            }
+        let threshold = match fpir {
+            Some(_) => strict,
+            None => lenient.map_or(strict, |lenient| strict.min(lenient)),
         };
         let named = far.iter().filter(|score| **score >= threshold).count() as f64;
         let value = named / far.len() as f64;
@@ -225,16 +217,6 @@ mod tests {
         let known = fit(None).unwrap();
         assert_eq!(known.fpir.unwrap().value, 0.03);
         assert!(known.curve.probability(1.0) >= known.threshold);
-        // A known face farther than the nearest strangers is worth up to 5 % of them, but not more.
-        for (place, rate) in [(1.35, 0.04), (1.39, 0.04), (2.5, 0.05)] {
-            let mut at: Vec<_> = (0..24).map(|n| (0.01 * n as f32, 0)).collect();
-            at.push((-place, 0));
-            let validation = on_a_line(&at);
-            let known =
-                OpenSetCalibration::fit(&train, &validation, &none(), Some(&strangers), None);
-            let value = known.unwrap().fpir.unwrap().value;
-            assert!((value - rate).abs() < 1e-9, "{place}: {value}");
-        }
         let error = fit(Some(0.02)).unwrap_err().to_string();
         assert!(error.contains("--fpir 2%") && error.contains("3.00%"), "{error}");
     }

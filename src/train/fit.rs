@@ -447,7 +447,12 @@ impl<'a> Fit<'a> {
             self.keep_last();
         }
         self.saver.wait().iter().for_each(|warning| self.say.warn(warning));
-        let best_of_all = self.task.score_all(&self.run.best(), self.now.best_epoch)?;
+        let last = self.now.history.len() - 1;
+        let scored = self.task.score_all(&self.run.best(), self.now.best_epoch, last);
+        let best_of_all = scored.unwrap_or_else(|error| {
+            self.say.warn(&format!("the best model has the figures of the sample only: {error}"));
+            None
+        });
         if let Some(scores) = &best_of_all {
             self.say.line(&format!("the best model, on all pictures: {}", scores.headline));
         }

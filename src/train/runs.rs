@@ -164,7 +164,9 @@ pub fn figures_that_differ(runs: [&Run; 2]) -> Vec<Difference> {
             let value = summary?.get(name)?;
             Some((name.replace('_', " "), value.to_string()))
         };
-        let best = summary.and_then(|summary| summary["best"].as_object());
+        let best = summary.and_then(|summary| {
+            summary["best_of_all"].as_object().or_else(|| summary["best"].as_object())
+        });
         let figures =
             best.into_iter().flatten().filter(|(name, _)| !is_internal(name)).filter_map(
                 |(name, value)| Some((name.clone(), format!("{:.4}", value.as_f64()?))),

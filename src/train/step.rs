@@ -90,7 +90,7 @@ impl<'a> Stepper<'a> {
     ) -> Result<Step> {
         self.optimizer.zero_grad()?;
         let Forward { loss, measures, after } = forward()?;
-        self.scaler.backward(&loss)?;
+        self.world.check(self.scaler.backward(&loss))?;
         after.map_or(Ok(()), |after| after())?;
         self.world.sum_gradients(self.optimizer, |name| self.whole.contains(name))?;
         let skipped = self.scaler.unscale(self.optimizer)?;

@@ -14,8 +14,6 @@ use crate::recognise::{MeasuredFpir, StrangerSource};
 use crate::weights::manifest;
 use crate::{Error, Result};
 
-/// The share of strangers who may get a name, where no `--fpir` is given.
-pub const DEFAULT_FPIR: f64 = 0.01;
 /// No rate below this number of strangers in all of them is promised: with none in n seen, up to 3 / n
 /// are possible (the rule of three, 95 %).
 const RULE_OF_THREE: f64 = 3.0;
@@ -34,12 +32,12 @@ pub struct Strangers {
 }
 
 impl Strangers {
-    /// The false-positive identification rate to keep: `asked`, or by default 1 %, or as little as they can
-    /// show.
+    /// The false-positive identification rate to keep: `asked`, or by default `default`, or as little as they
+    /// can show.
     ///
     /// # Errors
     /// `asked` is less than they can show.
-    pub fn rate(&self, asked: Option<f64>) -> Result<f64> {
+    pub fn rate(&self, asked: Option<f64>, default: f64) -> Result<f64> {
         let least = RULE_OF_THREE / self.people as f64;
         match asked {
             Some(asked) if asked < least => Err(Error::Config(format!(
@@ -49,7 +47,7 @@ impl Strangers {
                 self.people,
                 100.0 * least,
             ))),
-            asked => Ok(asked.unwrap_or_else(|| least.clamp(DEFAULT_FPIR, 1.0))),
+            asked => Ok(asked.unwrap_or_else(|| least.clamp(default, 1.0))),
         }
     }
 

@@ -77,13 +77,13 @@ pub trait Task {
     /// An error from libtorch.
     fn validate(&mut self, epoch: usize, log: &mut RunLog) -> Result<Scores>;
 
-    /// Scores the best model on all pictures, where [`validate`](Self::validate) scores a sample of them, and
-    /// writes the figures into its file.
+    /// Scores the best model, that of `epoch`, on all pictures, where [`validate`](Self::validate) scores a
+    /// sample of them, and writes the figures into its file; `last` is the last epoch trained.
     ///
     /// # Errors
-    /// The file cannot be read or written.
-    fn score_all(&mut self, best: &Path, epoch: usize) -> Result<Option<Scores>> {
-        let _ = (best, epoch);
+    /// The file, or a picture, cannot be read or written.
+    fn score_all(&mut self, best: &Path, epoch: usize, last: usize) -> Result<Option<Scores>> {
+        let _ = (best, epoch, last);
         Ok(None)
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::fit_result::Scores;
 use super::frozen_prefix::{FrozenPrefix, pieces};
@@ -83,16 +83,23 @@ impl Parts {
 /// Whether a training can be shared between these processes; of settings that are resolved.
 ///
 /// # Errors
-/// A batch has fewer pictures than there are processes.
-pub fn fits(settings: &TripletSettings, world: &World) -> Result<()> {
+/// A batch has fewer pictures than there are processes, or batch statistics are to be trained on GPUs: their
+/// sums would have to be in the same order in every process, which is not ensured there.
+pub fn fits(settings: &TripletSettings, world: &World, device: Device) -> Result<()> {
     let processes = world.size();
     let pictures = settings.identities_per_batch.saturating_mul(settings.pictures_per_identity);
-    match pictures < processes {
-        true => Err(Error::Config(format!(
+    let trains_statistics = settings.tuning.bn == Some(BnMode::Train);
+    let text = if pictures < processes {
+        format!(
             "a batch of {pictures} pictures (-p times -k) is too small for {processes} processes"
-        ))),
-        false => Ok(()),
-    }
+        )
+    } else if processes > 1 && trains_statistics && device.is_cuda() {
+        "--bn train: batch statistics are shared between processes on CPUs only; give --bn eval"
+            .into()
+    } else {
+        return Ok(());
+    };
+    Err(Error::Config(text))
 }
 
 /// The triplet training of one trunk.
@@ -353,30 +360,34 @@ impl Task for TripletTask<'_> {
         Ok(score(&train, &validation))
     }
 
-    fn score_all(&mut self, best: &Path, epoch: usize) -> Result<Option<Scores>> {
+    fn score_all(&mut self, best: &Path, epoch: usize, last: usize) -> Result<Option<Scores>> {
         let all = self.folder.fitted.all();
         if self.scored.len() == all.len() {
             return Ok(None);
         }
+        // As after the last epoch, also where a resumed training has nothing left but this.
+        self.notes.extend(self.prefix.begin(last.max(1))?);
         let (backbone, world) = (self.backbone, self.world.clone());
-        let trained: Vec<_> =
-            backbone.params.iter().map(|param| param.tensor.detach().copy()).collect();
+        let trained = backbone.params.tensors();
+        let trained: Vec<_> = trained.iter().map(|(_, tensor)| tensor.detach().copy()).collect();
         if world.is_first() {
             Source::File(best.to_owned()).load_into(backbone)?;
         }
-        world.level(&backbone.params.tensors())?;
-        let found = self.labelled(&all, true)?;
-        let [training, validation] = self.rows(&all);
-        let scores = found.map_or_else(Scores::diverged, |found| {
-            score(&found.subset(&training), &found.subset(&validation))
+        let scored = world.level(&backbone.params.tensors()).and_then(|()| {
+            let found = self.labelled(&all, true)?;
+            let [training, validation] = self.rows(&all);
+            let scores = found.map_or_else(Scores::diverged, |found| {
+                score(&found.subset(&training), &found.subset(&validation))
+            });
+            world.agree(|| self.write(best, epoch, &scores.values))?;
+            Ok(scores)
         });
-        world.agree(|| self.write(best, epoch, &scores.values))?;
         tch::no_grad(|| {
-            for (param, value) in backbone.params.iter().zip(&trained) {
-                param.tensor.shallow_clone().copy_(value);
+            for ((_, tensor), value) in backbone.params.tensors().iter().zip(&trained) {
+                tensor.shallow_clone().copy_(value);
             }
         });
-        Ok(Some(scores))
+        scored.map(Some)
     }
 
     fn show_best(&mut self, log: &mut RunLog) {

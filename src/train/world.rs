@@ -248,6 +248,17 @@ impl World {
         })
     }
 
+    /// The result of a pass in which batch statistics may have been exchanged.
+    ///
+    /// # Errors
+    /// That of the pass; of several processes another one has gone.
+    pub fn check<T>(&self, pass: Result<T>) -> Result<T> {
+        pass.map_err(|error| match self.group.is_some() && error.to_string().contains("gloo") {
+            true => gone(error),
+            false => error,
+        })
+    }
+
     /// The signal that some process got.
     ///
     /// # Errors

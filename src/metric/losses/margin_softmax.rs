@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_softmax_is_over_the_sample_and_other_centres_rest() {
+    fn the_softmax_is_over_the_sample_and_other_centres_have_no_gradient() {
         let float = (Kind::Float, Device::Cpu);
         let waves =
             |rows: i64, dim: i64| (Tensor::arange(rows * dim, float) * 0.7).sin().view([rows, dim]);

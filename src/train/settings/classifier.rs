@@ -44,8 +44,8 @@ pub struct ClassifierSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strangers: Option<PathBuf>,
     /// False-positive identification rate: the maximum percentage of strangers who get a name; write
-    /// values up to 1 with a percent sign, such as 0.5% [default: 1%, up to 5% if it takes that to
-    /// name 98% of the validation faces, and as much as it takes to name 92%]
+    /// values up to 1 with a percent sign, such as 0.5% [default: 3%, or as much more as it takes to
+    /// name 92% of the validation faces]
     #[cfg_attr(feature = "cli", arg(long, value_name = "PERCENT", value_parser = flags::percent, conflicts_with = "unknown"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fpir: Option<f64>,
