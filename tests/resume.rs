@@ -73,7 +73,18 @@ fn a_killed_training_ends_as_if_it_had_not_been_killed() {
     for (name, flags) in [
         (
             "triplet",
-            &["train-triplet", "--data", "faces", "--backbone", "openface", "--epochs", "3"][..],
+            // With the best model scored at the end, after the last checkpoint.
+            &[
+                "train-triplet",
+                "--data",
+                "faces",
+                "--backbone",
+                "openface",
+                "--epochs",
+                "3",
+                "--val-limit",
+                "4",
+            ][..],
         ),
         (
             "pairs",

@@ -20,6 +20,7 @@ TRAININGS = {
     "triplet": ["train-triplet", "--backbone", "openface", "--epochs", "3"],
     "triplet, xbm": ["train-triplet", "--backbone", "openface", "--epochs", "3", "--xbm", "100", "--miner", "semi-hard", "--schedule", "plateau"],
     "triplet, arcface": ["train-triplet", "--backbone", "openface", "--epochs", "2", "--loss", "arcface", "--freeze", "layer1,layer2"],
+    "triplet, sampled": ["train-triplet", "--backbone", "openface", "--epochs", "2", "--val-limit", "8", "--freeze", "layer1,layer2"],
     "pairs": ["train-pairs", "--backbone", "openface", "--epochs", "2", "--pairs", "96", "--hard-negatives", "2", "--model-ema", "0.9"],
     "recovering": ["train-triplet", "--backbone", "openface", "--epochs", "2", "--lr", "0.02"],
     "strips": ["train-triplet", "--triplets", "strips", "--backbone", "openface", "--epochs", "2"],

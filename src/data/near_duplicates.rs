@@ -2,11 +2,10 @@
 //!
 //! Face sets from the web have many, and one photo in both parts of a split makes validation too
 //! optimistic. Two steps: the perceptual hash of each picture's centre is compared with the hashes of
-//! the other's crops (all pairs, some 0.1 microseconds each), and candidates are aligned and kept if
-//! they correlate. Only every thousandth pair or so is aligned. An index of the hashes would not help: of
-//! 264 bits as many as 52 may differ, and then bands short enough to agree are in every other hash. The
-//! hash alone is not enough: portraits of one person in one pose are as similar as two crops of one
-//! photo.
+//! the other's crops (all pairs), and candidates are aligned and kept if they correlate. An index of the
+//! hashes would not help: of 264 bits as many as 52 may differ, and then bands short enough to agree are
+//! in every other hash. The hash alone is not enough: portraits of one person in one pose are as similar
+//! as two crops of one photo.
 //!
 //! The thresholds were chosen on real faces. Of 218 web pictures of five actors, all 81 pairs that
 //! exhaustive alignment and inspection found are detected, two mirrored ones as well, and one pair of
