@@ -7,7 +7,7 @@ The peer is benches/serve_peer.py, one process of uvicorn. Three servers: Visage
 numbers), and the peer with the same network and the same weights, which are random unless --weights names
 facenet-pytorch's. All find faces with MTCNN (20 pixels and up), on the same photos. The
 galleries hold random embeddings of length 1 of 1,000 people. `visage gallery import` makes Visage's with the first face; the
-others are written into its tables, since an import compares each face with all others (34 minutes for 200,000).
+others are written into its tables, since an import compares each face with all others (minutes for 200,000).
 Visage's answer comes from the nearest five faces of each person, with a limit that strangers chose; the peer's is the
 largest cosine.
 
