@@ -125,6 +125,34 @@ fn sampled(labels: &Tensor, classes: i64, share: f64) -> (Vec<i64>, Vec<i64>) {
     (labels.iter().map(place).collect(), drawn)
 }
 
+/// Tests a margin.
+#[cfg(test)]
+pub(super) fn check_margin(build: fn(Tensor) -> MarginSoftmaxLoss) {
+    use crate::metric::testing::values;
+
+    let centres = Tensor::from_slice2(&[[1.0f32, 0.0], [0.0, 1.0]]);
+    let weight = centres.set_requires_grad(true);
+    let loss = build(weight.shallow_clone());
+
+    // It is decreasing, with a finite slope.
+    let cosine = Tensor::linspace(1.0, -1.0, 2001, (Kind::Double, Device::Cpu));
+    let cosine = cosine.set_requires_grad(true);
+    let with_margin = (loss.add_margin)(&cosine, loss.margin);
+    assert!(values(&with_margin).windows(2).all(|pair| pair[1] < pair[0]));
+    with_margin.sum(Kind::Double).backward();
+    assert!(values(&cosine.grad()).iter().all(|g| g.is_finite() && *g > 0.0 && *g < 2000.0));
+
+    // An embedding on its centre, opposite to it, or at the origin has a finite loss and gradient.
+    let x = Tensor::from_slice2(&[[3.0f32, 0.0], [-1.0, 0.0], [0.0, 0.0]]);
+    let x = x.set_requires_grad(true);
+    let output = loss.forward(&x, &Tensor::from_slice(&[0i64, 0, 1]), &Tuples::All);
+    assert!(output.loss.double_value(&[]).is_finite());
+    output.loss.backward();
+    for gradient in [x.grad(), weight.grad()] {
+        assert!(values(&gradient).iter().all(|g| g.is_finite()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{arcface, cosface};
@@ -167,33 +195,5 @@ mod tests {
                 assert_eq!(norm > 0.0, classes.contains(&(class as i64)), "{class}");
             }
         }
-    }
-}
-
-/// Tests a margin.
-#[cfg(test)]
-pub(super) fn check_margin(build: fn(Tensor) -> MarginSoftmaxLoss) {
-    use crate::metric::testing::values;
-
-    let centres = Tensor::from_slice2(&[[1.0f32, 0.0], [0.0, 1.0]]);
-    let weight = centres.set_requires_grad(true);
-    let loss = build(weight.shallow_clone());
-
-    // It is decreasing, with a finite slope.
-    let cosine = Tensor::linspace(1.0, -1.0, 2001, (Kind::Double, Device::Cpu));
-    let cosine = cosine.set_requires_grad(true);
-    let with_margin = (loss.add_margin)(&cosine, loss.margin);
-    assert!(values(&with_margin).windows(2).all(|pair| pair[1] < pair[0]));
-    with_margin.sum(Kind::Double).backward();
-    assert!(values(&cosine.grad()).iter().all(|g| g.is_finite() && *g > 0.0 && *g < 2000.0));
-
-    // An embedding on its centre, opposite to it, or at the origin has a finite loss and gradient.
-    let x = Tensor::from_slice2(&[[3.0f32, 0.0], [-1.0, 0.0], [0.0, 0.0]]);
-    let x = x.set_requires_grad(true);
-    let output = loss.forward(&x, &Tensor::from_slice(&[0i64, 0, 1]), &Tuples::All);
-    assert!(output.loss.double_value(&[]).is_finite());
-    output.loss.backward();
-    for gradient in [x.grad(), weight.grad()] {
-        assert!(values(&gradient).iter().all(|g| g.is_finite()));
     }
 }
