@@ -168,6 +168,18 @@ fn a_signal_ends_a_step_and_what_has_changed_is_named() {
     common::draw(3, 3, 70).save(&picture).unwrap();
     refused(&resume, "the pictures");
     std::fs::write(&picture, before).unwrap();
+    // The best model that is gone, or cut short.
+    let best = root.join("run/best.safetensors");
+    let before = std::fs::read(&best).unwrap();
+    std::fs::remove_file(&best).unwrap();
+    refused(&resume, "the best model so far");
+    std::fs::write(&best, &before[..before.len() / 2]).unwrap();
+    refused(&resume, "the best model so far");
+    let mut flipped = before.clone();
+    flipped[before.len() * 3 / 4] ^= 1;
+    std::fs::write(&best, flipped).unwrap();
+    refused(&resume, "its checksum is another");
+    std::fs::write(&best, before).unwrap();
     // A new run beside it says how to go on with the old one.
     let said = finish(
         &root,

@@ -312,7 +312,10 @@ impl<'a> Fit<'a> {
         self.run.restore().iter().for_each(|warning| self.say.warn(warning));
         let written = self.task.save(&self.run.best(), epoch, scores);
         match &written {
-            Ok(()) => self.task.show_best(self.log),
+            Ok(()) => {
+                self.now.best_checksum = self.run.best_checksum();
+                self.task.show_best(self.log);
+            }
             Err(error) => {
                 let best = self.now.best_epoch;
                 self.warn_of_disk(&format!("the best model stays that of epoch {best}: {error}"));
@@ -497,7 +500,8 @@ fn first(
     record(log, 0, &[], &untouched);
     task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
     say.line(&format!("epoch 0 (untouched): {}", untouched.headline));
-    Ok(State::new(plan.lr, plan.plateau(monitor)?, untouched))
+    let best_checksum = run.best_checksum();
+    Ok(State { best_checksum, ..State::new(plan.lr, plan.plateau(monitor)?, untouched) })
 }
 
 #[cfg(test)]

@@ -228,6 +228,14 @@ impl RunFolder {
         self.path.join(BEST)
     }
 
+    /// CRC-32 of the tensors in the file of the best model: what lies behind its header, which holds figures.
+    pub fn best_checksum(&self) -> Option<u32> {
+        let content = std::fs::read(self.best()).ok()?;
+        let (length, rest) = content.split_first_chunk::<8>()?;
+        let header = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        rest.get(header..).map(crc32fast::hash)
+    }
+
     /// The model after the last epoch.
     pub fn last(&self) -> PathBuf {
         self.path.join("last.safetensors")

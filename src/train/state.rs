@@ -32,6 +32,9 @@ pub struct State {
     pub history: Vec<(Option<f64>, Scores)>,
     /// The epoch of the best model.
     pub best_epoch: usize,
+    /// The checksum of its tensors; none in checkpoints of older versions.
+    #[serde(default)]
+    pub best_checksum: Option<u32>,
     /// What later steps are compared with.
     pub watch: Watch,
     /// How often an epoch was started again because it went wrong.
@@ -53,6 +56,7 @@ impl State {
             plateau,
             history: vec![(None, untouched)],
             best_epoch: 0,
+            best_checksum: None,
             watch: Watch::default(),
             rollbacks: 0,
             excluded: BTreeSet::new(),
