@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::write_faces;
+use common::{TRIPLET, write_faces};
 
 /// The files that must be the same, byte by byte.
 const FILES: [&str; 4] = ["best.safetensors", "last.safetensors", "metrics.csv", "split.csv"];
@@ -70,22 +70,10 @@ fn a_killed_training_ends_as_if_it_had_not_been_killed() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     write_faces(&root.join("faces"));
+    // With the best model scored at the end, after the last checkpoint.
+    let triplet = [&TRIPLET[..], &["--epochs", "3", "--val-limit", "4"]].concat();
     for (name, flags) in [
-        (
-            "triplet",
-            // With the best model scored at the end, after the last checkpoint.
-            &[
-                "train-triplet",
-                "--data",
-                "faces",
-                "--backbone",
-                "openface",
-                "--epochs",
-                "3",
-                "--val-limit",
-                "4",
-            ][..],
-        ),
+        ("triplet", &triplet[..]),
         (
             "pairs",
             &[
@@ -124,17 +112,7 @@ fn a_signal_ends_a_step_and_what_has_changed_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let root: PathBuf = folder.path().into();
     write_faces(&root.join("faces"));
-    let flags = [
-        "train-triplet",
-        "--data",
-        "faces",
-        "--backbone",
-        "openface",
-        "--epochs",
-        "200",
-        "--out",
-        "run",
-    ];
+    let flags = [&TRIPLET[..], &["--epochs", "200", "--out", "run"]].concat();
     let child = visage(&root, &flags).spawn().unwrap();
     while !root.join("run/checkpoint.safetensors").exists() {
         std::thread::sleep(Duration::from_millis(20));
@@ -181,20 +159,7 @@ fn a_signal_ends_a_step_and_what_has_changed_is_named() {
     refused(&resume, "its checksum is another");
     std::fs::write(&best, before).unwrap();
     // A new run beside it says how to go on with the old one.
-    let said = finish(
-        &root,
-        &[
-            "train-triplet",
-            "--data",
-            "faces",
-            "--backbone",
-            "openface",
-            "--epochs",
-            "1",
-            "--out",
-            "run",
-        ],
-    );
+    let said = finish(&root, &[&TRIPLET[..], &["--epochs", "1", "--out", "run"]].concat());
     assert!(said.contains("--resume run"), "{said}");
     let said = finish(&root, &[&resume[..], &["--epochs", "3", "--resume-anyway"]].concat());
     assert!(said.contains("resuming in epoch"), "{said}");

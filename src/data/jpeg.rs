@@ -28,10 +28,10 @@ pub(super) fn decode(content: &[u8], size: (u32, u32)) -> Result<Option<RgbImage
             return Ok(None);
         }
         let mut rows = file.rgb()?;
-        let (width, height) = (rows.width() as u32, rows.height() as u32);
         let pixels = rows.read_scanlines()?;
         rows.finish()?;
-        Ok(RgbImage::from_raw(width, height, pixels))
+        let picture = RgbImage::from_raw(size.0, size.1, pixels);
+        picture.map(Some).ok_or_else(|| std::io::Error::other("rows are missing"))
     };
     // The crate hands libjpeg's fatal errors on as a panic with a text, which is not printed.
     match catch_unwind(AssertUnwindSafe(decode)) {
@@ -87,7 +87,6 @@ mod tests {
 
     use image::codecs::jpeg::JpegEncoder;
     use image::{ExtendedColorType, ImageEncoder};
-
     use sha2::{Digest, Sha256};
 
     use super::super::picture::{decode, decode_bytes};

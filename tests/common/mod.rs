@@ -92,6 +92,9 @@ pub fn fail(folder: &Path, arguments: &[&str]) -> String {
     errors
 }
 
+/// A training on the drawn faces, of a trunk that is part of the program.
+pub const TRIPLET: [&str; 5] = ["train-triplet", "--data", "faces", "--backbone", "openface"];
+
 /// A short training on the drawn faces.
 pub const TRAIN: [&str; 13] = [
     "train-triplet",
