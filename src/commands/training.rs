@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::Context;
 use super::output::{line, percent};
 use crate::figures::{self, Curve, Series};
-use crate::recognise::ModelCard;
 use crate::train::fit::fit;
 use crate::train::fit_result::{FitResult, Scores};
 use crate::train::interrupt::Interrupt;
@@ -16,7 +15,6 @@ use crate::train::plan::FitConfig;
 use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::scoring::is_internal;
 pub use crate::train::set_up::{device_summary, plan, resolve_auto, warm_up_batchnorm};
-use crate::train::state::State;
 use crate::train::task::Task;
 use crate::{Error, Result};
 
@@ -32,7 +30,7 @@ pub fn train<S: Serialize>(
     let say = &context.say;
     let mut log = match run.checkpoint() {
         Some(checkpoint) => {
-            check_best(run, &checkpoint.header.state)?;
+            run.check_best(&checkpoint.header.state)?;
             RunLog::resume(run.path(), checkpoint.header.log.clone())
         }
         None => {
@@ -64,23 +62,6 @@ pub fn train<S: Serialize>(
         }
         None => Ok(outcome),
     }
-}
-
-/// Refuses to go on without the best model so far, or with a damaged one: if no later epoch is better, it is
-/// what the training ends with.
-fn check_best(run: &RunFolder, state: &State) -> Result<()> {
-    let best = run.best();
-    let reason = match ModelCard::peek(&best) {
-        Err(error) => error.to_string(),
-        // Written after the checkpoint: the epoch is trained again, and so is the model.
-        Ok(card) if card.epoch > state.best_epoch => return Ok(()),
-        Ok(_) if [None, run.best_checksum()].contains(&state.best_checksum) => return Ok(()),
-        Ok(_) => format!("{}: its checksum is another", best.display()),
-    };
-    let folder = run.path().display();
-    Err(Error::Config(format!(
-        "--resume {folder}: the best model so far cannot be used ({reason}); put it back, or train again"
-    )))
 }
 
 /// Prints a table of validation figures, before training and of the best model, and of that on all pictures

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::checkpoint::{self, Checkpoint};
 use super::fit_result::{FitResult, Scores};
+use super::state::State;
 use crate::data::FaceFolder;
 use crate::data::split::Split;
 use crate::progress::Reporter;
@@ -234,6 +235,26 @@ impl RunFolder {
         let (length, rest) = content.split_first_chunk::<8>()?;
         let header = usize::try_from(u64::from_le_bytes(*length)).ok()?;
         rest.get(header..).map(crc32fast::hash)
+    }
+
+    /// Refuses to go on from `state` without the best model so far, or with a damaged one: if no later epoch is
+    /// better, it is what the training ends with.
+    ///
+    /// # Errors
+    /// Names the run and the reason.
+    pub fn check_best(&self, state: &State) -> Result<()> {
+        let best = self.best();
+        let reason = match ModelCard::peek(&best) {
+            Err(error) => error.to_string(),
+            // Written after the checkpoint: the epoch is trained again, and so is the model.
+            Ok(card) if card.epoch > state.best_epoch => return Ok(()),
+            Ok(_) if [None, self.best_checksum()].contains(&state.best_checksum) => return Ok(()),
+            Ok(_) => format!("{}: its checksum is another", best.display()),
+        };
+        let folder = self.path.display();
+        Err(Error::Config(format!(
+            "--resume {folder}: the best model so far cannot be used ({reason}); put it back, or train again"
+        )))
     }
 
     /// The model after the last epoch.
