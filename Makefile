@@ -37,7 +37,7 @@ ifeq ($(LIBTORCH),$(CURDIR)/libtorch/torch)
 LIBTORCH := $(CURDIR)/$(FOLDER)/torch
 endif
 
-.PHONY: all help libtorch build faces demo test test-quick torture torture-gallery torch-versions gpu-kit parity parity-export parity-detect parity-records bench bench-detect bench-load bench-serve bench-cluster bench-checkpoints bench-audit scale tools browser lint doc clean
+.PHONY: all help libtorch build faces demo test test-quick torture torture-gallery torch-versions gpu-kit parity parity-export parity-detect parity-records bench bench-detect bench-load bench-serve bench-cluster bench-checkpoints bench-audit scale tools browser format lint doc clean
 all: build
 
 help:
@@ -58,6 +58,7 @@ help:
 	@echo 'make torture-gallery  kills what writes into a gallery 200 times (KILLS=N; minutes)'
 	@echo 'make gpu-kit   a folder that checks everything on a machine with a GPU (gpu-kit/run.sh)'
 	@echo 'make torch-versions  the quick tests on libtorch $(VERSIONS); TORCH=VERSION chooses one'
+	@echo 'make format    rustfmt'
 	@echo 'make lint      rustfmt and clippy, warnings denied'
 	@echo 'make doc       the library documentation, warnings denied'
 	@echo 'make libtorch  only install libtorch (CUDA=1: with the CUDA libraries)'
@@ -221,8 +222,16 @@ bench-cluster: build .parity-cluster/.installed
 	.parity/bin/python tests/parity/stubs.py $(LIBTORCH)/lib .parity/stubs
 	touch $@
 
+# cargo fmt finds no modules that a macro declares (src/metric/named.rs).
+IN_MACROS := src/metric/losses/*.rs src/metric/miners/*.rs
+
+format:
+	cargo fmt
+	rustfmt --edition 2024 $(IN_MACROS)
+
 lint: libtorch
 	cargo fmt --check
+	rustfmt --edition 2024 --check $(IN_MACROS)
 	cargo clippy --release --all-targets -- -D warnings
 	cargo clippy --release --no-default-features --lib -- -D warnings
 

@@ -5,35 +5,26 @@
 //! it belongs to results. A stderr that is closed or full is ignored.
 
 #[cfg(feature = "cli")]
-use std::fmt;
+mod bars;
+#[cfg(not(feature = "cli"))]
+#[path = "progress/no_bars.rs"]
+mod bars;
+mod time_left;
+
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-#[cfg(feature = "cli")]
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-#[cfg(not(feature = "cli"))]
-use no_bars::{MultiProgress, ProgressBar, live_bar, live_bars};
+pub use time_left::Whole;
+
+use bars::{MultiProgress, ProgressBar, live_bar, live_bars};
+use time_left::{printed, rate};
 
 use crate::words::printable;
 
-#[cfg(not(feature = "cli"))]
-mod no_bars;
-
 /// The shortest time between two plain lines about the same work.
 const PRINT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How often a live bar is redrawn while nothing advances, so that its clock goes on.
-#[cfg(feature = "cli")]
-const TICK: Duration = Duration::from_millis(500);
-
-/// How a live bar looks without and with a known total.
-#[cfg(feature = "cli")]
-const TEMPLATES: [&str; 2] = [
-    "{prefix} {spinner} {pos} {unit}, {rate}  {wide_msg}",
-    "{prefix} [{bar:24}] {pos}/{len} {unit}, {rate}, {left} left  {wide_msg}",
-];
 
 /// Where status goes. Clones write to the same place.
 #[derive(Clone)]
@@ -125,28 +116,6 @@ impl Reporter {
             Some(bars) => bars.suspend(write),
             None => write(),
         }
-    }
-}
-
-/// Longer work that a bar shows a part of.
-#[derive(Debug, Clone, Copy)]
-pub struct Whole {
-    /// The time it took before the part.
-    pub elapsed: Duration,
-    /// Steps done before the part.
-    pub done: u64,
-    /// All its steps, those of the part too.
-    pub total: u64,
-}
-
-impl Whole {
-    /// The time left, `elapsed` after the start of the part with `done` of its steps, at the rate of the
-    /// whole so far; none before the first step, which there is no rate to judge from, and after the last.
-    fn left(&self, done: u64, elapsed: Duration) -> Option<Duration> {
-        let done = self.done + done;
-        let rate = rate(done, self.elapsed + elapsed);
-        let left = (self.total > done && rate > 0.0).then(|| (self.total - done) as f64 / rate)?;
-        Some(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX))
     }
 }
 
@@ -256,63 +225,6 @@ impl Job {
         };
         format!("{title}: {done} {unit} in {time} ({:.1} {unit}/s)", rate(done, elapsed))
     }
-}
-
-/// Steps per second since the start; 0 before any time has passed.
-fn rate(done: u64, elapsed: Duration) -> f64 {
-    match elapsed.as_secs_f64() {
-        0.0 => 0.0,
-        seconds => done as f64 / seconds,
-    }
-}
-
-/// A duration in its two largest units: `11 s`, `2 min 05 s`, `3 h 20 min`.
-fn printed(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
-    }
-}
-
-#[cfg(feature = "cli")]
-fn live_bars() -> Option<MultiProgress> {
-    Some(MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
-}
-
-#[cfg(feature = "cli")]
-fn live_bar(
-    bars: &MultiProgress,
-    title: &str,
-    total: u64,
-    unit: &str,
-    whole: Whole,
-) -> ProgressBar {
-    let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
-    let bar = bars.add(bar.with_style(style(total, unit, whole)).with_prefix(title.to_owned()));
-    bar.enable_steady_tick(TICK);
-    bar
-}
-
-/// The style of a live bar. Title and message are filled in by indicatif, so braces in them are safe.
-#[cfg(feature = "cli")]
-fn style(total: u64, unit: &str, whole: Whole) -> ProgressStyle {
-    let template = TEMPLATES[usize::from(total > 0)];
-    let (unit, per) = (unit.to_owned(), unit.to_owned());
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
-        .with_key("unit", move |_: &ProgressState, out: &mut dyn fmt::Write| {
-            let _ = out.write_str(&unit);
-        })
-        .with_key("rate", move |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let _ = write!(out, "{:.1} {per}/s", state.per_sec());
-        })
-        .with_key("left", move |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let left = whole.left(state.pos(), state.elapsed());
-            let _ = out.write_str(&left.map_or_else(|| "? s".to_owned(), printed));
-        })
 }
 
 #[cfg(test)]
@@ -439,7 +351,7 @@ pub(super) mod tests {
     #[cfg(feature = "cli")]
     fn a_live_bar_draws_every_template() {
         for total in [0, 5] {
-            let target = ProgressDrawTarget::hidden();
+            let target = indicatif::ProgressDrawTarget::hidden();
             let bars = Some(MultiProgress::with_draw_target(target));
             let page = Page::default();
             let mut reporter = page.reporter(true, PRINT_INTERVAL);
@@ -452,14 +364,6 @@ pub(super) mod tests {
             assert_eq!(page.lines()[0], "above the bar");
             assert!(page.lines()[1].starts_with("a {title}: 2 faces in "));
             assert_eq!(page.lines().len(), 2);
-        }
-    }
-
-    #[test]
-    #[cfg(feature = "cli")]
-    fn the_templates_are_valid() {
-        for template in TEMPLATES {
-            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }
 }

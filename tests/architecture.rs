@@ -140,31 +140,65 @@ fn paths_of(tree: &str) -> Vec<String> {
     parts.flat_map(|part| paths_of(&format!("{before}{}", part.trim()))).collect()
 }
 
-/// The modules that a file imports from; what its tests import does not count.
+/// A source text up to its module of tests.
+fn without_tests(text: &str) -> &str {
+    let starts = text.match_indices("#[cfg(test)]\n").map(|(at, _)| at);
+    let is_module =
+        |at: &usize| text[*at..].lines().nth(1).is_some_and(|line| line.ends_with("mod tests {"));
+    &text[..starts.into_iter().find(is_module).unwrap_or(text.len())]
+}
+
+/// Every path of a source text outside its `use` statements that starts with a module: `a::b(`.
+fn used_paths(text: &str) -> Vec<String> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let words = code.flat_map(|line| line.split(|c| !is_word(c)));
+    words.filter(|word| word.contains("::") && !word.starts_with(':')).map(str::to_owned).collect()
+}
+
+/// The modules that a file needs: those it imports from and those it names in its code. What its tests
+/// need does not count, nor does `pub use`, with which a file only shows what others have.
 fn dependencies(name: &str, text: &str, modules: &BTreeSet<String>) -> BTreeSet<String> {
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-    let mut found = BTreeSet::new();
-    for statement in text.split("use ").skip(1).filter_map(|rest| rest.split(';').next()) {
-        for path in paths_of(&statement.replace('\n', " ")) {
-            let mut base: Vec<&str> = name.split('/').collect();
-            let mut parts: Vec<&str> = path.split("::").map(str::trim).collect();
-            match parts.first() {
-                Some(&"crate") => base.clear(),
-                Some(&"super") => {}
-                _ => continue,
-            }
-            while parts.first() == Some(&"super") {
-                base.pop();
-                parts.remove(0);
-            }
-            parts.retain(|part| *part != "crate");
-            // The longest part of the path that is a file.
-            let target = (0..=parts.len()).rev().find_map(|length| {
-                let name = [&base[..], &parts[..length]].concat().join("/");
-                modules.contains(&name).then_some(name)
-            });
-            found.extend(target.filter(|target| target != name));
+    let text = without_tests(text);
+    let (mut paths, mut code) = (Vec::new(), String::new());
+    let mut rest = text;
+    while let Some(at) = rest.find("use ") {
+        let (before, statement) = rest.split_at(at);
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let Some((statement, after)) = statement.split_once(';') else { break };
+        if line.trim().is_empty() {
+            paths.extend(paths_of(&statement["use ".len()..].replace('\n', " ")));
         }
+        let is_statement = line.trim().is_empty() || line.trim().starts_with("pub");
+        code += before;
+        // A word in a sentence that ends in "use" is no statement.
+        rest = if is_statement { after } else { &rest[at + "use ".len()..] };
+    }
+    code += rest;
+    paths.extend(used_paths(&code));
+    let mut found = BTreeSet::new();
+    for path in paths {
+        let mut base: Vec<&str> = name.split('/').collect();
+        let mut parts: Vec<&str> = path.split("::").map(str::trim).collect();
+        let is_child = |part: &str| modules.contains(&format!("{name}/{part}"));
+        match parts.first() {
+            Some(&"crate") => base.clear(),
+            Some(&"super") => {}
+            Some(&"self") => drop(parts.remove(0)),
+            Some(part) if is_child(part) => {}
+            _ => continue,
+        }
+        while parts.first() == Some(&"super") {
+            base.pop();
+            parts.remove(0);
+        }
+        parts.retain(|part| *part != "crate");
+        // The longest part of the path that is a file.
+        let target = (0..=parts.len()).rev().find_map(|length| {
+            let name = [&base[..], &parts[..length]].concat().join("/");
+            modules.contains(&name).then_some(name)
+        });
+        found.extend(target.filter(|target| target != name));
     }
     found
 }
@@ -210,4 +244,43 @@ fn use_trees_are_taken_apart() {
     let modules = ["a", "a/b", "a/c", "d"].map(String::from).into();
     let text = "use super::c::X;\nuse crate::{d::Y, E};\n#[cfg(test)]\nmod tests {\n use crate::a;";
     assert_eq!(dependencies("a/b", text, &modules), ["a/c", "d"].map(String::from).into());
+}
+
+#[test]
+fn children_count_unless_a_file_only_shows_what_they_have() {
+    let modules = ["a", "a/b", "a/c"].map(String::from).into();
+    let text = "pub use b::X;\n// b::f() would do\nfn f() { c::run(1) }";
+    assert_eq!(dependencies("a", text, &modules), ["a/c".to_owned()].into());
+    assert_eq!(dependencies("a", "use b::X;", &modules), ["a/b".to_owned()].into());
+    let text = "fn f() -> super::Y { super::c::z() }";
+    assert_eq!(dependencies("a/b", text, &modules), ["a", "a/c"].map(String::from).into());
+}
+
+/// The names of the types that a source text defines outside its tests, functions and `impl` blocks.
+fn types(text: &str) -> Vec<String> {
+    let text = without_tests(text);
+    let named = |line: &str| {
+        let line = line.strip_prefix("pub").unwrap_or(line);
+        let line = if line.starts_with('(') { line.split_once(')')?.1 } else { line };
+        let rest = ["struct ", "enum ", "trait ", "type "]
+            .iter()
+            .find_map(|word| line.trim_start().strip_prefix(word))?;
+        Some(rest.chars().take_while(|c| c.is_ascii_alphanumeric()).collect())
+    };
+    text.lines().filter(|line| !line.starts_with(' ')).filter_map(named).collect()
+}
+
+#[test]
+fn no_type_name_is_used_four_times() {
+    let mut files = Vec::new();
+    rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let mut places: BTreeMap<String, Vec<&PathBuf>> = BTreeMap::new();
+    for file in &files {
+        for name in types(&std::fs::read_to_string(file).unwrap()) {
+            places.entry(name).or_default().push(file);
+        }
+    }
+    assert!(places.len() > 300, "only {} types found", places.len());
+    places.retain(|_, files| files.len() > 3);
+    assert!(places.is_empty(), "{places:#?}");
 }

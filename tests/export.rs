@@ -14,7 +14,7 @@ use protobuf::CodedInputStream;
 use protobuf::wire_format::WireType;
 use python::python;
 use tch::{CModule, Device, Kind, Tensor};
-use visage::export::{Batch, Export};
+use visage::export::{BatchSize, Export};
 use visage::models::{Architecture, Backbone, Mode};
 use visage::weights::{Source, WeightFile};
 
@@ -81,7 +81,8 @@ fn all_families_can_be_exported() {
         let export = Export::trunk(Backbone::new(architecture, Device::Cpu)).unwrap();
         let name = architecture.name();
         let archive = export.to_torchscript().unwrap_or_else(|error| panic!("{name}: {error}"));
-        let onnx = export.to_onnx(Batch::Dynamic).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let onnx =
+            export.to_onnx(BatchSize::Dynamic).unwrap_or_else(|error| panic!("{name}: {error}"));
         let floats = 4 * architecture.info().parameters;
         assert!(archive.len() > floats && onnx.len() > floats, "{name}");
         assert!(onnx.len() < floats + floats / 20, "{name}: {} bytes", onnx.len());
@@ -151,7 +152,8 @@ impl Fields {
 
 #[test]
 fn onnx_has_every_operation_tensor_and_port() {
-    let model = Fields::of(&Export::trunk(openface()).unwrap().to_onnx(Batch::Dynamic).unwrap());
+    let model =
+        Fields::of(&Export::trunk(openface()).unwrap().to_onnx(BatchSize::Dynamic).unwrap());
     let backbone = openface();
     assert_eq!(model.all(8)[0].int(2), 18, "opset");
     let metadata = &model.all(14)[0];
@@ -194,7 +196,8 @@ fn onnx_has_every_operation_tensor_and_port() {
     assert_eq!([kinds["Conv"], kinds["BatchNormalization"], kinds["Relu"]], [39, 37, 37]);
     assert_eq!([kinds["Concat"], kinds["MaxPool"], kinds["Gemm"]], [7, 6, 1]);
 
-    let fixed = Fields::of(&Export::trunk(openface()).unwrap().to_onnx(Batch::Fixed(8)).unwrap());
+    let fixed =
+        Fields::of(&Export::trunk(openface()).unwrap().to_onnx(BatchSize::Fixed(8)).unwrap());
     let graph = fixed.all(7).remove(0);
     assert_eq!(graph.all(11)[0].sides(), [8, 3, 96, 96]);
     assert_eq!(graph.all(12)[0].sides(), [8, 128]);
@@ -212,7 +215,7 @@ fn onnx_runtime_gives_the_same_embeddings() {
     let Some(python) = python("numpy, onnxruntime") else { return };
     let folder = tempfile::tempdir().unwrap();
     let [model, input, output] = ["m.onnx", "in", "out"].map(|name| folder.path().join(name));
-    std::fs::write(&model, Export::trunk(openface()).unwrap().to_onnx(Batch::Dynamic).unwrap())
+    std::fs::write(&model, Export::trunk(openface()).unwrap().to_onnx(BatchSize::Dynamic).unwrap())
         .unwrap();
     let backbone = openface();
     for count in [1, 3] {

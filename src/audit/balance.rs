@@ -1,6 +1,6 @@
 //! Identities with too few or too many pictures.
 
-use super::{Finding, Kind};
+use super::{Finding, FindingKind};
 
 /// Lower bound of the median that [`findings`] compares with: every identity needs a pair.
 const MIN_MEDIAN: f64 = 2.0;
@@ -33,14 +33,14 @@ pub fn findings(identities: &[String], counts: &[usize], times: f64) -> Vec<Find
     let Some(Sizes { median, .. }) = Sizes::of(counts) else { return Vec::new() };
     let finding = |(name, &count): (&String, &usize)| {
         let kind = match count as f64 {
-            _ if count < 2 => Kind::Lonely,
-            many if many > times * median.max(MIN_MEDIAN) => Kind::Many,
-            few if few * times < median => Kind::Few,
+            _ if count < 2 => FindingKind::Lonely,
+            many if many > times * median.max(MIN_MEDIAN) => FindingKind::Many,
+            few if few * times < median => FindingKind::Few,
             _ => return None,
         };
         let what = match kind {
-            Kind::Lonely if count == 0 => "no readable picture".to_owned(),
-            Kind::Lonely => "1 picture; its label cannot be checked".to_owned(),
+            FindingKind::Lonely if count == 0 => "no readable picture".to_owned(),
+            FindingKind::Lonely => "1 picture; its label cannot be checked".to_owned(),
             _ => format!("{count} pictures, the median is {median}"),
         };
         let found = Finding::new(kind, Some(count as f64), what);
@@ -59,11 +59,17 @@ mod tests {
         let found = findings(&names, &[0, 1, 3, 12, 10, 30, 31], 3.0);
         let found: Vec<_> =
             found.iter().map(|f| (f.identity.as_deref().unwrap(), f.kind)).collect();
-        let wanted =
-            [("a", Kind::Lonely), ("b", Kind::Lonely), ("c", Kind::Few), ("g", Kind::Many)];
+        let wanted = [
+            ("a", FindingKind::Lonely),
+            ("b", FindingKind::Lonely),
+            ("c", FindingKind::Few),
+            ("g", FindingKind::Many),
+        ];
         assert_eq!(found, wanted);
         // Where one picture is usual, six are not yet many.
-        assert!(findings(&names, &[1, 1, 1, 1, 6], 3.0).iter().all(|f| f.kind == Kind::Lonely));
+        assert!(
+            findings(&names, &[1, 1, 1, 1, 6], 3.0).iter().all(|f| f.kind == FindingKind::Lonely)
+        );
     }
 
     #[test]

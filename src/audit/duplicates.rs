@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::mislabels::LabelScore;
-use super::{Finding, Kind, Picture, PictureStats, finding};
+use super::{Finding, FindingKind, Picture, PictureStats, finding};
 use crate::data::{Part, near_duplicates};
 
 /// All pairs of near-duplicates and of pictures with equal pixels.
@@ -54,16 +54,16 @@ pub fn findings(
                 _ => one.identity == main[&groups[a]],
             };
             let wrong = if first_is_right { (b, a) } else { (a, b) };
-            if seen.insert((Kind::TwoNames, wrong.0)) {
-                found.push(show.pair(Kind::TwoNames, wrong));
+            if seen.insert((FindingKind::TwoNames, wrong.0)) {
+                found.push(show.pair(FindingKind::TwoNames, wrong));
             }
         }
         if let (Some(left), Some(right)) = (one.part, two.part)
             && left != right
         {
             let held_back = if left == Part::Validation { (a, b) } else { (b, a) };
-            if seen.insert((Kind::Leak, held_back.0)) {
-                found.push(show.pair(Kind::Leak, held_back));
+            if seen.insert((FindingKind::Leak, held_back.0)) {
+                found.push(show.pair(FindingKind::Leak, held_back));
             }
         }
     }
@@ -79,9 +79,9 @@ pub fn findings(
         for &copy in group_pictures.iter().filter(|&&copy| copy != best) {
             let twin = group_pictures.iter().find(|&&twin| twin < copy && show.equal(twin, copy));
             found.push(match (twin, show.equal(best, copy)) {
-                (_, true) => show.pair(Kind::Duplicate, (copy, best)),
-                (Some(&twin), _) => show.pair(Kind::Duplicate, (copy, twin)),
-                (None, _) => show.pair(Kind::NearDuplicate, (copy, best)),
+                (_, true) => show.pair(FindingKind::Duplicate, (copy, best)),
+                (Some(&twin), _) => show.pair(FindingKind::Duplicate, (copy, twin)),
+                (None, _) => show.pair(FindingKind::NearDuplicate, (copy, best)),
             });
         }
     }
@@ -111,7 +111,7 @@ impl Show<'_> {
         self.stats[a].pixels == self.stats[b].pixels
     }
 
-    fn pair(&self, kind: Kind, (index, other): (usize, usize)) -> Finding {
+    fn pair(&self, kind: FindingKind, (index, other): (usize, usize)) -> Finding {
         let alike = match () {
             () if self.stats[index].file == self.stats[other].file => "same file",
             () if self.equal(index, other) => "same pixels",
@@ -119,7 +119,7 @@ impl Show<'_> {
         };
         let (picture, second) = (&self.pictures[index], &self.pictures[other]);
         let place = match kind {
-            Kind::Leak => format!(", {} and {}", part(picture), part(second)),
+            FindingKind::Leak => format!(", {} and {}", part(picture), part(second)),
             _ => String::new(),
         };
         let what = format!("{alike} as {}{place}", second.name);
@@ -164,11 +164,11 @@ mod tests {
             Self(rows.iter().map(picture).collect(), rows.iter().map(stats).collect())
         }
 
-        fn findings(&self) -> Vec<(Kind, String, String)> {
+        fn findings(&self) -> Vec<(FindingKind, String, String)> {
             self.judged(&[])
         }
 
-        fn judged(&self, margins: &[f64]) -> Vec<(Kind, String, String)> {
+        fn judged(&self, margins: &[f64]) -> Vec<(FindingKind, String, String)> {
             let pairs = pairs(&self.1, &|| ());
             let names = ["ann", "bob", "cy"].map(str::to_owned);
             let score = |&margin| {
@@ -181,7 +181,7 @@ mod tests {
         }
     }
 
-    fn wanted(kind: Kind, file: &str, other: &str) -> (Kind, String, String) {
+    fn wanted(kind: FindingKind, file: &str, other: &str) -> (FindingKind, String, String) {
         (kind, file.to_owned(), other.to_owned())
     }
 
@@ -194,8 +194,8 @@ mod tests {
             ("a3", 0, None, photo(1, 200)),
             ("a4", 0, None, photo(4, 200)),
         ]);
-        let near = wanted(Kind::NearDuplicate, "a1", "a2");
-        assert_eq!(set.findings(), [near, wanted(Kind::Duplicate, "a3", "a2")]);
+        let near = wanted(FindingKind::NearDuplicate, "a1", "a2");
+        assert_eq!(set.findings(), [near, wanted(FindingKind::Duplicate, "a3", "a2")]);
     }
 
     #[test]
@@ -206,11 +206,11 @@ mod tests {
             ("b2", 1, None, photo(1, 100)),
         ]);
         let found = set.findings();
-        assert_eq!(found[0], wanted(Kind::TwoNames, "a1", "b1"));
-        assert_eq!(found[1..], [wanted(Kind::Duplicate, "b2", "b1")]);
+        assert_eq!(found[0], wanted(FindingKind::TwoNames, "a1", "b1"));
+        assert_eq!(found[1..], [wanted(FindingKind::Duplicate, "b2", "b1")]);
         let found = set.judged(&[-0.2, 0.1, 0.1]);
-        assert_eq!(found[0], wanted(Kind::TwoNames, "b1", "a1"));
-        assert_eq!(found[1], wanted(Kind::TwoNames, "b2", "a1"));
+        assert_eq!(found[0], wanted(FindingKind::TwoNames, "b1", "a1"));
+        assert_eq!(found[1], wanted(FindingKind::TwoNames, "b2", "a1"));
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
             ("a4", 0, None, photo(3, 100)),
         ]);
         let found = set.findings();
-        assert_eq!(found[0], wanted(Kind::Leak, "a1", "a2"));
-        assert!(found[1..].iter().all(|(kind, ..)| *kind == Kind::Duplicate), "{found:?}");
+        assert_eq!(found[0], wanted(FindingKind::Leak, "a1", "a2"));
+        assert!(found[1..].iter().all(|(kind, ..)| *kind == FindingKind::Duplicate), "{found:?}");
     }
 }

@@ -29,7 +29,7 @@ impl Severity {
 
 /// Kinds of findings, most severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum FindingKind {
     /// A picture file that cannot be decoded.
     Unreadable,
     /// One photo in several parts of the split.
@@ -78,7 +78,7 @@ struct Description {
     fix: &'static str,
 }
 
-impl Kind {
+impl FindingKind {
     /// All kinds, most severe first.
     pub const ALL: [Self; 19] = [
         Self::Unreadable,
@@ -244,7 +244,7 @@ impl Kind {
     }
 }
 
-impl Serialize for Kind {
+impl Serialize for FindingKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
     }
@@ -254,7 +254,7 @@ impl Serialize for Kind {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: FindingKind,
     /// Severity of the kind.
     pub severity: Severity,
     /// Path of the picture relative to the data folder; `None` for findings about an identity.
@@ -278,7 +278,7 @@ pub struct Finding {
 
 impl Finding {
     /// A finding without picture and identity.
-    pub(super) fn new(kind: Kind, value: Option<f64>, what: String) -> Self {
+    pub(super) fn new(kind: FindingKind, value: Option<f64>, what: String) -> Self {
         Self {
             kind,
             severity: kind.severity(),
@@ -295,7 +295,7 @@ impl Finding {
 
     /// A file that cannot be decoded.
     pub fn unreadable(picture: &Picture, identities: &[String], reason: &str) -> Self {
-        Self::new(Kind::Unreadable, None, reason.to_owned()).of(picture, identities)
+        Self::new(FindingKind::Unreadable, None, reason.to_owned()).of(picture, identities)
     }
 
     /// Sets the picture and its identity.
@@ -317,11 +317,11 @@ mod tests {
 
     #[test]
     fn kinds_are_in_order_of_severity_and_have_distinct_names() {
-        assert!(Kind::ALL.is_sorted());
-        assert!(Kind::ALL.is_sorted_by_key(|kind| kind.severity()));
-        let mut names = Kind::ALL.map(Kind::name).to_vec();
+        assert!(FindingKind::ALL.is_sorted());
+        assert!(FindingKind::ALL.is_sorted_by_key(|kind| kind.severity()));
+        let mut names = FindingKind::ALL.map(FindingKind::name).to_vec();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), Kind::ALL.len());
+        assert_eq!(names.len(), FindingKind::ALL.len());
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::thumbnail::thumbnail;
-use super::{Finding, Kind, Report, Severity};
+use super::{AuditReport, Finding, FindingKind, Severity};
 use crate::{Result, files};
 
 /// Maximum number of cards per kind; CSV and JSON have all findings.
@@ -20,14 +20,14 @@ const STYLE: &str = include_str!("report.css");
 ///
 /// # Errors
 /// Names the file that cannot be written.
-pub fn write(path: &Path, report: &Report, root: &Path) -> Result<()> {
+pub fn write(path: &Path, report: &AuditReport, root: &Path) -> Result<()> {
     let page = page(report, root);
     files::write_atomically(path, |out| std::io::Write::write_all(out, page.as_bytes()))
 }
 
 /// The page as text. Unreadable pictures have a placeholder instead of a thumbnail.
-pub fn page(report: &Report, root: &Path) -> String {
-    let sections: Vec<Section> = Kind::ALL
+pub fn page(report: &AuditReport, root: &Path) -> String {
+    let sections: Vec<Section> = FindingKind::ALL
         .into_iter()
         .map(|kind| Section::of(kind, &report.findings))
         .filter(|section| section.findings > 0)
@@ -54,7 +54,7 @@ pub fn page(report: &Report, root: &Path) -> String {
 }
 
 /// The figures at the top.
-fn summary(report: &Report) -> String {
+fn summary(report: &AuditReport) -> String {
     let mut figures = vec![
         (report.pictures.to_string(), "pictures".to_owned(), ""),
         (report.identities.to_string(), "identities".to_owned(), ""),
@@ -79,10 +79,10 @@ fn summary(report: &Report) -> String {
 }
 
 /// Links to the kinds with findings, and a sentence with the other kinds.
-fn contents(report: &Report) -> String {
+fn contents(report: &AuditReport) -> String {
     let (found, clean): (Vec<_>, Vec<_>) =
         report.counts().into_iter().partition(|&(_, count)| count > 0);
-    let row = |(kind, count): (Kind, usize)| {
+    let row = |(kind, count): (FindingKind, usize)| {
         let (name, severity, title) = (kind.name(), kind.severity().name(), kind.title());
         format!(
             "<li><a href=\"#{name}\"><i class=\"{severity}\"></i>{title} <b>{count}</b></a></li>\n"
@@ -99,14 +99,14 @@ fn contents(report: &Report) -> String {
 
 /// The findings of a kind, grouped into cards.
 struct Section<'a> {
-    kind: Kind,
+    kind: FindingKind,
     findings: usize,
     cards: Vec<Vec<&'a Finding>>,
     left_out: usize,
 }
 
 impl<'a> Section<'a> {
-    fn of(kind: Kind, findings: &'a [Finding]) -> Self {
+    fn of(kind: FindingKind, findings: &'a [Finding]) -> Self {
         let mine: Vec<&Finding> = findings.iter().filter(|finding| finding.kind == kind).collect();
         let count = mine.len();
         let mut cards: Vec<Vec<&Finding>> = Vec::new();
@@ -226,8 +226,8 @@ mod tests {
 
     use super::*;
 
-    fn report(findings: Vec<Finding>) -> Report {
-        let mut report = Report {
+    fn report(findings: Vec<Finding>) -> AuditReport {
+        let mut report = AuditReport {
             folder: "fa<ces".into(),
             pictures: 4,
             identities: 2,
@@ -240,7 +240,7 @@ mod tests {
         report
     }
 
-    fn finding(kind: Kind, file: &str, other: Option<&str>) -> Finding {
+    fn finding(kind: FindingKind, file: &str, other: Option<&str>) -> Finding {
         Finding {
             file: Some(file.into()),
             other: other.map(str::to_owned),
@@ -251,7 +251,8 @@ mod tests {
     #[test]
     fn names_cannot_break_out_of_the_page() {
         let evil = "\"><script>alert('x')</script>.png";
-        let page = page(&report(vec![finding(Kind::Unreadable, evil, None)]), Path::new("none"));
+        let page =
+            page(&report(vec![finding(FindingKind::Unreadable, evil, None)]), Path::new("none"));
         assert!(!page.contains("<script") && !page.contains(evil), "{page}");
         assert!(page.contains("&quot;&gt;&lt;script&gt;alert(&#39;x&#39;)"), "{page}");
         assert!(page.contains("Audit of fa&lt;ces") && page.contains("a &amp; b"), "{page}");
@@ -266,10 +267,11 @@ mod tests {
             picture.save(folder.path().join(name)).unwrap();
         }
         let mut findings = vec![
-            finding(Kind::NearDuplicate, "b.png", Some("a.png")),
-            finding(Kind::NearDuplicate, "c.png", Some("a.png")),
+            finding(FindingKind::NearDuplicate, "b.png", Some("a.png")),
+            finding(FindingKind::NearDuplicate, "c.png", Some("a.png")),
         ];
-        findings.extend((0..CARDS + 7).map(|k| finding(Kind::Tiny, &format!("{k}.png"), None)));
+        findings
+            .extend((0..CARDS + 7).map(|k| finding(FindingKind::Tiny, &format!("{k}.png"), None)));
         let page = page(&report(findings), folder.path());
         assert_eq!(page.matches("<img ").count(), 3, "{page}");
         assert_eq!(page.matches("<div class=\"card\">").count(), 1 + CARDS);

@@ -28,7 +28,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use tch::Tensor;
 
-use super::{Finding, Kind, Picture, finding};
+use super::{Finding, FindingKind, Picture, finding};
 use crate::Result;
 use crate::eval::Embeddings;
 use crate::eval::distance::euclidean;
@@ -230,8 +230,8 @@ pub fn findings(
         .filter_map(|(score, picture)| {
             let sure = score.own.len() >= NEIGHBOURS;
             let kind = match score.margin / threshold {
-                share if share >= 1.0 && sure => Kind::Mislabel,
-                share if share >= 1.0 || (share >= DOUBT && sure) => Kind::Doubtful,
+                share if share >= 1.0 && sure => FindingKind::Mislabel,
+                share if share >= 1.0 || (share >= DOUBT && sure) => FindingKind::Doubtful,
                 _ => return None,
             };
             let looks_like = identities.get(score.looks_like).cloned().unwrap_or_default();
@@ -280,7 +280,7 @@ mod tests {
         let all = judged(&degrees, &labels, &groups);
         let found = findings(&all, &names(&labels), &["ann".into(), "bob".into()], MISLABEL);
         let [found] = &found[..] else { panic!("{found:?}") };
-        assert_eq!((found.kind, found.file.as_deref()), (Kind::Mislabel, Some("6.png")));
+        assert_eq!((found.kind, found.file.as_deref()), (FindingKind::Mislabel, Some("6.png")));
         assert_eq!(found.looks_like.as_deref(), Some("bob"));
         // Chords: 2 sin(angle / 2).
         let chord = |degrees: f64| 2.0 * (degrees.to_radians() / 2.0).sin();
@@ -301,10 +301,10 @@ mod tests {
         };
         // Two other photos of ann's.
         let two = kinds(&[0.0, 2.0, 60.0, 62.0, 64.0, 61.0], &[0, 0, 1, 1, 1, 0]);
-        assert_eq!(two, [(Kind::Doubtful, "5.png".to_owned())]);
+        assert_eq!(two, [(FindingKind::Doubtful, "5.png".to_owned())]);
         // Three, but the picture lies just beyond the middle between the two.
         let near = kinds(&[0.0, 1.0, 2.0, 60.0, 61.0, 62.0, 36.0], &[0, 0, 0, 1, 1, 1, 0]);
-        assert_eq!(near, [(Kind::Doubtful, "6.png".to_owned())]);
+        assert_eq!(near, [(FindingKind::Doubtful, "6.png".to_owned())]);
         let right = kinds(&[0.0, 1.0, 2.0, 60.0, 61.0, 62.0, 32.0], &[0, 0, 0, 1, 1, 1, 0]);
         assert_eq!(right, []);
     }

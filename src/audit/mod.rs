@@ -5,7 +5,7 @@
 //!    PerceptualHash -> near_duplicates::pairs -> duplicates (one photo twice, under two names, in two parts)
 //!    embedding -> mislabels                                 (a face closer to another identity)
 //!    pictures per identity -> balance
-//!       all of them -> Report -> table, JSON, CSV, HTML
+//!       all of them -> AuditReport -> table, JSON, CSV, HTML
 //! ```
 //!
 //! [`scan`] reads and measures the pictures; the checks take measurements and return [`Finding`]s.
@@ -22,9 +22,9 @@ pub mod scan;
 mod stats;
 mod thumbnail;
 
-pub use finding::{Finding, Kind, Severity};
+pub use finding::{Finding, FindingKind, Severity};
 pub use quality::QualityLimits;
-pub use report::Report;
+pub use report::AuditReport;
 pub use stats::PictureStats;
 
 use crate::data::Part;

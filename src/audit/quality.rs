@@ -1,6 +1,6 @@
 //! Pictures that are too small, blurred, dark, without a face, ...
 
-use super::{Finding, Kind, Picture, PictureStats};
+use super::{Finding, FindingKind, Picture, PictureStats};
 
 /// Limits of acceptable pictures.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,20 +58,30 @@ fn problems(stats: &PictureStats, limits: &QualityLimits, coloured: bool) -> Vec
     let blurred = lit && !flat && stats.sharpness < limits.sharpness;
     let faces = stats.faces.unwrap_or(1);
     let found = [
-        (dark, Kind::Dark, brightness, format!("mean grey value {brightness:.0} of 255")),
-        (bright, Kind::Bright, brightness, format!("mean grey value {brightness:.0} of 255")),
-        (lit && flat, Kind::Flat, contrast, format!("contrast {contrast:.1}")),
-        (seen < limits.side, Kind::Tiny, f64::from(seen), size),
-        (blurred, Kind::Blurred, stats.sharpness, format!("sharpness {:.0}", stats.sharpness)),
+        (dark, FindingKind::Dark, brightness, format!("mean grey value {brightness:.0} of 255")),
+        (
+            bright,
+            FindingKind::Bright,
+            brightness,
+            format!("mean grey value {brightness:.0} of 255"),
+        ),
+        (lit && flat, FindingKind::Flat, contrast, format!("contrast {contrast:.1}")),
+        (seen < limits.side, FindingKind::Tiny, f64::from(seen), size),
+        (
+            blurred,
+            FindingKind::Blurred,
+            stats.sharpness,
+            format!("sharpness {:.0}", stats.sharpness),
+        ),
         (
             aspect > limits.aspect,
-            Kind::Elongated,
+            FindingKind::Elongated,
             aspect,
             format!("{width}x{height} pixels, aspect ratio {aspect:.1}"),
         ),
-        (coloured && stats.colour < GREY, Kind::Grey, stats.colour, "no colours".into()),
-        (faces == 0, Kind::NoFace, 0.0, "no face found".into()),
-        (faces > 1, Kind::SeveralFaces, faces as f64, format!("{faces} faces")),
+        (coloured && stats.colour < GREY, FindingKind::Grey, stats.colour, "no colours".into()),
+        (faces == 0, FindingKind::NoFace, 0.0, "no face found".into()),
+        (faces > 1, FindingKind::SeveralFaces, faces as f64, format!("{faces} faces")),
     ];
     let finding = |(_, kind, value, what)| Finding::new(kind, Some(value), what);
     found.into_iter().filter(|(wrong, ..)| *wrong).map(finding).collect()
@@ -94,7 +104,7 @@ mod tests {
         })
     }
 
-    fn kinds(picture: &RgbImage, faces: Option<usize>) -> Vec<Kind> {
+    fn kinds(picture: &RgbImage, faces: Option<usize>) -> Vec<FindingKind> {
         let stats = PictureStats { faces, ..PictureStats::of(b"", picture, picture) };
         problems(&stats, &LIMITS, true).iter().map(|finding| finding.kind).collect()
     }
@@ -102,17 +112,20 @@ mod tests {
     #[test]
     fn every_fault_is_found_alone() {
         assert_eq!(kinds(&board(96, 96, 60, 200, 8), Some(1)), []);
-        assert_eq!(kinds(&board(40, 96, 60, 200, 8), None), [Kind::Tiny, Kind::Elongated]);
-        assert_eq!(kinds(&board(96, 96, 20, 28, 8), None), [Kind::Dark]);
-        assert_eq!(kinds(&board(96, 96, 240, 255, 8), None), [Kind::Bright]);
-        assert_eq!(kinds(&board(96, 96, 100, 110, 8), None), [Kind::Flat]);
+        assert_eq!(
+            kinds(&board(40, 96, 60, 200, 8), None),
+            [FindingKind::Tiny, FindingKind::Elongated]
+        );
+        assert_eq!(kinds(&board(96, 96, 20, 28, 8), None), [FindingKind::Dark]);
+        assert_eq!(kinds(&board(96, 96, 240, 255, 8), None), [FindingKind::Bright]);
+        assert_eq!(kinds(&board(96, 96, 100, 110, 8), None), [FindingKind::Flat]);
         let soft = image::imageops::blur(&board(96, 96, 60, 200, 24), 9.0);
-        assert_eq!(kinds(&soft, None), [Kind::Blurred]);
+        assert_eq!(kinds(&soft, None), [FindingKind::Blurred]);
         let grey = image::DynamicImage::ImageRgb8(board(96, 96, 60, 200, 8)).to_luma8();
         let grey = image::DynamicImage::ImageLuma8(grey).to_rgb8();
-        assert_eq!(kinds(&grey, None), [Kind::Grey]);
-        assert_eq!(kinds(&board(96, 96, 60, 200, 8), Some(0)), [Kind::NoFace]);
-        assert_eq!(kinds(&board(96, 96, 60, 200, 8), Some(3)), [Kind::SeveralFaces]);
+        assert_eq!(kinds(&grey, None), [FindingKind::Grey]);
+        assert_eq!(kinds(&board(96, 96, 60, 200, 8), Some(0)), [FindingKind::NoFace]);
+        assert_eq!(kinds(&board(96, 96, 60, 200, 8), Some(3)), [FindingKind::SeveralFaces]);
     }
 
     #[test]
@@ -126,7 +139,7 @@ mod tests {
                 .map(|k| Picture { name: k.to_string(), identity: Some(0), part: None })
                 .collect::<Vec<_>>();
             let found = findings(&names, &stats, &["ann".to_owned()], &LIMITS);
-            let grey = found.into_iter().filter(|finding| finding.kind == Kind::Grey);
+            let grey = found.into_iter().filter(|finding| finding.kind == FindingKind::Grey);
             grey.map(|finding| finding.file.unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(audit(&[&colour, &grey]), ["1"]);

@@ -6,13 +6,13 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::balance::Sizes;
-use super::{Finding, Kind, Severity};
+use super::{Finding, FindingKind, Severity};
 use crate::words::cell;
 use crate::{Result, files};
 
 /// The result of an audit.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
+pub struct AuditReport {
     /// The data folder, as given.
     pub folder: String,
     /// Number of picture files, including unreadable ones.
@@ -29,13 +29,14 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-impl Report {
+impl AuditReport {
     /// Sorts the findings by severity and kind, then by value, then by file.
     pub fn sort(&mut self) {
         let rank = |finding: &Finding| match finding.kind {
-            Kind::Mislabel | Kind::Doubtful | Kind::SeveralFaces | Kind::Many => {
-                -finding.value.unwrap_or(0.0)
-            }
+            FindingKind::Mislabel
+            | FindingKind::Doubtful
+            | FindingKind::SeveralFaces
+            | FindingKind::Many => -finding.value.unwrap_or(0.0),
             kind if kind.severity() == Severity::High => 0.0,
             _ => finding.value.unwrap_or(0.0),
         };
@@ -48,12 +49,15 @@ impl Report {
     }
 
     /// The number of findings of every kind, most severe first.
-    pub fn counts(&self) -> Vec<(Kind, usize)> {
+    pub fn counts(&self) -> Vec<(FindingKind, usize)> {
         let mut counts = BTreeMap::new();
         for finding in &self.findings {
             *counts.entry(finding.kind).or_insert(0) += 1;
         }
-        Kind::ALL.into_iter().map(|kind| (kind, counts.get(&kind).copied().unwrap_or(0))).collect()
+        FindingKind::ALL
+            .into_iter()
+            .map(|kind| (kind, counts.get(&kind).copied().unwrap_or(0)))
+            .collect()
     }
 
     /// The number of findings of a severity.
@@ -123,23 +127,23 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
+    fn report() -> AuditReport {
         let finding = |kind, file: &str, value| Finding {
             file: Some(file.into()),
             ..Finding::new(kind, Some(value), "so, \"so\"".into())
         };
-        let mut report = Report {
+        let mut report = AuditReport {
             folder: "faces".into(),
             pictures: 9,
             identities: 2,
             scored: 8,
             sizes: Sizes::of(&[3, 6]),
             findings: vec![
-                finding(Kind::Tiny, "t2", 40.0),
-                finding(Kind::Mislabel, "m1", 0.3),
-                finding(Kind::Tiny, "t1", 20.0),
-                finding(Kind::Mislabel, "m2", 0.5),
-                finding(Kind::Unreadable, "u", 0.0),
+                finding(FindingKind::Tiny, "t2", 40.0),
+                finding(FindingKind::Mislabel, "m1", 0.3),
+                finding(FindingKind::Tiny, "t1", 20.0),
+                finding(FindingKind::Mislabel, "m2", 0.5),
+                finding(FindingKind::Unreadable, "u", 0.0),
             ],
             notes: vec![],
         };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::export::{Batch, ExportFormat};
+use crate::export::{BatchSize, ExportFormat};
 use crate::models::Architecture;
 
 /// Flags of `weights`.
@@ -110,8 +110,8 @@ pub struct Export {
     #[arg(long, value_enum, hide_possible_values = true)]
     pub backbone: Option<Architecture>,
     /// Batch size of an ONNX file: a number, or `dynamic`
-    #[arg(long, value_name = "N", default_value_t = Batch::Dynamic)]
-    pub batch: Batch,
+    #[arg(long, value_name = "N", default_value_t = BatchSize::Dynamic)]
+    pub batch: BatchSize,
 }
 
 /// Flags of `models`.

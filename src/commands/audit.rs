@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use super::Context;
+use super::context::Context;
 use super::output::{self, count, identities, line};
-use super::trunk::{self, Trunk};
+use super::trunk::{self, LoadedTrunk};
 use crate::audit::balance::{self, Sizes};
 use crate::audit::scan::{self, Scan, Scanner};
 use crate::audit::{
-    Finding, QualityLimits, Report, Severity, duplicates, html, mislabels, quality,
+    AuditReport, Finding, QualityLimits, Severity, duplicates, html, mislabels, quality,
 };
 use crate::cli;
 use crate::data::near_duplicates;
@@ -32,7 +32,7 @@ pub fn run(context: &Context, flags: &cli::Audit) -> anyhow::Result<ExitCode> {
         true => flags.trunk.pretrained(Architecture::OpenFace),
         false => flags.trunk.clone(),
     };
-    let Trunk { backbone: trunk, source, .. } = trunk::load(context, &choice)?;
+    let LoadedTrunk { backbone: trunk, source, .. } = trunk::load(context, &choice)?;
     let options = DetectOptions { min_face: MIN_FACE, ..DetectOptions::default() };
     let detector = match flags.no_detect {
         true => None,
@@ -104,7 +104,7 @@ fn judge(
     limits: &QualityLimits,
     scan: &Scan,
     say: &Reporter,
-) -> Result<Report> {
+) -> Result<AuditReport> {
     let (pictures, stats, names) = (&scan.pictures, &scan.stats, &scan.identities);
     let total = pictures.len() as u64;
     let mut findings: Vec<Finding> = scan
@@ -141,7 +141,7 @@ fn judge(
              other identity with two photos"
         ));
     }
-    Ok(Report {
+    Ok(AuditReport {
         folder: flags.data.display().to_string(),
         pictures: pictures.len() + scan.unreadable.len(),
         identities: names.len(),
@@ -153,7 +153,7 @@ fn judge(
 }
 
 /// The table of kinds with the fixes, then the worst findings.
-fn print(report: &Report, top: usize) -> std::io::Result<()> {
+fn print(report: &AuditReport, top: usize) -> std::io::Result<()> {
     let sizes = report.sizes.map_or_else(String::new, |sizes| {
         format!(" (min {}, median {}, max {} per identity)", sizes.min, sizes.median, sizes.max)
     });

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::context::Context;
 use super::inputs::{self, embed};
 use super::replies::Printer;
-use super::{Context, detection, trunk};
+use super::{detection, trunk};
 use crate::Result;
 use crate::cli;
 use crate::recognise::reply::{AnswerFormat, Reply, answer};

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use image::RgbImage;
 
-use super::{Context, detection, inputs, output};
+use super::context::Context;
+use super::{detection, inputs, output};
 use crate::cli;
 use crate::detect::Face;
 use crate::figures::{self, FaceLabel, save_png};

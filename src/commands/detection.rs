@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
-use super::Context;
+use super::context::Context;
 use crate::cli::DetectorFlags;
 use crate::data::picture;
 use crate::data::prefetch::{BatchLimits, read_files};

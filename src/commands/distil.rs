@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 use tch::Device;
 
-use super::Context;
+use super::context::Context;
 use super::output::{count, line, quoted};
 use super::training::{SHARES, device_summary, plan, print_figures, resolve_auto, train};
 use super::trunk::{Bare, Built, EMBEDDERS, Loaded, main_face, open};
@@ -29,6 +29,7 @@ use crate::train::distil::{DistilFaces, DistilTask, MAX_HELD_OUT, ValidationPair
 use crate::train::fit_result::FitResult;
 use crate::train::optim::Optimizer;
 use crate::train::run_folder::RunFolder;
+use crate::train::set_up::settings_json;
 use crate::train::settings::DistilSettings;
 use crate::weights::Source;
 use crate::{Error, Result};
@@ -87,7 +88,7 @@ pub fn run(context: &Context, mut settings: DistilSettings) -> anyhow::Result<Ex
         framing,
         seed: settings.seed,
         data: data_card(&settings.data, &faces, names)?,
-        settings: super::settings_json(&settings)?,
+        settings: settings_json(&settings)?,
         ..ModelCard::of_trunk(&student, &source)
     };
     let mut trainable = student.params.trainable();

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{Context, output};
+use super::context::Context;
+use super::output;
 use crate::cli;
 use crate::data::source;
 use crate::device;
@@ -17,14 +18,14 @@ use crate::weights::Source;
 /// One line of the report.
 struct Check {
     what: &'static str,
-    state: State,
+    state: CheckResult,
     text: String,
     /// How to fix it, if something is missing.
     advice: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum CheckResult {
     Ok,
     Missing,
     Broken,
@@ -32,11 +33,11 @@ enum State {
 
 impl Check {
     fn ok(what: &'static str, text: impl Into<String>) -> Self {
-        Self { what, state: State::Ok, text: text.into(), advice: None }
+        Self { what, state: CheckResult::Ok, text: text.into(), advice: None }
     }
 
     fn missing(what: &'static str, text: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { what, state: State::Missing, text: text.into(), advice: Some(advice.into()) }
+        Self { what, state: CheckResult::Missing, text: text.into(), advice: Some(advice.into()) }
     }
 }
 
@@ -53,7 +54,7 @@ pub fn run(context: &Context, flags: &cli::Doctor) -> anyhow::Result<ExitCode> {
         model(context, ModelKind::Trunk),
         model(context, ModelKind::Classifier),
     ];
-    let broken = checks.iter().any(|check| check.state == State::Broken);
+    let broken = checks.iter().any(|check| check.state == CheckResult::Broken);
     let printed = match flags.json {
         true => output::line(&json(&checks).to_string()),
         false => print(&checks),
@@ -64,9 +65,9 @@ pub fn run(context: &Context, flags: &cli::Doctor) -> anyhow::Result<ExitCode> {
 fn json(checks: &[Check]) -> Value {
     let entries = checks.iter().map(|check| {
         let state = match check.state {
-            State::Ok => "ok",
-            State::Missing => "missing",
-            State::Broken => "broken",
+            CheckResult::Ok => "ok",
+            CheckResult::Missing => "missing",
+            CheckResult::Broken => "broken",
         };
         let key = check.what.replace(' ', "_");
         (key, json!({"state": state, "text": check.text, "advice": check.advice}))
@@ -77,9 +78,9 @@ fn json(checks: &[Check]) -> Value {
 fn print(checks: &[Check]) -> std::io::Result<()> {
     for Check { what, state, text, advice } in checks {
         let mark = match state {
-            State::Ok => "ok",
-            State::Missing => "--",
-            State::Broken => "!!",
+            CheckResult::Ok => "ok",
+            CheckResult::Missing => "--",
+            CheckResult::Broken => "!!",
         };
         output::line(&format!("{mark}  {what:<16} {text}"))?;
         if let Some(advice) = advice {
@@ -151,7 +152,7 @@ fn device(context: &Context) -> Check {
         Ok(device) => Check::ok("device", format!("--device {choice} is {}", device::name(device))),
         Err(error) => Check {
             what: "device",
-            state: State::Broken,
+            state: CheckResult::Broken,
             text: error.to_string(),
             advice: Some("leave --device out, or fix the problem it names".into()),
         },

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use tch::Tensor;
 
+use super::context::Context;
 use super::inputs::{collect, embed_one_face};
 use super::output::{count, line};
-use super::{Context, numpy, trunk};
+use super::{numpy, trunk};
 use crate::cli;
 use crate::data::picture;
 use crate::models::Compute;

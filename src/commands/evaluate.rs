@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::evaluate_strangers::{Report as Strangers, best};
+use super::context::Context;
+use super::evaluate_strangers::{StrangersReport, best};
 use super::output::{count, demand_png, line, percent};
-use super::{Context, classify, evaluate_pairs, inputs, trunk};
+use super::{classify, evaluate_pairs, inputs, trunk};
 use crate::cli;
 use crate::data::folder::FaceFolder;
 use crate::eval::calibration::expected_calibration_error;
@@ -53,7 +54,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
             let unseen = answers.iter().zip(data.labels.iter().copied()).zip(&seen);
             let unseen: Vec<_> =
                 unseen.filter(|(_, seen)| !**seen).map(|(answered, _)| answered).collect();
-            Some(Strangers::of(context, &model, folder, flags.face.detect, &unseen)?)
+            Some(StrangersReport::of(context, &model, folder, flags.face.detect, &unseen)?)
         }
         None => None,
     };
@@ -61,7 +62,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate) -> anyhow::Result<ExitCode>
         strangers.draw(path)?;
         say.line(&format!("FNIR over FPIR: {}", path.display()));
     }
-    let report = Report::of(names, classifier, &data, &answers, &seen)?;
+    let report = Evaluation::of(names, classifier, &data, &answers, &seen)?;
     if let Some(path) = &flags.confusion {
         let title = format!("{} pictures of {} identities", report.pictures, names.len());
         let counts = report.confusion.counts();
@@ -147,7 +148,7 @@ fn seen(folder: &FaceFolder, known: &[(usize, usize)], gallery: &[GalleryFace]) 
 }
 
 /// The evaluation of a classifier on labelled pictures.
-struct Report {
+struct Evaluation {
     pictures: usize,
     seen: usize,
     /// Top-1 accuracy, without the UNKNOWN threshold.
@@ -166,7 +167,7 @@ struct Report {
     confusion: Confusion,
 }
 
-impl Report {
+impl Evaluation {
     fn of(
         names: &[String],
         classifier: &Classifier,
@@ -213,7 +214,7 @@ impl Report {
 
     fn json(
         &self,
-        strangers: Option<&Strangers>,
+        strangers: Option<&StrangersReport>,
         unreadable: usize,
         classifier: &Classifier,
     ) -> serde_json::Value {
@@ -241,7 +242,7 @@ impl Report {
                 "columns": "labels, then UNKNOWN",
                 "matrix": matrix,
             },
-            "strangers": strangers.map(Strangers::json),
+            "strangers": strangers.map(StrangersReport::json),
         })
     }
 

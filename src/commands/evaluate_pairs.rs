@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::context::Context;
 use super::output::{count, demand_png, line, percent};
-use super::{Context, inputs, trunk};
+use super::{inputs, trunk};
 use crate::data::formats;
 use crate::data::pairs_file::PairList;
 use crate::eval::Embeddings;
@@ -75,7 +76,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
         ))
         .into());
     };
-    let report = Report {
+    let report = PairsReport {
         scores,
         skipped: list.skipped.len() + list.pairs.len() - pairs.len(),
         unreadable: paths.len() - rows.len(),
@@ -100,7 +101,7 @@ pub fn run(context: &Context, flags: &cli::Evaluate, file: &Path) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
-struct Report<'a> {
+struct PairsReport<'a> {
     scores: PairScores,
     pairs: Pairs,
     /// Pairs left out: a picture is missing or cannot be read.
@@ -116,7 +117,7 @@ struct Report<'a> {
     comparison: Comparison<'a>,
 }
 
-impl Report<'_> {
+impl PairsReport<'_> {
     fn same(&self) -> usize {
         self.pairs.same.iter().filter(|same| **same).count()
     }

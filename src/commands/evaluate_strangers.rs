@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::Context;
+use super::context::Context;
 use super::output::{line, percent};
 use super::strangers::each_stranger;
 use crate::Result;
@@ -22,7 +22,7 @@ use crate::words;
 const FPIRS: [f64; 4] = [0.1, 0.03, 0.01, 0.003];
 
 /// The answers to strangers and to known faces.
-pub struct Report {
+pub struct StrangersReport {
     /// The known faces are those that the model was not trained on.
     set: OpenSet,
     /// Faces of strangers, and how many of them are UNKNOWN at the model's threshold.
@@ -36,7 +36,7 @@ pub struct Report {
     oscr: Option<Interval>,
 }
 
-impl Report {
+impl StrangersReport {
     /// Answers the faces below `folder`, cut out as `classify` does, beside `known`: the answers to faces
     /// the model knows but was not trained on, with their labels.
     ///

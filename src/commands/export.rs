@@ -5,17 +5,18 @@ use std::process::ExitCode;
 
 use tch::Device;
 
+use super::context::Context;
+use super::output;
 use super::trunk::{Bare, Built};
-use super::{Context, output};
 use crate::cli;
-use crate::export::{Batch, Export, ExportFormat, INPUT};
+use crate::export::{BatchSize, Export, ExportFormat, INPUT};
 use crate::recognise::Recogniser;
 use crate::weights::model_path;
 use crate::{Result, files};
 
 pub fn run(context: &Context, flags: &cli::Export) -> anyhow::Result<ExitCode> {
     let format = flags.format.map_or_else(|| ExportFormat::of(&flags.out), Ok)?;
-    if format == ExportFormat::TorchScript && flags.batch != Batch::Dynamic {
+    if format == ExportFormat::TorchScript && flags.batch != BatchSize::Dynamic {
         context.say.line("note: --batch is for ONNX only; a TorchScript file takes any batch size");
     }
     files::refuse_existing(&flags.out, flags.force)?;
@@ -27,7 +28,7 @@ pub fn run(context: &Context, flags: &cli::Export) -> anyhow::Result<ExitCode> {
     files::write_atomically(&flags.out, |out| out.write_all(&bytes))?;
     let [channels, height, width] = model.picture();
     let batch = match (format, flags.batch) {
-        (ExportFormat::Onnx, Batch::Fixed(count)) => count.to_string(),
+        (ExportFormat::Onnx, BatchSize::Fixed(count)) => count.to_string(),
         _ => "N".into(),
     };
     let outputs = model.outputs();

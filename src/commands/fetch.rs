@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use super::Context;
+use super::context::Context;
 use super::output::{self, count};
 use crate::cli::Fetch;
 use crate::fetch::catalogue::{self, Item, Origin};

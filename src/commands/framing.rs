@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use super::{Context, detection, output};
+use super::context::Context;
+use super::{detection, output};
 use crate::detect::{DetectOptions, Detector, Framing, MinFace};
 use crate::train::dataset::TrainingData;
 use crate::train::photos::spread;

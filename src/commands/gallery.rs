@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::context::Context;
 use super::gallery_trunk::{self, Embedding};
 use super::inputs::{self, embed};
 use super::output::{count, line};
 use super::replies::Printer;
-use super::{Context, gallery_enroll, gallery_transfer};
+use super::{gallery_enroll, gallery_transfer};
 use crate::cli::{
     GalleryAction, GalleryForget, GalleryIdentify, GalleryList, GalleryReject, GalleryShow,
 };

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::Context;
+use super::context::Context;
 use super::gallery_trunk::{of_flags, set_up, single_faces};
 use super::inputs::{self};
 use super::output::{count, line};

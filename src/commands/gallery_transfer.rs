@@ -11,10 +11,11 @@ use sha2::{Digest, Sha256};
 use zip::write::FileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
+use super::context::Context;
 use super::gallery_enroll::Summary;
 use super::gallery_trunk::{embedding, set_up};
+use super::numpy;
 use super::output::{count, line};
-use super::{Context, numpy};
 use crate::cli::{GalleryExport, GalleryImport, TrunkChoice};
 use crate::detect::DetectOptions;
 use crate::gallery::{Exported, Gallery, NewFace};

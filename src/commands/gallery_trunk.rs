@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::context::Context;
+use super::detection;
 use super::inputs::embed;
 use super::strangers::embed_strangers;
 use super::trunk::{self, EMBEDDERS, Loaded};
-use super::{Context, detection};
 use crate::cli::{GalleryFaces, GalleryThreshold, TrunkChoice};
 use crate::detect::DetectOptions;
-use crate::gallery::{Gallery, NewFace, Trunk, TrunkSource, one_face};
+use crate::gallery::{Gallery, GalleryTrunk, NewFace, TrunkSource, one_face};
 use crate::models::Backbone;
 use crate::recognise::{FaceSearch, Viewer};
 use crate::weights::Source;
@@ -20,7 +21,7 @@ use crate::{Error, Result};
 pub struct Embedding {
     pub backbone: Backbone,
     pub viewer: Viewer,
-    pub trunk: Trunk,
+    pub trunk: GalleryTrunk,
 }
 
 /// Loads the trunk of the flags, or else the gallery's, or for a new one the default.
@@ -78,7 +79,7 @@ pub fn embedding(
     let (loaded, source) = load_trunk(context, gallery, choice)?;
     let viewer = Viewer::new(&loaded.card(), detect, options, context.device()?)?;
     let backbone = loaded.into_trunk()?.backbone;
-    let trunk = Trunk::of(&backbone, source)?;
+    let trunk = GalleryTrunk::of(&backbone, source)?;
     Ok(Embedding { backbone, viewer, trunk })
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::Context;
+use super::context::Context;
 use super::output::count;
 use super::pair_training::{NetChoice, Trainable, build, card, learn};
 use super::training::{plan, warm_up_batchnorm};
@@ -15,6 +15,7 @@ use crate::recognise::DataCard;
 use crate::train::dataset::PICTURE_MEMORY;
 use crate::train::frozen_prefix::FrozenPrefix;
 use crate::train::optim::Optimizer;
+use crate::train::set_up::settings_json;
 use crate::train::settings::{BnMode, TripletSettings};
 use crate::train::stages::scale_layers;
 use crate::train::tuples::{EvalPair, TupleConfig, TupleSource, TupleTask};
@@ -83,7 +84,7 @@ pub fn run(
         train: train.len(),
         validation: validation.len(),
     };
-    let card = card(&net, &source, data, seed, super::settings_json(&settings)?);
+    let card = card(&net, &source, data, seed, settings_json(&settings)?);
     let config = TupleConfig {
         labels: &[],
         eval_pairs,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::Context;
+use super::context::Context;
 use super::output::{count, identities, line, percent};
 use crate::cli;
 use crate::recognise::runs::{self, Choice, ChosenBy};

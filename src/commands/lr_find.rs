@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use image::RgbImage;
 use serde_json::json;
 
+use super::context::Context;
 use super::output::line;
-use super::{Context, train_triplet};
+use super::train_triplet;
 use crate::cli;
 use crate::figures::{self, Curve, Series};
 use crate::train::interrupt::Interrupt;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 use tch::Tensor;
 
-use super::Context;
+use super::context::Context;
 use super::output::line;
 use super::training::{device_summary, print_figures, resolve_auto, train};
 use super::trunk::load_into;

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::context::Context;
 use super::output::count;
-use super::{Context, output, prepare_faces, prepare_pack};
+use super::{output, prepare_faces, prepare_pack};
 use crate::cli::{PrepareAction, PrepareStrips};
 use crate::data::people::{Layout, People};
 use crate::data::picture;

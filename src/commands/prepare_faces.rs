@@ -8,12 +8,13 @@ use image::RgbImage;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::context::Context;
 use super::detection::{self, Outcome};
+use super::output;
 use super::output::count;
-use super::{Context, output};
 use crate::cli::{Keep, PrepareFaces};
 use crate::data::picture;
-use crate::detect::crop_record::{CropRecord, FaceOutcome, Row};
+use crate::detect::crop_record::{CropRecord, CropRow, FaceOutcome};
 use crate::detect::{Crop, Face, Template, sharpness};
 use crate::figures::save_png;
 use crate::{Error, Result, files};
@@ -94,7 +95,7 @@ struct Job<'a> {
 
 /// A photo's rows with their crops, and a warning.
 struct Photo {
-    rows: Vec<(Row, Option<RgbImage>)>,
+    rows: Vec<(CropRow, Option<RgbImage>)>,
     trouble: Option<String>,
 }
 
@@ -176,7 +177,7 @@ impl<'a> Job<'a> {
     }
 
     /// Whether a photo's rows and crops are complete, so that it need not be processed again.
-    fn is_whole(&self, rows: &[Row]) -> bool {
+    fn is_whole(&self, rows: &[CropRow]) -> bool {
         let wanted = match (self.flags.keep, rows.first()) {
             (Keep::All, Some(row)) => row.faces.max(1),
             _ => 1,
@@ -194,7 +195,7 @@ impl<'a> Job<'a> {
         let file = self.name(path);
         let row = |outcome: FaceOutcome, faces: usize, face: Option<&Face>| {
             let edge = |k: usize| face.map(|face| face.bounds[k]);
-            Row {
+            CropRow {
                 file: file.clone(),
                 outcome,
                 faces,
@@ -258,7 +259,7 @@ impl<'a> Job<'a> {
     }
 
     /// Links a photo that needs review from the quarantine, and no other.
-    fn quarantine(&self, rows: &[Row]) -> Result<()> {
+    fn quarantine(&self, rows: &[CropRow]) -> Result<()> {
         let (Some(first), outcome) = (rows.first(), overall(rows)) else { return Ok(()) };
         for (other, name) in FaceOutcome::ALL {
             let link = self.quarantine.join(name.replace(' ', "-")).join(&first.file);
@@ -287,7 +288,7 @@ fn make_link(photo: &Path, link: &Path) -> std::io::Result<()> {
 }
 
 /// The outcome of a photo as a whole: ok if one of its faces is, else that of its first face.
-fn overall(rows: &[Row]) -> FaceOutcome {
+fn overall(rows: &[CropRow]) -> FaceOutcome {
     let outcomes = || rows.iter().map(|row| row.outcome);
     let kept = outcomes().find(|outcome| *outcome == FaceOutcome::Ok);
     kept.or_else(|| outcomes().next()).unwrap_or(FaceOutcome::NoFace)

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+use super::context::Context;
+use super::output;
 use super::output::{count, identities, line};
-use super::{Context, output};
 use crate::cli::PreparePack;
 use crate::data::formats;
 use crate::data::pack::{PackOptions, pack};

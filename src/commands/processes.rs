@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::Context;
+use super::context::Context;
 use crate::device::available_cpus;
 use crate::train::interrupt::{Interrupt, LAUNCHED};
 use crate::words::count;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
-use super::{Context, detection, output};
+use super::context::Context;
+use super::{detection, output};
 use crate::data::picture;
 use crate::figures::{self, FaceLabel, save_png};
 use crate::recognise::Answer;

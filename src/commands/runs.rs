@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::json;
 
-use super::Context;
+use super::context::Context;
 use super::output::{columns, count, line, percent};
 use crate::cli::{Runs, RunsAction, RunsDiff, RunsRemove};
 use crate::recognise::{ModelKind, runs as models};

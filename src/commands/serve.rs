@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::Context;
+use super::context::Context;
 use super::gallery_trunk::{load_trunk, set_up};
 use super::output::line;
 use super::verify::Rule;
 use super::{detection, gallery_trunk};
 use crate::cli;
 use crate::detect::Detector;
-use crate::gallery::{Gallery, Trunk};
+use crate::gallery::{Gallery, GalleryTrunk};
 use crate::recognise::Viewer;
 use crate::serve::keys::KeyFile;
 use crate::serve::{self, LogOutput, Model, Options};
@@ -51,7 +51,7 @@ fn load(context: &Context, flags: &cli::Serve) -> anyhow::Result<Model> {
     let main = loaded.viewer(context, detect, None)?;
     let detector = Detector::new(device, options)?;
     let backbone = loaded.into_trunk()?.backbone;
-    let trunk = Trunk::of(&backbone, source)?;
+    let trunk = GalleryTrunk::of(&backbone, source)?;
     let parts = gallery_trunk::Embedding { backbone, viewer, trunk };
     set_up(context, &mut gallery, &flags.threshold, &parts)?;
     let gallery_trunk::Embedding { backbone, viewer, trunk } = parts;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::Context;
+use super::context::Context;
 use super::framing;
 use super::output::{count, line, percent, quoted};
 use super::strangers::embed_strangers;
@@ -27,6 +27,7 @@ use crate::train::fit_result::FitResult;
 use crate::train::optim::Optimizer;
 use crate::train::plan::FitConfig;
 use crate::train::scoring::Labelled;
+use crate::train::set_up::settings_json;
 use crate::train::settings::ClassifierSettings;
 use crate::train::strangers::Strangers;
 use crate::weights::{Source, TensorFile, manifest, model_path};
@@ -53,7 +54,7 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
         classes: classes.names.clone(),
         seed: settings.data.seed,
         data: data.card.clone(),
-        settings: super::settings_json(&settings)?,
+        settings: settings_json(&settings)?,
         framing: Some(framing::measure(context, &data)?),
         ..ModelCard::new(ModelKind::Classifier, &trunk.backbone, trunk.card.weights.clone())
     };
@@ -101,7 +102,7 @@ pub fn run(context: &Context, mut settings: ClassifierSettings) -> anyhow::Resul
 }
 
 /// A frozen trunk and its card.
-struct Trunk {
+struct FrozenTrunk {
     card: ModelCard,
     backbone: Backbone,
     /// Its weights were trained here.
@@ -111,7 +112,7 @@ struct Trunk {
 }
 
 /// Loads `--trunk`: a model file, or the weights of a pretrained backbone.
-fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Trunk> {
+fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<FrozenTrunk> {
     let device = context.device()?;
     let is_model = |path: &PathBuf| {
         TensorFile::read_metadata(path).is_ok_and(|meta| meta.contains_key(model_file::CARD))
@@ -139,7 +140,12 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
         }
         trunk::report(context, &choice, &model.card);
         let split = Some(path.with_file_name("split.csv"));
-        return Ok(Trunk { card: model.card, backbone: model.backbone, is_trained: true, split });
+        return Ok(FrozenTrunk {
+            card: model.card,
+            backbone: model.backbone,
+            is_trained: true,
+            split,
+        });
     }
     if settings.trunk.is_none() && settings.backbone.is_none() {
         let runs = context.runs().display();
@@ -172,13 +178,13 @@ fn load_trunk(context: &Context, settings: &mut ClassifierSettings) -> Result<Tr
     settings.input_size.get_or_insert(backbone.input.size);
     context.say.line(&format!("trunk: {line}, pretrained and frozen"));
     let card = ModelCard::new(ModelKind::Trunk, &backbone, source.describe());
-    Ok(Trunk { card, backbone, is_trained: false, split: None })
+    Ok(FrozenTrunk { card, backbone, is_trained: false, split: None })
 }
 
 /// Opens the data with the split the trunk was trained with, if it fits.
 fn open_data(
     settings: &mut ClassifierSettings,
-    trunk: &Trunk,
+    trunk: &FrozenTrunk,
     say: &Reporter,
 ) -> Result<TrainingData> {
     let of_trunk = PathBuf::from(&trunk.card.data.path);
@@ -209,7 +215,7 @@ fn open_data(
 /// The strangers that are part of the program, as the trunk sees them: `None` for a trunk that does not
 /// come from embedded weights, or sees its pictures or gives its embedding otherwise.
 fn embedded_strangers(
-    trunk: &Trunk,
+    trunk: &FrozenTrunk,
     data: &TrainingData,
     train: &Labelled,
     say: &Reporter,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::Context;
+use super::context::Context;
 use super::framing;
 use super::pair_training::{NetChoice, Trainable, build, card, learn};
 use super::training::{plan, warm_up_batchnorm};
@@ -14,6 +14,7 @@ use crate::recognise::ModelCard;
 use crate::train::dataset::{self, SplitBy};
 use crate::train::frozen_prefix::FrozenPrefix;
 use crate::train::optim::Optimizer;
+use crate::train::set_up::settings_json;
 use crate::train::settings::{PairLossKind, PairSettings};
 use crate::train::stages::scale_layers;
 use crate::train::tuples::{EvalPair, PairLoss, TupleConfig, TupleSource, TupleTask};
@@ -57,7 +58,7 @@ pub fn run(context: &Context, mut settings: PairSettings) -> anyhow::Result<Exit
     let tuple_source = TupleSource::Pairs { sampler, hard: settings.hard_negatives, loss };
     let card = ModelCard {
         framing: Some(framing::measure(context, &data)?),
-        ..card(&net, &source, data.card.clone(), seed, super::settings_json(&settings)?)
+        ..card(&net, &source, data.card.clone(), seed, settings_json(&settings)?)
     };
     let config = TupleConfig {
         labels: &data.parts.labels,

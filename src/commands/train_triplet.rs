@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::Context;
+use super::context::Context;
 use super::framing;
 use super::given_triplets;
 use super::output::{count, line, quoted};

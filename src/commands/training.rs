@@ -3,7 +3,7 @@
 use image::RgbImage;
 use serde::Serialize;
 
-use super::Context;
+use super::context::Context;
 use super::output::{line, percent};
 use crate::figures::{self, Curve, Series};
 use crate::train::fit::fit;
@@ -14,6 +14,7 @@ use crate::train::optim::Optimizer;
 use crate::train::plan::FitConfig;
 use crate::train::run_folder::{RunFolder, config_text};
 use crate::train::scoring::is_internal;
+use crate::train::set_up::settings_json;
 pub use crate::train::set_up::{device_summary, plan, resolve_auto, warm_up_batchnorm};
 use crate::train::task::Task;
 use crate::{Error, Result};
@@ -42,7 +43,7 @@ pub fn train<S: Serialize>(
     };
     let plan = FitConfig { interrupt: Interrupt::watch(), ..plan.clone() };
     let outcome = fit(task, optimizer, &plan, run, &mut log, say)?;
-    let settings = super::settings_json(settings)?;
+    let settings = settings_json(settings)?;
     let best = outcome.best_of_all.as_ref().unwrap_or(&outcome.best);
     let best = best.values.iter().filter(|(name, _)| !is_internal(name));
     let best: Vec<_> = best.copied().collect();

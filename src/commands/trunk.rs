@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use super::Context;
+use super::context::Context;
 use super::output::percent;
 use crate::cli::TrunkChoice;
 use crate::detect::DetectOptions;
@@ -25,7 +25,7 @@ pub const COMPARERS: &[ModelKind] = &[ModelKind::Pairs, ModelKind::Classifier, M
 pub const DEFAULT: Architecture = Architecture::DlibResnet;
 
 /// A trunk, and the split.csv beside its model file, if there is one.
-pub struct Trunk {
+pub struct LoadedTrunk {
     pub backbone: Backbone,
     pub split: Option<PathBuf>,
     /// See [`Loaded::source`].
@@ -55,13 +55,13 @@ impl Loaded {
     ///
     /// # Errors
     /// It is a pair network.
-    pub fn into_trunk(self) -> Result<Trunk> {
+    pub fn into_trunk(self) -> Result<LoadedTrunk> {
         let source = self.source();
         Ok(match self {
-            Self::Bare(built) => Trunk { backbone: built.backbone, split: None, source },
+            Self::Bare(built) => LoadedTrunk { backbone: built.backbone, split: None, source },
             Self::Model { path, model } => {
                 let split = Some(path.with_file_name("split.csv")).filter(|path| path.is_file());
-                Trunk { backbone: model.backbone, split, source }
+                LoadedTrunk { backbone: model.backbone, split, source }
             }
             Self::Pairs { .. } => {
                 let text = "--model: this is a pair network; use `visage verify A B` or `visage \
@@ -163,7 +163,7 @@ pub fn report(context: &Context, choice: &Choice, card: &ModelCard) {
 ///
 /// # Errors
 /// The model or the weights cannot be loaded.
-pub fn load(context: &Context, choice: &TrunkChoice) -> Result<Trunk> {
+pub fn load(context: &Context, choice: &TrunkChoice) -> Result<LoadedTrunk> {
     open(context, choice, EMBEDDERS)?.into_trunk()
 }
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::Context;
+use super::context::Context;
 use super::inputs;
-use super::trunk::{self, Trunk};
+use super::trunk::{self, LoadedTrunk};
 use crate::Error;
 use crate::cli;
 use crate::data::{Part, Split, source};
@@ -22,7 +22,7 @@ pub fn run(context: &Context, flags: &cli::Tsne) -> anyhow::Result<ExitCode> {
     let say = &context.say;
     let loaded = trunk::open(context, &flags.trunk, trunk::EMBEDDERS)?;
     let viewer = loaded.viewer(context, flags.face.detect, None)?;
-    let Trunk { backbone, split, .. } = loaded.into_trunk()?;
+    let LoadedTrunk { backbone, split, .. } = loaded.into_trunk()?;
     let source = source::resolve(flags.data.as_deref(), Path::new("."))?;
     say.line(&format!("data: {}", source.name));
     let folder = dataset::open_labelled(&source.path, backbone.input.size, say)?;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::Context;
+use super::context::Context;
 use super::output::line;
 use super::runs::list;
 use crate::cli;

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use super::context::Context;
+use super::inputs;
 use super::output::{self, line};
 use super::trunk::{self, Loaded};
-use super::{Context, inputs};
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
 use crate::eval::verification::best_threshold;

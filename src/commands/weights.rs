@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde_json::{Value, json};
 
-use super::{Context, output, weights_verify};
+use super::context::Context;
+use super::{output, weights_verify};
 use crate::cli::WeightsAction;
 use crate::files;
 use crate::weights::stats::{self, Stats};

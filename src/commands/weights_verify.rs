@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde_json::json;
 
-use super::{Context, output};
+use super::context::Context;
+use super::output;
 use crate::cli::WeightsVerify;
 use crate::models::is_below;
 use crate::recognise::{ModelCard, model_file};

@@ -144,12 +144,13 @@ enum OfficialPart {
 /// The official part of each named picture.
 fn official(file: &Path, named: &[(u32, &str, &Path)]) -> Result<Vec<OfficialPart>> {
     let rows = read_rows(file, "0 (train), 1 (validation) or 2 (test)")?;
-    let by_stem: HashMap<&str, &Row> = rows.iter().map(|(name, row)| (stem(name), row)).collect();
+    let by_stem: HashMap<&str, &PictureRow> =
+        rows.iter().map(|(name, row)| (stem(name), row)).collect();
     let part = |&(_, name, path): &(u32, &str, &Path)| match by_stem.get(name) {
-        Some(Row { value: 0, .. }) => Ok(OfficialPart::Train),
-        Some(Row { value: 1, .. }) => Ok(OfficialPart::Validation),
-        Some(Row { value: 2, .. }) => Ok(OfficialPart::Test),
-        Some(Row { value, line }) => Err(Error::Data(format!(
+        Some(PictureRow { value: 0, .. }) => Ok(OfficialPart::Train),
+        Some(PictureRow { value: 1, .. }) => Ok(OfficialPart::Validation),
+        Some(PictureRow { value: 2, .. }) => Ok(OfficialPart::Test),
+        Some(PictureRow { value, line }) => Err(Error::Data(format!(
             "{}: line {line}: part {value} is not 0 (train), 1 (validation) or 2 (test)",
             file.display()
         ))),
@@ -164,16 +165,16 @@ fn official(file: &Path, named: &[(u32, &str, &Path)]) -> Result<Vec<OfficialPar
 
 /// A number and its line.
 #[derive(Debug)]
-struct Row {
+struct PictureRow {
     value: u32,
     line: usize,
 }
 
 /// Reads rows of `NAME NUMBER` after at most two header lines.
-fn read_rows(file: &Path, second: &str) -> Result<BTreeMap<String, Row>> {
+fn read_rows(file: &Path, second: &str) -> Result<BTreeMap<String, PictureRow>> {
     let content = std::fs::read(file).map_err(|source| Error::io(file, source))?;
     let text = String::from_utf8_lossy(&content);
-    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    let mut rows: BTreeMap<String, PictureRow> = BTreeMap::new();
     for (line, content) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
         let wrong = |what: String| Error::Data(format!("{}: line {line}: {what}", file.display()));
         let fields: Vec<&str> = content
@@ -195,10 +196,10 @@ fn read_rows(file: &Path, second: &str) -> Result<BTreeMap<String, Row>> {
             let text = format!("`{shown}`; a row is a picture's name and {second}, `000001.jpg 1`");
             return Err(wrong(text));
         };
-        if let Some(Row { line: first, .. }) = rows.get(name) {
+        if let Some(PictureRow { line: first, .. }) = rows.get(name) {
             return Err(wrong(format!("{name} is already in line {first}; remove one of them")));
         }
-        rows.insert(name.to_owned(), Row { value, line });
+        rows.insert(name.to_owned(), PictureRow { value, line });
     }
     if rows.is_empty() {
         let text = format!("{}: no rows; expected `000001.jpg 1` a line", file.display());

@@ -58,7 +58,7 @@ pub struct PairList {
 }
 
 /// A line of the file.
-struct Row {
+struct PairRow {
     a: PathBuf,
     b: PathBuf,
     label: Verdict,
@@ -85,7 +85,7 @@ impl PairList {
         let rows = rows.map_err(|what| Error::Data(format!("{}: {what}", file.display())))?;
         let folds = rows.iter().map(|row| row.fold + 1).max().unwrap_or(1);
         let (mut pairs, mut skipped) = (Vec::new(), Vec::new());
-        for Row { a, b, label, fold, line } in rows {
+        for PairRow { a, b, label, fold, line } in rows {
             let find = |name: &Path| match separator {
                 Some(_) => Some(root.join(name)).filter(|path| mounted::exists(path)),
                 None => official(root, name),
@@ -154,7 +154,7 @@ fn table_separator(text: &str) -> Option<u8> {
     })
 }
 
-fn read_table(text: &str, separator: u8) -> Result<Vec<Row>, String> {
+fn read_table(text: &str, separator: u8) -> Result<Vec<PairRow>, String> {
     let mut table = csv::ReaderBuilder::new()
         .delimiter(separator)
         .flexible(true)
@@ -197,7 +197,7 @@ fn read_table(text: &str, separator: u8) -> Result<Vec<Row>, String> {
                 })?
             }
         };
-        rows.push(Row { a: path(a, "a")?, b: path(b, "b")?, label, fold, line });
+        rows.push(PairRow { a: path(a, "a")?, b: path(b, "b")?, label, fold, line });
     }
     Ok(rows)
 }
@@ -211,9 +211,9 @@ struct Heading {
     per_label: usize,
 }
 
-fn read_lfw(text: &str) -> Result<Vec<Row>, String> {
+fn read_lfw(text: &str) -> Result<Vec<PairRow>, String> {
     let mut heading: Option<Heading> = None;
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<PairRow> = Vec::new();
     for (line, content) in (1_u64..).zip(text.lines()) {
         let fields: Vec<&str> = content
             .split(|c: char| c.is_whitespace() || c == ',')
@@ -239,7 +239,7 @@ fn read_lfw(text: &str) -> Result<Vec<Row>, String> {
             )
         })?;
         let fold = heading.as_ref().map_or(0, |heading| rows.len() / (2 * heading.per_label));
-        rows.push(Row { a, b, label, fold, line });
+        rows.push(PairRow { a, b, label, fold, line });
     }
     match heading {
         Some(Heading { folds, per_label }) if rows.len() != 2 * folds * per_label => Err(format!(

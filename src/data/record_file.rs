@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::dataset::{Dataset, Record, missing};
 use super::pairs_file::below;
-use super::record_index::{Entry, Found, RecordIndex};
+use super::record_index::{Found, PictureEntry, RecordIndex};
 use super::record_io::{Header, record};
 use crate::native::FileMap;
 use crate::{Error, Result};
@@ -53,7 +53,7 @@ impl RecordFile {
     }
 
     /// The path of a picture: that of the record file, and the picture's name.
-    fn name(&self, entry: Entry) -> PathBuf {
+    fn name(&self, entry: PictureEntry) -> PathBuf {
         match self.names.as_ref().and_then(|names| names.at(entry.tag)) {
             Some(name) => self.path.join(name),
             None => {
@@ -138,7 +138,8 @@ fn find(path: &Path, positions: &Path, records: &[u8], names: Option<&Names>) ->
         )),
         None => {}
     }
-    let name = |entry: &Entry| names.and_then(|names| names.at(entry.tag)).unwrap_or_default();
+    let name =
+        |entry: &PictureEntry| names.and_then(|names| names.at(entry.tag)).unwrap_or_default();
     let labels = number_identities(entries);
     let folders =
         found.named.then(|| folders(entries, labels.len(), |entry| Cow::Borrowed(name(entry))));
@@ -148,7 +149,7 @@ fn find(path: &Path, positions: &Path, records: &[u8], names: Option<&Names>) ->
 }
 
 /// Replaces the labels of sorted entries by the index of the identity; returns the labels.
-pub(super) fn number_identities(entries: &mut [Entry]) -> Vec<u32> {
+pub(super) fn number_identities(entries: &mut [PictureEntry]) -> Vec<u32> {
     let mut labels = Vec::new();
     for entry in entries {
         if labels.last() != Some(&entry.identity) {
@@ -162,9 +163,9 @@ pub(super) fn number_identities(entries: &mut [Entry]) -> Vec<u32> {
 /// The folder of each identity's pictures: the first one in their names. `None` unless each identity has
 /// one, and all are different.
 pub(super) fn folders<'a>(
-    entries: &[Entry],
+    entries: &[PictureEntry],
     identities: usize,
-    name: impl Fn(&Entry) -> Cow<'a, str>,
+    name: impl Fn(&PictureEntry) -> Cow<'a, str>,
 ) -> Option<Vec<String>> {
     let mut folders: Vec<String> = Vec::with_capacity(identities);
     for entry in entries {
@@ -181,7 +182,7 @@ pub(super) fn folders<'a>(
 }
 
 /// Where the records begin, from the index file: lines of a number, a tab and a byte.
-fn listed(positions: &Path) -> Result<Vec<Entry>> {
+fn listed(positions: &Path) -> Result<Vec<PictureEntry>> {
     let file = FileMap::open(positions)?;
     let mut entries = Vec::new();
     for (line, text) in (1..).zip(file.bytes().split(|&byte| byte == b'\n')) {
@@ -192,7 +193,7 @@ fn listed(positions: &Path) -> Result<Vec<Entry>> {
         let entry = || {
             let (tag, place) = std::str::from_utf8(text).ok()?.split_once('\t')?;
             let (tag, place) = (tag.trim().parse().ok()?, place.trim().parse().ok()?);
-            Some(Entry { place, tag, ..Entry::default() })
+            Some(PictureEntry { place, tag, ..PictureEntry::default() })
         };
         let entry = entry().ok_or_else(|| {
             let shown: String = String::from_utf8_lossy(text).chars().take(60).collect();
@@ -208,21 +209,21 @@ fn listed(positions: &Path) -> Result<Vec<Entry>> {
 }
 
 /// Where the records begin, found one after the other.
-fn counted(path: &Path, records: &[u8]) -> Result<Vec<Entry>> {
+fn counted(path: &Path, records: &[u8]) -> Result<Vec<PictureEntry>> {
     let (mut entries, mut at) = (Vec::new(), 0);
     while at < records.len() {
         let number = entries.len() as u64;
         let (_, next) = record(records, at).map_err(|what| {
             Error::Data(format!("{}: record {number} at byte {at}: {what}", path.display()))
         })?;
-        entries.push(Entry { place: at as u64, tag: number, ..Entry::default() });
+        entries.push(PictureEntry { place: at as u64, tag: number, ..PictureEntry::default() });
         at = next;
     }
     Ok(entries)
 }
 
 /// Reads the label of a record, and how long its picture is: 0 where it has none.
-fn visit(records: &[u8], entry: &mut Entry) -> Result<(), String> {
+fn visit(records: &[u8], entry: &mut PictureEntry) -> Result<(), String> {
     let at = usize::try_from(entry.place).ok().filter(|&at| at <= records.len());
     let at = at.ok_or("the file ends before it: it is cut off, or the .idx is of another file")?;
     let (data, _) = record(records, at)?;
@@ -262,7 +263,7 @@ impl Names {
 
     /// Replaces the number in every entry by the place of its line. False, and nothing is replaced, if
     /// a picture has no line or a number has two.
-    fn give(&self, entries: &mut [Entry]) -> Result<bool> {
+    fn give(&self, entries: &mut [PictureEntry]) -> Result<bool> {
         let (mut lines, mut at) = (Vec::new(), 0);
         for (number, line) in (1..).zip(self.file.bytes().split(|&byte| byte == b'\n')) {
             let place = at as u64;

@@ -27,7 +27,7 @@ const EACH: usize = 24;
 
 /// Where a picture lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Entry {
+pub(super) struct PictureEntry {
     /// Where its record begins.
     pub place: u64,
     /// What its name is found by.
@@ -38,7 +38,7 @@ pub(super) struct Entry {
     pub identity: u32,
 }
 
-impl Entry {
+impl PictureEntry {
     fn bytes(self) -> [u8; EACH] {
         let mut bytes = [0; EACH];
         bytes[..8].copy_from_slice(&self.place.to_le_bytes());
@@ -82,7 +82,7 @@ struct Text {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// The pictures, in their final order, with the index of their identity.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<PictureEntry>,
     /// The names of the identities.
     pub identities: Vec<String>,
     /// Remarks, one sentence each.
@@ -93,7 +93,7 @@ pub(super) struct Found {
 
 #[derive(Debug)]
 enum Entries {
-    Memory(Vec<Entry>),
+    Memory(Vec<PictureEntry>),
     Mapped(FileMap),
 }
 
@@ -173,18 +173,18 @@ impl RecordIndex {
     }
 
     /// The entry of a picture.
-    pub fn get(&self, number: usize) -> Option<Entry> {
+    pub fn get(&self, number: usize) -> Option<PictureEntry> {
         match &self.entries {
             Entries::Memory(entries) => entries.get(number).copied(),
             Entries::Mapped(map) if number < self.length => {
-                Entry::of(map.bytes().get(HEAD + number * EACH..)?)
+                PictureEntry::of(map.bytes().get(HEAD + number * EACH..)?)
             }
             Entries::Mapped(_) => None,
         }
     }
 }
 
-fn write(place: &Path, entries: &[Entry], text: &Text) -> Result<()> {
+fn write(place: &Path, entries: &[PictureEntry], text: &Text) -> Result<()> {
     if let Some(folder) = place.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         create_folder(folder)?;
     }
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     fn found() -> Found {
-        let entry = |number: u32| Entry {
+        let entry = |number: u32| PictureEntry {
             place: (1 << 40) + u64::from(number),
             tag: 7 * u64::from(number),
             length: 100 + number,

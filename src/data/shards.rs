@@ -10,7 +10,7 @@ use super::dataset::{Dataset, Record, missing};
 use super::pairs_file::below;
 use super::picture::is_picture;
 use super::record_file::{folders, number_identities};
-use super::record_index::{Entry, Found, RecordIndex};
+use super::record_index::{Found, PictureEntry, RecordIndex};
 use super::tar_members::{Member, member};
 use crate::native::FileMap;
 use crate::words::count;
@@ -97,7 +97,7 @@ impl Shards {
 }
 
 /// The name of the member at an entry's place.
-fn name(files: &[FileMap], entry: &Entry) -> String {
+fn name(files: &[FileMap], entry: &PictureEntry) -> String {
     let file = files.get((entry.place >> BYTES) as usize).map_or(&[][..], FileMap::bytes);
     let start = entry.place & ((1 << BYTES) - 1);
     match member(file, start as usize) {
@@ -149,12 +149,12 @@ impl Dataset for Shards {
 #[derive(Default)]
 struct Sample {
     key: String,
-    picture: Option<Entry>,
+    picture: Option<PictureEntry>,
     label: Option<u32>,
 }
 
 /// What was found in one shard: the pictures with their labels, and how many samples have no picture.
-type Scanned = (Vec<Entry>, usize);
+type Scanned = (Vec<PictureEntry>, usize);
 
 /// Visits every member.
 fn find(paths: &[PathBuf], files: &[FileMap]) -> Result<Found> {
@@ -178,7 +178,7 @@ fn scan(shard: usize, file: &[u8]) -> Result<Scanned, String> {
     let (mut entries, mut bare) = (Vec::new(), 0);
     let mut finish = |sample: Sample| match sample {
         Sample { picture: Some(picture), label: Some(label), .. } => {
-            entries.push(Entry { identity: label, ..picture });
+            entries.push(PictureEntry { identity: label, ..picture });
             Ok(())
         }
         Sample { picture: Some(_), label: None, key } => Err(format!(
@@ -228,7 +228,7 @@ fn take(sample: &mut Sample, ending: &str, shard: usize, member: &Member) -> Res
                 return Err(wrong("leads out of the data set; keys are relative"));
             }
             let length = u32::try_from(member.content.len());
-            sample.picture = Some(Entry {
+            sample.picture = Some(PictureEntry {
                 place: (shard as u64) << BYTES | member.start as u64,
                 tag: member.place as u64,
                 length: length.map_err(|_| wrong("is larger than 4 GiB"))?,

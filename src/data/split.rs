@@ -22,7 +22,7 @@ pub struct Split {
 }
 
 /// Pictures that must be in one part, and how many of them each identity has.
-struct Unit {
+struct Inseparable {
     pictures: Vec<usize>,
     shares: Vec<(usize, usize)>,
 }
@@ -134,7 +134,7 @@ fn draw(
     // Identities with one picture do not constrain a group.
     let mut room: Vec<usize> = sizes.iter().map(|&size| wanted(size, val_fraction)).collect();
     let mut held_back = vec![0; sizes.len()];
-    let mut hold_back = |unit: &Unit, room: &mut [usize], held_back: &mut [usize]| {
+    let mut hold_back = |unit: &Inseparable, room: &mut [usize], held_back: &mut [usize]| {
         for &picture in &unit.pictures {
             parts[picture] = Part::Validation;
         }
@@ -172,12 +172,12 @@ fn wanted(size: usize, val_fraction: f64) -> usize {
 }
 
 /// One unit per group, in the order of group numbers.
-fn units(labels: &[usize], groups: &[usize]) -> Vec<Unit> {
+fn units(labels: &[usize], groups: &[usize]) -> Vec<Inseparable> {
     let mut order: Vec<usize> = (0..labels.len()).collect();
     order.sort_by_key(|&picture| (groups[picture], labels[picture], picture));
     order
         .chunk_by(|&a, &b| groups[a] == groups[b])
-        .map(|pictures| Unit {
+        .map(|pictures| Inseparable {
             pictures: pictures.to_vec(),
             shares: pictures
                 .chunk_by(|&a, &b| labels[a] == labels[b])

@@ -158,13 +158,13 @@ pub fn read_parts(path: &Path) -> Result<BTreeMap<String, Part>> {
 }
 
 /// A row of the file.
-struct Row {
+struct SplitRow {
     line: u64,
     identity: String,
     part: Part,
 }
 
-fn read_rows(content: &[u8]) -> Result<BTreeMap<String, Row>, String> {
+fn read_rows(content: &[u8]) -> Result<BTreeMap<String, SplitRow>, String> {
     let mut table = csv::ReaderBuilder::new().flexible(true).from_reader(content);
     let header = table.headers().map_err(|error| error.to_string())?;
     if header != HEADER.as_slice() {
@@ -185,7 +185,7 @@ fn read_rows(content: &[u8]) -> Result<BTreeMap<String, Row>, String> {
             .ok_or_else(|| {
             format!("line {line}: the part is `{part}`, not train or validation")
         })?;
-        let row = Row { line, identity: identity.to_string(), part };
+        let row = SplitRow { line, identity: identity.to_string(), part };
         if let Some(first) = rows.insert(name.to_string(), row) {
             return Err(format!("line {line}: {name} is already in line {}", first.line));
         }

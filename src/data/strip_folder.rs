@@ -86,7 +86,7 @@ pub fn build(
     let names: Vec<String> = (0..drawn.len())
         .map(|index| format!("{index:0width$}.{}", options.format.ending()))
         .collect();
-    let stage = Stage::next_to(out)?;
+    let stage = WorkFolder::next_to(out)?;
     let done = AtomicUsize::new(0);
     drawn.par_iter().zip(&names).try_for_each(|(drawn, name)| {
         let pictures: Vec<RgbImage> =
@@ -182,7 +182,7 @@ pub fn cut_folder(
     let mut files = walk(input)?;
     files.truncate(limit.unwrap_or(usize::MAX));
     let known = known_people(input)?;
-    let stage = Stage::next_to(out)?;
+    let stage = WorkFolder::next_to(out)?;
     let done = AtomicUsize::new(0);
     let total = files.len();
     let outcomes: Vec<Result<Result<[String; 3], String>>> = files
@@ -274,12 +274,12 @@ fn refuse_existing(out: &Path) -> Result<()> {
 }
 
 /// A temporary folder next to its target.
-struct Stage {
+struct WorkFolder {
     work: tempfile::TempDir,
     folder: PathBuf,
 }
 
-impl Stage {
+impl WorkFolder {
     fn next_to(out: &Path) -> Result<Self> {
         let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));

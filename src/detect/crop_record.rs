@@ -55,7 +55,7 @@ impl FaceOutcome {
 
 /// A row: a photo, or one face of it if all are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct CropRow {
     /// Path of the photo, relative to the input folder.
     pub file: String,
     /// Outcome.
@@ -80,7 +80,7 @@ pub struct Row {
     pub outside: Option<f64>,
 }
 
-impl Row {
+impl CropRow {
     /// With the names of photo and crop as `map` gives them.
     fn map_names<'a, T: Into<String>>(&'a self, map: impl Fn(&'a str) -> T) -> Self {
         let crop = self.crop.as_deref().map(|crop| map(crop).into());
@@ -92,7 +92,7 @@ impl Row {
 #[derive(Debug)]
 pub struct CropRecord {
     path: PathBuf,
-    rows: BTreeMap<String, Vec<Row>>,
+    rows: BTreeMap<String, Vec<CropRow>>,
     end: File,
 }
 
@@ -102,12 +102,12 @@ impl CropRecord {
     ///
     /// # Errors
     /// Names the file.
-    pub fn open(path: &Path, whole: impl Fn(&[Row]) -> bool) -> Result<Self> {
-        let mut rows: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+    pub fn open(path: &Path, whole: impl Fn(&[CropRow]) -> bool) -> Result<Self> {
+        let mut rows: BTreeMap<String, Vec<CropRow>> = BTreeMap::new();
         if path.exists() {
             let mut text = std::fs::read(path).map_err(|source| Error::io(path, source))?;
             text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
-            let table = csv::Reader::from_reader(text.as_slice()).into_deserialize::<Row>();
+            let table = csv::Reader::from_reader(text.as_slice()).into_deserialize::<CropRow>();
             for row in table.flatten().map(|row| row.map_names(cell_text)) {
                 rows.entry(row.file.clone()).or_default().push(row);
             }
@@ -124,7 +124,7 @@ impl CropRecord {
     }
 
     /// All rows, grouped by photo.
-    pub fn photos(&self) -> impl Iterator<Item = &[Row]> {
+    pub fn photos(&self) -> impl Iterator<Item = &[CropRow]> {
         self.rows.values().map(Vec::as_slice)
     }
 
@@ -132,7 +132,7 @@ impl CropRecord {
     ///
     /// # Errors
     /// Names the file.
-    pub fn add(&mut self, rows: Vec<Row>) -> Result<()> {
+    pub fn add(&mut self, rows: Vec<CropRow>) -> Result<()> {
         let text = table(&rows, false).map_err(|error| Error::io(&self.path, error))?;
         self.end.write_all(&text).map_err(|error| Error::io(&self.path, error))?;
         for row in rows {
@@ -150,12 +150,12 @@ impl CropRecord {
     }
 }
 
-fn write<'a>(path: &Path, rows: impl Iterator<Item = &'a Row>) -> Result<()> {
-    let rows: Vec<Row> = rows.cloned().collect();
+fn write<'a>(path: &Path, rows: impl Iterator<Item = &'a CropRow>) -> Result<()> {
+    let rows: Vec<CropRow> = rows.cloned().collect();
     files::write_atomically(path, |out| out.write_all(&table(&rows, true)?))
 }
 
-fn table(rows: &[Row], head: bool) -> std::io::Result<Vec<u8>> {
+fn table(rows: &[CropRow], head: bool) -> std::io::Result<Vec<u8>> {
     let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
     if head {
         csv.write_record([
@@ -182,8 +182,8 @@ fn table(rows: &[Row], head: bool) -> std::io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn row(file: &str, outcome: FaceOutcome) -> Row {
-        Row {
+    fn row(file: &str, outcome: FaceOutcome) -> CropRow {
+        CropRow {
             file: file.into(),
             outcome,
             faces: 1,

@@ -39,13 +39,13 @@ impl Prelu {
 
 /// `conv{N}`, `prelu{N}`, and optionally max pooling.
 #[derive(Debug)]
-struct Stage {
+struct CascadeLayer {
     conv: Conv2d,
     prelu: Prelu,
     pool: Option<Window>,
 }
 
-impl Stage {
+impl CascadeLayer {
     fn new(at: &Scope, number: u32, spec: ConvSpec, pool: Option<Window>) -> Self {
         Self {
             conv: Conv2d::new(&at.sub(format!("conv{number}")), spec),
@@ -60,7 +60,7 @@ impl Stage {
     }
 }
 
-fn chain(stages: &[Stage], xs: &Tensor) -> Tensor {
+fn chain(stages: &[CascadeLayer], xs: &Tensor) -> Tensor {
     stages.iter().fold(xs.shallow_clone(), |xs, stage| stage.forward(&xs))
 }
 
@@ -72,7 +72,7 @@ fn face(logits: &Tensor) -> Tensor {
 /// The proposal network.
 #[derive(Debug)]
 pub struct PNet {
-    stages: [Stage; 3],
+    stages: [CascadeLayer; 3],
     face: Conv2d,
     shift: Conv2d,
 }
@@ -89,9 +89,9 @@ impl PNet {
     pub fn new(at: &Scope) -> Self {
         Self {
             stages: [
-                Stage::new(at, 1, ConvSpec::new(3, Self::WIDTH, 3), Some(Window::new(2, 2))),
-                Stage::new(at, 2, ConvSpec::new(Self::WIDTH, 16, 3), None),
-                Stage::new(at, 3, ConvSpec::new(16, 32, 3), None),
+                CascadeLayer::new(at, 1, ConvSpec::new(3, Self::WIDTH, 3), Some(Window::new(2, 2))),
+                CascadeLayer::new(at, 2, ConvSpec::new(Self::WIDTH, 16, 3), None),
+                CascadeLayer::new(at, 3, ConvSpec::new(16, 32, 3), None),
             ],
             face: Conv2d::new(&at.sub("conv4_1"), ConvSpec::new(32, 2, 1)),
             shift: Conv2d::new(&at.sub("conv4_2"), ConvSpec::new(32, 4, 1)),
@@ -129,7 +129,7 @@ impl PNet {
 /// The convolutions and the dense layer that R-Net and O-Net have in common.
 #[derive(Debug)]
 struct Body {
-    stages: Vec<Stage>,
+    stages: Vec<CascadeLayer>,
     dense: Linear,
     prelu: Prelu,
 }
@@ -158,9 +158,9 @@ impl RNet {
         let pool = Some(Window::new(3, 2));
         let body = Body {
             stages: vec![
-                Stage::new(at, 1, ConvSpec::new(3, 28, 3), pool),
-                Stage::new(at, 2, ConvSpec::new(28, 48, 3), pool),
-                Stage::new(at, 3, ConvSpec::new(48, 64, 2), None),
+                CascadeLayer::new(at, 1, ConvSpec::new(3, 28, 3), pool),
+                CascadeLayer::new(at, 2, ConvSpec::new(28, 48, 3), pool),
+                CascadeLayer::new(at, 3, ConvSpec::new(48, 64, 2), None),
             ],
             dense: Linear::new(&at.sub("dense4"), 576, 128),
             prelu: Prelu::new(&at.sub("prelu4"), 128),
@@ -193,10 +193,10 @@ impl ONet {
         let pool = Some(Window::new(3, 2));
         let body = Body {
             stages: vec![
-                Stage::new(at, 1, ConvSpec::new(3, 32, 3), pool),
-                Stage::new(at, 2, ConvSpec::new(32, 64, 3), pool),
-                Stage::new(at, 3, ConvSpec::new(64, 64, 3), Some(Window::new(2, 2))),
-                Stage::new(at, 4, ConvSpec::new(64, 128, 2), None),
+                CascadeLayer::new(at, 1, ConvSpec::new(3, 32, 3), pool),
+                CascadeLayer::new(at, 2, ConvSpec::new(32, 64, 3), pool),
+                CascadeLayer::new(at, 3, ConvSpec::new(64, 64, 3), Some(Window::new(2, 2))),
+                CascadeLayer::new(at, 4, ConvSpec::new(64, 128, 2), None),
             ],
             dense: Linear::new(&at.sub("dense5"), 1152, 256),
             prelu: Prelu::new(&at.sub("prelu5"), 256),

@@ -17,12 +17,12 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use crate::models::{Backbone, Compute, Mode};
-use crate::native::trace::{State, Trace};
+use crate::native::trace::{Trace, TracedState};
 use crate::recognise::{ModelCard, Recogniser};
 use crate::weights::HEAD;
 use crate::{Error, Result};
 
-pub use onnx::{Batch, METADATA};
+pub use onnx::{BatchSize, METADATA};
 pub use torchscript::EXTRA_FILE;
 
 /// Export formats.
@@ -171,7 +171,7 @@ impl Export {
         if self.backbone.device() != Device::Cpu {
             return Err(Error::Device("a model is exported from the CPU: use --device cpu".into()));
         }
-        let params = self.backbone.params.iter().map(|param| State {
+        let params = self.backbone.params.iter().map(|param| TracedState {
             name: param.name.clone(),
             tensor: param.tensor.shallow_clone(),
             is_parameter: param.is_parameter,
@@ -179,7 +179,7 @@ impl Export {
         let mut state: Vec<_> = params.collect();
         if let Some(head) = &self.head {
             let parts = [("weight", &head.weight), ("bias", &head.bias)];
-            state.extend(parts.map(|(name, tensor)| State {
+            state.extend(parts.map(|(name, tensor)| TracedState {
                 name: format!("{HEAD}{name}"),
                 tensor: tensor.shallow_clone(),
                 is_parameter: true,

@@ -20,14 +20,14 @@ pub const METADATA: &str = "visage";
 
 /// Batch size of an ONNX file's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Batch {
+pub enum BatchSize {
     /// Dynamic.
     Dynamic,
     /// Fixed.
     Fixed(u16),
 }
 
-impl fmt::Display for Batch {
+impl fmt::Display for BatchSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dynamic => f.write_str("dynamic"),
@@ -36,7 +36,7 @@ impl fmt::Display for Batch {
     }
 }
 
-impl FromStr for Batch {
+impl FromStr for BatchSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -48,7 +48,7 @@ impl FromStr for Batch {
     }
 }
 
-impl Batch {
+impl BatchSize {
     fn dimension(self) -> Dimension {
         match self {
             Self::Dynamic => Dimension::named("batch"),
@@ -64,7 +64,7 @@ impl Export {
     ///
     /// # Errors
     /// The network has an unsupported operation (which is named), or libtorch fails.
-    pub fn to_onnx(&self, batch: Batch) -> Result<Vec<u8>> {
+    pub fn to_onnx(&self, batch: BatchSize) -> Result<Vec<u8>> {
         let trace = self.trace()?;
         let graph = Graph::parse(&trace.describe()?)?;
         let outputs = self.outputs();
@@ -130,10 +130,10 @@ mod tests {
 
     #[test]
     fn a_batch_is_a_number_or_dynamic() {
-        assert_eq!("dynamic".parse(), Ok(Batch::Dynamic));
-        assert_eq!("16".parse(), Ok(Batch::Fixed(16)));
+        assert_eq!("dynamic".parse(), Ok(BatchSize::Dynamic));
+        assert_eq!("16".parse(), Ok(BatchSize::Fixed(16)));
         for wrong in ["0", "-1", "", "any", "70000"] {
-            assert!(wrong.parse::<Batch>().is_err(), "{wrong}");
+            assert!(wrong.parse::<BatchSize>().is_err(), "{wrong}");
         }
     }
 }

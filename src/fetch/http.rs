@@ -71,7 +71,7 @@ pub type Progress<'a> = &'a dyn Fn(u64, Option<u64>);
 
 /// Metadata of a partial file, stored next to it.
 #[derive(Debug, Default, Serialize, Deserialize, PartialEq)]
-struct State {
+struct PartialFile {
     url: String,
     /// Strong ETag or Last-Modified date for `If-Range`.
     validator: Option<String>,
@@ -155,10 +155,10 @@ struct Download<'a> {
 
 impl Download<'_> {
     /// The metadata of the partial file; empty if it belongs to another URL.
-    fn state(&self) -> State {
+    fn state(&self) -> PartialFile {
         let text = std::fs::read(state_file(self.part)).unwrap_or_default();
-        let state: State = serde_json::from_slice(&text).unwrap_or_default();
-        if state.url == self.url { state } else { State::default() }
+        let state: PartialFile = serde_json::from_slice(&text).unwrap_or_default();
+        if state.url == self.url { state } else { PartialFile::default() }
     }
 
     fn attempt(&self) -> Result<(), Trouble> {
@@ -198,14 +198,15 @@ impl Download<'_> {
             return Err(Trouble::Final(fail(text)));
         }
         if offset == 0 {
-            let state = State { url: self.url.to_owned(), validator: validator(headers), total };
+            let state =
+                PartialFile { url: self.url.to_owned(), validator: validator(headers), total };
             self.begin(&state).map_err(|text| Trouble::Final(fail(text)))?;
         }
         self.receive(response.into_body(), offset, total, fail)
     }
 
     /// Truncates the partial file and stores the metadata of the new content.
-    fn begin(&self, state: &State) -> Result<(), String> {
+    fn begin(&self, state: &PartialFile) -> Result<(), String> {
         forget(self.part);
         let text = serde_json::to_vec(state).map_err(|error| error.to_string())?;
         write_atomically(&state_file(self.part), |out| out.write_all(&text))

@@ -33,7 +33,7 @@ impl UnpackLimits {
 
 /// Archive formats, detected by content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ArchiveKind {
     /// zip
     Zip,
     /// tar
@@ -46,14 +46,14 @@ pub enum Kind {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn kind(path: &Path) -> Result<Option<Kind>> {
+pub fn kind(path: &Path) -> Result<Option<ArchiveKind>> {
     let fail = |source| Error::io(path, source);
     let mut start = Vec::new();
     File::open(path).map_err(fail)?.take(512).read_to_end(&mut start).map_err(fail)?;
     Ok(match start.as_slice() {
-        [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Some(Kind::Zip),
-        [0x1f, 0x8b, ..] => Some(Kind::TarGz),
-        head if head.get(257..262) == Some(b"ustar") => Some(Kind::Tar),
+        [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Some(ArchiveKind::Zip),
+        [0x1f, 0x8b, ..] => Some(ArchiveKind::TarGz),
+        head if head.get(257..262) == Some(b"ustar") => Some(ArchiveKind::Tar),
         _ => None,
     })
 }
@@ -72,9 +72,9 @@ pub fn unpack(archive: &Path, into: &Path, limits: UnpackLimits) -> Result<usize
         |what: String| Error::Data(format!("{}: {what}; nothing was unpacked", archive.display()));
     let mut target = Target { into, limits, files: 0, entries: 0, bytes: 0 };
     match kind(archive)? {
-        Some(Kind::Zip) => zip(file, &mut target),
-        Some(Kind::Tar) => tar(file, &mut target),
-        Some(Kind::TarGz) => tar(MultiGzDecoder::new(file), &mut target),
+        Some(ArchiveKind::Zip) => zip(file, &mut target),
+        Some(ArchiveKind::Tar) => tar(file, &mut target),
+        Some(ArchiveKind::TarGz) => tar(MultiGzDecoder::new(file), &mut target),
         None => Err("is neither a zip nor a tar archive (.tar, .tar.gz, .tgz)".into()),
     }
     .map_err(refuse)?;

@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::file::{Failure, to_bytes, to_values};
 use super::search::Index;
 use super::threshold::{self, Nearest, Threshold};
-use super::trunk::{Trunk, TrunkSource};
+use super::trunk::{GalleryTrunk, TrunkSource};
 use crate::eval::Embeddings;
 use crate::train::calibrate::NEIGHBOURS;
 use crate::train::strangers::Strangers;
@@ -30,7 +30,7 @@ pub struct Person {
 pub struct Memory {
     pub revision: i64,
     /// None until the first face is enrolled.
-    pub trunk: Option<Trunk>,
+    pub trunk: Option<GalleryTrunk>,
     pub fpir: Option<f64>,
     pub people: Vec<Person>,
     /// From the file's numbers to those of the index.
@@ -66,7 +66,7 @@ impl Memory {
             (fpir, revision) = (asked, at);
             let architecture = serde_json::from_value(architecture.into()).map_err(damaged)?;
             let source: TrunkSource = serde_json::from_str(&source).map_err(damaged)?;
-            trunk = Some(Trunk { architecture, fingerprint, dim: dim as usize, source });
+            trunk = Some(GalleryTrunk { architecture, fingerprint, dim: dim as usize, source });
         }
         let dim = trunk.as_ref().map_or(0, |trunk| trunk.dim);
         let mut memory = Self {
@@ -282,7 +282,7 @@ impl Memory {
     }
 
     /// Sets the trunk of a new gallery.
-    pub fn set_trunk(&mut self, file: &Transaction, trunk: Trunk) -> Result<(), Failure> {
+    pub fn set_trunk(&mut self, file: &Transaction, trunk: GalleryTrunk) -> Result<(), Failure> {
         let source = serde_json::to_string(&trunk.source).map_err(damaged)?;
         file.execute(
             "INSERT INTO gallery (one, architecture, fingerprint, dim, source, fpir, revision)

@@ -26,7 +26,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 pub use json::left_out_json;
 pub use reports::{EnrolledFace, EnrolledPerson, Exported};
 pub use seen::one_face;
-pub use trunk::{Trunk, TrunkSource};
+pub use trunk::{GalleryTrunk, TrunkSource};
 pub use unknown::{Sighting, UnknownGroup};
 
 use crate::train::calibrate::NEIGHBOURS;
@@ -130,7 +130,7 @@ impl Gallery {
     }
 
     /// The trunk of its embeddings; `None` before the first face.
-    pub fn trunk(&self) -> Option<&Trunk> {
+    pub fn trunk(&self) -> Option<&GalleryTrunk> {
         self.memory.trunk.as_ref()
     }
 
@@ -154,7 +154,7 @@ impl Gallery {
     /// # Errors
     /// The gallery's trunk is another one, or nothing can be promised about strangers: there are no
     /// embeddings of any by this trunk.
-    pub fn use_trunk(&mut self, trunk: Trunk, strangers: Option<&Strangers>) -> Result<()> {
+    pub fn use_trunk(&mut self, trunk: GalleryTrunk, strangers: Option<&Strangers>) -> Result<()> {
         if let Some(own) = self.trunk() {
             own.check(&trunk)?;
         } else if strangers.is_none()

@@ -46,8 +46,8 @@ fn face(path: &str, embedding: Vec<f32>) -> NewFace {
     }
 }
 
-fn trunk() -> Trunk {
-    Trunk {
+fn trunk() -> GalleryTrunk {
+    GalleryTrunk {
         architecture: Architecture::Vgg16,
         fingerprint: "0123456789abcdef".into(),
         dim: DIM,
@@ -258,7 +258,7 @@ fn what_fails_changes_nothing() {
     }
     assert!(gallery.set_fpir(Some(0.0001)).unwrap_err().to_string().contains("--fpir"));
     assert!(gallery.rename("ann", "bob").unwrap_err().to_string().contains("merge"));
-    let other = Trunk { fingerprint: "fedcba9876543210".into(), ..trunk() };
+    let other = GalleryTrunk { fingerprint: "fedcba9876543210".into(), ..trunk() };
     let error = gallery.use_trunk(other, None).unwrap_err().to_string();
     assert!(error.contains("another trunk") && error.contains("01234567"), "{error}");
     assert_eq!((gallery.people(), gallery.faces()), (3, 12));

@@ -28,7 +28,7 @@ pub struct TrunkSource {
 
 /// The trunk that all embeddings of a gallery come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trunk {
+pub struct GalleryTrunk {
     /// Its architecture.
     pub architecture: Architecture,
     /// SHA-256 over its parameters and its input, hexadecimal.
@@ -39,7 +39,7 @@ pub struct Trunk {
     pub source: TrunkSource,
 }
 
-impl Trunk {
+impl GalleryTrunk {
     /// Describes a trunk that was loaded from `source`.
     ///
     /// # Errors

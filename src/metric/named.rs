@@ -84,11 +84,13 @@ macro_rules! named_enum {
     };
 }
 
-/// The table of a folder: a row `file::ENTRY` publishes what the file has, and adds the entry to
-/// `ALL`. Entries have the fields `name` and `help`.
+/// The table of a folder: a row `file::ENTRY` declares the module, publishes what it has, and adds the
+/// entry to `ALL`. Entries have the fields `name` and `help`. `cargo fmt` does not look for modules in
+/// macros; `make format` names their files.
 macro_rules! registry {
     ($kind:ty: $($file:ident::$entry:ident,)+) => {
-        $(pub use $file::*;)+
+        $(mod $file;
+        pub use $file::*;)+
 
         impl $crate::metric::named::Named for $kind {
             const ALL: &'static [Self] = &[$($file::$entry),+];

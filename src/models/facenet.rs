@@ -141,12 +141,12 @@ impl ResidualBlock {
 
 /// Consecutive blocks, and the reduction after them.
 #[derive(Debug)]
-struct Stage {
+struct BlockStage {
     repeat: Vec<ResidualBlock>,
     reduce: Option<Branches>,
 }
 
-impl Stage {
+impl BlockStage {
     fn new(root: &Scope, name: &str, count: usize, plan: &Residual) -> Self {
         let at = root.sub(name);
         let repeat = (0..count).map(|number| ResidualBlock::new(&at.sub(number), plan)).collect();
@@ -172,7 +172,7 @@ impl Stage {
 #[derive(Debug)]
 pub struct FaceNet {
     stem: Vec<(bool, ConvNormRelu)>,
-    stages: [Stage; 3],
+    stages: [BlockStage; 3],
     last: ResidualBlock,
     last_linear: Linear,
     last_bn: BatchNorm,
@@ -190,9 +190,10 @@ impl FaceNet {
         Self {
             stem: STEM.into_iter().map(stem).collect(),
             stages: [
-                Stage::new(root, "repeat_1", 5, &BLOCK35).reduced(root, "mixed_6a", &MIXED_6A),
-                Stage::new(root, "repeat_2", 10, &BLOCK17).reduced(root, "mixed_7a", &MIXED_7A),
-                Stage::new(root, "repeat_3", 5, &BLOCK8),
+                BlockStage::new(root, "repeat_1", 5, &BLOCK35).reduced(root, "mixed_6a", &MIXED_6A),
+                BlockStage::new(root, "repeat_2", 10, &BLOCK17)
+                    .reduced(root, "mixed_7a", &MIXED_7A),
+                BlockStage::new(root, "repeat_3", 5, &BLOCK8),
             ],
             last: ResidualBlock::new(&root.sub("block8"), &LAST),
             last_linear: Linear::with(

@@ -29,7 +29,7 @@ fn conv(at: &Scope, spec: ConvSpec) -> Conv2d {
 
 /// Batch normalisation, 3x3, batch normalisation, PReLU, 3x3, batch normalisation, beside a shortcut.
 #[derive(Debug)]
-struct Unit {
+struct ResidualUnit {
     bn1: BatchNorm,
     conv1: Conv2d,
     bn2: BatchNorm,
@@ -39,7 +39,7 @@ struct Unit {
     downsample: Option<(Conv2d, BatchNorm)>,
 }
 
-impl Unit {
+impl ResidualUnit {
     fn new(at: &Scope, inputs: i64, outputs: i64, stride: i64) -> Self {
         let shortcut = |at: Scope| {
             let spec = ConvSpec::new(inputs, outputs, 1).stride(stride);
@@ -74,7 +74,7 @@ pub struct IResNet {
     conv1: Conv2d,
     bn1: BatchNorm,
     prelu: PRelu,
-    layers: Vec<Vec<Unit>>,
+    layers: Vec<Vec<ResidualUnit>>,
     bn2: BatchNorm,
     fc: Linear,
     features: BatchNorm,
@@ -93,7 +93,7 @@ impl IResNet {
             let at = root.sub(format!("layer{number}"));
             let units = (0..depth).map(|unit| {
                 let stride = if unit == 0 { 2 } else { 1 };
-                let built = Unit::new(&at.sub(unit), inputs, outputs, stride);
+                let built = ResidualUnit::new(&at.sub(unit), inputs, outputs, stride);
                 inputs = outputs;
                 built
             });

@@ -37,7 +37,7 @@ const CHANNELS: [i64; 5] = [64, 128, 256, 512, 512];
 
 /// A convolution with its normalisation.
 #[derive(Debug)]
-struct Unit {
+struct ConvUnit {
     /// The indices of its convolution and normalisation in torchvision's `features`.
     numbers: Range<usize>,
     conv: ConvNormRelu,
@@ -48,7 +48,7 @@ struct Unit {
 /// The network.
 #[derive(Debug)]
 pub struct Vgg {
-    features: Vec<Unit>,
+    features: Vec<ConvUnit>,
     classifier: Option<[Linear; 3]>,
 }
 
@@ -73,7 +73,7 @@ impl Vgg {
     }
 }
 
-fn features(at: &Scope, plan: VggConfig) -> Vec<Unit> {
+fn features(at: &Scope, plan: VggConfig) -> Vec<ConvUnit> {
     let mut units = Vec::new();
     // torchvision's numbers: convolution, normalisation where there is one, ReLU; and pools.
     let (mut number, mut inputs) = (0, 3);
@@ -86,7 +86,7 @@ fn features(at: &Scope, plan: VggConfig) -> Vec<Unit> {
             let norm = plan.batch_norm.then(|| BatchNorm::new(&at.sub(number + 1), outputs));
             let pools = layer == depth;
             number = numbers.end + 1 + usize::from(pools);
-            units.push(Unit { numbers, conv: ConvNormRelu::of(conv, norm), pools });
+            units.push(ConvUnit { numbers, conv: ConvNormRelu::of(conv, norm), pools });
             inputs = outputs;
         }
     }

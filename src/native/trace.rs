@@ -44,7 +44,7 @@ unsafe extern "C" {
 
 /// A tensor that a network computes with.
 #[derive(Debug)]
-pub struct State {
+pub struct TracedState {
     /// Its state-dict key.
     pub name: String,
     /// The same tensor, not a copy: the tracer identifies tensors by their address.
@@ -131,7 +131,7 @@ impl Trace {
     /// # Panics
     /// Where the network does.
     pub fn record(
-        state: &[State],
+        state: &[TracedState],
         input: &Tensor,
         outputs: usize,
         mut network: impl FnMut(&Tensor) -> Result<Vec<Tensor>>,
@@ -235,7 +235,7 @@ mod tests {
     fn state_keeps_its_keys_and_constants_become_buffers() {
         let weight = ones(&[4, 3]) * 2.0;
         let name = "layer.0.1_linear.weight".to_owned();
-        let state = [State { name, tensor: weight.shallow_clone(), is_parameter: true }];
+        let state = [TracedState { name, tensor: weight.shallow_clone(), is_parameter: true }];
         let window = ones(&[4]) * 3.0;
         let network = |xs: &Tensor| Ok(vec![xs.linear(&weight, None::<Tensor>) * &window]);
         let trace = Trace::record(&state, &ones(&[2, 3]), 1, network).unwrap();

@@ -1,6 +1,6 @@
 //! What stands for live bars without the `cli` feature: two types that have no values.
 
-use super::Whole;
+use super::time_left::Whole;
 
 /// All live bars.
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::refusal::Refusal;
-use super::state::State;
+use super::state::ServerState;
 use crate::data::picture;
 
 /// The time between two parts of a body ...
@@ -55,12 +55,12 @@ pub struct Uploads {
 /// # Errors
 /// The body is too large or too slow, of another kind, or holds no picture.
 pub async fn uploads(
-    state: &State,
+    state: &ServerState,
     headers: &HeaderMap,
     body: Body,
     keys: &[&str],
 ) -> Result<Uploads, Refusal> {
-    let kind = Kind::of(headers);
+    let kind = BodyKind::of(headers);
     let kind = match kind {
         Ok(kind) => kind,
         Err(refusal) => {
@@ -74,13 +74,13 @@ pub async fn uploads(
         return Err(Refusal::bad_request("the request is empty; send a picture"));
     }
     let (mut pictures, is_batch) = match kind {
-        Kind::Raw => (vec![upload("file", None, 1, content)], false),
-        Kind::Form(boundary) => {
+        BodyKind::Raw => (vec![upload("file", None, 1, content)], false),
+        BodyKind::Form(boundary) => {
             let pictures = of_form(content, boundary, keys).await?;
             let is_batch = pictures.len() > 1;
             (pictures, is_batch)
         }
-        Kind::Json => of_json(&content, keys)?,
+        BodyKind::Json => of_json(&content, keys)?,
     };
     if pictures.is_empty() {
         return Err(Refusal::bad_request("there is no picture in the request; send it as `file`"));
@@ -110,11 +110,11 @@ pub async fn uploads(
 /// # Errors
 /// It is too large or too slow, or no object.
 pub async fn object(
-    state: &State,
+    state: &ServerState,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Map<String, Value>, Refusal> {
-    if !matches!(Kind::of(headers), Ok(Kind::Json)) {
+    if !matches!(BodyKind::of(headers), Ok(BodyKind::Json)) {
         drain(body).await;
         let sentence = "this takes a JSON object (Content-Type: application/json)";
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
@@ -129,13 +129,13 @@ fn parse(content: &[u8]) -> Result<Map<String, Value>, Refusal> {
 }
 
 /// What a body is.
-enum Kind {
+enum BodyKind {
     Raw,
     Form(String),
     Json,
 }
 
-impl Kind {
+impl BodyKind {
     fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
         let unsupported =
             |sentence: String| Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence));
@@ -164,7 +164,7 @@ impl Kind {
 
 /// Reads a body whole, with permits for its bytes.
 async fn read(
-    state: &State,
+    state: &ServerState,
     headers: &HeaderMap,
     mut body: Body,
 ) -> Result<(Bytes, Vec<OwnedSemaphorePermit>), Refusal> {

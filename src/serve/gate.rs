@@ -11,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::body::drain;
 use super::keys::{KeyFile, Role};
-use super::log::Entry;
+use super::log::RequestLine;
 use super::refusal::Refusal;
-use super::state::State;
+use super::state::ServerState;
 use super::table;
 
 /// Methods that are counted by name.
@@ -21,7 +21,7 @@ const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OP
 
 /// Lets a request through or refuses it, and notes how it ended.
 pub async fn gate(
-    extract::State(state): extract::State<Arc<State>>,
+    extract::State(state): extract::State<Arc<ServerState>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -48,7 +48,7 @@ pub async fn gate(
     state.metrics.request(method, route, status, took);
     if let Some(log) = &state.log {
         let bytes = response.body().size_hint().lower();
-        log.request(&Entry { method, route, status, took, bytes });
+        log.request(&RequestLine { method, route, status, took, bytes });
     }
     response
 }
@@ -58,7 +58,7 @@ fn method_name(method: &Method) -> &'static str {
 }
 
 fn admit(
-    state: &State,
+    state: &ServerState,
     headers: &HeaderMap,
     authority: Option<&str>,
     needed: Option<Role>,
@@ -79,7 +79,7 @@ fn admit(
 ///
 /// # Errors
 /// It does not.
-pub fn demand(state: &State, headers: &HeaderMap, needed: Role) -> Result<(), Refusal> {
+pub fn demand(state: &ServerState, headers: &HeaderMap, needed: Role) -> Result<(), Refusal> {
     let keys = state.keys.read().unwrap_or_else(PoisonError::into_inner);
     keys.as_ref().map_or(Ok(()), |keys| allows(keys, headers, needed))
 }
@@ -112,7 +112,11 @@ fn keys_of(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 
 /// The request was made to this server by name or address, by a program or by its own page: no name that
 /// was made to point here, and no page of another site.
-fn is_own(state: &State, headers: &HeaderMap, authority: Option<&str>) -> Result<(), Refusal> {
+fn is_own(
+    state: &ServerState,
+    headers: &HeaderMap,
+    authority: Option<&str>,
+) -> Result<(), Refusal> {
     let forbid = |sentence: &str| Err(Refusal::new(StatusCode::FORBIDDEN, sentence));
     let text = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or("?"));
     let host = text(header::HOST).unwrap_or_default();

@@ -16,17 +16,17 @@ use tokio::time::timeout_at;
 
 use super::body::{self, Upload, Uploads};
 use super::gate;
-use super::job::{Found, Job, Work};
+use super::job::{Answer, Job, Work};
 use super::keys::{KeyFile, Role};
 use super::queue::sha256;
 use super::refusal::{Refusal, reply};
-use super::state::State;
+use super::state::ServerState;
 use crate::Error;
 use crate::eval::distance::euclidean;
 use crate::gallery::{Gallery, NewFace, check_name, left_out_json};
 use crate::recognise::reply::{AnswerFormat, Compared, Reply, answer, bounds, detected, short};
 
-type Shared = extract::State<Arc<State>>;
+type Shared = extract::State<Arc<ServerState>>;
 type Outcome = Result<Response, Refusal>;
 /// A part of the path.
 type Part = Result<extract::Path<String>, PathRejection>;
@@ -35,7 +35,7 @@ type Part = Result<extract::Path<String>, PathRejection>;
 const MOST: usize = 100;
 
 /// A picture, and what came of it.
-type Looked = (Upload, Result<Found, Refusal>);
+type Looked = (Upload, Result<Answer, Refusal>);
 
 pub async fn health() -> Response {
     reply(&json!({ "status": "alive" }))
@@ -91,14 +91,14 @@ pub async fn identify(
 
 /// The reply about one picture.
 fn named(
-    state: &State,
+    state: &ServerState,
     gallery: &mut Gallery,
     (upload, found): Looked,
     top: usize,
     remember: bool,
 ) -> Result<Result<Value, Refusal>, Refusal> {
     let (view, rows) = match found {
-        Ok(Found::Faces(view, rows)) => (view, rows),
+        Ok(Answer::Faces(view, rows)) => (view, rows),
         Ok(_) => return Err(Refusal::internal()),
         Err(refusal) => return Ok(Err(refusal.about(&upload))),
     };
@@ -148,7 +148,7 @@ pub async fn verify(
     let mut names = Vec::new();
     for (upload, found) in looked {
         let found = found.map_err(|refusal| refusal.about(&upload))?;
-        let Found::Main(row) = found else { return Err(Refusal::internal()) };
+        let Answer::Main(row) = found else { return Err(Refusal::internal()) };
         if row.rows() == 0 {
             let sentence = format!("{}: no face found", upload.name.display());
             return Err(Refusal::unprocessable(sentence));
@@ -174,7 +174,7 @@ pub async fn detect(extract::State(state): Shared, headers: HeaderMap, body: Bod
     let is_batch = uploads.is_batch;
     let (looked, _) = look(&state, uploads, Work::Detect).await?;
     let replies = looked.into_iter().map(|(upload, found)| match found {
-        Ok(Found::Detected(faces)) => Ok(detected(&upload.name, &faces)),
+        Ok(Answer::Detected(faces)) => Ok(detected(&upload.name, &faces)),
         Ok(_) => Err(Refusal::internal()),
         Err(refusal) => Err(refusal.about(&upload)),
     });
@@ -187,7 +187,7 @@ pub async fn embed(extract::State(state): Shared, headers: HeaderMap, body: Body
     let (looked, _) = look(&state, uploads, Work::Faces).await?;
     let replies = looked.into_iter().map(|(upload, found)| {
         let (view, rows) = match found {
-            Ok(Found::Faces(view, rows)) => (view, rows),
+            Ok(Answer::Faces(view, rows)) => (view, rows),
             Ok(_) => return Err(Refusal::internal()),
             Err(refusal) => return Err(refusal.about(&upload)),
         };
@@ -338,7 +338,7 @@ pub async fn reload(extract::State(state): Shared) -> Outcome {
 
 /// Sends pictures through the trunk; returns what came of each, and the deadline of the request.
 async fn look(
-    state: &State,
+    state: &ServerState,
     Uploads { pictures, held, .. }: Uploads,
     work: Work,
 ) -> Result<(Vec<Looked>, Instant), Refusal> {
@@ -373,7 +373,7 @@ async fn look(
 
 /// The person in the path, and their faces as [`single_faces`] finds them.
 async fn faces_of(
-    state: &State,
+    state: &ServerState,
     name: Part,
     headers: &HeaderMap,
     body: Body,
@@ -391,7 +391,7 @@ async fn faces_of(
 
 /// The one face of each picture, and the pictures that have none.
 async fn single_faces(
-    state: &State,
+    state: &ServerState,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Vec<NewFace>, Vec<(String, String)>, Instant), Refusal> {
@@ -400,7 +400,7 @@ async fn single_faces(
     let (mut faces, mut left_out, mut first) = (Vec::new(), Vec::new(), None);
     for (upload, found) in looked {
         match found {
-            Ok(Found::OneFace(face)) => faces.push(*face),
+            Ok(Answer::OneFace(face)) => faces.push(*face),
             Ok(_) => return Err(Refusal::internal()),
             Err(refusal) => {
                 let name = upload.name.to_string_lossy().into_owned();
@@ -452,12 +452,12 @@ impl Refusal {
 }
 
 /// The gallery as it is in the file now.
-fn refresh(state: &State, gallery: &mut Gallery) -> Result<(), Refusal> {
+fn refresh(state: &ServerState, gallery: &mut Gallery) -> Result<(), Refusal> {
     gallery.refresh().map(drop).map_err(|error| failed(state, &error))
 }
 
 /// An error of the gallery's file.
-fn failed(state: &State, error: &Error) -> Refusal {
+fn failed(state: &ServerState, error: &Error) -> Refusal {
     state.trouble(&error.to_string());
     match error.to_string().contains("in use by another process") {
         true => Refusal::busy("the gallery is in use by another process; try again", 2),
@@ -466,7 +466,7 @@ fn failed(state: &State, error: &Error) -> Refusal {
 }
 
 /// The gallery says that what was asked for is not there, or that something is wrong with its file.
-fn missing(state: &State, error: &Error, sentence: String) -> Refusal {
+fn missing(state: &ServerState, error: &Error, sentence: String) -> Refusal {
     match error {
         Error::Config(_) => Refusal::not_found(sentence),
         _ => failed(state, error),

@@ -11,7 +11,7 @@ use super::refusal::Refusal;
 use crate::detect::{Detector, Face};
 use crate::eval::Embeddings;
 use crate::eval::unknown::Logistic;
-use crate::gallery::{Gallery, NewFace, Trunk};
+use crate::gallery::{Gallery, GalleryTrunk, NewFace};
 use crate::models::Backbone;
 use crate::recognise::{View, Viewer};
 
@@ -23,7 +23,7 @@ pub struct Model {
     /// The gallery's trunk.
     pub backbone: Backbone,
     /// What there is to know of it.
-    pub trunk: Trunk,
+    pub trunk: GalleryTrunk,
     /// Finds all faces on a picture.
     pub viewer: Viewer,
     /// Finds the main one, as `visage verify` does.
@@ -42,7 +42,7 @@ pub struct Model {
 #[derive(Debug)]
 pub struct Loaded {
     pub gallery: Arc<tokio::sync::Mutex<Gallery>>,
-    pub trunk: Trunk,
+    pub trunk: GalleryTrunk,
     pub threshold: Option<f64>,
     pub probability: Option<Logistic>,
     pub name: String,
@@ -63,7 +63,7 @@ pub enum Work {
 
 /// What was found.
 #[derive(Debug)]
-pub enum Found {
+pub enum Answer {
     Faces(View, Embeddings),
     OneFace(Box<NewFace>),
     Main(Embeddings),
@@ -79,7 +79,7 @@ pub struct Job {
     pub content: Bytes,
     pub pixels: u64,
     pub deadline: Instant,
-    pub answer: oneshot::Sender<Result<Found, Refusal>>,
+    pub answer: oneshot::Sender<Result<Answer, Refusal>>,
     /// The place in the queue, and the bytes of the request; freed with the job.
     pub _held: (OwnedSemaphorePermit, Arc<Vec<OwnedSemaphorePermit>>),
 }
@@ -91,7 +91,7 @@ impl Job {
     }
 
     /// Answers it.
-    pub fn reply(self, found: Result<Found, Refusal>) {
+    pub fn reply(self, found: Result<Answer, Refusal>) {
         // A client that is gone does not read it.
         let _ = self.answer.send(found);
     }

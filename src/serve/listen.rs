@@ -29,7 +29,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tower_service::Service;
 
 use super::routes;
-use super::state::State;
+use super::state::ServerState;
 use crate::train::interrupt::Interrupt;
 use crate::{Error, Result};
 
@@ -214,7 +214,7 @@ pub async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
     connections: Connections,
-    state: Arc<State>,
+    state: Arc<ServerState>,
     stop: Interrupt,
 ) {
     let router = routes::router(state.clone());
@@ -253,7 +253,7 @@ async fn accept(
     connections: &Arc<Connections>,
     router: &Router,
     told: &watch::Receiver<bool>,
-    state: &Arc<State>,
+    state: &Arc<ServerState>,
 ) {
     loop {
         connections.place().await;

@@ -41,7 +41,7 @@ impl std::fmt::Debug for LogOutput {
 
 /// One request.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry {
+pub struct RequestLine {
     pub method: &'static str,
     pub route: &'static str,
     pub status: u16,
@@ -79,7 +79,7 @@ impl Log {
         Ok(Self { format, lines, thread })
     }
 
-    pub fn request(&self, entry: &Entry) {
+    pub fn request(&self, entry: &RequestLine) {
         if self.format == LogFormat::Off {
             return;
         }
@@ -99,8 +99,8 @@ impl Log {
     }
 }
 
-fn line(format: LogFormat, entry: &Entry, now: SystemTime) -> String {
-    let Entry { method, route, status, took, bytes } = *entry;
+fn line(format: LogFormat, entry: &RequestLine, now: SystemTime) -> String {
+    let RequestLine { method, route, status, took, bytes } = *entry;
     let (time, ms) = (timestamp(now), (took.as_secs_f64() * 1e5).round() / 100.0);
     match format {
         LogFormat::Json => {
@@ -141,7 +141,8 @@ mod tests {
         assert_eq!(timestamp(at), "2024-02-29T12:34:56.500Z");
         assert_eq!(timestamp(UNIX_EPOCH), "1970-01-01T00:00:00.000Z");
         let took = Duration::from_micros(12_345);
-        let entry = Entry { method: "GET", route: "/people/{name}", status: 404, took, bytes: 7 };
+        let entry =
+            RequestLine { method: "GET", route: "/people/{name}", status: 404, took, bytes: 7 };
         assert_eq!(
             line(LogFormat::Text, &entry, at),
             "2024-02-29T12:34:56.500Z GET /people/{name} 404 12.35 ms 7 bytes\n"

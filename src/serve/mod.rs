@@ -16,6 +16,7 @@ pub mod keys;
 mod listen;
 mod log;
 mod metrics;
+mod options;
 mod page;
 mod queue;
 mod refusal;
@@ -23,60 +24,20 @@ mod routes;
 mod state;
 mod table;
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use job::Model;
 pub use log::{LogFormat, LogOutput};
+pub use options::Options;
 
 use crate::progress::Reporter;
 use crate::train::interrupt::Interrupt;
 use crate::{Error, Result};
 use keys::KeyFile;
 use listen::{Connections, Tls};
-use state::State;
-
-/// How the server is set up.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The address to listen at.
-    pub host: IpAddr,
-    /// The port; 0 takes a free one.
-    pub port: u16,
-    /// The keys of those who may use it; `None` allows everything, on a loopback address only.
-    pub key_file: Option<PathBuf>,
-    /// The certificate chain and its private key, PEM files.
-    pub tls: Option<(PathBuf, PathBuf)>,
-    /// Pictures that are waiting or being computed at one time; at least 1.
-    pub queue: usize,
-    /// Pictures that are computed together; at least 1.
-    pub batch: usize,
-    /// The time that a request may take once it has arrived.
-    pub deadline: Duration,
-    /// Bytes of the largest request.
-    pub max_upload: usize,
-    /// Small pictures of enrolled faces are kept in the gallery.
-    pub thumbnails: bool,
-}
-
-impl Options {
-    /// Checks what can be checked before anything is loaded.
-    ///
-    /// # Errors
-    /// An address that others can reach, without keys.
-    pub fn validate(&self) -> Result<()> {
-        if self.key_file.is_none() && !self.host.is_loopback() {
-            return Err(Error::Config(format!(
-                "--host {}: others can reach this address, so that keys are needed: `visage serve \
-                 --new-key admin --key-file FILE` makes one; then give --key-file FILE",
-                self.host
-            )));
-        }
-        Ok(())
-    }
-}
+use state::ServerState;
 
 /// Serves until SIGINT or SIGTERM; requests that are under way are answered first. `load` gives the model
 /// once the server listens; until then it says that it is not ready.
@@ -99,7 +60,7 @@ pub fn run<E: From<Error>>(
     let address = listener.local_addr().map_err(|error| listen::unusable(host, port, &error))?;
     let stop = Interrupt::watch();
     let (state, waiting) =
-        State::new(options, keys, log.map(log::Log::start).transpose()?, say.clone());
+        ServerState::new(options, keys, log.map(log::Log::start).transpose()?, say.clone());
     let state = Arc::new(state);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

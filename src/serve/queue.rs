@@ -8,9 +8,9 @@ use image::RgbImage;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::job::{Found, Job, Loaded, Model, Work};
+use super::job::{Answer, Job, Loaded, Model, Work};
 use super::refusal::Refusal;
-use super::state::State;
+use super::state::ServerState;
 use crate::data::picture;
 use crate::detect::Detector;
 use crate::eval::Embeddings;
@@ -32,7 +32,7 @@ type Batch = Vec<(Job, Ready)>;
 ///
 /// # Errors
 /// The system has no thread to give.
-pub fn work(model: Model, state: &Arc<State>, waiting: Receiver<Job>) -> Result<()> {
+pub fn work(model: Model, state: &Arc<ServerState>, waiting: Receiver<Job>) -> Result<()> {
     let Model { gallery, backbone, trunk, mut viewer, main, detector, .. } = model;
     viewer.keeps_pictures = true; // for the sharpness and the thumbnails of new faces
     state.metrics.enrolled((gallery.people(), gallery.faces()));
@@ -72,15 +72,15 @@ pub fn work(model: Model, state: &Arc<State>, waiting: Receiver<Job>) -> Result<
                     return Err(Refusal::unprocessable(sentence));
                 }
                 let face = one_face(&job.name, sha256, &view, &rows, thumbnails)?;
-                Ok(Found::OneFace(Box::new(face)))
+                Ok(Answer::OneFace(Box::new(face)))
             }
             _ => {
                 state.metrics.faces(rows.rows());
                 view.picture = None;
-                Ok(Found::Faces(view, rows))
+                Ok(Answer::Faces(view, rows))
             }
         });
-        embed(state, &backbone, &main, single, |_, _, rows| Ok(Found::Main(rows)));
+        embed(state, &backbone, &main, single, |_, _, rows| Ok(Answer::Main(rows)));
         detect(state, &detector, whole);
     }
     Ok(())
@@ -93,7 +93,7 @@ pub fn sha256(content: &[u8]) -> String {
 
 /// Takes what waits, decodes it on all cores, and hands it on, batch by batch.
 fn decode(
-    state: &State,
+    state: &ServerState,
     waiting: &Receiver<Job>,
     sender: &SyncSender<Batch>,
     prepare: impl Fn(Work, RgbImage) -> Ready + Send + Sync,
@@ -139,11 +139,11 @@ fn decode(
 
 /// Embeds the faces on a batch of pictures; `each` makes the answers.
 fn embed(
-    state: &State,
+    state: &ServerState,
     backbone: &Backbone,
     viewer: &Viewer,
     batch: Vec<(Job, Decoded)>,
-    each: impl Fn(&Job, View, Embeddings) -> Result<Found, Refusal>,
+    each: impl Fn(&Job, View, Embeddings) -> Result<Answer, Refusal>,
 ) {
     if batch.is_empty() {
         return;
@@ -171,7 +171,7 @@ fn embed(
     }
 }
 
-fn detect(state: &State, detector: &Detector, batch: Vec<(Job, RgbImage)>) {
+fn detect(state: &ServerState, detector: &Detector, batch: Vec<(Job, RgbImage)>) {
     if batch.is_empty() {
         return;
     }
@@ -182,14 +182,14 @@ fn detect(state: &State, detector: &Detector, batch: Vec<(Job, RgbImage)>) {
         Ok(found) => {
             for (job, faces) in jobs.into_iter().zip(found) {
                 state.metrics.faces(faces.len());
-                job.reply(Ok(Found::Detected(faces)));
+                job.reply(Ok(Answer::Detected(faces)));
             }
         }
         Err(error) => failed(state, jobs, &error),
     }
 }
 
-fn failed(state: &State, jobs: Vec<Job>, error: &Error) {
+fn failed(state: &ServerState, jobs: Vec<Job>, error: &Error) {
     state.trouble(&error.to_string());
     jobs.into_iter().for_each(|job| job.reply(Err(Refusal::internal())));
 }

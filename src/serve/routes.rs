@@ -8,10 +8,10 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use super::refusal::Refusal;
-use super::state::State;
+use super::state::ServerState;
 use super::{gate, handlers, page};
 
-pub fn router(state: Arc<State>) -> Router {
+pub fn router(state: Arc<ServerState>) -> Router {
     let missing =
         || async { Refusal::not_found("there is nothing here; GET /openapi.json says where") };
     let wrong = || async {

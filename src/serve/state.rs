@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Options;
 use super::job::{Job, Loaded};
 use super::keys::KeyFile;
 use super::log::Log;
 use super::metrics::Metrics;
+use super::options::Options;
 use super::refusal::Refusal;
 use crate::gallery::Gallery;
 use crate::progress::Reporter;
@@ -20,7 +20,7 @@ const UPLOADS: usize = 16;
 /// ... and in units of this many, in which they are counted.
 const UNIT: usize = 1024;
 
-pub struct State {
+pub struct ServerState {
     pub options: Options,
     pub keys: RwLock<Option<KeyFile>>,
     pub metrics: Metrics,
@@ -36,7 +36,7 @@ pub struct State {
     loaded: OnceLock<Loaded>,
 }
 
-impl State {
+impl ServerState {
     pub fn new(
         options: Options,
         keys: Option<KeyFile>,

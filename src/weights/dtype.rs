@@ -4,7 +4,7 @@ use safetensors::tensor::Dtype;
 use tch::Kind;
 
 /// A dtype and its names.
-pub(super) struct Row {
+pub(super) struct DtypeRow {
     /// libtorch's kind.
     pub kind: Kind,
     /// PyTorch's, as `torch.float32`, which is also what reports say.
@@ -23,11 +23,11 @@ const fn row(
     safetensors: Dtype,
     storage: &'static str,
     numpy: Option<&'static str>,
-) -> Row {
-    Row { kind, name, safetensors, storage, numpy }
+) -> DtypeRow {
+    DtypeRow { kind, name, safetensors, storage, numpy }
 }
 
-const ROWS: [Row; 10] = [
+const ROWS: [DtypeRow; 10] = [
     row(Kind::Bool, "bool", Dtype::BOOL, "BoolStorage", Some("b1")),
     row(Kind::Uint8, "uint8", Dtype::U8, "ByteStorage", Some("u1")),
     row(Kind::Int8, "int8", Dtype::I8, "CharStorage", Some("i1")),
@@ -41,7 +41,7 @@ const ROWS: [Row; 10] = [
 ];
 
 /// The first row that `fits`.
-pub(super) fn find(fits: impl Fn(&Row) -> bool) -> Option<&'static Row> {
+pub(super) fn find(fits: impl Fn(&DtypeRow) -> bool) -> Option<&'static DtypeRow> {
     ROWS.iter().find(|row| fits(row))
 }
 

@@ -137,7 +137,7 @@ impl LoadOptions<'_> {
 /// converted to the net's; the report counts them. Keys that start with one of `extras` (such as a
 /// head beside the trunk) are ignored.
 pub fn load(params: &Params, file: &TensorFile, extras: &[&str]) -> LoadReport {
-    let of_file = |(name, tensor): (&String, &Tensor)| Found {
+    let of_file = |(name, tensor): (&String, &Tensor)| TensorInfo {
         name: name.clone(),
         shape: tensor.size(),
         kind: tensor.kind(),
@@ -168,7 +168,7 @@ pub fn load(params: &Params, file: &TensorFile, extras: &[&str]) -> LoadReport {
 /// nothing is changed either.
 pub fn load_file(params: &Params, file: &WeightFile, options: &LoadOptions) -> Result<LoadReport> {
     let entries = file.entries().iter();
-    let found = entries.map(|entry| Found {
+    let found = entries.map(|entry| TensorInfo {
         name: entry.name.clone(),
         shape: entry.shape.clone(),
         kind: entry.kind,
@@ -201,7 +201,7 @@ pub fn is_finite(tensor: &Tensor) -> bool {
 }
 
 /// A tensor of the file: what is compared with the net.
-struct Found {
+struct TensorInfo {
     name: String,
     shape: Vec<i64>,
     kind: Kind,
@@ -210,14 +210,14 @@ struct Found {
 /// Maps the file's keys to the net's tensors.
 fn plan<'p>(
     params: &'p Params,
-    found: impl Iterator<Item = Found>,
+    found: impl Iterator<Item = TensorInfo>,
     options: &LoadOptions,
 ) -> (LoadReport, Vec<(&'p Tensor, String)>) {
     let mut report = LoadReport::default();
     let known: HashSet<&str> = params.iter().map(|param| param.name.as_str()).collect();
     let (at_home, strangers): (Vec<_>, Vec<_>) =
         found.partition(|found| known.contains(found.name.as_str()));
-    let mut by_key: HashMap<String, Found> =
+    let mut by_key: HashMap<String, TensorInfo> =
         at_home.into_iter().map(|found| (found.name.clone(), found)).collect();
     for stranger in strangers {
         let renamed = RULES

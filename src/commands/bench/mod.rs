@@ -14,7 +14,7 @@ use tch::Device;
 use self::measures::{Measure, NAMES, Setting};
 use self::peer::Peer;
 use self::profile::Profile;
-use super::Context;
+use super::context::Context;
 use super::output::line;
 use crate::data::{picture, source};
 use crate::models::Compute;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::cold::{measured, mebibytes};
 use super::measures::{EPOCHS, OTHERS, PICTURES_EACH, PYTORCH, Setting, TAUGHT};
 use crate::commands::trunk::Bare;
-use crate::export::{Batch, Export};
+use crate::export::{BatchSize, Export};
 use crate::models::Architecture;
 use crate::native::Half;
 use crate::weights::manifest;
@@ -177,7 +177,7 @@ fn network() -> Result<Vec<u8>> {
         embedding_dim: None,
         input_size: None,
     };
-    Export::trunk(bare.build(tch::Device::Cpu)?.backbone)?.to_onnx(Batch::Dynamic)
+    Export::trunk(bare.build(tch::Device::Cpu)?.backbone)?.to_onnx(BatchSize::Dynamic)
 }
 
 impl Drop for Peer {

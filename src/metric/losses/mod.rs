@@ -1,6 +1,6 @@
-//! Losses: one value per tuple, and a separate reduction. A new loss needs a file here, its
-//! `mod` line and its row in the registry, from which `--loss`, its help, the default margin, the
-//! check of options and the conformance test are derived.
+//! Losses: one value per tuple, and a separate reduction. A new loss needs a file here
+//! and its row in the registry, from which `--loss`, its help, the default margin, the check of
+//! options and the conformance test are derived.
 //!
 //! | loss | on | a tuple is |
 //! |---|---|---|
@@ -17,25 +17,18 @@
 //! [`TripletMarginLoss`] needs no such matrix.
 
 mod all_triplets;
-mod arcface;
 mod chunked_sum;
-mod circle;
 #[cfg(test)]
 mod conformance;
 mod contrastive;
-mod cosface;
 #[cfg(test)]
 mod golden;
 mod hinge;
 mod log_sum_exp;
 mod loss;
 mod margin_softmax;
-mod multi_similarity;
-mod nt_xent;
 mod pair_bce;
 mod reduction;
-mod sup_con;
-mod triplet;
 
 pub use contrastive::ContrastiveLoss;
 pub use hinge::Hinge;

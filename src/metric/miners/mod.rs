@@ -1,15 +1,10 @@
 //! Miners: choose the triplets of a batch for the loss.
 //!
 //! A miner gets distances without gradient and returns indices. Distances are processed in chunks of
-//! anchors, so that a full `[B, B]` matrix is not needed. A new miner needs a file here, its `mod` line
+//! anchors, so that a full `[B, B]` matrix is not needed. A new miner needs a file here
 //! and its row in the registry, from which `--miner`, its help and the conformance test are derived.
 
-mod batch_all;
-mod batch_hard;
-mod easy_positive;
 mod miner;
-mod random;
-mod semi_hard;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tuples;

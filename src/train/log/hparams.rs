@@ -14,12 +14,12 @@ use super::summary::{plugin_summary, tensor_of};
 /// A setting: a `google.protobuf.Value` without the kinds that are not used.
 #[derive(Clone, PartialEq, Message)]
 pub struct Setting {
-    #[prost(oneof = "Kind", tags = "2, 3, 4")]
-    kind: Option<Kind>,
+    #[prost(oneof = "MetricKind", tags = "2, 3, 4")]
+    kind: Option<MetricKind>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
-enum Kind {
+enum MetricKind {
     #[prost(double, tag = "2")]
     Number(f64),
     #[prost(string, tag = "3")]
@@ -108,12 +108,12 @@ pub(super) fn settings(table: &Value) -> Vec<(&str, Setting)> {
     let entries = table.as_object().into_iter().flatten();
     let kind = |value: &Value| match value {
         Value::Null => None,
-        Value::Bool(switch) => Some(Kind::Switch(*switch)),
-        Value::Number(number) => number.as_f64().map(Kind::Number),
+        Value::Bool(switch) => Some(MetricKind::Switch(*switch)),
+        Value::Number(number) => number.as_f64().map(MetricKind::Number),
         Value::Array(list) => {
-            Some(Kind::Text(list.iter().map(plain).collect::<Vec<_>>().join(",")))
+            Some(MetricKind::Text(list.iter().map(plain).collect::<Vec<_>>().join(",")))
         }
-        other => Some(Kind::Text(plain(other))),
+        other => Some(MetricKind::Text(plain(other))),
     };
     entries
         .filter_map(|(name, value)| Some((name.as_str(), Setting { kind: Some(kind(value)?) })))
@@ -131,9 +131,9 @@ pub(super) fn session(
     let column = |(name, setting): &(&str, Setting)| {
         let kind = match setting.kind {
             None => ColumnType::Unset,
-            Some(Kind::Number(_)) => ColumnType::Number,
-            Some(Kind::Text(_)) => ColumnType::Text,
-            Some(Kind::Switch(_)) => ColumnType::Switch,
+            Some(MetricKind::Number(_)) => ColumnType::Number,
+            Some(MetricKind::Text(_)) => ColumnType::Text,
+            Some(MetricKind::Switch(_)) => ColumnType::Switch,
         };
         HparamInfo { name: (*name).to_owned(), kind: kind.into() }
     };

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::{at_least, check_input_size, demand, percentage, share};
 #[cfg(feature = "cli")]
 use super::flags;
-use super::{
-    DataSettings, ScheduleSettings, at_least, check_input_size, demand, percentage, share,
-};
+use super::{DataSettings, ScheduleSettings};
 use crate::models::Architecture;
 use crate::{Error, Result};
 

@@ -4,12 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::{at_least, not_negative, positive, share};
 #[cfg(feature = "cli")]
 use super::flags;
-use super::{
-    AugmentSettings, BnMode, ScheduleSettings, TrunkSettings, TuningSettings, at_least,
-    not_negative, positive, share,
-};
+use super::{AugmentSettings, BnMode, ScheduleSettings, TrunkSettings, TuningSettings};
 use crate::device::Precision;
 use crate::models::Architecture;
 use crate::recognise::FaceSearch;

@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::value_parser;
 
-use super::MAX_INPUT_SIZE;
+use super::checks::MAX_INPUT_SIZE;
 use crate::metric::Named;
 
 /// Parser of `on` and `off`, for switches that are on by default.

@@ -4,10 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    BnMode, DataSettings, ScheduleSettings, TrunkSettings, TuningSettings, at_least, not_negative,
-    positive, share, within,
-};
+use super::checks::{at_least, not_negative, positive, share, within};
+use super::{BnMode, DataSettings, ScheduleSettings, TrunkSettings, TuningSettings};
 use crate::models::{Architecture, HeadKind};
 use crate::weights::Source;
 use crate::{Error, Result};

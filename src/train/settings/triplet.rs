@@ -4,12 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::{at_least, demand, positive, share, within};
 #[cfg(feature = "cli")]
 use super::flags;
-use super::{
-    BnMode, DataSettings, ScheduleSettings, TrunkSettings, TuningSettings, at_least, demand,
-    positive, share, within,
-};
+use super::{BnMode, DataSettings, ScheduleSettings, TrunkSettings, TuningSettings};
 use crate::metric::losses::{Hinge, LossKind, LossOption, Reduction, TRIPLET};
 use crate::metric::miners::{BATCH_HARD, Miner};
 use crate::metric::{DistanceKind, Named};

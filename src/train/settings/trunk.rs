@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::check_input_size;
+use super::checks::check_input_size;
 #[cfg(feature = "cli")]
 use super::flags;
 use crate::Result;

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AugmentSettings, BnMode, demand, share};
+use super::checks::{demand, share};
+use super::{AugmentSettings, BnMode};
 use crate::Result;
 use crate::device::Precision;
 
