@@ -66,6 +66,43 @@ pub struct LrFind {
     pub json: bool,
 }
 
+/// Flags that a command takes, so that it runs on the flags and the config.toml of a training, but has no
+/// use for. Its help does not list them.
+const NOT_LISTED: [(&str, &[&str]); 2] = [
+    (
+        "lr-find",
+        &[
+            "triplets",
+            "head",
+            "batch_size",
+            "val_limit",
+            "epochs",
+            "schedule",
+            "warmup",
+            "cycle",
+            "patience",
+            "monitor",
+            "max_bad",
+            "strict_numerics",
+            "lr",
+            "log_interval",
+            "blend",
+            "unfreeze_every",
+            "model_ema",
+        ],
+    ),
+    ("train-classifier", &["max_bad"]),
+];
+
+/// The command line.
+pub fn command() -> clap::Command {
+    NOT_LISTED.into_iter().fold(Cli::command(), |root, (name, flags)| {
+        root.mut_subcommand(name, |command| {
+            flags.iter().fold(command, |command, flag| command.mut_arg(flag, |arg| arg.hide(true)))
+        })
+    })
+}
+
 /// Parses the process's arguments and reads the `--config` file, if one is named.
 ///
 /// Help, version and misuse end the process here, as clap does.
@@ -74,7 +111,7 @@ pub struct LrFind {
 /// A config file that cannot be read, has an unknown key or an impossible value, or whose settings
 /// cannot be combined with each other or with the flags.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli> {
-    let matches = Cli::command().get_matches_from(arguments);
+    let matches = command().get_matches_from(arguments);
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Some((name, flags)) = matches.subcommand() {
         match &mut cli.command {

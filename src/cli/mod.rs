@@ -96,6 +96,9 @@ pub enum Command {
     /// Teach a trunk to tell faces apart as another one does, from unlabelled pictures
     Distil(Box<Configured<DistilSettings>>),
     /// Run a learning-rate range test for train-triplet
+    ///
+    /// Takes the flags and the config.toml of train-triplet; those about epochs, validation and saved models
+    /// are ignored.
     LrFind(Box<LrFind>),
     /// Name the faces on pictures
     Classify(Classify),
@@ -166,13 +169,11 @@ impl Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
+    use super::config::command;
 
     #[test]
     fn the_surface_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -198,7 +199,7 @@ mod tests {
             }
             command.get_subcommands_mut().for_each(walk);
         }
-        let mut root = Cli::command();
+        let mut root = command();
         root.build();
         walk(&mut root);
     }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use tch::Device;
 
+use super::out_of_memory;
 use crate::Result;
 use crate::cli::{Command, Common, Resume};
 use crate::data::picture;
@@ -62,6 +63,9 @@ impl Context {
     /// The device to compute on, resolved when a command needs one.
     pub(super) fn device(&self) -> Result<Device> {
         let device = self.common.device.resolve()?;
+        if device == Device::Cpu {
+            out_of_memory::refuse_more_than_there_is();
+        }
         match &self.place {
             // One GPU for each process of a machine.
             Some(place) if device == Device::Cuda(0) => {

@@ -45,6 +45,31 @@ impl<'a> Advice<'a> {
     }
 }
 
+/// Has allocations refused for which this machine, or the container, has no memory: Linux grants them and
+/// kills the process, without a word, once they are filled. Not where a GPU computes, whose driver maps
+/// more than there is.
+#[cfg(target_os = "linux")]
+pub fn refuse_more_than_there_is() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    use rustix::system::sysinfo;
+
+    let machine = sysinfo();
+    let pages = u64::from(machine.mem_unit);
+    let all = (machine.totalram as u64).saturating_add(machine.totalswap as u64);
+    let container = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let container = container.into_iter().filter_map(|file| std::fs::read_to_string(file).ok());
+    let container = container.filter_map(|text| text.trim().parse().ok()).min();
+    let limit = all.saturating_mul(pages).min(container.unwrap_or(u64::MAX));
+    let Rlimit { current, maximum } = getrlimit(Resource::Data);
+    if current.is_none_or(|current| current > limit) && maximum.is_none_or(|most| limit <= most) {
+        // Where it is forbidden, everything is as before.
+        let _ = setrlimit(Resource::Data, Rlimit { current: Some(limit), maximum });
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn refuse_more_than_there_is() {}
+
 /// Runs a command; errors and panics that say that there was no memory become one sentence.
 ///
 /// # Errors

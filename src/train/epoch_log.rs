@@ -31,8 +31,15 @@ pub fn headline(means: &[(&'static str, f64)], wait: Option<f64>, scores: &Score
     format!("{}; {}", means.collect::<Vec<_>>().join(", "), scores.headline)
 }
 
-/// One row of metrics.csv and one point of every TensorBoard curve.
-pub fn record(log: &mut RunLog, epoch: usize, means: &[(&'static str, f64)], scores: &Scores) {
+/// One row of metrics.csv and one point of every TensorBoard curve. The row has the number of
+/// `rollbacks` so far once there are any.
+pub fn record(
+    log: &mut RunLog,
+    epoch: usize,
+    rollbacks: u32,
+    means: &[(&'static str, f64)],
+    scores: &Scores,
+) {
     let train: Vec<_> =
         means.iter().map(|(name, value)| (format!("train/{name}"), *value)).collect();
     let figures = || scores.values.iter().filter(|(name, _)| !is_internal(name));
@@ -43,6 +50,7 @@ pub fn record(log: &mut RunLog, epoch: usize, means: &[(&'static str, f64)], sco
     let mut row = vec![("epoch", epoch as f64)];
     row.extend(means.iter().copied());
     row.extend(figures().copied());
+    row.extend((rollbacks > 0).then_some(("rollbacks", f64::from(rollbacks))));
     log.epoch_row(&row);
 }
 

@@ -181,7 +181,7 @@ impl<'a> Fit<'a> {
         {
             return Ok(Some(trouble));
         }
-        record(self.log, epoch, &means, &scores);
+        record(self.log, epoch, self.now.rollbacks, &means, &scores);
         record_time(self.log, epoch, seconds, wait, exchange);
         self.log.take_warnings().iter().for_each(|warning| self.say.warn(warning));
         let world = self.plan.world.clone();
@@ -497,7 +497,7 @@ fn first(
         task.save(&run.best(), 0, &untouched)?;
     }
     task.show_best(log);
-    record(log, 0, &[], &untouched);
+    record(log, 0, 0, &[], &untouched);
     task.take_notes().iter().for_each(|note| say.line(&format!("note: {note}")));
     say.line(&format!("epoch 0 (untouched): {}", untouched.headline));
     let best_checksum = run.best_checksum();

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::checkpoint::{self, Checkpoint};
 use super::fit_result::{FitResult, Scores};
+use super::scoring::is_internal;
 use super::state::State;
 use crate::data::FaceFolder;
 use crate::data::split::Split;
@@ -285,8 +286,8 @@ impl RunFolder {
     /// The file cannot be written.
     pub fn finish(&self, outcome: &FitResult) -> Result<()> {
         let figures = |scores: &Scores| -> serde_json::Map<_, _> {
-            let pairs = scores.values.iter();
-            pairs.map(|(name, value)| ((*name).to_owned(), serde_json::json!(value))).collect()
+            let shown = scores.values.iter().filter(|(name, _)| !is_internal(name));
+            shown.map(|(name, value)| ((*name).to_owned(), serde_json::json!(value))).collect()
         };
         let summary = serde_json::json!({
             "epochs": outcome.epochs,

@@ -25,6 +25,11 @@ pub fn resolve_auto(
     deterministic: bool,
     say: &Reporter,
 ) -> Result<()> {
+    if let Some(flag) = tuning.unused_cache_flag() {
+        say.line(&format!(
+            "note: {flag} has no effect without --freeze: no output of frozen blocks is kept"
+        ));
+    }
     let bn = if *source == Source::Random { BnMode::Train } else { BnMode::Eval };
     tuning.bn.get_or_insert(bn);
     let half = tuning.precision.set_up(backbone.device())?;

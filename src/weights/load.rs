@@ -11,7 +11,7 @@ use super::file::WeightFile;
 use super::rename::RULES;
 use super::tensor_file::TensorFile;
 use crate::Result;
-use crate::models::{Architecture, Params};
+use crate::models::{Architecture, Params, is_below};
 
 /// Prefix of a classifier head's keys in a model file (`classifier.weight`, `classifier.bias`).
 pub const HEAD: &str = "classifier.";
@@ -123,11 +123,7 @@ pub fn looks_like<'t>(tensors: impl Iterator<Item = (&'t str, usize)>) -> Option
 
 impl LoadOptions<'_> {
     fn allows(&self, key: &str) -> bool {
-        self.allow_missing.iter().any(|prefix| {
-            let prefix = prefix.trim_end_matches('.');
-            let rest = key.strip_prefix(prefix);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        })
+        self.allow_missing.iter().any(|prefix| is_below(key, prefix))
     }
 }
 

@@ -242,12 +242,21 @@ impl Source {
     /// missing from the file, or of another shape, and then keep their values.
     ///
     /// # Errors
-    /// As [`Source::load_into`].
+    /// As [`Source::load_into`], or a prefix that no parameter has.
     pub fn load_with(
         &self,
         backbone: &Backbone,
         allow_missing: &[String],
     ) -> Result<Option<load::LoadReport>> {
+        if let Some(prefix) =
+            allow_missing.iter().find(|prefix| backbone.params.below(prefix).next().is_none())
+        {
+            return Err(Error::Config(format!(
+                "--allow-missing {prefix}: no parameter of {} starts with it; its blocks are {}",
+                backbone.architecture.name(),
+                backbone.params.blocks().join(", ")
+            )));
+        }
         let file = match self {
             Self::Random => return Ok(None),
             Self::Named(name) => WeightFile::parse(Path::new(name), embedded(name)?)?,

@@ -281,6 +281,9 @@ fn an_epoch_that_goes_wrong_is_trained_again_at_a_lower_rate() {
     assert!(ran.said.iter().any(|line| line == said), "{:?}", ran.said);
     assert_eq!(ran.table.len(), 4, "what went wrong has no row");
     assert_eq!(ran.table[2][2], "0.5");
+    assert_eq!(ran.table[0].last().unwrap(), "rollbacks");
+    let rollbacks: Vec<_> = ran.table[1..].iter().map(|row| row.last().unwrap()).collect();
+    assert_eq!(rollbacks, ["", "1", "1"]);
     assert_eq!(ran.events.matches("train/rollbacks").count(), 1);
     assert_eq!(ran.events.matches("train/step/loss").count(), 2, "steps 3 and 6, once each");
 

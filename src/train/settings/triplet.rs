@@ -117,8 +117,8 @@ pub struct TripletSettings {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub schedule: ScheduleSettings,
-    /// Weight interpolation: save start + SHARE (trained - start); values below 1 generalise better
-    /// to unknown people [default: 0.75, or 1 with --weights none]
+    /// Weight interpolation: save start + SHARE (trained - start), with --model-ema (average - start);
+    /// values below 1 generalise better to unknown people [default: 0.75, or 1 with --weights none]
     #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE", help_heading = "Fine-tuning"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blend: Option<f64>,

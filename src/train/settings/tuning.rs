@@ -24,8 +24,7 @@ pub struct TuningSettings {
     /// Layer-wise learning-rate decay: factor from each stage of the trunk to the one below
     #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE", default_value_t = 1.0))]
     pub lr_decay_by_layer: f64,
-    /// Validate and save an exponential moving average of the weights with this decay, such as 0.999;
-    /// --blend then interpolates between the start and that average
+    /// Validate and save an exponential moving average of the weights with this decay, such as 0.999
     #[cfg_attr(feature = "cli", arg(long, value_name = "DECAY"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_ema: Option<f64>,
@@ -67,6 +66,17 @@ impl Default for TuningSettings {
 }
 
 impl TuningSettings {
+    /// A limit for the cache of frozen blocks, given where nothing is frozen.
+    pub fn unused_cache_flag(&self) -> Option<&'static str> {
+        let usual = Self::default();
+        let given = [
+            ("--cache-memory", self.cache_memory != usual.cache_memory),
+            ("--cache-disk", self.cache_disk != usual.cache_disk),
+        ];
+        let is_unused = self.freeze.is_empty() && self.unfreeze_every == 0;
+        given.into_iter().find(|(_, given)| is_unused && *given).map(|(flag, _)| flag)
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let decay = self.lr_decay_by_layer;
         let ok = decay > 0.0 && decay <= 1.0;
