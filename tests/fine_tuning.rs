@@ -349,3 +349,44 @@ fn average_memory_monitor_and_interval_work_together() {
     let said = fail(folder.path(), &[&TRAIN[..], &["--model-ema", "1"]].concat());
     assert!(said.contains("--model-ema 1"), "{said}");
 }
+
+/// What Linux would grant, and kill the program for once it is filled.
+#[test]
+#[cfg(target_os = "linux")]
+fn more_memory_than_there_is_ends_with_the_flags_to_lower() {
+    let root = tempfile::tempdir().unwrap();
+    write_faces(&root.path().join("faces"));
+    let program = assert_cmd::cargo::cargo_bin("visage");
+    let train = "train-triplet --backbone vgg11 --weights none --data faces -p 4 -k 8 --input-size 1024 --precision f32";
+    // The program sets such a limit itself, to the memory of the machine.
+    let command = format!("ulimit -d 1500000; exec '{}' {train}", program.display());
+    let output = std::process::Command::new("sh")
+        .args(["-c", &command])
+        .current_dir(root.path())
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("error: not enough memory"), "{said}");
+    assert!(last.contains("lower --micro-batch"), "{said}");
+}
+
+#[test]
+fn a_limit_for_a_cache_that_is_not_there_is_noted() {
+    let root = tempfile::tempdir().unwrap();
+    write_faces(&root.path().join("faces"));
+    let (_, said) = trained(root.path(), "a", "1", &["--cache-memory", "64"]);
+    assert!(said.contains("note: --cache-memory has no effect without --freeze"), "{said}");
+    let freeze = ["--cache-memory", "64", "--freeze", "layer1", "--crop", "off", "--jitter", "off"];
+    let (_, said) = trained(root.path(), "b", "1", &freeze);
+    assert!(!said.contains("no effect"), "{said}");
+}
+
+#[test]
+fn a_prefix_that_no_parameter_has_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    write_faces(&root.path().join("faces"));
+    let said = fail(root.path(), &[&BASE[..], &["--allow-missing", "layer99"]].concat());
+    assert!(said.contains("--allow-missing layer99: no parameter of openface starts"), "{said}");
+}

@@ -7,9 +7,10 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
+use super::handlers::{people, pictures, server};
 use super::refusal::Refusal;
 use super::state::ServerState;
-use super::{gate, handlers, page};
+use super::{gate, page};
 
 pub fn router(state: Arc<ServerState>) -> Router {
     let missing =
@@ -20,19 +21,19 @@ pub fn router(state: Arc<ServerState>) -> Router {
     Router::new()
         .route("/", get(page::page))
         .route("/openapi.json", get(page::openapi))
-        .route("/health", get(handlers::health))
-        .route("/ready", get(handlers::ready))
-        .route("/metrics", get(handlers::metrics))
-        .route("/identify", post(handlers::identify))
-        .route("/verify", post(handlers::verify))
-        .route("/detect", post(handlers::detect))
-        .route("/embed", post(handlers::embed))
-        .route("/people", get(handlers::people))
-        .route("/people/{name}", post(handlers::enrol).delete(handlers::forget))
-        .route("/people/{name}/reject", post(handlers::reject))
-        .route("/unknown", get(handlers::unknown))
-        .route("/unknown/{id}", post(handlers::promote).delete(handlers::forget_unknown))
-        .route("/reload", post(handlers::reload))
+        .route("/health", get(server::health))
+        .route("/ready", get(server::ready))
+        .route("/metrics", get(server::metrics))
+        .route("/identify", post(pictures::identify))
+        .route("/verify", post(pictures::verify))
+        .route("/detect", post(pictures::detect))
+        .route("/embed", post(pictures::embed))
+        .route("/people", get(people::people))
+        .route("/people/{name}", post(people::enrol).delete(people::forget))
+        .route("/people/{name}/reject", post(people::reject))
+        .route("/unknown", get(people::unknown))
+        .route("/unknown/{id}", post(people::promote).delete(people::forget_unknown))
+        .route("/reload", post(server::reload))
         .fallback(missing)
         .method_not_allowed_fallback(wrong)
         .layer(from_fn_with_state(state.clone(), gate::gate))
