@@ -59,6 +59,7 @@ fn build(root: &Path) {
         .file("native/visage_fused.cpp")
         .file("native/visage_group.cpp")
         .file("native/visage_lrn.cpp")
+        .file("native/visage_norm.cpp")
         .file("native/visage_pool.cpp")
         .file("native/visage_profile.cpp")
         .file("native/visage_trace.cpp")

@@ -11,6 +11,7 @@ pub mod distance;
 pub mod fused;
 pub mod group;
 pub mod hamming;
+pub mod norm;
 pub mod profile;
 pub mod trace;
 pub mod version;

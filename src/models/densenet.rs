@@ -49,8 +49,8 @@ impl Layer {
         Self { norm, reduce, grow: conv(at, "conv2", ConvSpec::new(wide, growth, 3).same()) }
     }
 
-    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
-        self.grow.forward(&self.reduce.forward(&self.norm.forward(xs, mode).relu(), mode))
+    fn forward(&self, pieces: &[&Tensor], mode: Mode) -> Tensor {
+        self.grow.forward(&self.reduce.forward(&self.norm.forward_relu(pieces, mode), mode))
     }
 }
 
@@ -67,29 +67,40 @@ impl Transition {
         Self { norm, conv: conv(at, "conv", ConvSpec::new(inputs, outputs, 1)) }
     }
 
-    fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
-        let xs = self.conv.forward(&self.norm.forward(xs, mode).relu());
+    fn forward(&self, pieces: &[&Tensor], mode: Mode) -> Tensor {
+        let xs = self.conv.forward(&self.norm.forward_relu(pieces, mode));
         avg_pool(&xs, Window::new(2, 2))
     }
 }
 
-/// A dense block, and the transition after it (except for the last).
+/// A dense block.
 #[derive(Debug)]
 struct Block {
     layers: Vec<Layer>,
-    transition: Option<Transition>,
+    end: BlockEnd,
+}
+
+/// What follows a block.
+#[derive(Debug)]
+enum BlockEnd {
+    Transition(Transition),
+    /// `norm5`, after the last one.
+    Norm(BatchNorm),
 }
 
 impl Block {
-    /// Each layer gets the input and the output of all layers before it.
+    /// Each layer gets the input and the output of all layers before it. They stay in pieces: the
+    /// normalisation in front of every convolution puts them side by side.
     fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
-        let xs = self.layers.iter().fold(xs.shallow_clone(), |xs, layer| {
-            let ys = layer.forward(&xs, mode);
-            Tensor::cat(&[xs, ys], 1)
-        });
-        match &self.transition {
-            Some(transition) => transition.forward(&xs, mode),
-            None => xs,
+        let mut pieces = vec![xs.shallow_clone()];
+        for layer in &self.layers {
+            let ys = layer.forward(&pieces.iter().collect::<Vec<_>>(), mode);
+            pieces.push(ys);
+        }
+        let pieces: Vec<&Tensor> = pieces.iter().collect();
+        match &self.end {
+            BlockEnd::Transition(transition) => transition.forward(&pieces, mode),
+            BlockEnd::Norm(norm) => norm.forward_relu(&pieces, mode),
         }
     }
 }
@@ -99,7 +110,6 @@ impl Block {
 pub struct DenseNet {
     stem: ConvNormRelu,
     blocks: Vec<Block>,
-    norm5: BatchNorm,
     classifier: Option<Linear>,
 }
 
@@ -122,20 +132,21 @@ impl DenseNet {
                     Layer::new(&at, inputs, plan.growth)
                 })
                 .collect();
-            let transition = (number < plan.depths.len()).then(|| {
+            let end = if number < plan.depths.len() {
                 let at = at.sub(format!("transition{number}"));
                 let inputs = channels;
                 channels /= 2;
-                Transition::new(&at, inputs, channels)
-            });
-            blocks.push(Block { layers, transition });
+                BlockEnd::Transition(Transition::new(&at, inputs, channels))
+            } else {
+                BlockEnd::Norm(BatchNorm::new(&at.sub("norm5"), channels))
+            };
+            blocks.push(Block { layers, end });
         }
-        let norm5 = BatchNorm::new(&at.sub("norm5"), channels);
         let classifier = classes.map(|classes| {
             let at = root.sub("classifier");
             Linear::with(&at, channels, classes, Weight::Default, Bias::Zero)
         });
-        Self { stem, blocks, norm5, classifier }
+        Self { stem, blocks, classifier }
     }
 
     fn stem(&self, pictures: &Tensor, mode: Mode) -> Tensor {
@@ -147,10 +158,9 @@ impl Trunk for DenseNet {
     fn stages(&self) -> Vec<Vec<String>> {
         let mut stages = vec![vec!["features.conv0".into(), "features.norm0".into()]];
         for (number, block) in (1..).zip(&self.blocks) {
-            let last = if block.transition.is_some() {
-                format!("features.transition{number}")
-            } else {
-                "features.norm5".into()
+            let last = match block.end {
+                BlockEnd::Transition(_) => format!("features.transition{number}"),
+                BlockEnd::Norm(_) => "features.norm5".into(),
             };
             stages.push(vec![format!("features.denseblock{number}"), last]);
         }
@@ -158,11 +168,10 @@ impl Trunk for DenseNet {
     }
 
     fn run(&self, stage: usize, xs: &Tensor, mode: Mode) -> Tensor {
-        let Some(block) = stage.checked_sub(1).and_then(|number| self.blocks.get(number)) else {
-            return self.stem(xs, mode);
-        };
-        let map = block.forward(xs, mode);
-        if block.transition.is_some() { map } else { self.norm5.forward(&map, mode).relu() }
+        match stage.checked_sub(1).and_then(|number| self.blocks.get(number)) {
+            Some(block) => block.forward(xs, mode),
+            None => self.stem(xs, mode),
+        }
     }
 
     fn features(&self, map: &Tensor) -> Tensor {

@@ -58,7 +58,7 @@ impl ConvNormRelu {
         }
         let ys = self.conv.forward(xs);
         match &self.norm {
-            Some(norm) => norm.forward(&ys, mode).relu(),
+            Some(norm) => norm.forward_relu(&[&ys], mode),
             None => ys.relu(),
         }
     }

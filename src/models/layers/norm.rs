@@ -6,6 +6,7 @@ use super::{Mode, trace};
 use crate::models::params::Scope;
 use crate::native::fused::FusedParts;
 use crate::native::group::SharedSums;
+use crate::native::norm::norm_relu;
 
 /// The settings of a batch normalisation; the default is PyTorch's.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,6 +93,26 @@ impl BatchNorm {
             false,
         );
         trace::report(&self.name, ys)
+    }
+
+    /// Normalisation and ReLU of the map that `pieces` make along their channels, in one pass where the
+    /// running statistics serve and the maps allow it.
+    pub fn forward_relu(&self, pieces: &[&Tensor], mode: Mode) -> Tensor {
+        if !mode.batch_statistics
+            && !trace::is_active()
+            && let Some([weight, bias]) = &self.affine
+        {
+            let statistics = [&self.running_mean, &self.running_var];
+            // What fails here fails again below, where the error is libtorch's usual one.
+            let ys = norm_relu(pieces, [weight, bias], statistics, self.options.eps);
+            if let Ok(Some(ys)) = ys {
+                return ys;
+            }
+        }
+        match pieces {
+            [one] => self.forward(one, mode).relu(),
+            _ => self.forward(&Tensor::cat(pieces, 1), mode).relu(),
+        }
     }
 
     /// `(x - mean) / sqrt(var + eps) * weight + bias` with mean and variance over all processes, as
