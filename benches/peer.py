@@ -14,11 +14,13 @@ step            one forward pass of the batch, batch-hard mined in tensors, chan
 step-original   three forward passes per triplet in float32, as the published notebook has it, through
                 the definition as it is
 classifier      a linear layer on the frozen trunk, which sees every picture in every epoch
+...-compiled    with torch.compile
 cold            a process of its own: a face to its embedding and a linear layer's probabilities
 """
 
 import argparse
 import concurrent.futures
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
@@ -28,6 +30,7 @@ import sys
 import time
 
 import torch
+import torch.fx.experimental.optimization
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -306,6 +309,92 @@ def measures(flags):
     return own | {"classifier": classifier} | inference(flags)
 
 
+class Pooled(torch.nn.Module):
+    """A network of torchvision without its classifier: the average of its last map, of length 1."""
+
+    def __init__(self, features, relu):
+        super().__init__()
+        self.features, self.relu = features, relu
+
+    def forward(self, x):
+        x = self.features(x)
+        x = F.relu(x) if self.relu else x
+        return F.normalize(x.mean((2, 3)))
+
+
+def other(name):
+    """Another backbone, with random weights, which cost what others cost."""
+    if name == "dlib-resnet":
+        from dlib_resnet import Net as Dlib
+
+        return Dlib()
+    if name == "facenet":
+        from facenet_pytorch import InceptionResnetV1
+
+        return InceptionResnetV1(pretrained=None)
+    import torchvision
+
+    if name == "inception-v3":
+        net = torchvision.models.inception_v3(weights=None, aux_logits=False, init_weights=False)
+        net.fc, net.dropout = torch.nn.Identity(), torch.nn.Identity()
+        return net
+    maker = getattr(torchvision.models, name.replace("-", "_"), None)
+    if maker is None:
+        sys.exit(f"--backbone {name}: neither torchvision nor facenet-pytorch has it")
+    return Pooled(maker(weights=None).features, relu=name.startswith("densenet"))
+
+
+def other_measures(flags):
+    labels = torch.arange(flags.batch) // flags.pictures
+    pictures = torch.rand(flags.batch, 3, flags.side, flags.side)
+    pictures = pictures.contiguous(memory_format=torch.channels_last)
+
+    def net():
+        return other(flags.backbone).eval().to(memory_format=torch.channels_last)
+
+    def forward(half, compiled):
+        run = net()
+        if compiled:
+            run = torch.compile(run)
+        else:
+            # Normalisation into the convolution before it, where there is one and the network can be traced.
+            with contextlib.suppress(Exception):
+                run = torch.fx.experimental.optimization.fuse(run).to(memory_format=torch.channels_last)
+
+        def round():
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+                run(pictures)
+
+        return round
+
+    def step(compiled):
+        own = net()
+        run = torch.compile(own) if compiled else own
+        optimizer = torch.optim.Adam(own.parameters(), lr=6e-5, fused=True)
+
+        def round():
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=flags.bf16):
+                embeddings = run(pictures)
+            batch_hard(embeddings.float(), labels).backward()
+            optimizer.step()
+
+        return round
+
+    def exported(make):
+        run = make()
+        return lambda: run(pictures)
+
+    makers = {"step": functools.partial(step, False), "step-compiled": functools.partial(step, True)}
+    for half in (False, True):
+        name = "forward-16" if half else "forward"
+        makers[name] = functools.partial(forward, half, False)
+        makers[f"{name}-compiled"] = functools.partial(forward, half, True)
+        makers[f"{name}-openvino"] = functools.partial(exported, lambda half=half: openvino_network(flags, half))
+    makers["forward-onnxruntime"] = functools.partial(exported, lambda: onnxruntime_network(flags))
+    return makers
+
+
 def main():
     options = argparse.ArgumentParser()
     options.add_argument("weights", type=pathlib.Path)
@@ -317,6 +406,8 @@ def main():
     options.add_argument("--taught", type=int, default=4)
     options.add_argument("--epochs", type=int, default=30)
     options.add_argument("--bf16", action="store_true")
+    options.add_argument("--backbone", default="openface")
+    options.add_argument("--side", type=int, default=96)
     options.add_argument("--list", type=pathlib.Path)
     options.add_argument("--cold", type=pathlib.Path)
     flags = options.parse_args()
@@ -328,7 +419,8 @@ def main():
             print(torch.nn.Linear(128, 5)(embedding).softmax(1).max().item())
         return
     flags.pictures_to_load = flags.list.read_text().split("\n") if flags.list else []
-    makers, ready = measures(flags), {}
+    of_openface = flags.backbone == "openface"
+    makers, ready = measures(flags) if of_openface else other_measures(flags), {}
     print(json.dumps(versions()), flush=True)
     for line in sys.stdin:
         name, rounds = line.split()

@@ -204,7 +204,7 @@ pub fn set_channels_last(params: &[&Tensor], is_last: bool) -> Result<()> {
 
 /// Whether the shim's `channels_last` kernels support the tensor: float32 or bfloat16 feature maps
 /// `[N, C, H, W]` on the CPU in that format.
-fn has_lanes(xs: &Tensor) -> Result<bool> {
+pub fn has_lanes(xs: &Tensor) -> Result<bool> {
     // SAFETY: a live tensor, only read.
     Ok(unsafe { visage_has_lanes(raw(check_defined(xs)?)) != 0 })
 }

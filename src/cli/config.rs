@@ -3,7 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::builder::{
+    OsStringValueParser, PossibleValue, PossibleValuesParser, TypedValueParser, ValueParser,
+};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches};
 use serde::Serialize;
@@ -25,12 +27,12 @@ pub struct Configured<S: Args> {
     #[arg(long, value_name = "NAME", help_heading = "Settings",
         value_parser = PossibleValuesParser::new(recipes::names()))]
     pub recipe: Option<String>,
-    /// Go on with the interrupted run in this folder, with its settings: it ends as it would have,
-    /// to the bit. Without a folder: the newest one at the default --out
+    /// Resume the interrupted run in this folder with its settings; the result is bit-identical.
+    /// Without a folder: the newest interrupted run at the default --out
     #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "recipe", "out"], help_heading = "Settings",
         num_args = 0..=1, default_missing_value = "", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub resume: Option<PathBuf>,
-    /// With --resume: go on although data, flags or machine have changed
+    /// With --resume: resume even if data, flags or machine have changed
     #[arg(long, requires = "resume", help_heading = "Settings")]
     pub resume_anyway: bool,
     /// The settings.
@@ -44,8 +46,9 @@ pub struct TrainTriplet {
     /// What to train.
     #[command(flatten)]
     pub configured: Configured<TripletSettings>,
-    /// Train with N processes on this machine, each with a share of every batch. The loss and the mined
-    /// triplets are those of one process; torchrun and other launchers work, too
+    /// Train with N processes on this machine, sharing every batch; loss and triplets are as with
+    /// one. Not with --triplets, nor with --bn train on GPUs. torchrun and other launchers work,
+    /// too
     #[arg(long, value_name = "N", help_heading = "Processes", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub processes: Option<u16>,
 }
@@ -55,8 +58,9 @@ pub struct TrainTriplet {
 #[command(mut_arg("out", |out| out.default_value("runs/lr-find").help(
     "Folder for lr_find.csv, lr_find.png and TensorBoard's files, never taken from --config; if \
      it holds a run already, a number is appended")))]
-#[command(after_help = "Give the flags of the training to come. --lr, --schedule, --epochs and \
-    similar flags have no effect here; with --unfreeze-every, all stages train from the start.")]
+#[command(after_help = "Give the flags or the config.toml of the training to come. Those about \
+    epochs, validation and saved models (--epochs, --lr, --schedule, ...) are accepted, not listed here, and \
+    have no effect; with --unfreeze-every, all stages train from the start.")]
 pub struct LrFind {
     /// What to train, and the range.
     #[command(flatten)]
@@ -96,9 +100,21 @@ const NOT_LISTED: [(&str, &[&str]); 2] = [
 
 /// The command line.
 pub fn command() -> clap::Command {
-    NOT_LISTED.into_iter().fold(Cli::command(), |root, (name, flags)| {
+    let root = NOT_LISTED.into_iter().fold(Cli::command(), |root, (name, flags)| {
         root.mut_subcommand(name, |command| {
             flags.iter().fold(command, |command, flag| command.mut_arg(flag, |arg| arg.hide(true)))
+        })
+    });
+    root.mut_subcommands(|command| {
+        if !command.get_arguments().any(|argument| argument.get_id() == "recipe") {
+            return command;
+        }
+        // A recipe is listed where it has something for the command; elsewhere its error says so.
+        let has = |name: &str| recipes::table(name, command.get_name()).is_ok();
+        let values = recipes::names().map(|name| PossibleValue::new(name).hide(!has(name)));
+        let is_idle = !recipes::names().into_iter().any(has);
+        command.mut_arg("recipe", |recipe| {
+            recipe.value_parser(PossibleValuesParser::new(values)).hide(is_idle)
         })
     })
 }

@@ -26,7 +26,7 @@ pub enum GalleryAction {
     /// Enrol people: add faces of them
     #[command(visible_alias = "enrol")]
     Enroll(Box<GalleryEnroll>),
-    /// Name the faces on pictures
+    /// Name the faces in pictures
     Identify(Box<GalleryIdentify>),
     /// List the people, or the unknown people who were remembered
     List(GalleryList),
@@ -34,11 +34,12 @@ pub enum GalleryAction {
     Show(GalleryShow),
     /// Give a person another name
     Rename(GalleryRename),
-    /// Make one person of two
+    /// Merge two people
     Merge(GalleryMerge),
-    /// Delete a person, so that no byte about them is left in the file
+    /// Delete a person and erase all their data from the file
     Forget(GalleryForget),
-    /// Reject a match: the face on a picture is not this person's and does not get the name again
+    /// Reject a match: mark the face in a picture as not this person, so that it is not matched
+    /// again
     Reject(Box<GalleryReject>),
     /// Group the remembered faces of unknown people again
     Cluster(GalleryDb),

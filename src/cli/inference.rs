@@ -110,13 +110,13 @@ pub struct Evaluate {
     /// Evaluate on a list of pairs: LFW's pairs.txt, or a table with columns a, b and same
     #[arg(long, value_name = "FILE", conflicts_with_all = ["strangers", "confusion", "unknown", "fnir_curve"])]
     pub pairs: Option<PathBuf>,
-    /// Crop the central square of this size from each picture first (LFW: 156)
+    /// With --pairs: use this central square, without face detection (LFW: 156)
     #[arg(long, alias = "center-crop", value_name = "PIXELS", requires = "pairs",
         conflicts_with = "detect", value_parser = clap::value_parser!(u32).range(1..))]
     pub centre_crop: Option<u32>,
-    /// Folder of unknown people: report how many of their faces, cut out as `classify` does, are
-    /// called UNKNOWN, and how many known faces are not named (FNIR) when 10, 3, 1 and 0.3 % of
-    /// strangers are (FPIR); the model's identities are left out
+    /// Folder of unknown people, cropped as in `classify`: report how many of their faces are
+    /// called UNKNOWN, and the FNIR (known faces not named) at FPIRs (strangers named) of 10, 3, 1
+    /// and 0.3 %; the model's own identities are excluded
     #[arg(long, value_name = "DIR")]
     pub strangers: Option<PathBuf>,
     /// When to search pictures for faces.
@@ -132,13 +132,13 @@ pub struct Evaluate {
     /// Draw the confusion matrix (PNG)
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub confusion: Option<PathBuf>,
-    /// Draw the share of known faces not named over the share of strangers named (PNG)
+    /// With --strangers: draw FNIR (known not named) over FPIR (strangers named) (PNG)
     #[arg(long, value_name = "FILE", requires = "strangers", help_heading = "Output")]
     pub fnir_curve: Option<PathBuf>,
-    /// Draw the ROC curve of the pairs (PNG)
+    /// With --pairs: draw the ROC curve (PNG)
     #[arg(long, value_name = "FILE", requires = "pairs", help_heading = "Output")]
     pub roc: Option<PathBuf>,
-    /// Draw a histogram of the distances of same and different pairs (PNG)
+    /// With --pairs: draw a histogram of same and different distances (PNG)
     #[arg(long, value_name = "FILE", requires = "pairs", help_heading = "Output")]
     pub histogram: Option<PathBuf>,
     /// Print one JSON object
@@ -160,7 +160,7 @@ pub struct Verify {
     /// with a logit head, whose distance is the negated logit [default: the model's threshold]
     #[arg(long, value_name = "DISTANCE", allow_negative_numbers = true)]
     pub threshold: Option<f64>,
-    /// Crop the central square of this size from both pictures first
+    /// Use the central square of this size, without face detection
     #[arg(long, alias = "center-crop", value_name = "PIXELS", help_heading = "Data",
         conflicts_with = "detect", value_parser = clap::value_parser!(u32).range(1..))]
     pub centre_crop: Option<u32>,

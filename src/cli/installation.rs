@@ -5,15 +5,20 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::device::Precision;
+use crate::models::Architecture;
 
 /// Flags of `bench`.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Benchmarks")]
 pub struct Bench {
-    /// Run the same work in this Python (with torch, safetensors, numpy and pillow), alternating
-    /// with Visage; if it has onnxruntime or openvino, they run the exported network, too
+    /// Run the same work in this Python (with torch, safetensors, numpy and pillow; for other backbones
+    /// torchvision or facenet-pytorch), alternating with Visage; if it has onnxruntime or openvino, they
+    /// run the exported network, too
     #[arg(long, value_name = "PYTHON", num_args = 0..=1, default_missing_value = "python3")]
     pub against_pytorch: Option<PathBuf>,
+    /// Architecture to benchmark; any but openface has only forward, forward-16 and step
+    #[arg(long, value_enum, default_value_t = Architecture::OpenFace)]
+    pub backbone: Architecture,
     /// Run only these: load, forward, forward-16, embed, embed-16, step, mine, classifier, cold
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub only: Vec<String>,

@@ -67,8 +67,8 @@ pub struct Common {
     /// Number of threads that decode pictures [default: as --threads]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
-    /// Pixels of the largest picture to decode; larger ones are unreadable, because small files can hold
-    /// pictures that fill the memory
+    /// Maximum number of pixels per picture; larger pictures count as unreadable (protects against
+    /// decompression bombs)
     #[arg(long, global = true, value_name = "N", default_value_t = MAX_PIXELS)]
     pub max_pixels: u64,
     /// Use deterministic CUDA kernels: the same seed gives the same weights, more slowly. Operators
@@ -93,21 +93,18 @@ pub enum Command {
     TrainPairs(Box<Configured<PairSettings>>),
     /// Train a linear classifier on the frozen trunk of a training run
     TrainClassifier(Box<Configured<ClassifierSettings>>),
-    /// Teach a trunk to tell faces apart as another one does, from unlabelled pictures
+    /// Distil a teacher trunk into a student, on unlabelled pictures
     Distil(Box<Configured<DistilSettings>>),
     /// Run a learning-rate range test for train-triplet
-    ///
-    /// Takes the flags and the config.toml of train-triplet; those about epochs, validation and saved models
-    /// are ignored.
     LrFind(Box<LrFind>),
-    /// Name the faces on pictures
+    /// Name the faces in pictures
     Classify(Classify),
     /// Enrol, name and forget people, without training
     Gallery(Gallery),
     /// Serve a gallery over HTTP: name faces, enrol and forget people, with a page to do so by hand
     #[cfg(feature = "serve")]
     Serve(Box<Serve>),
-    /// Detect faces on photos: boxes, landmarks, probabilities
+    /// Detect faces in photos: boxes, landmarks, probabilities
     Detect(Detect),
     /// Evaluate a model on a labelled folder and on unknown people, or on a list of pairs
     Evaluate(Evaluate),
@@ -119,7 +116,7 @@ pub enum Command {
     Tsne(Tsne),
     /// Write the embeddings of pictures to a file
     Embed(Embed),
-    /// Show what a model is: kind, trunk, identities, data, figures, settings
+    /// Show what a model is: kind, trunk, identities, data, metrics, settings
     Info(Info),
     /// List the training runs, compare two of them, or delete some
     Runs(Runs),

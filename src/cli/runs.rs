@@ -56,9 +56,9 @@ pub struct Runs {
 /// The subcommands of `runs`.
 #[derive(Debug, Subcommand)]
 pub enum RunsAction {
-    /// Delete runs, after a question
+    /// Delete runs, asking first
     Rm(RunsRemove),
-    /// Show the settings and the best figures that two runs do not share
+    /// Show the settings and best metrics in which two runs differ
     Diff(RunsDiff),
 }
 

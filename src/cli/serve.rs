@@ -24,10 +24,10 @@ use crate::serve::keys::Role;
         visage serve --db gallery.db --host 0.0.0.0 --key-file keys --tls-cert c.pem --tls-key k.pem"
 )]
 pub struct Serve {
-    /// The address to listen at; one that others can reach needs --key-file
+    /// Address to listen on; any but a loopback one needs --key-file
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub host: IpAddr,
-    /// The port; 0 takes a free one
+    /// Port; 0 picks a free one
     #[arg(long, value_name = "N", default_value_t = 8080)]
     pub port: u16,
     /// PEM file of the certificate chain: the server speaks HTTPS
@@ -42,7 +42,7 @@ pub struct Serve {
     /// File of the keys that requests must have, as `Authorization: Bearer KEY` or `X-API-Key: KEY`
     #[arg(long, value_name = "FILE", help_heading = "Keys")]
     pub key_file: Option<PathBuf>,
-    /// Make a key of this role, print it once, add its SHA-256 to --key-file, and end
+    /// Create a key of this role, print it once, add its SHA-256 to --key-file; exit
     #[arg(long, value_enum, value_name = "ROLE", requires = "key_file", help_heading = "Keys")]
     pub new_key: Option<Role>,
     /// Maximum number of pictures waiting or being computed; further requests are answered with 503 and Retry-After

@@ -89,13 +89,17 @@ enum BlockEnd {
 }
 
 impl Block {
-    /// Each layer gets the input and the output of all layers before it. They stay in pieces: the
+    /// Each layer gets the input and the output of all layers before it. They stay in pieces where the
     /// normalisation in front of every convolution puts them side by side.
     fn forward(&self, xs: &Tensor, mode: Mode) -> Tensor {
+        let stay = BatchNorm::takes_pieces(xs, mode);
         let mut pieces = vec![xs.shallow_clone()];
         for layer in &self.layers {
             let ys = layer.forward(&pieces.iter().collect::<Vec<_>>(), mode);
             pieces.push(ys);
+            if !stay {
+                pieces = vec![Tensor::cat(&pieces, 1)];
+            }
         }
         let pieces: Vec<&Tensor> = pieces.iter().collect();
         match &self.end {

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 pub struct Options {
     /// The address to listen at.
     pub host: IpAddr,
-    /// The port; 0 takes a free one.
+    /// Port; 0 picks a free one.
     pub port: u16,
     /// The keys of those who may use it; `None` allows everything, on a loopback address only.
     pub key_file: Option<PathBuf>,

@@ -37,6 +37,7 @@ const LR: f64 = 6e-5;
 
 /// What is common to all measures.
 pub struct Setting {
+    pub architecture: Architecture,
     pub device: Device,
     pub compute: Compute,
     /// Pictures in a batch.
@@ -125,10 +126,16 @@ impl<'a> Measure<'a> {
 
     /// What the peers call the same work: name and suffix of the row. The first is PyTorch as its
     /// users would tune it.
-    pub fn peers(&self, others: &[String]) -> Vec<String> {
+    pub fn peers(&self, is_openface: bool, others: &[String]) -> Vec<String> {
         let name = self.name;
         let mut suffixes = vec![String::new()];
         match name {
+            _ if !is_openface => {
+                suffixes.push("-compiled".into());
+                let able = |other: &&String| !name.ends_with("-16") || *other != OTHERS[0];
+                let others = others.iter().filter(able).filter(|_| name != "step");
+                suffixes.extend(others.map(|other| format!("-{other}")));
+            }
             "step" => suffixes.extend(["-plain".into(), "-original".into()]),
             "forward" | "embed" | "forward-16" | "embed-16" => {
                 suffixes.push("-plain".into());
@@ -145,6 +152,9 @@ impl<'a> Measure<'a> {
 /// The names of all measures, in the order in which they are taken.
 pub const NAMES: [&str; 9] =
     ["load", "forward", "forward-16", "embed", "embed-16", "step", "mine", "classifier", "cold"];
+
+/// Those of every architecture; the others are of OpenFace's pictures of 96x96.
+pub const OF_ANY: [&str; 3] = ["forward", "forward-16", "step"];
 
 /// Makes a measure ready; none where the setting does not allow it.
 ///
@@ -185,14 +195,15 @@ fn cold<'a>(face: &Path) -> Result<Measure<'a>> {
 }
 
 fn trunk(setting: &Setting, compute: Compute) -> Result<Backbone> {
-    let mut trunk = Backbone::new(Architecture::OpenFace, setting.device);
-    Source::resolve(None, Architecture::OpenFace)?.load_into(&trunk)?;
+    let mut trunk = Backbone::new(setting.architecture, setting.device);
+    Source::resolve(None, setting.architecture)?.load_into(&trunk)?;
     trunk.set_compute(compute)?;
     Ok(trunk)
 }
 
 fn random_pictures(setting: &Setting) -> Tensor {
-    Tensor::rand([setting.batch, 3, 96, 96], (Kind::Float, setting.device))
+    let side = i64::from(setting.architecture.info().input.size);
+    Tensor::rand([setting.batch, 3, side, side], (Kind::Float, setting.device))
 }
 
 /// Labels of so many pictures, `each` of one identity; on the host, as training has them.

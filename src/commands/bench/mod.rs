@@ -17,7 +17,7 @@ use self::profile::Profile;
 use super::context::Context;
 use super::output::line;
 use crate::data::{picture, source};
-use crate::models::Compute;
+use crate::models::{Architecture, Compute};
 use crate::native::Half;
 use crate::{Error, Result, cli, device};
 
@@ -43,6 +43,12 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
         let text = format!("--only {unknown}: the measures are {}", NAMES.join(", "));
         return Err(Error::Config(text).into());
     }
+    let is_openface = flags.backbone == Architecture::OpenFace;
+    let names: &[&str] = if is_openface { &NAMES } else { &measures::OF_ANY };
+    if let Some(name) = flags.only.iter().find(|name| !names.contains(&name.as_str())) {
+        let text = format!("--only {name}: with --backbone the measures are {}", names.join(", "));
+        return Err(Error::Config(text).into());
+    }
     let device = context.device()?;
     let half = flags.precision.set_up(device)?;
     if flags.against_pytorch.is_some() && (device != Device::Cpu || half == Some(Half::Float16)) {
@@ -52,13 +58,14 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
     }
     tch::manual_seed(0);
     let setting = Setting {
+        architecture: flags.backbone,
         device,
         compute: Compute::fast(half),
         batch: i64::from(flags.batch),
         mined: i64::from(flags.mined),
         pictures: pictures(flags)?,
     };
-    if setting.pictures.is_empty() {
+    if is_openface && setting.pictures.is_empty() {
         let text = "note: no pictures found; load, embed and cold are left out (--data DIR)";
         context.say.line(text);
     }
@@ -68,7 +75,8 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
     };
     let against = peer.as_ref().map(|peer| format!(", against {}", peer.versions()));
     context.say.line(&format!(
-        "on {} in {}, {} threads, batches of {}, {} pictures, medians of {}{}",
+        "{} on {} in {}, {} threads, batches of {}, {} pictures, medians of {}{}",
+        flags.backbone.name(),
         device::name(device),
         flags.precision.explicit(device).name(),
         tch::get_num_threads(),
@@ -83,9 +91,9 @@ pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
         line(&format!("{:<23}{:>12}{peers}  {:<13}what", "measure", "visage", "unit"))?;
     }
     let mut profiles = Vec::new();
-    for name in NAMES.into_iter().filter(|name| wanted(name)) {
+    for name in names.iter().copied().filter(|name| wanted(name)) {
         let Some(mut measure) = measures::build(&setting, name)? else { continue };
-        for row in rows(&mut measure, peer.as_mut(), usize::from(flags.repeats))? {
+        for row in rows(&mut measure, is_openface, peer.as_mut(), usize::from(flags.repeats))? {
             line(&if flags.json { object(&row) } else { text(&row) })?;
         }
         if flags.profile
@@ -112,13 +120,18 @@ fn pictures(flags: &cli::Bench) -> Result<Vec<PathBuf>> {
 }
 
 /// Times a measure, in turns with its peers.
-fn rows(measure: &mut Measure, peer: Option<&mut Peer>, repeats: usize) -> Result<Vec<Row>> {
+fn rows(
+    measure: &mut Measure,
+    is_openface: bool,
+    peer: Option<&mut Peer>,
+    repeats: usize,
+) -> Result<Vec<Row>> {
     // The first rounds warm caches and tell how many repetitions make a round.
     measure.seconds(1)?;
     let once = measure.seconds(1)?;
     let rounds = ((ROUND / once.max(1e-9)) as usize).clamp(1, 1000);
     let mut peer = peer;
-    let peers = peer.as_ref().map_or(Vec::new(), |peer| measure.peers(&peer.others));
+    let peers = peer.as_ref().map_or(Vec::new(), |peer| measure.peers(is_openface, &peer.others));
     let mut own = Vec::new();
     let mut theirs = vec![Vec::new(); peers.len()];
     if let Some(peer) = &mut peer {

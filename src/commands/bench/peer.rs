@@ -15,9 +15,10 @@ use crate::weights::manifest;
 use crate::{Error, Result};
 
 /// What a peer needs, under the names it imports.
-const FILES: [(&str, &str); 2] = [
+const FILES: [(&str, &str); 3] = [
     ("peer.py", include_str!("../../../benches/peer.py")),
     ("openface.py", include_str!("../../../tests/golden/openface.py")),
+    ("dlib_resnet.py", include_str!("../../../tests/golden/dlib_resnet.py")),
 ];
 
 /// A running peer.
@@ -50,7 +51,7 @@ impl Peer {
             write(name, text.as_bytes())?;
         }
         write("weights.safetensors", manifest::embedded("openface-nn4-distilled")?)?;
-        write("network.onnx", &network()?)?;
+        write("network.onnx", &network(setting.architecture)?)?;
         // It is started in another folder; a bare name is looked up in the PATH.
         let found = match python.components().count() > 1 {
             true => std::path::absolute(python).map_err(|source| Error::io(python, source))?,
@@ -68,9 +69,11 @@ impl Peer {
             ("--mined", setting.mined),
             ("--taught", TAUGHT),
             ("--epochs", EPOCHS as i64),
+            ("--side", setting.architecture.info().input.size.into()),
         ] {
             command.args([flag, &value.to_string()]);
         }
+        command.args(["--backbone", setting.architecture.name()]);
         if setting.compute.half() == Some(Half::BFloat16) {
             command.arg("--bf16");
         }
@@ -168,16 +171,10 @@ impl Peer {
     }
 }
 
-/// The embedded trunk as ONNX.
-fn network() -> Result<Vec<u8>> {
-    let bare = Bare {
-        architecture: Architecture::OpenFace,
-        weights: None,
-        allow_missing: &[],
-        embedding_dim: None,
-        input_size: None,
-    };
-    Export::trunk(bare.build(tch::Device::Cpu)?.backbone)?.to_onnx(BatchSize::Dynamic)
+/// The trunk as ONNX.
+fn network(architecture: Architecture) -> Result<Vec<u8>> {
+    Export::trunk(Bare::pretrained(architecture).build(tch::Device::Cpu)?.backbone)?
+        .to_onnx(BatchSize::Dynamic)
 }
 
 impl Drop for Peer {

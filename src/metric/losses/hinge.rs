@@ -15,7 +15,7 @@ named_enum! {
     pub enum Hinge {
         /// Clamped at zero: triplets beyond the margin have no gradient
         Hard = "hard",
-        /// Soft margin, `log(1 + exp(.))` (Hermans et al. 2017, margin 0)
+        /// Softplus, `log(1 + exp(.))`; --margin still applies (Hermans et al. 2017: 0)
         Soft = "soft",
     }
 }

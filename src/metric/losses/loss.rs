@@ -45,7 +45,7 @@ named_enum! {
     pub enum LossOption {
         /// How much farther than a positive a negative must be
         Margin = "margin",
-        /// Which triplets of a batch to learn from
+        /// With --loss triplet: the triplet miner
         Miner = "miner",
         /// The distance that triplets compare
         Distance = "distance",

@@ -6,6 +6,7 @@ use super::{Mode, trace};
 use crate::models::params::Scope;
 use crate::native::fused::FusedParts;
 use crate::native::group::SharedSums;
+use crate::native::has_lanes;
 use crate::native::norm::norm_relu;
 
 /// The settings of a batch normalisation; the default is PyTorch's.
@@ -95,13 +96,16 @@ impl BatchNorm {
         trace::report(&self.name, ys)
     }
 
+    /// Whether [`Self::forward_relu`] takes maps like this one in pieces without joining them first.
+    pub fn takes_pieces(xs: &Tensor, mode: Mode) -> bool {
+        !mode.batch_statistics && !trace::is_active() && has_lanes(xs).unwrap_or(false)
+    }
+
     /// Normalisation and ReLU of the map that `pieces` make along their channels, in one pass where the
     /// running statistics serve and the maps allow it.
     pub fn forward_relu(&self, pieces: &[&Tensor], mode: Mode) -> Tensor {
-        if !mode.batch_statistics
-            && !trace::is_active()
-            && let Some([weight, bias]) = &self.affine
-        {
+        let is_for_it = pieces.iter().all(|piece| Self::takes_pieces(piece, mode));
+        if is_for_it && let Some([weight, bias]) = &self.affine {
             let statistics = [&self.running_mean, &self.running_var];
             // What fails here fails again below, where the error is libtorch's usual one.
             let ys = norm_relu(pieces, [weight, bias], statistics, self.options.eps);

@@ -20,12 +20,12 @@ pub struct ClassifierSettings {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub data: DataSettings,
-    /// Model file or run folder of a trained trunk, or weights (a name or a file) of a pretrained
-    /// backbone [default: the trunk pinned with `visage use`, or the newest run's]
+    /// Model file or run folder of a trained trunk, or pretrained weights (a name or a file)
+    /// [default: the pinned trunk, else the newest run's, else pretrained dlib-resnet]
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE|RUN|NAME"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trunk: Option<String>,
-    /// Architecture of the pretrained backbone whose weights --trunk names [default: openface]
+    /// Architecture of pretrained --trunk weights [default: that of the name; of a file: openface]
     #[cfg_attr(feature = "cli", arg(long, value_enum))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone: Option<Architecture>,
@@ -48,7 +48,7 @@ pub struct ClassifierSettings {
     #[cfg_attr(feature = "cli", arg(long, value_name = "PERCENT", value_parser = flags::percent, conflicts_with = "unknown"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fpir: Option<f64>,
-    /// Minimum probability for a name, in percent, in place of a false-positive rate
+    /// Minimum probability for a name, in percent (0.5%, not 0.5); replaces --fpir
     #[cfg_attr(feature = "cli", arg(long, value_name = "PERCENT", value_parser = flags::percent))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unknown: Option<f64>,

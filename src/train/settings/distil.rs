@@ -24,7 +24,7 @@ const EMA: f64 = 0.999;
     next_help_heading = "Loss",
     mut_arg("optimizer", |optimizer| optimizer.default_value("adamw")),
     mut_arg("monitor", |monitor| monitor.help(
-        "Figure that decides which epoch is the best one, for the saved model, --patience and \
+        "Metric that decides which epoch is best, for the saved model, --patience and \
          --schedule plateau: a validation column of metrics.csv, or loss [default: auc, or \
          agreement without --pairs]")),
 ))]

@@ -129,24 +129,25 @@ pub struct ScheduleSettings {
     /// Early stopping: stop after this many epochs without improvement (0: never)
     #[cfg_attr(feature = "cli", arg(long, value_name = "EPOCHS", default_value_t = 0))]
     pub patience: usize,
-    /// Figure that decides which epoch is the best one, for the saved model, --patience and
-    /// --schedule plateau: a validation column of metrics.csv, or loss [default: the mean of knn,
-    /// knn_gallery and verification; auc for pairs; accuracy for a classifier]
+    /// Metric that decides which epoch is best, for the saved model, --patience and --schedule
+    /// plateau: a validation column of metrics.csv, or loss [default: the mean of knn, knn_gallery
+    /// and verification; auc for pairs; accuracy for a classifier]
     #[cfg_attr(feature = "cli", arg(long, value_name = "METRIC"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monitor: Option<String>,
-    /// Write a checkpoint, from which --resume goes on, after so many steps (200) or so much time (30s,
-    /// 5m); also at the ends of epochs, unless that slowed the training down
+    /// Write a checkpoint for --resume every so many steps (200) or at this interval (30s, 5m);
+    /// also at the end of each epoch, unless that would slow training down
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "STEPS|TIME", default_value_t, help_heading = "Output")
     )]
     pub checkpoint_every: Interval,
-    /// Go on without up to this many pictures that can no longer be read: the epoch starts again without them
+    /// Maximum number of pictures that may become unreadable in training; the epoch restarts
+    /// without them
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = MAX_BAD))]
     pub max_bad: usize,
-    /// Stop at the first loss or embedding that is not finite, explosion or collapse (exit code 3), instead
-    /// of starting the epoch again at a tenth of the learning rate, up to three times
+    /// Stop (exit code 3) at the first non-finite loss or embedding, explosion or collapse, instead
+    /// of restarting the epoch up to three times, each at a tenth of the learning rate
     #[cfg_attr(feature = "cli", arg(long))]
     pub strict_numerics: bool,
     /// Log loss, learning rate and gradient norm of every N-th step to TensorBoard (0: only epochs)

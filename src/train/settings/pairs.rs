@@ -48,8 +48,7 @@ pub struct PairSettings {
     #[cfg_attr(feature = "cli", arg(long, value_name = "D", help_heading = "Model"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_dim: Option<i64>,
-    /// What is learnt from a pair [default: contrastive for heads with a distance, bce for heads
-    /// with a logit]
+    /// Loss function [default: contrastive for heads with a distance, bce for heads with a logit]
     #[cfg_attr(feature = "cli", arg(long, value_enum))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<PairLossKind>,

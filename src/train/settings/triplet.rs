@@ -68,29 +68,29 @@ pub struct TripletSettings {
     /// Loss function
     #[cfg_attr(feature = "cli", arg(long, value_parser = flags::choice::<LossKind>(), default_value_t = TRIPLET))]
     pub loss: LossKind,
-    /// Which triplets of a batch to learn from
+    /// With --loss triplet: the triplet miner
     #[cfg_attr(feature = "cli", arg(long, value_parser = flags::choice::<Miner>(), default_value_t = BATCH_HARD))]
     pub miner: Miner,
     /// How much farther a negative must be than a positive; the default depends on the loss
     #[cfg_attr(feature = "cli", arg(long, allow_negative_numbers = true, help = margin_help()))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
-    /// Distance that triplets compare
+    /// With --loss triplet: the distance
     #[cfg_attr(feature = "cli", arg(long, value_parser = flags::choice::<DistanceKind>(), default_value_t = DistanceKind::Squared))]
     pub distance: DistanceKind,
-    /// Shape of the triplet loss at the margin
+    /// With --loss triplet: the hinge function
     #[cfg_attr(feature = "cli", arg(long, value_parser = flags::choice::<Hinge>(), default_value_t = Hinge::Hard))]
     pub hinge: Hinge,
     /// What the loss is averaged over
     #[cfg_attr(feature = "cli", arg(long, value_parser = flags::choice::<Reduction>(), default_value_t = Reduction::Mean))]
     pub reduction: Reduction,
-    /// Compare a batch with its own class centres and others drawn at random, together this share of
-    /// all (PartialFC, An et al. 2021): for more identities than fit into a softmax [default: all]
+    /// With --loss arcface or cosface: fraction of the class centres in each softmax, the batch's
+    /// own and a random sample of the others (PartialFC, An et al. 2021) [default: all]
     #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_sample: Option<f64>,
-    /// Cross-batch memory: the last SIZE embeddings serve as further positives and negatives of each
-    /// batch (Wang et al. 2020; 0: off)
+    /// Cross-batch memory: the last SIZE embeddings as extra positives and negatives (not with
+    /// arcface and cosface; Wang et al. 2020; 0: off)
     #[cfg_attr(feature = "cli", arg(long, value_name = "SIZE", default_value_t = 0))]
     pub xbm: usize,
     /// With --xbm: number of steps before the first batch is remembered
@@ -102,8 +102,8 @@ pub struct TripletSettings {
     /// K: pictures per identity in a batch
     #[cfg_attr(feature = "cli", arg(short = 'k', long, value_name = "K", default_value_t = PICTURES, help_heading = "Sampling"))]
     pub pictures_per_identity: usize,
-    /// Score about N pictures of each part after an epoch, those of people drawn once, and the best model on
-    /// all pictures at the end (0: always all)
+    /// After each epoch, score about N pictures of each part, those of a fixed random sample of
+    /// people; at the end, the best model on all (0: always all)
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = VAL_LIMIT, help_heading = "Data"))]
     pub val_limit: usize,
     /// Number of epochs
@@ -117,8 +117,9 @@ pub struct TripletSettings {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub schedule: ScheduleSettings,
-    /// Weight interpolation: save start + SHARE (trained - start), with --model-ema (average - start);
-    /// values below 1 generalise better to unknown people [default: 0.75, or 1 with --weights none]
+    /// Weight interpolation: save start + SHARE (end - start), where the end is the average with
+    /// --model-ema; values below 1 generalise better to unknown people [default: 0.75, or 1 with
+    /// --weights none]
     #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE", help_heading = "Fine-tuning"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blend: Option<f64>,
