@@ -37,7 +37,7 @@ ifeq ($(LIBTORCH),$(CURDIR)/libtorch/torch)
 LIBTORCH := $(CURDIR)/$(FOLDER)/torch
 endif
 
-.PHONY: all help libtorch build faces demo test test-quick torture torture-gallery torch-versions gpu-kit parity parity-export parity-detect parity-records bench bench-detect bench-load bench-serve bench-cluster bench-checkpoints bench-audit scale tools browser format lint doc clean
+.PHONY: all help libtorch build faces demo test test-quick torture torture-gallery torch-versions gpu-kit parity parity-export parity-detect parity-records bench bench-detect bench-load bench-serve bench-cluster bench-metric-learning bench-checkpoints bench-audit scale tools browser format lint doc clean
 all: build
 
 help:
@@ -53,6 +53,7 @@ help:
 	@echo 'make bench-audit, make bench-checkpoints  audits as the data grows; what checkpoints cost a training'
 	@echo 'make bench-serve  latency and throughput of `visage serve`, next to FastAPI and facenet-pytorch'
 	@echo 'make bench-cluster  grouping unknown people, next to DBSCAN and HDBSCAN'
+	@echo 'make bench-metric-learning  trainings on the same batches as pytorch-metric-learning'
 	@echo 'make bench-load  time and memory of loading VGG16, next to PyTorch'
 	@echo 'make torture   kills trainings 200 times and resumes them (KILLS=N; minutes)'
 	@echo 'make torture-gallery  kills what writes into a gallery 200 times (KILLS=N; minutes)'
@@ -211,6 +212,14 @@ bench-cluster: build .parity-cluster/.installed
 .parity-cluster/.installed:
 	$(PYTHON) -m venv .parity-cluster
 	.parity-cluster/bin/python $(PIP) numpy==2.3.5 scikit-learn==1.9.1 && touch $@
+
+bench-metric-learning: build .parity/.metric-learning
+	cargo build --release --example batches
+	$(PARITY_RUN) benches/metric_learning.py data/avengers $(OUT)/bench-metric-learning
+
+.parity/.metric-learning: .parity/.installed
+	.parity/bin/python $(PIP) scikit-learn==1.9.1 scipy==1.17.1
+	.parity/bin/python $(PIP) --no-deps pytorch-metric-learning==2.9.0 && touch $@
 
 .parity/.serve: .parity/.installed
 	.parity/bin/python $(PIP) fastapi==0.165.0 python-multipart==0.0.34 uvicorn==0.54.0 && touch $@

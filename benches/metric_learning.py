@@ -36,7 +36,7 @@ from openface import Net  # noqa: E402
 WEIGHTS = ROOT / "pretrained/openface-nn4-distilled.safetensors"
 VISAGE = pathlib.Path(os.environ.get("VISAGE", ROOT / "target/release/visage")).resolve()
 BATCHES = ROOT / "target/release/examples/batches"
-P, K, EPOCHS, RATE, WARMUP, MARGIN = 8, 4, 30, 6e-5, 0.1, 0.2
+P, K, EPOCHS, RATE, WARMUP, MARGIN = 8, 4, 10, 6e-5, 0.1, 0.2
 FIGURES = ("knn", "knn_gallery", "centroid", "verification", "auc")
 TRUNK = ["--backbone", "openface", "--detect", "never"]
 PLAIN = ["--flip", "off", "--crop", "off", "--jitter", "off", "--blend", "1", "--precision", "f32", "--reduction", "active"]
@@ -49,7 +49,8 @@ def visage(work, *arguments):
 
 def trained(work, faces, seed, out, flags):
     if not (work / out / "summary.json").exists():
-        visage(work, "train-triplet", *TRUNK, "--data", str(faces), "--seed", str(seed), "--out", out, *flags)
+        given = ["--data", str(faces), "--seed", str(seed), "--epochs", str(EPOCHS), "--out", out]
+        visage(work, "train-triplet", *TRUNK, *given, *flags)
     rows = list(csv.DictReader((work / out / "metrics.csv").open()))
     return {name: float(rows[-1][name]) for name in FIGURES}
 
@@ -112,7 +113,7 @@ def judged(work, faces, seed, weights):
     out = f"judged-{seed}"
     if not (work / out / "summary.json").exists():
         split = ["--split", f"plain-{seed}/split.csv", "--weights", str(weights)]
-        flags = [*TRUNK, *split, *PLAIN, "--epochs", "1", "--lr", "1e-12", "--warmup", "0", "--out", out]
+        flags = [*TRUNK, *split, *PLAIN, "--epochs", "1", "--lr", "1e-12", "--out", out]
         visage(work, "train-triplet", "--data", str(faces), *flags)
     summary = json.loads((work / out / "summary.json").read_text())
     return {name: summary["untouched"][name] for name in FIGURES}

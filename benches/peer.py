@@ -238,24 +238,29 @@ def versions():
     }
 
 
+def training(flags, run, parameters, pictures):
+    """A step of a tuned loop, to be run again and again."""
+    labels = torch.arange(flags.batch) // flags.pictures
+    optimizer = torch.optim.Adam(parameters, lr=6e-5, fused=True)
+
+    def round():
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=flags.bf16):
+            embeddings = run(pictures)
+        batch_hard(embeddings.float(), labels).backward()
+        optimizer.step()
+
+    return round
+
+
 def measures(flags):
     """What makes each measure ready, by name."""
-    labels = torch.arange(flags.batch) // flags.pictures
     pictures = torch.rand(flags.batch, 3, 96, 96)
     laid_out = pictures.contiguous(memory_format=torch.channels_last)
 
     def step(band=True):
         tuned = lean(flags.weights, band)
-        optimizer = torch.optim.Adam(tuned.parameters(), lr=6e-5, fused=True)
-
-        def round():
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=flags.bf16):
-                embeddings = tuned(laid_out)
-            batch_hard(embeddings.float(), labels).backward()
-            optimizer.step()
-
-        return round
+        return training(flags, tuned, tuned.parameters(), laid_out)
 
     def original():
         plain = network(flags.weights)
@@ -345,7 +350,6 @@ def other(name):
 
 
 def other_measures(flags):
-    labels = torch.arange(flags.batch) // flags.pictures
     pictures = torch.rand(flags.batch, 3, flags.side, flags.side)
     pictures = pictures.contiguous(memory_format=torch.channels_last)
 
@@ -369,17 +373,7 @@ def other_measures(flags):
 
     def step(compiled):
         own = net()
-        run = torch.compile(own) if compiled else own
-        optimizer = torch.optim.Adam(own.parameters(), lr=6e-5, fused=True)
-
-        def round():
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=flags.bf16):
-                embeddings = run(pictures)
-            batch_hard(embeddings.float(), labels).backward()
-            optimizer.step()
-
-        return round
+        return training(flags, torch.compile(own) if compiled else own, own.parameters(), pictures)
 
     def exported(make):
         run = make()

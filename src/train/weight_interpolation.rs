@@ -6,7 +6,7 @@
 //! place of the trained ones (Polyak and Juditsky, 1992; timm's `ModelEma`). Training itself goes on
 //! from the trained weights.
 
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::models::Param;
 
@@ -15,6 +15,8 @@ use crate::models::Param;
 pub struct WeightInterpolation {
     share: f64,
     decay: Option<f64>,
+    /// How often the average was updated: `[]`, on the CPU.
+    updates: Tensor,
     /// Empty when the trained network itself is kept.
     slots: Vec<Slot>,
 }
@@ -49,7 +51,8 @@ impl WeightInterpolation {
             true => floats.map(|param| slot(&param.tensor)).collect(),
             false => Vec::new(),
         };
-        Self { share, decay, slots }
+        let updates = Tensor::zeros([], (Kind::Int64, Device::Cpu));
+        Self { share, decay, updates, slots }
     }
 
     /// What it keeps besides the network's own weights, by number: the starts and the averages.
@@ -60,7 +63,8 @@ impl WeightInterpolation {
             };
             [named("start", start), named("average", average)]
         };
-        self.slots.iter().enumerate().flat_map(kept).flatten().collect()
+        let updates = self.decay.map(|_| ("updates".to_owned(), self.updates.shallow_clone()));
+        self.slots.iter().enumerate().flat_map(kept).flatten().chain(updates).collect()
     }
 
     /// Whether the weights to keep are the trained ones.
@@ -68,10 +72,15 @@ impl WeightInterpolation {
         self.slots.iter().all(|slot| slot.start.is_none() && slot.average.is_none())
     }
 
-    /// After an optimiser step: `average = decay * average + (1 - decay) * weight`.
+    /// After the n-th optimiser step, from 1 on: `average = d * average + (1 - d) * weight` with
+    /// `d = min(decay, (1 + n) / (10 + n))`, as TensorFlow's moving average with `num_updates`: a short
+    /// training would otherwise end with an average that is mostly its start.
     pub fn update(&mut self) {
         let Some(decay) = self.decay else { return };
         no_grad(|| {
+            let _ = self.updates.g_add_scalar_(1);
+            let updates = self.updates.int64_value(&[]) as f64;
+            let decay = decay.min((1.0 + updates) / (10.0 + updates));
             for Slot { now, average, .. } in &mut self.slots {
                 if let Some(average) = average {
                     let _ = average.lerp_(now, 1.0 - decay);
@@ -119,7 +128,6 @@ mod tests {
     use super::*;
     use crate::models::Params;
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use tch::Device;
 
     fn params(start: &[f32]) -> Params {
         Params::collect(Device::Cpu, |root| {
@@ -159,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_average_follows_a_plain_loop_and_is_what_is_blended() {
-        for (share, decay) in [(1.0, 0.9), (0.75, 0.5)] {
+        for (share, decay) in [(1.0, 0.9), (0.75, 0.25)] {
             let params = params(&[1.0]);
             let mut blend = WeightInterpolation::new(params.iter(), share, Some(decay));
             let mut average = 1.0f64;
@@ -167,6 +175,8 @@ mod tests {
                 let weight = f64::from(step * step);
                 set(&params, &[weight as f32]);
                 blend.update();
+                let step = f64::from(step);
+                let decay = f64::min(decay, (1.0 + step) / (10.0 + step));
                 average = decay * average + (1.0 - decay) * weight;
             }
             let wanted = 1.0 + share * (average - 1.0);

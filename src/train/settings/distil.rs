@@ -123,7 +123,8 @@ pub struct DistilSettings {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub schedule: ScheduleSettings,
-    /// Validate and save an exponential moving average of the weights with this decay (0: off)
+    /// Validate and save an exponential moving average of the weights with this decay (0: off; less in
+    /// the first steps: (1 + step) / (10 + step))
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "DECAY", default_value_t = EMA, help_heading = "Fine-tuning")

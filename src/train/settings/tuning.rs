@@ -25,6 +25,7 @@ pub struct TuningSettings {
     #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE", default_value_t = 1.0))]
     pub lr_decay_by_layer: f64,
     /// Validate and save an exponential moving average of the weights with this decay, such as 0.999
+    /// (less in the first steps: (1 + step) / (10 + step))
     #[cfg_attr(feature = "cli", arg(long, value_name = "DECAY"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_ema: Option<f64>,
