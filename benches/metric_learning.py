@@ -19,6 +19,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def visage(work, *arguments):
 
 def trained(work, faces, seed, out, flags):
     if not (work / out / "summary.json").exists():
+        shutil.rmtree(work / out, ignore_errors=True)  # of a run that was interrupted
         given = ["--data", str(faces), "--seed", str(seed), "--epochs", str(EPOCHS), "--out", out]
         visage(work, "train-triplet", *TRUNK, *given, *flags)
     rows = list(csv.DictReader((work / out / "metrics.csv").open()))
@@ -112,7 +114,8 @@ def judged(work, faces, seed, weights):
     """Visage's figures of a trunk, before it trains any further."""
     out = f"judged-{seed}"
     if not (work / out / "summary.json").exists():
-        split = ["--split", f"plain-{seed}/split.csv", "--weights", str(weights)]
+        shutil.rmtree(work / out, ignore_errors=True)
+        split = ["--split", f"plain-{seed}/split.csv", "--weights", str(weights), "--seed", str(seed)]
         flags = [*TRUNK, *split, *PLAIN, "--epochs", "1", "--lr", "1e-12", "--out", out]
         visage(work, "train-triplet", "--data", str(faces), *flags)
     summary = json.loads((work / out / "summary.json").read_text())

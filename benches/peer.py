@@ -20,7 +20,6 @@ cold            a process of its own: a face to its embedding and a linear layer
 
 import argparse
 import concurrent.futures
-import contextlib
 import functools
 import importlib.metadata
 import importlib.util
@@ -327,12 +326,26 @@ class Pooled(torch.nn.Module):
         return F.normalize(x.mean((2, 3)))
 
 
+def dlib_block(block, x):
+    """The block as somebody would tune it: a plain sum where the shapes agree, else the smaller one padded."""
+    y = block.conv2(F.relu(block.conv1(x)))
+    if block.stride == 2:
+        x = F.avg_pool2d(x, 2, 2)
+        (c, h, w), (own, high, wide) = x.shape[1:], y.shape[1:]
+        x = F.pad(x, (0, max(wide - w, 0), 0, max(high - h, 0), 0, max(own - c, 0)))
+        y = F.pad(y, (0, max(w - wide, 0), 0, max(h - high, 0)))
+    elif x.shape[1] < y.shape[1]:
+        x = F.pad(x, (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))
+    return F.relu(y + x)
+
+
 def other(name):
     """Another backbone, with random weights, which cost what others cost."""
     if name == "dlib-resnet":
-        from dlib_resnet import Net as Dlib
+        import dlib_resnet
 
-        return Dlib()
+        dlib_resnet.Block.forward = dlib_block
+        return dlib_resnet.Net()
     if name == "facenet":
         from facenet_pytorch import InceptionResnetV1
 
@@ -362,8 +375,10 @@ def other_measures(flags):
             run = torch.compile(run)
         else:
             # Normalisation into the convolution before it, where there is one and the network can be traced.
-            with contextlib.suppress(Exception):
+            try:
                 run = torch.fx.experimental.optimization.fuse(run).to(memory_format=torch.channels_last)
+            except Exception as error:  # whatever a tracer meets
+                print(f"peer: normalisation is not folded ({error})"[:200], file=sys.stderr)
 
         def round():
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -376,8 +391,8 @@ def other_measures(flags):
         return training(flags, torch.compile(own) if compiled else own, own.parameters(), pictures)
 
     def exported(make):
-        run = make()
-        return lambda: run(pictures)
+        run, contiguous = make(), pictures.contiguous()
+        return lambda: run(contiguous)
 
     makers = {"step": functools.partial(step, False), "step-compiled": functools.partial(step, True)}
     for half in (False, True):

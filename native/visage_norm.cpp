@@ -215,8 +215,10 @@ char *visage_norm_relu(const at::Tensor *const *pieces, int64_t count, const at:
   return visage::guarded([&] {
     variable_list xs;
     for (int64_t i = 0; i < count; ++i) xs.push_back(*pieces[i]);
-    bool on_cpu = weight->device().is_cpu() && mean->device().is_cpu();
-    if (on_cpu && fits(xs, mean->numel())) {
+    bool matches = fits(xs, mean->numel());
+    for (const auto *one : {weight, bias, mean, var})
+      matches = matches && one->device().is_cpu() && one->numel() == mean->numel();
+    if (matches) {
       at::TensorList list(xs);
       *out = new at::Tensor(NormRelu::apply(list, *weight, *bias, *mean, *var, eps));
     }

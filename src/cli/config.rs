@@ -229,10 +229,10 @@ fn refuse_changes<S: Serialize>(before: &toml::Table, now: &S, path: &Path) -> R
 /// Settings of the file that make no sense with another value of a flag: they are left out if the
 /// flag is given, so that its own defaults count.
 const DEPENDENT: [(&str, &[&str]); 4] = [
-    ("backbone", &["weights", "input-size"]),
+    ("backbone", &["weights", "input-size", "allow-missing"]),
     ("loss", &["margin"]),
     ("schedule", &["cycle", "warmup"]),
-    ("head", &["loss", "embedding-dim"]),
+    ("head", &["loss", "embedding-dim", "allow-missing"]),
 ];
 
 fn overlay<S: Args + Serialize + DeserializeOwned>(

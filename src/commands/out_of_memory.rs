@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use crate::Error;
 use crate::cli::Command;
+use crate::device::available_cpus;
 use crate::native::cuda::is_out_of_memory;
 use crate::weights::BEST;
 
@@ -45,21 +46,32 @@ impl<'a> Advice<'a> {
     }
 }
 
-/// Has allocations refused for which this machine, or the container, has no memory: Linux grants them and
-/// kills the process, without a word, once they are filled. Not where a GPU computes, whose driver maps
-/// more than there is.
+/// Address space above the memory that there is: stacks and what was reserved and never filled.
+#[cfg(target_os = "linux")]
+const UNFILLED: u64 = 1 << 30;
+/// The same for each CPU, whose threads have stacks.
+#[cfg(target_os = "linux")]
+const UNFILLED_EACH: u64 = 16 << 20;
+
+/// Has allocations refused that are far beyond the memory of this machine, or of the container: Linux
+/// grants them and kills the process, without a word, once they are filled. Not where a GPU computes,
+/// whose driver maps more than there is.
 #[cfg(target_os = "linux")]
 pub fn refuse_more_than_there_is() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use rustix::system::sysinfo;
 
     let machine = sysinfo();
-    let pages = u64::from(machine.mem_unit);
+    let unit = u64::from(machine.mem_unit);
     let all = (machine.totalram as u64).saturating_add(machine.totalswap as u64);
-    let container = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
-    let container = container.into_iter().filter_map(|file| std::fs::read_to_string(file).ok());
-    let container = container.filter_map(|text| text.trim().parse().ok()).min();
-    let limit = all.saturating_mul(pages).min(container.unwrap_or(u64::MAX));
+    // "max" is no number, and no limit. A version 1 group counts swap elsewhere: what is left of it is.
+    let number = |file: &str| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
+    let swap = number("/sys/fs/cgroup/memory.swap.max").unwrap_or(u64::MAX);
+    let group = number("/sys/fs/cgroup/memory.max").map(|memory| memory.saturating_add(swap));
+    let old = number("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes");
+    let there_is = all.saturating_mul(unit).min(group.or(old).unwrap_or(u64::MAX));
+    let threads = UNFILLED_EACH.saturating_mul(available_cpus() as u64);
+    let limit = there_is.saturating_add(UNFILLED).saturating_add(threads);
     let Rlimit { current, maximum } = getrlimit(Resource::Data);
     if current.is_none_or(|current| current > limit) && maximum.is_none_or(|most| limit <= most) {
         // Where it is forbidden, everything is as before.

@@ -153,7 +153,11 @@ mod tests {
         assert!(layer.fused(&[&own.to_kind(Kind::Half)]).is_none(), "float16");
         assert!(layer.fused(&[&own, &own]).is_none(), "channels");
         assert!(layer.fused(&[]).is_none());
-        let mixed = [&own.narrow(1, 0, 4), &own.narrow(1, 4, 4).to_kind(Kind::BFloat16)];
+        let halves = pieces(&[4, 4], Kind::Float);
+        assert!(layer.fused(&[&halves[0], &halves[1]]).is_some());
+        let mixed = [&halves[0], &halves[1].to_kind(Kind::BFloat16)];
         assert!(layer.fused(&mixed).is_none(), "two dtypes");
+        let short = Layer { affine: Layer::new(4).affine, ..layer };
+        assert!(short.fused(&[&own]).is_none(), "a weight of another length");
     }
 }

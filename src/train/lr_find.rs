@@ -225,24 +225,8 @@ pub fn lr_find(
         if done.skipped.as_ref().is_some_and(|skipped| skipped.double_value(&[]) > 0.0) {
             continue;
         }
-        let loss = done.loss();
-        if !loss.is_finite() {
-            sweep.end = End::NotFinite;
-            break;
-        }
-        range.losses.push((lr, loss));
-        range.mean = DECAY * range.mean + (1.0 - DECAY) * loss;
-        // Skipped steps gave the mean nothing, so they do not count in its correction.
-        let running = range.mean / (1.0 - DECAY.powf(range.losses.len() as f64));
-        let lowest = range.lowest.map_or(running, |lowest| running.min(lowest));
-        range.lowest = Some(lowest);
-        // Of a loss of zero nothing is a multiple.
-        if lowest > 0.0 && running > EXPLODED * lowest {
-            sweep.end = End::Exploded;
-            break;
-        }
-        if has_collapsed(&range.losses) {
-            sweep.end = End::Collapsed;
+        if let Some(end) = take_in(&mut range, lr, done.loss()) {
+            sweep.end = end;
             break;
         }
     }
@@ -250,6 +234,24 @@ pub fn lr_find(
     sweep.points = points.map(|(lr, loss)| Point { lr, loss, smoothed: loss }).collect();
     sweep.smooth();
     Ok(sweep)
+}
+
+/// Takes in the loss of a step at rate `lr`; returns why the test ends, if it does.
+fn take_in(range: &mut RangeState, lr: f64, loss: f64) -> Option<End> {
+    if !loss.is_finite() {
+        return Some(End::NotFinite);
+    }
+    range.losses.push((lr, loss));
+    range.mean = DECAY * range.mean + (1.0 - DECAY) * loss;
+    // Skipped steps gave the mean nothing, so they do not count in its correction.
+    let running = range.mean / (1.0 - DECAY.powf(range.losses.len() as f64));
+    let lowest = range.lowest.map_or(running, |lowest| running.min(lowest));
+    range.lowest = Some(lowest);
+    // Of a loss of zero nothing is a multiple.
+    if lowest > 0.0 && running > EXPLODED * lowest {
+        return Some(End::Exploded);
+    }
+    has_collapsed(&range.losses).then_some(End::Collapsed)
 }
 
 impl Sweep {

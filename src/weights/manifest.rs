@@ -9,7 +9,7 @@ use super::file::WeightFile;
 use super::load;
 use super::run::BEST;
 use super::tensor_file::TensorFile;
-use crate::models::{Architecture, Backbone, KnownWeights};
+use crate::models::{Architecture, Backbone, KnownWeights, is_below};
 use crate::{Error, Result};
 
 /// One entry of the manifest.
@@ -248,9 +248,9 @@ impl Source {
         backbone: &Backbone,
         allow_missing: &[String],
     ) -> Result<Option<load::LoadReport>> {
-        if let Some(prefix) =
-            allow_missing.iter().find(|prefix| backbone.params.below(prefix).next().is_none())
-        {
+        let is_known =
+            |prefix: &str| backbone.params.iter().any(|param| is_below(&param.name, prefix));
+        if let Some(prefix) = allow_missing.iter().find(|prefix| !is_known(prefix)) {
             return Err(Error::Config(format!(
                 "--allow-missing {prefix}: no parameter of {} starts with it; its blocks are {}",
                 backbone.architecture.name(),

@@ -39,11 +39,12 @@ impl Profile {
     pub fn of(measure: &mut Measure, setting: &Setting) -> Result<Option<Self>> {
         // A training step computes each convolution three times: forward, for the gradient of its
         // weight, for that of its input, which the first needs not.
-        let once = Architecture::OpenFace.info().gflops;
+        let once = setting.architecture.info().gflops;
+        let stem = if setting.architecture == Architecture::OpenFace { STEM } else { 0.0 };
         let (multiplications, half) = match measure.name {
             "forward" => (once, None),
             "forward-16" => (once, setting.compute.half()),
-            "step" => (3.0 * once - STEM, setting.compute.half()),
+            "step" => (3.0 * once - stem, setting.compute.half()),
             _ => return Ok(None),
         };
         measure.seconds(2)?;
