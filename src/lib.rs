@@ -44,7 +44,7 @@
 //! | [`recognise`] | model files, and the pipeline from pictures to embeddings and names |
 //! | [`train`], [`export`] | training loop, optimisers, schedules, checkpoints, logs; TorchScript and ONNX export |
 //! | [`audit`] | checks of data sets |
-//! | [`gallery`] | enrolled people: one SQLite file, exact search, a threshold with a promise |
+//! | [`gallery`] | enrolled people: one SQLite file, exact search, a calibrated threshold |
 //! | `serve` | the HTTP server over a gallery |
 //! | [`prelude`], `cli`, `commands` | what most programs import; the command line, one file per subcommand |
 

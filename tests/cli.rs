@@ -278,7 +278,7 @@ fn an_impossible_input_size_is_refused_in_a_sentence() {
             &["embed", "faces", "--out", "e.npy", "--backbone", "vgg11", "--weights", "none"],
         ] {
             let said = fail(folder, &[command, &["--input-size", size]].concat());
-            assert!(said.contains("--input-size") && said.contains("4096"), "{said}");
+            assert!(said.contains("--input-size") && said.contains("1024"), "{said}");
         }
     }
     let temporary = tempfile::tempdir().unwrap();
@@ -286,7 +286,7 @@ fn an_impossible_input_size_is_refused_in_a_sentence() {
     std::fs::write(&config, "backbone = \"vgg11\"\ninput-size = 100000\n").unwrap();
     for command in ["train-triplet", "train-pairs", "train-classifier"] {
         let said = fail(temporary.path(), &[command, "--config", config.to_str().unwrap()]);
-        assert!(said.contains("--input-size 100000") && said.contains("4096"), "{said}");
+        assert!(said.contains("--input-size 100000") && said.contains("1024"), "{said}");
     }
 }
 
