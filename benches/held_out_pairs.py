@@ -2,8 +2,9 @@
 
     python3 benches/held_out_pairs.py OUT FACES...
 
-FACES have one folder per person; folders of one name are one person. OUT gets `train` and `held`, with copies of the pictures, and
-`val.csv` and `test.csv`, of 500 pairs of the same and 500 of different people, paths below `held`.
+FACES have one folder per person; folders of one name are one person. Every seventh of the sorted names is kept out. OUT gets
+`train` and `held`, with copies of the pictures, and `val.csv` and `test.csv`, of up to 500 pairs of the same and as many of
+different people, paths below `held`.
 """
 
 import csv
@@ -39,7 +40,8 @@ def main(out, *roots):
         for person in sorted(path for path in root.iterdir() if path.is_dir()):
             files.setdefault(person.name, []).extend(sorted(person.iterdir()))
     people = sorted(files)
-    parts = {"val": people[3::10], "test": people[8::10]}
+    # Every seventh, as in pretrained/strangers.py.
+    parts = {"val": people[::14], "test": people[7::14]}
     held = {name for names in parts.values() for name in names}
     for name in people:
         folder = out / ("held" if name in held else "train") / name

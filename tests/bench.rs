@@ -84,3 +84,14 @@ fn pytorch_does_the_same_work() {
         assert!((ratio / wanted - 1.0).abs() < 1e-6, "{row}");
     }
 }
+
+#[test]
+fn other_backbones_have_the_measures_that_every_network_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["bench", "--backbone", "mobilefacenet", "--repeats", "1", "--batch", "12"];
+    let found = rows(&run(folder.path(), &[&flags[..], &["--only", "step", "--json"]].concat()));
+    assert_eq!((found.len(), found[0]["name"].as_str()), (1, Some("step")));
+    assert!(found[0]["visage"].as_f64().unwrap() > 0.0);
+    let said = fail(folder.path(), &[&flags[..], &["--only", "mine"]].concat());
+    assert!(said.contains("--only mine") && said.contains("forward-16, step"), "{said}");
+}

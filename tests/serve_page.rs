@@ -127,6 +127,8 @@ fn faces_are_named_enrolled_rejected_and_forgotten() {
     let wrong = "[...document.querySelectorAll('article button')].find((b) => b.innerText.startsWith('Not Bob'))";
     page.click(wrong);
     page.wait("document.querySelectorAll('article')[1].innerText.includes('is not named')");
+    // The focus moves to the face after the last redraw.
+    page.wait("document.activeElement.classList.contains('face')");
     assert!(looked_at(&mut page, 1).contains(unnamed));
 
     // Forgetting asks first.

@@ -110,9 +110,9 @@ pub fn command() -> clap::Command {
             return command;
         }
         // A recipe is listed where it has something for the command; elsewhere its error says so.
-        let has = |name: &str| recipes::table(name, command.get_name()).is_ok();
+        let has = |name| recipes::table(name, command.get_name()).is_ok();
         let values = recipes::names().map(|name| PossibleValue::new(name).hide(!has(name)));
-        let is_idle = !recipes::names().into_iter().any(has);
+        let is_idle = values.iter().all(PossibleValue::is_hide_set);
         command.mut_arg("recipe", |recipe| {
             recipe.value_parser(PossibleValuesParser::new(values)).hide(is_idle)
         })

@@ -64,7 +64,7 @@ pub fn refuse_more_than_there_is() {
     let machine = sysinfo();
     let unit = u64::from(machine.mem_unit);
     let all = (machine.totalram as u64).saturating_add(machine.totalswap as u64);
-    // "max" is no number, and no limit. A version 1 group counts swap elsewhere: what is left of it is.
+    // "max" is no number, and no limit. Version 1 of control groups has memory and swap in one number.
     let number = |file: &str| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
     let swap = number("/sys/fs/cgroup/memory.swap.max").unwrap_or(u64::MAX);
     let group = number("/sys/fs/cgroup/memory.max").map(|memory| memory.saturating_add(swap));

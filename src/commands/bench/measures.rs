@@ -128,22 +128,18 @@ impl<'a> Measure<'a> {
     /// users would tune it.
     pub fn peers(&self, is_openface: bool, others: &[String]) -> Vec<String> {
         let name = self.name;
+        let is_inference = name.starts_with("forward") || name.starts_with("embed");
         let mut suffixes = vec![String::new()];
-        match name {
-            _ if !is_openface => {
-                suffixes.push("-compiled".into());
-                let able = |other: &&String| !name.ends_with("-16") || *other != OTHERS[0];
-                let others = others.iter().filter(able).filter(|_| name != "step");
-                suffixes.extend(others.map(|other| format!("-{other}")));
-            }
-            "step" => suffixes.extend(["-plain".into(), "-original".into()]),
-            "forward" | "embed" | "forward-16" | "embed-16" => {
-                suffixes.push("-plain".into());
-                // ONNX Runtime has no 16 bits for this network on a processor.
-                let able = |other: &&String| !name.ends_with("-16") || *other != OTHERS[0];
-                suffixes.extend(others.iter().filter(able).map(|other| format!("-{other}")));
-            }
-            _ => {}
+        suffixes.extend(match (is_openface, name) {
+            (true, "step") => vec!["-plain".into(), "-original".into()],
+            (true, _) if is_inference => vec!["-plain".into()],
+            (true, _) => Vec::new(),
+            (false, _) => vec!["-compiled".into()],
+        });
+        if is_inference {
+            // ONNX Runtime has no 16 bits for these networks on a processor.
+            let able = |other: &&String| !name.ends_with("-16") || *other != OTHERS[0];
+            suffixes.extend(others.iter().filter(able).map(|other| format!("-{other}")));
         }
         suffixes.into_iter().map(|suffix| format!("{name}{suffix}")).collect()
     }

@@ -39,14 +39,11 @@ struct Row {
 
 pub fn run(context: &Context, flags: &cli::Bench) -> anyhow::Result<ExitCode> {
     let wanted = |name: &str| flags.only.is_empty() || flags.only.iter().any(|only| only == name);
-    if let Some(unknown) = flags.only.iter().find(|name| !NAMES.contains(&name.as_str())) {
-        let text = format!("--only {unknown}: the measures are {}", NAMES.join(", "));
-        return Err(Error::Config(text).into());
-    }
     let is_openface = flags.backbone == Architecture::OpenFace;
     let names: &[&str] = if is_openface { &NAMES } else { &measures::OF_ANY };
-    if let Some(name) = flags.only.iter().find(|name| !names.contains(&name.as_str())) {
-        let text = format!("--only {name}: with --backbone the measures are {}", names.join(", "));
+    if let Some(unknown) = flags.only.iter().find(|name| !names.contains(&name.as_str())) {
+        let of = if is_openface { "" } else { " of this --backbone" };
+        let text = format!("--only {unknown}: the measures{of} are {}", names.join(", "));
         return Err(Error::Config(text).into());
     }
     let device = context.device()?;

@@ -96,16 +96,23 @@ impl BatchNorm {
         trace::report(&self.name, ys)
     }
 
+    /// Whether normalisation and ReLU may be one pass: by the running statistics, nobody listening in
+    /// between.
+    fn is_one_pass(mode: Mode) -> bool {
+        !mode.batch_statistics && !trace::is_active()
+    }
+
     /// Whether [`Self::forward_relu`] takes maps like this one in pieces without joining them first.
     pub fn takes_pieces(xs: &Tensor, mode: Mode) -> bool {
-        !mode.batch_statistics && !trace::is_active() && has_lanes(xs).unwrap_or(false)
+        Self::is_one_pass(mode) && has_lanes(xs).unwrap_or(false)
     }
 
     /// Normalisation and ReLU of the map that `pieces` make along their channels, in one pass where the
     /// running statistics serve and the maps allow it.
     pub fn forward_relu(&self, pieces: &[&Tensor], mode: Mode) -> Tensor {
-        let is_for_it = pieces.iter().all(|piece| Self::takes_pieces(piece, mode));
-        if is_for_it && let Some([weight, bias]) = &self.affine {
+        if Self::is_one_pass(mode)
+            && let Some([weight, bias]) = &self.affine
+        {
             let statistics = [&self.running_mean, &self.running_var];
             // What fails here fails again below, where the error is libtorch's usual one.
             let ys = norm_relu(pieces, [weight, bias], statistics, self.options.eps);

@@ -1,6 +1,6 @@
 //! What each route does.
 
-mod gallery_error;
+mod gallery;
 mod look;
 pub mod people;
 pub mod pictures;

@@ -8,12 +8,12 @@ use axum::extract::rejection::PathRejection;
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
 
-use super::gallery_error::{failed, missing, refresh};
+use super::gallery::{failed, in_gallery, missing, refresh};
 use super::look::{Outcome, Shared, look};
 use crate::gallery::{Gallery, NewFace, check_name, left_out_json};
 use crate::serve::body;
 use crate::serve::job::{Answer, Work};
-use crate::serve::refusal::{Refusal, reply};
+use crate::serve::refusal::Refusal;
 use crate::serve::state::ServerState;
 
 /// A part of the path.
@@ -30,8 +30,7 @@ pub async fn people(extract::State(state): Shared) -> Outcome {
         }
         Ok(list)
     };
-    let deadline = state.deadline();
-    Ok(reply(&state.in_gallery(deadline, list).await?))
+    in_gallery(&state, state.deadline(), list).await
 }
 
 pub async fn enrol(
@@ -53,7 +52,7 @@ pub async fn enrol(
         }
         Ok(object)
     };
-    Ok(reply(&state.in_gallery(deadline, enrol).await?))
+    in_gallery(&state, deadline, enrol).await
 }
 
 pub async fn reject(
@@ -68,7 +67,7 @@ pub async fn reject(
         gallery.reject(&name, &faces).map_err(|error| missing(&own, &error, nobody(&name)))?;
         Ok(json!({ "rejected": faces.len(), "left_out": left_out_json(&left_out) }))
     };
-    Ok(reply(&state.in_gallery(deadline, reject).await?))
+    in_gallery(&state, deadline, reject).await
 }
 
 pub async fn forget(extract::State(state): Shared, name: Part) -> Outcome {
@@ -78,8 +77,7 @@ pub async fn forget(extract::State(state): Shared, name: Part) -> Outcome {
         let fail = |error| missing(&own, &error, nobody(&name));
         Ok(json!({ "forgotten": gallery.forget(&name).map_err(fail)? }))
     };
-    let deadline = state.deadline();
-    Ok(reply(&state.in_gallery(deadline, forget).await?))
+    in_gallery(&state, state.deadline(), forget).await
 }
 
 pub async fn unknown(extract::State(state): Shared) -> Outcome {
@@ -87,8 +85,7 @@ pub async fn unknown(extract::State(state): Shared) -> Outcome {
     let list = move |gallery: &mut Gallery| {
         Ok(json!({ "unknown": gallery.unknown().map_err(|error| failed(&own, &error))? }))
     };
-    let deadline = state.deadline();
-    Ok(reply(&state.in_gallery(deadline, list).await?))
+    in_gallery(&state, state.deadline(), list).await
 }
 
 pub async fn promote(
@@ -110,8 +107,7 @@ pub async fn promote(
         let enrolled = gallery.promote(group, &name).map_err(fail)?;
         Ok(json!({ "enrolled": enrolled.added, "name": name }))
     };
-    let deadline = state.deadline();
-    Ok(reply(&state.in_gallery(deadline, promote).await?))
+    in_gallery(&state, state.deadline(), promote).await
 }
 
 pub async fn forget_unknown(extract::State(state): Shared, id: Part) -> Outcome {
@@ -122,8 +118,7 @@ pub async fn forget_unknown(extract::State(state): Shared, id: Part) -> Outcome 
         Ok(groups) => Ok(json!({ "forgotten": groups })),
         Err(error) => Err(failed(&own, &error)),
     };
-    let deadline = state.deadline();
-    Ok(reply(&state.in_gallery(deadline, forget).await?))
+    in_gallery(&state, state.deadline(), forget).await
 }
 
 /// The person in the path, and their faces as [`single_faces`] finds them.

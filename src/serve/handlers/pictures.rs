@@ -9,7 +9,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::gallery_error::{failed, refresh};
+use super::gallery::{failed, refresh};
 use super::look::{Looked, Outcome, Shared, look, parsed};
 use crate::Error;
 use crate::eval::distance::euclidean;

@@ -7,7 +7,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::gallery_error::failed;
+use super::gallery::{failed, in_gallery};
 use super::look::{Outcome, Shared};
 use crate::gallery::Gallery;
 use crate::serve::keys::KeyFile;
@@ -48,6 +48,5 @@ pub async fn reload(extract::State(state): Shared) -> Outcome {
         *gallery = fresh;
         Ok(json!({ "people": gallery.people(), "faces": gallery.faces() }))
     };
-    let deadline = state.deadline();
-    Ok(reply(&state.in_gallery(deadline, load).await?))
+    in_gallery(&state, state.deadline(), load).await
 }

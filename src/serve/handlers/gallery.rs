@@ -1,9 +1,23 @@
-//! What an error of the gallery is answered with.
+//! Answers out of the gallery, and what its errors are answered with.
 
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::look::Outcome;
 use crate::Error;
 use crate::gallery::Gallery;
-use crate::serve::refusal::Refusal;
+use crate::serve::refusal::{Refusal, reply};
 use crate::serve::state::ServerState;
+
+/// The answer that `body` makes out of the gallery, by the deadline of the request.
+pub async fn in_gallery(
+    state: &ServerState,
+    deadline: Instant,
+    body: impl FnOnce(&mut Gallery) -> Result<Value, Refusal> + Send + 'static,
+) -> Outcome {
+    Ok(reply(&state.in_gallery(deadline, body).await?))
+}
 
 /// The gallery as it is in the file now.
 pub fn refresh(state: &ServerState, gallery: &mut Gallery) -> Result<(), Refusal> {
