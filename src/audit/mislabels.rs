@@ -41,7 +41,7 @@ const DOUBT: f64 = 0.6;
 const NEIGHBOURS: usize = 3;
 /// Minimum number of these for other identities than the picture's own.
 const MIN_OTHER: usize = 2;
-/// Pictures scored at once, and how many they are compared with at once: 32 MiB of distances.
+/// Pictures scored at once, and how many they are compared with at once: 32 MiB of distances, twice.
 const QUERIES: usize = 1024;
 const CANDIDATES: usize = 8192;
 
@@ -80,14 +80,15 @@ pub fn score(
     order.sort_by_key(|&row| label(row));
     let mut scores = vec![None; rows];
     let factors = Factors::of(&embeddings.subset(&order))?;
+    let mut distances = Vec::new();
     for (at, queries) in order.chunks(QUERIES).enumerate() {
         let mut searches: Vec<Search> = queries.iter().map(|&row| Search::of(row)).collect();
         for (block, candidates) in order.chunks(CANDIDATES).enumerate() {
             let [from, to] = [(at * QUERIES, queries), (block * CANDIDATES, candidates)]
                 .map(|(start, rows)| start..start + rows.len());
-            let distances = factors.squared_distances(from, to)?;
-            let distances = distances.par_chunks(candidates.len());
-            searches.par_iter_mut().zip(distances).for_each(|(search, distances)| {
+            factors.squared_distances(from, to, &mut distances)?;
+            let rows = distances.par_chunks(candidates.len());
+            searches.par_iter_mut().zip(rows).for_each(|(search, distances)| {
                 for (&candidate, &distance) in candidates.iter().zip(distances) {
                     search.offer(candidate, distance, labels, groups);
                 }
@@ -123,15 +124,26 @@ impl Factors {
         Ok(Self { rows, squares })
     }
 
-    /// `|a|^2 + |b|^2 - 2 a.b` of two ranges of rows, row-major; good for choosing, not for reporting.
-    fn squared_distances(&self, a: Range<usize>, b: Range<usize>) -> Result<Vec<f32>> {
+    /// `|a|^2 + |b|^2 - 2 a.b` of two ranges of rows, row-major, into `distances`; good for choosing, not for
+    /// reporting. In place: a block is 32 MiB, and each copy of it would be as much.
+    fn squared_distances(
+        &self,
+        a: Range<usize>,
+        b: Range<usize>,
+        distances: &mut Vec<f32>,
+    ) -> Result<()> {
         let part = |tensor: &Tensor, rows: &Range<usize>| {
             tensor.f_narrow(0, rows.start as i64, rows.len() as i64)
         };
-        let product = part(&self.rows, &a)?.f_matmul(&part(&self.rows, &b)?.f_tr()?)?;
-        let sums = part(&self.squares, &a)?.f_add(&part(&self.squares, &b)?.f_tr()?)?;
-        let distances = sums.f_sub(&(product * 2.0))?.f_clamp_min(0.0)?;
-        Ok(Vec::try_from(distances.f_reshape([-1])?)?)
+        let mut product = part(&self.rows, &a)?.f_matmul(&part(&self.rows, &b)?.f_tr()?)?;
+        let _ = product
+            .f_mul_scalar_(-2.0)?
+            .f_add_(&part(&self.squares, &a)?)?
+            .f_add_(&part(&self.squares, &b)?.f_tr()?)?
+            .f_clamp_min_(0.0)?;
+        distances.resize(product.numel(), 0.0);
+        product.f_copy_data(distances, product.numel())?;
+        Ok(())
     }
 }
 

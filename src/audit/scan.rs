@@ -261,12 +261,12 @@ pub fn scan(scanner: &Scanner, files: Files, say: &Reporter) -> Result<Scan> {
     let mut scan = Scan {
         identities,
         pictures: Vec::new(),
-        stats: Vec::new(),
+        stats: Vec::with_capacity(paths.len()),
         embeddings: Embeddings::new(0, scanner.trunk.embedding_dim as usize, Vec::new())?,
         unreadable,
         notes,
     };
-    let mut values = Vec::new();
+    let mut values = Vec::with_capacity(paths.len() * scanner.trunk.embedding_dim as usize);
     let bar = say.progress("pictures", paths.len() as u64, "pictures");
     let step = |count: usize| bar.inc(count as u64);
     let mut places = places.into_iter();

@@ -16,7 +16,7 @@ pub struct Weights {
 }
 
 /// The subcommands of `weights`. Files are recognised by their content: torch.save (of any age),
-/// TorchScript, safetensors, tch's .ot, NumPy's .npz.
+/// TorchScript, safetensors, tch's .ot, NumPy's .npz, ONNX.
 #[derive(Debug, Subcommand)]
 pub enum WeightsAction {
     /// Convert a weight file to the format of the new file's ending (`visage export` writes

@@ -51,14 +51,15 @@ const CENTRES: usize = 2048;
 
 type Hash = hamming::Code;
 
-/// Hashes and grey thumbnail of a picture, 6 kB.
+/// Hashes and grey thumbnail of a picture, 6 kB. All of it inline: boxes that outlive the pictures decoded between
+/// them would keep four times that memory from being used again.
 #[derive(Debug, Clone)]
 pub struct PerceptualHash {
     /// Its centre, and mirrored.
     centres: [Hash; 2],
     /// Those of [`crops`], then copies of the last.
-    crops: Box<hamming::Block>,
-    thumbnail: Box<[u8]>,
+    crops: hamming::Block,
+    thumbnail: [u8; SIDE * SIDE],
 }
 
 impl PerceptualHash {
@@ -75,7 +76,7 @@ impl PerceptualHash {
         let lane = |word: usize, lane: usize| hashes[lane.min(CROP_COUNT - 1)][word];
         Self {
             centres: [hash(&hasher, &middle), hash(&hasher, &imageops::flip_horizontal(&middle))],
-            crops: Box::new(array::from_fn(|word| array::from_fn(|l| lane(word, l)))),
+            crops: array::from_fn(|word| array::from_fn(|l| lane(word, l))),
             thumbnail: thumbnail(&grey),
         }
     }
@@ -92,7 +93,7 @@ impl PerceptualHash {
     fn found_in(&self, mirrored: bool, other: &Self) -> bool {
         let centre = &self.centres[usize::from(mirrored)];
         let distance = |crop: usize| -> u32 {
-            centre.iter().zip(&*other.crops).map(|(a, b)| (a ^ b[crop]).count_ones()).sum()
+            centre.iter().zip(&other.crops).map(|(a, b)| (a ^ b[crop]).count_ones()).sum()
         };
         // Among equals the first crop is taken; their order is fixed.
         let nearest = crops().enumerate().map(|(crop, square)| (distance(crop), square));
@@ -234,9 +235,10 @@ fn cut(grey: &GrayImage, square: Square) -> GrayImage {
 }
 
 /// Slightly blurred, because sharpening and compression differ between copies.
-fn thumbnail(grey: &GrayImage) -> Box<[u8]> {
+fn thumbnail(grey: &GrayImage) -> [u8; SIDE * SIDE] {
     let blur = [0.0625, 0.125, 0.0625, 0.125, 0.25, 0.125, 0.0625, 0.125, 0.0625];
-    imageops::filter3x3(grey, &blur).into_raw().into_boxed_slice()
+    let blurred = imageops::filter3x3(grey, &blur);
+    array::from_fn(|pixel| blurred.as_raw()[pixel])
 }
 
 fn floats(thumbnail: &[u8]) -> Vec<f32> {

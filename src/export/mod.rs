@@ -7,7 +7,6 @@
 
 mod graph;
 mod onnx;
-mod onnx_file;
 mod onnx_ops;
 mod torchscript;
 

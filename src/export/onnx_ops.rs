@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use super::graph::{Argument, Node};
-use super::onnx_file::{AttributeProto, NodeProto, TensorProto};
+use crate::weights::onnx_file::{AttributeProto, NodeProto, TensorProto};
 use crate::{Error, Result};
 
 /// A graph under construction.

@@ -5,6 +5,7 @@
 //! and `--freeze`.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use tch::{Device, Kind, Tensor};
 
@@ -25,6 +26,8 @@ pub struct Param {
 #[derive(Debug, Default)]
 pub struct Params {
     entries: Vec<Param>,
+    /// Of the batch normalisations, by their keys.
+    epsilons: HashMap<String, f64>,
 }
 
 impl Params {
@@ -48,6 +51,11 @@ impl Params {
     /// Every tensor, in registration order.
     pub fn iter(&self) -> impl Iterator<Item = &Param> {
         self.entries.iter()
+    }
+
+    /// What the batch normalisation with this key adds to its variances.
+    pub fn epsilon(&self, key: &str) -> Option<f64> {
+        self.epsilons.get(key).copied()
     }
 
     /// Number of trainable parameters, frozen or not.
@@ -181,6 +189,11 @@ impl Scope<'_> {
     /// Registers a buffer: saved and loaded, not trained.
     pub fn buffer(&self, name: &str, value: Tensor) -> Tensor {
         self.register(name, value.to_device(self.device), false)
+    }
+
+    /// Notes what a batch normalisation adds to its variances.
+    pub(super) fn epsilon(&self, epsilon: f64) {
+        self.book.borrow_mut().epsilons.insert(self.prefix.clone(), epsilon);
     }
 
     fn register(&self, name: &str, tensor: Tensor, is_parameter: bool) -> Tensor {

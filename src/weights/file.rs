@@ -11,7 +11,7 @@ use tch::Tensor;
 use super::index::{Index, WeightFormat};
 use super::stored::{Bytes, Data, Entry, Layout, Storage};
 use super::zip::Zip;
-use super::{checkpoint, dtype, npz, torch_save};
+use super::{checkpoint, dtype, npz, onnx, torch_save};
 use crate::native::FileMap;
 use crate::{Error, Result};
 
@@ -53,7 +53,7 @@ const OTHERS: &[(usize, &[u8], &str)] = &[
 ];
 
 impl WeightFile<'static> {
-    /// Opens a safetensors file, a `torch.save` file of any age, a TorchScript archive or an npz.
+    /// Opens a safetensors file, a `torch.save` file of any age, a TorchScript archive, an npz or an ONNX file.
     ///
     /// # Errors
     /// Names the file, and the byte or tensor where it is damaged, truncated, malicious or unknown.
@@ -122,6 +122,11 @@ impl<'a> WeightFile<'a> {
     /// Notes on what was unwrapped, removed from keys or ignored, one sentence each.
     pub fn notes(&self) -> &[String] {
         &self.index.notes
+    }
+
+    /// The layers of an ONNX file; none of others.
+    pub(super) fn layers(&self) -> &[onnx::OnnxLayer] {
+        &self.index.layers
     }
 
     /// Reads one tensor, contiguous, on the CPU, in the file's dtype.
@@ -197,6 +202,9 @@ fn index(bytes: &[u8]) -> Result<Index, String> {
     if torch_save::is_legacy(bytes) {
         return torch_save::read_legacy(bytes);
     }
+    if onnx::is_onnx(bytes) && bytes.get(8) != Some(&b'{') {
+        return onnx::read(bytes);
+    }
     let known = OTHERS.iter().find(|(at, begin, _)| {
         bytes.get(*at..).is_some_and(|rest| rest.starts_with(begin)) && bytes.get(8) != Some(&b'{')
     });
@@ -212,7 +220,7 @@ fn index(bytes: &[u8]) -> Result<Index, String> {
 /// Reads a safetensors header.
 fn safetensors(bytes: &[u8]) -> Result<Index, String> {
     let (length, header) = SafeTensors::read_metadata(bytes).map_err(|error| {
-        format!("not a whole safetensors file ({error}), nor one of PyTorch or NumPy")
+        format!("not a whole safetensors file ({error}), nor one of PyTorch, NumPy or ONNX")
     })?;
     let start = length + 8;
     let mut index = Index::new(WeightFormat::Safetensors);

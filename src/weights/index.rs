@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::onnx::OnnxLayer;
 use super::stored::{Entry, Storage};
 
 /// The format of a weight file.
@@ -18,6 +19,8 @@ pub enum WeightFormat {
     TorchScript,
     /// NumPy's `.npz`.
     Npz,
+    /// ONNX.
+    Onnx,
 }
 
 impl fmt::Display for WeightFormat {
@@ -28,6 +31,7 @@ impl fmt::Display for WeightFormat {
             Self::TorchLegacy => "PyTorch before 1.6",
             Self::TorchScript => "TorchScript",
             Self::Npz => "NumPy npz",
+            Self::Onnx => "ONNX",
         })
     }
 }
@@ -40,6 +44,8 @@ pub(super) struct Index {
     pub storages: Vec<Storage>,
     pub metadata: BTreeMap<String, String>,
     pub notes: Vec<String>,
+    /// Of an ONNX file, in the order of execution.
+    pub layers: Vec<OnnxLayer>,
 }
 
 impl Index {
@@ -50,6 +56,7 @@ impl Index {
             storages: Vec::new(),
             metadata: BTreeMap::new(),
             notes: Vec::new(),
+            layers: Vec::new(),
         }
     }
 }

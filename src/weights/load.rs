@@ -8,6 +8,7 @@ use std::fmt;
 use tch::{Kind, Tensor};
 
 use super::file::WeightFile;
+use super::onnx;
 use super::rename::RULES;
 use super::tensor_file::TensorFile;
 use crate::Result;
@@ -133,13 +134,17 @@ impl LoadOptions<'_> {
 /// converted to the net's; the report counts them. Keys that start with one of `extras` (such as a
 /// head beside the trunk) are ignored.
 pub fn load(params: &Params, file: &TensorFile, extras: &[&str]) -> LoadReport {
+    load_tensors(params, file, &LoadOptions { extras, allow_missing: &[] })
+}
+
+fn load_tensors(params: &Params, file: &TensorFile, options: &LoadOptions) -> LoadReport {
     let of_file = |(name, tensor): (&String, &Tensor)| TensorInfo {
         name: name.clone(),
         shape: tensor.size(),
         kind: tensor.kind(),
     };
     let files = file.tensors.iter().map(of_file);
-    let (mut report, copies) = plan(params, files, &LoadOptions { extras, allow_missing: &[] });
+    let (mut report, copies) = plan(params, files, options);
     let broken = copies.iter().filter(|(to, from)| {
         let tensor = file.tensors.get(from);
         tensor.is_some_and(|tensor| !is_finite(&tensor.to_kind(to.kind())))
@@ -157,12 +162,21 @@ pub fn load(params: &Params, file: &TensorFile, extras: &[&str]) -> LoadReport {
     report
 }
 
-/// As [`load`], but from the disk, one tensor at a time, without a second copy in memory.
+/// As [`load`], but from the disk, one tensor at a time, without a second copy in memory. An ONNX file whose
+/// tensors have other names is read as a whole, its layers in their order.
 ///
 /// # Errors
 /// A checksum differs; nothing is changed then. A mismatch is not an error: it is in the report, and
 /// nothing is changed either.
 pub fn load_file(params: &Params, file: &WeightFile, options: &LoadOptions) -> Result<LoadReport> {
+    if let Some(renamed) = onnx::state_dict(file, params)? {
+        let mut report = load_tensors(params, &renamed, options);
+        report.notes = file.notes().to_vec();
+        report.notes.push(
+            "layers of the ONNX file taken in their order; their tensors have other names".into(),
+        );
+        return Ok(report);
+    }
     let entries = file.entries().iter();
     let found = entries.map(|entry| TensorInfo {
         name: entry.name.clone(),

@@ -10,6 +10,8 @@ mod index;
 pub mod load;
 pub mod manifest;
 mod npz;
+mod onnx;
+pub(crate) mod onnx_file;
 mod pickle;
 pub mod reference;
 pub mod rename;

@@ -1,9 +1,10 @@
-"""Exported files against `visage embed`: TorchScript in torch, ONNX in onnxruntime.
+"""Exported files against `visage embed`: TorchScript in torch, ONNX in onnxruntime. And ONNX files as weights.
 
 For each architecture: random weights with random batch statistics, exported both ways, run on random
 pictures in batches of 1 and 3 (the graph was recorded with 2), and held against what `visage embed`
 computes from the same weights. The largest difference of any number is printed; embeddings have
-length one. `--model FILE` does the same with a model file of yours, whose logits are compared with each other, too.
+length one. The ONNX file is then read as `--weights`, and so is one that PyTorch's exporter makes of the same network,
+with batch normalisations folded into convolutions and other names. `--model FILE` does the same with a model file of yours, whose logits are compared with each other, too.
 
     pip install torch==2.13.0 numpy pillow onnx onnxruntime
     python tests/parity/export.py [--visage target/release/visage] [architecture ...]
@@ -23,8 +24,10 @@ import onnxruntime
 import torch
 from PIL import Image
 
+import reference
+
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # torch.jit works, but is old
-FAMILIES = ["openface", "facenet", "vgg11-bn", "vgg16", "densenet121", "inception-v3", "iresnet18",
+FAMILIES = ["openface", "dlib-resnet", "facenet", "vgg11-bn", "vgg16", "densenet121", "inception-v3", "iresnet18",
             "mobilefacenet"]
 TOLERANCE = 1e-5
 
@@ -70,6 +73,21 @@ def run_torch(path, batch):
     return answers, json.loads(extra["visage.json"])
 
 
+def as_weights(visage, work, name, wanted):
+    """The largest difference of the embeddings with the ONNX files of Visage and of PyTorch as weights."""
+    files = [work / f"{name}.onnx"]
+    if name != "dlib-resnet":  # PyTorch has no definition of it here
+        theirs = reference.build(name.replace("-", "_"), torch.load(work / f"{name}.pth")).net.eval()
+        side = Image.open(work / f"{name}-pictures" / "0.png").width
+        files.append(work / f"{name}-torch.onnx")
+        torch.onnx.export(theirs, (torch.zeros(1, 3, side, side),), files[-1], dynamo=False)
+    worst = []
+    for file in files:
+        visage("embed", work / f"{name}-pictures", "--backbone", name, "--weights", file, "--out", work / "onnx.npy", "--force")
+        worst.append(float(np.abs(np.load(work / "onnx.npy") - wanted).max()))
+    return worst
+
+
 def compare(visage, work, name, exported, embedded):
     """`exported` and `embedded` are the arguments of the two commands; returns the worst difference."""
     for ending in ["pt", "onnx"]:
@@ -86,6 +104,8 @@ def compare(visage, work, name, exported, embedded):
         worst[how] = float(np.abs(found["embedding"] - wanted).max())
         if "logits" in found:
             logits.append(found["logits"])
+    if "--weights" in embedded:
+        worst["as weights"] = max(as_weights(visage, work, name, wanted))
     if logits:
         ours, theirs = logits
         worst["their logits"] = float(np.abs(ours - theirs).max() / np.abs(ours).max())

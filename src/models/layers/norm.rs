@@ -48,6 +48,7 @@ impl BatchNorm {
     /// PyTorch's start: weight 1, bias 0, mean 0, variance 1.
     pub fn with(at: &Scope, channels: i64, options: NormOptions) -> Self {
         let float = (Kind::Float, Device::Cpu);
+        at.epsilon(options.eps);
         let affine = options.affine.then(|| {
             let weight = at.parameter("weight", Tensor::ones([channels], float));
             let weight = weight.set_requires_grad(!options.fixed_weight);

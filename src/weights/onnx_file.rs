@@ -3,6 +3,7 @@
 //! time.
 
 use prost::Message;
+use prost::bytes::Bytes;
 
 /// Operator set version; 18 is the first in which all reductions take their axes in the same way.
 pub const OPSET: i64 = 18;
@@ -98,10 +99,17 @@ pub struct TensorProto {
     pub dims: Vec<i64>,
     #[prost(int32, tag = "2")]
     pub data_type: i32,
+    /// The values of a float32 tensor, where `raw_data` does not hold them.
+    #[prost(float, repeated, tag = "4")]
+    pub float_data: Vec<f32>,
     #[prost(string, tag = "8")]
     pub name: String,
-    #[prost(bytes = "vec", tag = "9")]
-    pub raw_data: Vec<u8>,
+    /// Part of the file's bytes when it is read, not a copy.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub raw_data: Bytes,
+    /// 1: the values are in another file.
+    #[prost(int32, tag = "14")]
+    pub data_location: i32,
 }
 
 /// Name, dtype and shape of an input or output.
@@ -146,8 +154,12 @@ pub struct Dimension {
 }
 
 /// ONNX's dtype numbers.
-const FLOAT: i32 = 1;
-const INT64: i32 = 7;
+pub const FLOAT: i32 = 1;
+pub const INT64: i32 = 7;
+/// Others in which weights are stored.
+pub const HALF: i32 = 10;
+pub const DOUBLE: i32 = 11;
+pub const BFLOAT16: i32 = 16;
 
 impl AttributeProto {
     /// A float.
@@ -170,13 +182,14 @@ impl TensorProto {
     /// A float32 tensor; a scalar has no dimensions.
     pub fn floats(name: String, dims: Vec<i64>, values: &[f32]) -> Self {
         let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { dims, data_type: FLOAT, name, raw_data }
+        Self { dims, data_type: FLOAT, name, raw_data, ..Self::default() }
     }
 
     /// An int64 vector.
     pub fn ints(name: String, values: &[i64]) -> Self {
         let raw_data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { dims: vec![values.len() as i64], data_type: INT64, name, raw_data }
+        let dims = vec![values.len() as i64];
+        Self { dims, data_type: INT64, name, raw_data, ..Self::default() }
     }
 }
 
