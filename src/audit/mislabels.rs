@@ -12,7 +12,7 @@
 //! doubtful label if it has fewer: of two photos that differ, either may be wrong. With three photos,
 //! labels are doubtful from 60 % of the threshold.
 //!
-//! The threshold was measured with the embedded OpenFace trunk. Some pictures were moved to another
+//! The threshold was measured with the embedded OpenFace as it was before its second distillation. Some pictures were moved to another
 //! identity; the columns give how many of these `visage audit` reports as mislabelled (or as one photo
 //! under two names), how many as that or doubtful, and how many of the others as mislabelled.
 //!

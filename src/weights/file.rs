@@ -9,6 +9,7 @@ use safetensors::tensor::SafeTensors;
 use tch::Tensor;
 
 use super::index::{Index, WeightFormat};
+use super::onnx_layer::OnnxLayer;
 use super::stored::{Bytes, Data, Entry, Layout, Storage};
 use super::zip::Zip;
 use super::{checkpoint, dtype, npz, onnx, torch_save};
@@ -125,7 +126,7 @@ impl<'a> WeightFile<'a> {
     }
 
     /// The layers of an ONNX file; none of others.
-    pub(super) fn layers(&self) -> &[onnx::OnnxLayer] {
+    pub(super) fn layers(&self) -> &[OnnxLayer] {
         &self.index.layers
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::onnx::OnnxLayer;
+use super::onnx_layer::OnnxLayer;
 use super::stored::{Entry, Storage};
 
 /// The format of a weight file.

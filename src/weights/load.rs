@@ -8,7 +8,7 @@ use std::fmt;
 use tch::{Kind, Tensor};
 
 use super::file::WeightFile;
-use super::onnx;
+use super::onnx_names;
 use super::rename::RULES;
 use super::tensor_file::TensorFile;
 use crate::Result;
@@ -169,7 +169,7 @@ fn load_tensors(params: &Params, file: &TensorFile, options: &LoadOptions) -> Lo
 /// A checksum differs; nothing is changed then. A mismatch is not an error: it is in the report, and
 /// nothing is changed either.
 pub fn load_file(params: &Params, file: &WeightFile, options: &LoadOptions) -> Result<LoadReport> {
-    if let Some(renamed) = onnx::state_dict(file, params)? {
+    if let Some(renamed) = onnx_names::state_dict(file, params)? {
         let mut report = load_tensors(params, &renamed, options);
         report.notes = file.notes().to_vec();
         report.notes.push(

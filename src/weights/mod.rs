@@ -12,6 +12,8 @@ pub mod manifest;
 mod npz;
 mod onnx;
 pub(crate) mod onnx_file;
+mod onnx_layer;
+mod onnx_names;
 mod pickle;
 pub mod reference;
 pub mod rename;
