@@ -12,8 +12,8 @@
 //! doubtful label if it has fewer: of two photos that differ, either may be wrong. With three photos,
 //! labels are doubtful from 60 % of the threshold.
 //!
-//! The threshold was measured with the embedded OpenFace as it was before its second distillation. Some pictures were moved to another
-//! identity; the columns give how many of these `visage audit` reports as mislabelled (or as one photo
+//! The threshold was measured with the embedded OpenFace as it was before its second distillation. Some
+//! pictures were moved to another identity; the columns give how many of these `visage audit` reports as mislabelled (or as one photo
 //! under two names), how many as that or doubtful, and how many of the others as mislabelled.
 //!
 //! | data | moved | found | found or doubtful | others |

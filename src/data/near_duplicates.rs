@@ -51,8 +51,7 @@ const CENTRES: usize = 2048;
 
 type Hash = hamming::Code;
 
-/// Hashes and grey thumbnail of a picture, 6 kB. All of it inline: boxes that outlive the pictures decoded between
-/// them would keep four times that memory from being used again.
+/// Hashes and grey thumbnail of a picture, 6 kB.
 #[derive(Debug, Clone)]
 pub struct PerceptualHash {
     /// Its centre, and mirrored.

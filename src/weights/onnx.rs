@@ -37,7 +37,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Index, String> {
     let graph = model.graph.ok_or("is an ONNX file without a graph")?;
     let known: HashMap<&str, &TensorProto> =
         graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-    let mut copies = HashMap::new();
+    let (mut copies, mut places) = (HashMap::new(), HashMap::new());
     let mut index = Index::new(WeightFormat::Onnx);
     for node in &graph.node {
         // The same values, perhaps with more dimensions.
@@ -58,20 +58,24 @@ pub(super) fn read(bytes: &[u8]) -> Result<Index, String> {
         else {
             continue;
         };
-        if tensors.iter().any(|tensor| tensor.name.starts_with(CONSTANT)) {
+        if tensors.is_empty() || tensors.iter().any(|tensor| tensor.name.starts_with(CONSTANT)) {
             continue;
         }
-        for tensor in &tensors {
-            if !index.entries.iter().any(|entry| entry.name == tensor.name) {
-                add(&mut index, tensor, &copy)?;
-            }
+        let mut own = Vec::new();
+        for tensor in tensors {
+            let place = match places.get(tensor.name.as_str()) {
+                Some(&place) => place,
+                None => add(&mut index, tensor, &copy)?,
+            };
+            places.insert(tensor.name.as_str(), place);
+            own.push(place);
         }
         let transposed = attribute(node, "transB").and_then(|it| it.i).unwrap_or(0) == 0;
         let epsilon = attribute(node, "epsilon").and_then(|it| it.f);
         index.layers.push(OnnxLayer {
             kind,
             name: node.name.clone(),
-            tensors: tensors.into_iter().map(|tensor| tensor.name.clone()).collect(),
+            tensors: own,
             is_transposed: kind == LayerKind::Linear && transposed,
             epsilon: epsilon.map_or(EPSILON, shortest),
         });
@@ -91,8 +95,8 @@ fn shortest(value: f32) -> f64 {
     value.to_string().parse().unwrap_or_else(|_| f64::from(value))
 }
 
-/// Adds a tensor; `copy` has the bytes of the file that its own are part of.
-fn add(index: &mut Index, tensor: &TensorProto, copy: &Bytes) -> Result<(), String> {
+/// Adds a tensor and returns its place; `copy` has the bytes of the file that its own are part of.
+fn add(index: &mut Index, tensor: &TensorProto, copy: &Bytes) -> Result<usize, String> {
     let name = &tensor.name;
     if tensor.data_location == EXTERNAL {
         return Err(format!(
@@ -127,5 +131,5 @@ fn add(index: &mut Index, tensor: &TensorProto, copy: &Bytes) -> Result<(), Stri
     index.storages.push(storage);
     let layout = Layout { kind, offset: 0, shape: tensor.dims.clone(), stride: None };
     index.entries.push(Entry::new(name.clone(), index.storages.len() - 1, available, layout)?);
-    Ok(())
+    Ok(index.entries.len() - 1)
 }

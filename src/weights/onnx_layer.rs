@@ -9,8 +9,8 @@ pub(super) struct OnnxLayer {
     pub kind: LayerKind,
     /// The node's name, for errors.
     pub name: String,
-    /// Its tensors, as names of entries: weight and bias, or also mean and variance.
-    pub tensors: Vec<String>,
+    /// Its tensors, as places among the entries: weight and bias, or also mean and variance.
+    pub tensors: Vec<usize>,
     /// A linear layer's weight is `[in, out]`.
     pub is_transposed: bool,
     /// Of a batch normalisation.

@@ -75,6 +75,7 @@ pub(super) fn state_dict(file: &WeightFile, params: &Params) -> Result<Option<Te
     for layer in NetLayer::all(params) {
         matched.take(&layer, params)?;
     }
+    matched.keep_others()?;
     Ok(Some(matched.out))
 }
 
@@ -101,16 +102,14 @@ impl Matched<'_> {
             return self.undo_folding(layer, params);
         }
         let (file, number) = (self.file, self.number + 1);
+        let wanted = layer.shape("weight").unwrap_or_default();
         let refuse = |found: &str| {
+            let (key, kind) = (layer.key, kind.name());
             Error::weights(
                 file.path(),
                 format!(
-                    "layer {} of the ONNX file, {found}, does not fit {} of the net ({} {:?}); give the \
-                     file's network with --backbone",
-                    number,
-                    layer.key,
-                    kind.name(),
-                    layer.shape("weight").unwrap_or_default(),
+                    "layer {number} of the ONNX file, {found}, does not fit {key} of the net ({kind} \
+                     {wanted:?}); give the file's network with --backbone"
                 ),
             )
         };
@@ -121,17 +120,8 @@ impl Matched<'_> {
             );
             return Err(refuse(&found));
         };
-        let mut tensors = Vec::new();
-        for name in &found.tensors {
-            let entry = self.file.get(name);
-            let entry =
-                entry.ok_or_else(|| Error::weights(self.file.path(), format!("{name} is gone")))?;
-            tensors.push(self.file.tensor(entry)?);
-        }
-        let mut tensors = tensors.into_iter();
-        let mut weight =
-            tensors.next().unwrap_or_else(|| Tensor::zeros([0], (Kind::Float, Device::Cpu)));
-        let wanted = layer.shape("weight").unwrap_or_default();
+        let mut tensors = self.read(found)?.into_iter().map(|(_, tensor)| tensor);
+        let Some(mut weight) = tensors.next() else { return Err(refuse("which has no weight")) };
         if found.is_transposed && weight.dim() == 2 {
             weight = weight.f_transpose(0, 1)?.f_contiguous()?;
         }
@@ -186,6 +176,22 @@ impl Matched<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The layers that the network does not have stay under the file's names, for the report: a classifier's
+    /// are ignored by its name, others refused.
+    fn keep_others(&mut self) -> Result<()> {
+        while let Some(other) = self.layers.next() {
+            let read = self.read(other)?;
+            self.out.tensors.extend(read);
+        }
+        Ok(())
+    }
+
+    /// The tensors of a layer, with the file's names.
+    fn read(&self, layer: &OnnxLayer) -> Result<Vec<(String, Tensor)>> {
+        let entries = layer.tensors.iter().filter_map(|&place| self.file.entries().get(place));
+        entries.map(|entry| Ok((entry.name.clone(), self.file.tensor(entry)?))).collect()
     }
 
     fn put(&mut self, layer: &NetLayer, name: &str, tensor: Tensor) {
