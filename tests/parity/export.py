@@ -3,10 +3,12 @@
 For each architecture: random weights with random batch statistics, exported both ways, run on random
 pictures in batches of 1 and 3 (the graph was recorded with 2), and held against what `visage embed`
 computes from the same weights. The largest difference of any number is printed; embeddings have
-length one. The ONNX file is then read as `--weights`, and so is one that PyTorch's exporter makes of the same network,
-with batch normalisations folded into convolutions and other names. `--model FILE` does the same with a model file of yours, whose logits are compared with each other, too.
+length one. The ONNX file is then read as `--weights`, and so is one that PyTorch's exporter makes of the
+same network, with batch normalisations folded into convolutions and other names. `--model FILE` does the same
+with a model file of yours, whose logits are compared with each other, too, and which is not read back.
 
-    pip install torch==2.13.0 numpy pillow onnx onnxruntime
+Needs what reference.py needs, onnx and onnxruntime.
+
     python tests/parity/export.py [--visage target/release/visage] [architecture ...]
 """
 
