@@ -138,13 +138,32 @@ impl Browser {
         self.call("DOM.setFileInputFiles", json!({"files": files, "objectId": id}));
     }
 
-    /// Clicks on the middle of an element, as a mouse does.
+    /// Clicks on the middle of an element, as a mouse does, once it stays where it is and nothing covers it.
     pub fn click(&mut self, element: &str) {
-        self.value(&format!("{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})"));
-        let place = self.value(&format!(
-            "(() => {{ const r = {element}.getBoundingClientRect();
-              return [r.x + r.width / 2, r.y + r.height / 2]; }})()"
-        ));
+        let place = format!(
+            "(async () => {{
+               const e = {element};
+               e.scrollIntoView({{block: 'center', behavior: 'instant'}});
+               const middle = () => {{
+                 const r = e.getBoundingClientRect();
+                 return [r.x + r.width / 2, r.y + r.height / 2];
+               }};
+               const before = middle();
+               await new Promise((done) => setTimeout(done, 40));
+               const place = middle();
+               const hit = document.elementFromPoint(...place);
+               const isStill = before[0] === place[0] && before[1] === place[1];
+               return isStill && e.isConnected && e.contains(hit) ? place : null;
+             }})()"
+        );
+        let start = Instant::now();
+        let place = loop {
+            let place = self.value(&place);
+            if !place.is_null() {
+                break place;
+            }
+            assert!(start.elapsed() < PATIENCE, "this cannot be clicked: {element}");
+        };
         for kind in ["mousePressed", "mouseReleased"] {
             let event = json!({"type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1});
             self.call("Input.dispatchMouseEvent", event);
