@@ -134,7 +134,14 @@ impl World {
     /// They cannot be reached, or do not come within half an hour.
     pub fn join(place: &Place) -> Result<Self> {
         let Place { rank, size, meeting, .. } = place;
-        let group = ProcessGroup::join(meeting).map_err(|error| {
+        let join = || {
+            let group = ProcessGroup::join(meeting)?;
+            // All have joined before one goes on: who then ends with an error tells that error, and the others do
+            // not fail to join.
+            group.sum(&Tensor::f_zeros([1], (Kind::Float, Device::Cpu))?)?;
+            Ok(group)
+        };
+        let group = join().map_err(|error: Error| {
             let Meeting { host, port, .. } = meeting;
             Error::Config(format!(
                 "process {rank} of {size} cannot join the others at {host}:{port} (MASTER_ADDR, MASTER_PORT): \
