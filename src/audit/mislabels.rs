@@ -26,7 +26,7 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{Finding, FindingKind, Picture, finding};
 use crate::Result;
@@ -80,17 +80,28 @@ pub fn score(
     order.sort_by_key(|&row| label(row));
     let mut scores = vec![None; rows];
     let factors = Factors::of(&embeddings.subset(&order))?;
+    let blocks: Vec<Vec<Run>> = (0..order.len())
+        .step_by(CANDIDATES)
+        .map(|start| Run::all(&order, start..order.len().min(start + CANDIDATES), &label))
+        .collect();
     let mut distances = Vec::new();
     for (at, queries) in order.chunks(QUERIES).enumerate() {
         let mut searches: Vec<Search> = queries.iter().map(|&row| Search::of(row)).collect();
-        for (block, candidates) in order.chunks(CANDIDATES).enumerate() {
+        for ((block, candidates), runs) in order.chunks(CANDIDATES).enumerate().zip(&blocks) {
             let [from, to] = [(at * QUERIES, queries), (block * CANDIDATES, candidates)]
                 .map(|(start, rows)| start..start + rows.len());
             factors.squared_distances(from, to, &mut distances)?;
             let rows = distances.par_chunks(candidates.len());
             searches.par_iter_mut().zip(rows).for_each(|(search, distances)| {
-                for (&candidate, &distance) in candidates.iter().zip(distances) {
-                    search.offer(candidate, distance, labels, groups);
+                for run in runs {
+                    let (candidates, distances) =
+                        (&candidates[run.rows.clone()], &distances[run.rows.clone()]);
+                    if search.is_passed(run, distances, labels) {
+                        continue;
+                    }
+                    for (&candidate, &distance) in candidates.iter().zip(distances) {
+                        search.offer(candidate, distance.max(0.0), labels, groups);
+                    }
                 }
             });
         }
@@ -107,44 +118,83 @@ pub fn score(
     Ok(scores)
 }
 
-/// Embeddings as factors of a product that has their distances.
+/// Pictures of one identity in a row, within a block of candidates.
+struct Run {
+    rows: Range<usize>,
+    label: Option<usize>,
+    /// No other block has pictures of this identity.
+    is_whole: bool,
+}
+
+impl Run {
+    /// The runs of the block `range` of `order`.
+    fn all(
+        order: &[usize],
+        range: Range<usize>,
+        label: &dyn Fn(usize) -> Option<usize>,
+    ) -> Vec<Self> {
+        let mut at = range.start;
+        let runs = order[range.clone()].chunk_by(|&a, &b| label(a) == label(b));
+        let run = |pictures: &[usize]| {
+            let (from, to) = (at, at + pictures.len());
+            at = to;
+            let label_of = |place: Option<usize>| place.map(|place| label(order[place]));
+            let label = label(pictures[0]);
+            let beside = [from.checked_sub(1), Some(to).filter(|&to| to < order.len())];
+            let is_whole = beside.iter().all(|&place| label_of(place) != Some(label));
+            Self { rows: from - range.start..to - range.start, label, is_whole }
+        };
+        runs.map(run).collect()
+    }
+}
+
+/// Embeddings as factors of a product that has their squared distances: `(-2 a, |a|^2, 1)` times `(b, 1, |b|^2)`.
 struct Factors {
-    /// Around their mean, where the sums of squares below cancel least: `[N, D]`.
-    rows: Tensor,
-    /// Squared lengths, `[N, 1]`.
-    squares: Tensor,
+    /// `[N, D + 2]`, the embeddings around their mean, where the sums of squares cancel least.
+    left: Tensor,
+    /// `[D + 2, N]`.
+    right: Tensor,
 }
 
 impl Factors {
     fn of(embeddings: &Embeddings) -> Result<Self> {
         let shape = [embeddings.rows() as i64, embeddings.dim() as i64];
         let rows = Tensor::f_from_slice(embeddings.values())?.f_reshape(shape)?;
-        let rows = rows.f_sub(&rows.f_mean_dim(0, true, tch::Kind::Float)?)?;
-        let squares = rows.f_square()?.f_sum_dim_intlist(1, true, tch::Kind::Float)?;
-        Ok(Self { rows, squares })
+        let rows = rows.f_sub(&rows.f_mean_dim(0, true, Kind::Float)?)?;
+        let squares = rows.f_square()?.f_sum_dim_intlist(1, true, Kind::Float)?;
+        let ones = squares.f_ones_like()?;
+        Ok(Self {
+            left: Tensor::f_cat(&[&rows.f_mul_scalar(-2.0)?, &squares, &ones], 1)?,
+            right: Tensor::f_cat(&[&rows, &ones, &squares], 1)?.f_tr()?,
+        })
     }
 
-    /// `|a|^2 + |b|^2 - 2 a.b` of two ranges of rows, row-major, into `distances`; good for choosing, not for
-    /// reporting. In place: a block is 32 MiB, and each copy of it would be as much.
+    /// The squared distances of two ranges of rows, row-major, into `distances`: good for choosing, not for
+    /// reporting, and perhaps a little below 0.
     fn squared_distances(
         &self,
         a: Range<usize>,
         b: Range<usize>,
         distances: &mut Vec<f32>,
     ) -> Result<()> {
-        let part = |tensor: &Tensor, rows: &Range<usize>| {
-            tensor.f_narrow(0, rows.start as i64, rows.len() as i64)
-        };
-        let mut product = part(&self.rows, &a)?.f_matmul(&part(&self.rows, &b)?.f_tr()?)?;
-        let _ = product
-            .f_mul_scalar_(-2.0)?
-            .f_add_(&part(&self.squares, &a)?)?
-            .f_add_(&part(&self.squares, &b)?.f_tr()?)?
-            .f_clamp_min_(0.0)?;
+        let left = self.left.f_narrow(0, a.start as i64, a.len() as i64)?;
+        let product = left.f_matmul(&self.right.f_narrow(1, b.start as i64, b.len() as i64)?)?;
         distances.resize(product.numel(), 0.0);
         product.f_copy_data(distances, product.numel())?;
         Ok(())
     }
+}
+
+/// The smallest of these, in lanes that a processor compares at once.
+fn smallest(values: &[f32]) -> f32 {
+    let (lanes, rest) = values.as_chunks::<8>();
+    let mut least = [f32::INFINITY; 8];
+    for lane in lanes {
+        for (least, &value) in least.iter_mut().zip(lane) {
+            *least = if value < *least { value } else { *least };
+        }
+    }
+    rest.iter().chain(&least).copied().fold(f32::INFINITY, f32::min)
 }
 
 /// The nearest pictures of an identity as (squared distance, picture), nearest first; of each group of
@@ -165,6 +215,18 @@ struct Search {
 impl Search {
     fn of(picture: usize) -> Self {
         Self { picture, own: Nearest::new(), other: None, current: Nearest::new() }
+    }
+
+    /// Whether an identity need not be looked at: one photo is too few, and where even the nearest picture of
+    /// another identity is farther than the mean of the best so far, its own mean is, too.
+    fn is_passed(&self, run: &Run, distances: &[f32], labels: &[Option<usize>]) -> bool {
+        if !run.is_whole || run.label == labels[self.picture] {
+            return false;
+        }
+        if distances.len() < MIN_OTHER {
+            return true;
+        }
+        self.other.as_ref().is_some_and(|other| smallest(distances).max(0.0).sqrt() >= other.0)
     }
 
     fn offer(
