@@ -8,6 +8,8 @@
 #include <torch/types.h>
 
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -52,6 +54,106 @@ struct Sum : torch::autograd::Function<Sum> {
                       std::chrono::milliseconds(context->saved_data["timeout"].toInt())};
     return {summed(group, gradients[0]), at::Tensor()};
   }
+};
+
+// The sums over all processes of the gradients of some parameters, in buckets, while the backward pass goes on: a
+// bucket is under way as soon as its gradients are there. Buckets follow one another in one order, which all
+// processes share.
+class GradientSum {
+public:
+  GradientSum(const Group &group, std::vector<at::Tensor> parameters, int64_t most)
+      : group(group), parameters(std::move(parameters)) {
+    // The gradients of the last layers come first.
+    int64_t values = most;
+    for (size_t at = this->parameters.size(); at-- > 0;) {
+      const auto more = this->parameters[at].numel();
+      if (values + more > most) {
+        buckets.emplace_back();
+        values = 0;
+      }
+      values += more;
+      buckets.back().parameters.push_back(this->parameters[at]);
+    }
+    for (auto &bucket : buckets) {
+      for (const auto &parameter : bucket.parameters) {
+        torch::autograd::impl::set_post_acc_grad_hooks(parameter,
+                                                       std::make_unique<Hook>(*this, bucket));
+      }
+    }
+  }
+
+  GradientSum(const GradientSum &) = delete;
+  GradientSum &operator=(const GradientSum &) = delete;
+
+  ~GradientSum() {
+    for (const auto &parameter : parameters) {
+      torch::autograd::impl::set_post_acc_grad_hooks(parameter, nullptr);
+    }
+  }
+
+  // Replaces the gradients by their sums. Parameters without a gradient, in any process, stay without.
+  void finish() {
+    while (started < buckets.size()) {
+      start(buckets[started++]);
+    }
+    const at::NoGradGuard guard;
+    for (auto &bucket : buckets) {
+      wait(group, bucket.work);
+      int64_t at = 0;
+      for (const auto &parameter : bucket.parameters) {
+        const auto &gradient = parameter.grad();
+        if (gradient.defined()) {
+          gradient.copy_(bucket.sum[0].narrow(0, at, gradient.numel()).view(gradient.sizes()));
+        }
+        at += parameter.numel();
+      }
+    }
+  }
+
+private:
+  struct Bucket {
+    std::vector<at::Tensor> parameters;
+    size_t ready = 0;
+    std::vector<at::Tensor> sum;
+    c10::intrusive_ptr<c10d::Work> work;
+  };
+
+  struct Hook : torch::autograd::PostAccumulateGradHook {
+    Hook(GradientSum &sum, Bucket &bucket) : sum(sum), bucket(bucket) {}
+
+    void operator()(const torch::autograd::Variable &) override {
+      ++bucket.ready;
+      sum.start_ready();
+    }
+
+    GradientSum &sum;
+    Bucket &bucket;
+  };
+
+  void start_ready() {
+    while (started < buckets.size() &&
+           buckets[started].ready >= buckets[started].parameters.size()) {
+      start(buckets[started++]);
+    }
+  }
+
+  void start(Bucket &bucket) {
+    const at::NoGradGuard guard;
+    std::vector<at::Tensor> rows;
+    for (const auto &parameter : bucket.parameters) {
+      const auto &gradient = parameter.grad();
+      rows.push_back(gradient.defined()
+                         ? gradient.reshape({-1}).to(at::kCPU, at::kFloat)
+                         : at::zeros({parameter.numel()}, at::TensorOptions(at::kFloat)));
+    }
+    bucket.sum = {at::cat(rows)};
+    bucket.work = group.group->allreduce(bucket.sum);
+  }
+
+  const Group group;
+  const std::vector<at::Tensor> parameters;
+  std::vector<Bucket> buckets;
+  size_t started = 0;
 };
 
 } // namespace
@@ -100,6 +202,25 @@ char *visage_group_sum_with_gradient(void *group, at::Tensor *tensor, at::Tensor
     *out = new at::Tensor(Sum::apply(*tensor, *static_cast<Group *>(group)));
   });
 }
+
+// Sums the gradients of `count` parameters, `most` values or one parameter at a time, from when they are there until
+// visage_group_gradients_finish; a backward pass may come in between.
+char *visage_group_gradients(void *group, const at::Tensor *const *parameters, size_t count, int64_t most,
+                             void **out) {
+  return guarded([&] {
+    std::vector<at::Tensor> all;
+    for (size_t at = 0; at < count; ++at) {
+      all.push_back(*parameters[at]);
+    }
+    *out = new GradientSum(*static_cast<Group *>(group), std::move(all), most);
+  });
+}
+
+char *visage_group_gradients_finish(void *sum) {
+  return guarded([&] { static_cast<GradientSum *>(sum)->finish(); });
+}
+
+void visage_group_gradients_free(void *sum) { delete static_cast<GradientSum *>(sum); }
 
 // Fills `all`, `size` times as large as `tensor`, with those of all processes in the order of ranks.
 char *visage_group_gather(void *group, at::Tensor *tensor, at::Tensor *all) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tch::{Device, TchError, Tensor};
 
-use super::{Message, TensorMut, finish, raw};
+use super::{Message, TensorMut, TensorPtr, finish, pointers, raw};
 use crate::{Error, Result};
 
 unsafe extern "C" {
@@ -33,7 +33,19 @@ unsafe extern "C" {
     ) -> Message;
     fn visage_group_gather(group: *mut c_void, tensor: TensorMut, all: TensorMut) -> Message;
     fn visage_group_broadcast(group: *mut c_void, tensor: TensorMut) -> Message;
+    fn visage_group_gradients(
+        group: *mut c_void,
+        parameters: *const TensorPtr,
+        count: usize,
+        most: i64,
+        out: *mut *mut c_void,
+    ) -> Message;
+    fn visage_group_gradients_finish(sum: *mut c_void) -> Message;
+    fn visage_group_gradients_free(sum: *mut c_void);
 }
+
+/// Values that are summed at once: small enough that the first are under way early in the backward pass.
+const BUCKET: i64 = 1 << 20;
 
 /// How the processes of a group find each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,6 +220,44 @@ impl ProcessGroup {
         check(tensor)?;
         // SAFETY: as for `sum`.
         finish(unsafe { visage_group_broadcast(self.group, raw(tensor).cast_mut()) })
+    }
+}
+
+/// The sum of gradients over a group. While it lives, a backward pass sends every gradient that it has finished; all
+/// processes must have the same parameters and run the same passes.
+#[derive(Debug)]
+pub struct GradientSum(*mut c_void);
+
+impl GradientSum {
+    /// That of these parameters, which are leaves. Before [`finish`](Self::finish) there may be one backward pass, or
+    /// none.
+    ///
+    /// # Errors
+    /// An error from libtorch.
+    pub fn of(group: &ProcessGroup, parameters: &[&Tensor]) -> Result<Self> {
+        let all = pointers(parameters);
+        let mut sum = null_mut();
+        // SAFETY: all are alive, and `sum` is written by the call.
+        finish(unsafe {
+            visage_group_gradients(group.group, all.as_ptr(), all.len(), BUCKET, &mut sum)
+        })?;
+        Ok(Self(sum))
+    }
+
+    /// Replaces the gradients by their sums; a parameter that has none stays without.
+    ///
+    /// # Errors
+    /// Another process has gone.
+    pub fn finish(self) -> Result<()> {
+        // SAFETY: it is alive until dropped.
+        finish(unsafe { visage_group_gradients_finish(self.0) })
+    }
+}
+
+impl Drop for GradientSum {
+    fn drop(&mut self) {
+        // SAFETY: it is freed once, between backward passes.
+        unsafe { visage_group_gradients_free(self.0) };
     }
 }
 

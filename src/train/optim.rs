@@ -204,6 +204,11 @@ impl Optimizer {
         self.gradients().map(|(_, grad)| grad)
     }
 
+    /// The parameters by their names, in the order in which they were given.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.slots.iter().map(|slot| (slot.name.as_str(), &slot.param))
+    }
+
     /// The gradients that there are, by the names of their parameters; not copied.
     pub fn gradients(&self) -> impl Iterator<Item = (&str, Tensor)> {
         let all = self.slots.iter().map(|slot| (slot.name.as_str(), slot.param.grad()));

@@ -90,9 +90,12 @@ impl<'a> Stepper<'a> {
     ) -> Result<Step> {
         self.optimizer.zero_grad()?;
         let Forward { loss, measures, after } = forward()?;
+        let sum = || self.world.sum_gradients(self.optimizer, |name| self.whole.contains(name));
+        // Gradients that are complete after this pass are summed while it goes on.
+        let during = after.is_none().then(sum).transpose()?;
         self.world.check(self.scaler.backward(&loss))?;
         after.map_or(Ok(()), |after| after())?;
-        self.world.sum_gradients(self.optimizer, |name| self.whole.contains(name))?;
+        during.map_or_else(sum, Ok)?.end()?;
         let skipped = self.scaler.unscale(self.optimizer)?;
         let mut figures = vec![("loss", loss.detach())];
         figures.extend(measures.into_iter().map(|(name, value)| (name, value.detach())));

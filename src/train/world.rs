@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::optim::Optimizer;
-use crate::native::group::{Meeting, ProcessGroup, SharedStatistics};
+use crate::native::group::{GradientSum, Meeting, ProcessGroup, SharedStatistics};
 use crate::{Error, Result};
 
 /// How long one process waits for another: longer than the slowest writes a checkpoint or validates.
@@ -105,7 +105,7 @@ pub struct Exchange {
     pub gather: Duration,
     /// Bytes of this process's embeddings.
     pub gathered: u64,
-    /// Summing gradients.
+    /// Summing gradients, as far as it was not over with the backward pass.
     pub reduce: Duration,
     /// Bytes of the gradients.
     pub reduced: u64,
@@ -222,37 +222,24 @@ impl World {
         Ok(made)
     }
 
-    /// Adds up the gradients that each process has of the whole loss by way of its own embeddings. Those of
-    /// parameters for which `is_shared` says so are whole in every process.
+    /// Adds up the gradients that each process has of the whole loss by way of its own embeddings: until
+    /// [`Summing::end`], those of a backward pass in between while that goes on. Those of parameters for which
+    /// `is_shared` says so are whole in every process.
     ///
     /// # Errors
-    /// Another process has gone.
+    /// An error from libtorch.
     pub fn sum_gradients(
         &self,
         optimizer: &Optimizer,
         is_shared: impl Fn(&str) -> bool,
-    ) -> Result<()> {
-        let Some(group) = &self.group else { return Ok(()) };
-        let since = Instant::now();
-        no_grad(|| {
-            let grads = optimizer.gradients().filter(|(name, _)| !is_shared(name));
-            let mut grads: Vec<Tensor> = grads.map(|(_, grad)| grad).collect();
-            let rows = grads.iter().map(|grad| {
-                Ok(grad.f_reshape([-1])?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?)
-            });
-            let flat = Tensor::f_cat(&rows.collect::<Result<Vec<_>>>()?, 0)?;
-            group.sum(&flat).map_err(gone)?;
-            let mut at = 0;
-            for grad in &mut grads {
-                let length = grad.numel() as i64;
-                grad.f_copy_(&flat.f_narrow(0, at, length)?.f_view(grad.size().as_slice())?)?;
-                at += length;
-            }
-            let Exchange { reduce, reduced, .. } = self.exchange.get();
-            let (reduce, reduced) = (reduce + since.elapsed(), reduced + 4 * at as u64);
-            self.exchange.set(Exchange { reduce, reduced, ..self.exchange.get() });
-            Ok(())
-        })
+    ) -> Result<Summing<'_>> {
+        let Some(group) = &self.group else { return Ok(Summing { exchange: &self.exchange, sum: None }) };
+        let trained = optimizer.parameters().filter(|(_, parameter)| parameter.requires_grad());
+        let own: Vec<&Tensor> =
+            trained.filter(|(name, _)| !is_shared(name)).map(|(_, parameter)| parameter).collect();
+        let bytes = own.iter().map(|parameter| 4 * parameter.numel() as u64).sum();
+        let sum = GradientSum::of(group, &own)?;
+        Ok(Summing { exchange: &self.exchange, sum: Some((sum, bytes)) })
     }
 
     /// The result of a pass in which batch statistics may have been exchanged.
@@ -315,6 +302,30 @@ impl World {
             }
             Ok(())
         })
+    }
+}
+
+/// Gradients that are being summed over all processes.
+#[derive(Debug)]
+pub struct Summing<'a> {
+    exchange: &'a Cell<Exchange>,
+    /// Of several processes: the sum, and its bytes.
+    sum: Option<(GradientSum, u64)>,
+}
+
+impl Summing<'_> {
+    /// Waits for the sums; the gradients are these then.
+    ///
+    /// # Errors
+    /// Another process has gone.
+    pub fn end(self) -> Result<()> {
+        let Some((sum, bytes)) = self.sum else { return Ok(()) };
+        let since = Instant::now();
+        sum.finish().map_err(gone)?;
+        let Exchange { reduce, reduced, .. } = self.exchange.get();
+        let (reduce, reduced) = (reduce + since.elapsed(), reduced + bytes);
+        self.exchange.set(Exchange { reduce, reduced, ..self.exchange.get() });
+        Ok(())
     }
 }
 
@@ -420,9 +431,12 @@ mod tests {
             let norm = embeddings.norm_scalaropt_dim(2.0, [1i64].as_slice(), true);
             let all = world.gather(&(embeddings / norm), batch).unwrap();
             let (output, _) = objective.loss(&all, &labels, step);
-            output.loss.backward();
             let is_whole = |name: &str| names.iter().any(|own| own == name);
-            world.sum_gradients(&optimizer, is_whole).unwrap();
+            let sum = || world.sum_gradients(&optimizer, is_whole).unwrap();
+            // While the backward pass goes on, and after it.
+            let during = (step == 0).then(sum);
+            output.loss.backward();
+            during.unwrap_or_else(sum).end().unwrap();
             let mut row = vec![output.loss.double_value(&[]) as f32];
             for (_, grad) in optimizer.gradients() {
                 row.extend(Vec::<f32>::try_from(grad.reshape([-1])).unwrap());

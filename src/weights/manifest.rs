@@ -342,22 +342,32 @@ pub fn load_trunk(backbone: &Backbone, path: &Path, file: &TensorFile) -> Result
     strict(backbone, path, report, tensors)
 }
 
-/// The keys beside the trunk's that a file may hold: the head and gallery of our model files, and the
-/// architecture's own classifier in the files of torchvision and facenet-pytorch.
+/// The keys beside the trunk's that a file may hold: the head and gallery of our model files, the
+/// architecture's own classifier in the files of torchvision and facenet-pytorch, and the embedding layer of a
+/// trunk that had one.
 fn extras(backbone: &Backbone) -> Vec<&'static str> {
-    let classifier = backbone.architecture.info().classifier;
-    load::BESIDE_TRUNK.into_iter().chain(classifier.iter().copied()).collect()
+    let classifier = backbone.architecture.info().classifier.iter().copied();
+    let embedding = (!backbone.has_embedding_layer()).then_some(load::EMBEDDING);
+    load::BESIDE_TRUNK.into_iter().chain(classifier).chain(embedding).collect()
 }
 
 /// A report that something does not fit is an error here, with a guess from the file's `tensors` (key,
-/// number of values) at what would.
+/// number of values) at what would. One that all fits tells, too, of an embedding layer that is left out.
 fn strict<'t>(
     backbone: &Backbone,
     path: &Path,
-    report: load::LoadReport,
-    tensors: impl Iterator<Item = (&'t str, usize)>,
+    mut report: load::LoadReport,
+    mut tensors: impl Iterator<Item = (&'t str, usize)>,
 ) -> Result<load::LoadReport> {
     if report.is_strict() {
+        let bias = format!("{}bias", load::EMBEDDING);
+        let left_out = tensors.find(|(key, _)| *key == bias && !backbone.has_embedding_layer());
+        report.notes.extend(left_out.map(|(_, outputs)| {
+            format!(
+                "its embedding layer of {outputs} outputs is left out (train-triplet and distil keep it with \
+                 --embedding-dim {outputs})"
+            )
+        }));
         return Ok(report);
     }
     let architecture = backbone.architecture;
@@ -421,6 +431,7 @@ mod tests {
             Source::resolve(Some("openface-nn4-distiled"), openface).unwrap_err().to_string();
         assert!(error.contains("Did you mean openface-nn4-distilled?"), "{error}");
     }
+
     #[test]
     fn the_file_names_of_models_lead_to_fetch_or_to_their_publisher() {
         let said =
@@ -436,6 +447,25 @@ mod tests {
                 Err(error) => assert!(!error.to_string().contains("neither"), "{error}"),
             }
         }
+    }
+
+    #[test]
+    fn an_embedding_layer_that_the_net_lacks_is_left_out_and_told() {
+        let (architecture, device) = (Architecture::OpenFace, Device::Cpu);
+        let options = crate::models::BuildOptions { embedding_dim: Some(16), ..Default::default() };
+        let longer = Backbone::build(architecture, device, &options).unwrap();
+        let tensors = longer.params.snapshot().into_iter().collect();
+        let file = TensorFile { tensors, ..TensorFile::default() };
+        let path = Path::new("x.safetensors");
+        let plain = Backbone::new(architecture, device);
+        let report = load_trunk(&plain, path, &file).unwrap();
+        assert_eq!(report.matched, plain.params.iter().count());
+        assert!(
+            report.to_string().contains("embedding layer of 16 outputs is left out"),
+            "{report}"
+        );
+        let kept = load_trunk(&longer, path, &file).unwrap();
+        assert_eq!((kept.matched, kept.notes.len()), (longer.params.iter().count(), 0));
     }
 
     #[test]
