@@ -54,7 +54,8 @@ pub fn build(
     let (source, text) = load_into(&net.backbone, choice.weights, choice.allow_missing)?;
     let deterministic = context.common.deterministic;
     resolve_auto(tuning, &source, &mut net.backbone, deterministic, &context.say)?;
-    context.say.line(&format!("trunk: {text}, {}", device_summary(device, tuning)));
+    context.say.line(&format!("trunk: {text}"));
+    context.say.line(&format!("training: {}", device_summary(device, tuning)));
     let untrained = untrained(choice.weights, &source, architecture)?;
     untrained.iter().for_each(|warning| context.say.warn(warning));
     context.say.line(&describe_head(&net));

@@ -112,7 +112,8 @@ fn build_trunk(
     };
     let Built { mut backbone, source, line: trunk } = bare.build(device)?;
     resolve_auto(&mut settings.tuning, &source, &mut backbone, deterministic, say)?;
-    say.line(&format!("trunk: {trunk}, {}", device_summary(device, &settings.tuning)));
+    say.line(&format!("trunk: {trunk}"));
+    say.line(&format!("training: {}", device_summary(device, &settings.tuning)));
     let architecture = backbone.architecture;
     let untrained = untrained(settings.trunk.weights.as_deref(), &source, architecture)?;
     untrained.iter().for_each(|warning| say.warn(warning));
