@@ -233,7 +233,9 @@ impl World {
         optimizer: &Optimizer,
         is_shared: impl Fn(&str) -> bool,
     ) -> Result<Summing<'_>> {
-        let Some(group) = &self.group else { return Ok(Summing { exchange: &self.exchange, sum: None }) };
+        let Some(group) = &self.group else {
+            return Ok(Summing { exchange: &self.exchange, sum: None });
+        };
         let trained = optimizer.parameters().filter(|(_, parameter)| parameter.requires_grad());
         let own: Vec<&Tensor> =
             trained.filter(|(name, _)| !is_shared(name)).map(|(_, parameter)| parameter).collect();
