@@ -10,7 +10,8 @@ A step of N processes, each with b pictures, so that the batch is B = N b, takes
     mine      2 B^2 D / flops                       distances of the whole batch; each process does all of it
     reduce    2 (N-1)/N * 4 P / bandwidth + 2 (N-1) * latency        ring all-reduce of the gradient of P parameters
 
-one after the other, as Visage does them: nothing overlaps. Bandwidth is that of the slowest link of the ring.
+one after the other, except that reducing goes on beside the backward pass, two thirds of compute: what is left of it afterwards is the
+part that is longer than that, and at least its last bucket of 4 MB. Bandwidth is that of the slowest link of the ring.
 """
 
 import argparse
@@ -21,18 +22,23 @@ import pathlib
 TRUNKS = [("OpenFace", 3.73e6, 128, 3 * 8725), ("DenseNet121", 7.0e6, 1024, 3 * 1079), ("VGG16", 14.7e6, 512, 3 * 3285)]
 
 
+BUCKET = 4 * 2**20
+
+
 def step(count, batch, rate, parameters, dim, bandwidth, latency, flops):
-    """Seconds of compute, gather, mine, reduce."""
+    """Seconds of compute, gather, mine, and of what is left of reduce."""
     whole = count * batch
     others = (count - 1) / count
     gather = others * 4 * whole * dim / bandwidth + (count - 1) * latency
-    reduce = 2 * others * 4 * parameters / bandwidth + 2 * (count - 1) * latency
-    return batch / rate, gather, 2 * whole**2 * dim / flops, reduce
+    compute = batch / rate
+    reduce, last = (2 * others * size / bandwidth + 2 * (count - 1) * latency for size in (4 * parameters, BUCKET))
+    left = max(reduce - 2 / 3 * compute, min(reduce, last))
+    return compute, gather, 2 * whole**2 * dim / flops, left
 
 
 def predict(given):
     print(f"{given.batch} pictures per GPU, {given.bandwidth:g} GB/s, {1e6 * given.latency:g} us, {given.tflops:g} TFLOP/s for the distances\n")
-    print("| trunk | GPUs | batch | compute, ms | gather | mine | reduce | step | pictures/s | efficiency |")
+    print("| trunk | GPUs | batch | compute, ms | gather | mine | left of reduce | step | pictures/s | efficiency |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name, parameters, dim, rate in TRUNKS:
         for count in given.gpus:
