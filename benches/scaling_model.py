@@ -21,7 +21,7 @@ import pathlib
 # (name, parameters, numbers of an embedding, pictures/s of a training step on one H200: docs/gpu.md; a triplet is 3 pictures)
 TRUNKS = [("OpenFace", 3.73e6, 128, 3 * 8725), ("DenseNet121", 7.0e6, 1024, 3 * 1079), ("VGG16", 14.7e6, 512, 3 * 3285)]
 
-
+# Bytes of gradients that are summed at once (src/native/group.rs)
 BUCKET = 4 * 2**20
 
 

@@ -39,6 +39,7 @@ use visage::train::optim::{Optimizer, OptimizerConfig, OptimizerKind, StepRates}
 use visage::train::step::Stepper;
 use visage::train::tuples::{EvalPair, pair_distances};
 use visage::weights::Source;
+use visage::weights::load::LoadOptions;
 
 /// Constant, with a momentum of 0.9.
 const LR: f64 = 0.001;
@@ -57,7 +58,9 @@ fn main() -> anyhow::Result<()> {
     let architecture = Architecture::Vgg16;
     let net = PairNet::build(architecture, HeadKind::Passport, None, arguments.side, device)?;
     let source = Source::resolve(arguments.weights.as_deref(), architecture)?;
-    source.load_with(&net.backbone, &["classifier".to_owned()])?;
+    let allow_missing = ["classifier".to_owned()];
+    let options = LoadOptions { allow_missing: &allow_missing, ..LoadOptions::default() };
+    source.load_with(&net.backbone, &options)?;
     net.backbone.params.freeze(&["features".to_owned()])?;
     println!("trunk: vgg16, {}; vectors of {}", source.describe(), net.dim());
 

@@ -61,18 +61,18 @@ struct Sum : torch::autograd::Function<Sum> {
 // processes share.
 class GradientSum {
 public:
-  GradientSum(const Group &group, std::vector<at::Tensor> parameters, int64_t most)
-      : group(group), parameters(std::move(parameters)) {
+  GradientSum(const Group &group, const std::vector<at::Tensor> &parameters, int64_t most)
+      : group(group) {
     // The gradients of the last layers come first.
-    int64_t values = most;
-    for (size_t at = this->parameters.size(); at-- > 0;) {
-      const auto more = this->parameters[at].numel();
-      if (values + more > most) {
+    int64_t values = 0;
+    for (size_t at = parameters.size(); at-- > 0;) {
+      const auto more = parameters[at].numel();
+      if (buckets.empty() || values + more > most) {
         buckets.emplace_back();
         values = 0;
       }
       values += more;
-      buckets.back().parameters.push_back(this->parameters[at]);
+      buckets.back().parameters.push_back(parameters[at]);
     }
     for (auto &bucket : buckets) {
       for (const auto &parameter : bucket.parameters) {
@@ -86,8 +86,10 @@ public:
   GradientSum &operator=(const GradientSum &) = delete;
 
   ~GradientSum() {
-    for (const auto &parameter : parameters) {
-      torch::autograd::impl::set_post_acc_grad_hooks(parameter, nullptr);
+    for (const auto &bucket : buckets) {
+      for (const auto &parameter : bucket.parameters) {
+        torch::autograd::impl::set_post_acc_grad_hooks(parameter, nullptr);
+      }
     }
   }
 
@@ -151,7 +153,6 @@ private:
   }
 
   const Group group;
-  const std::vector<at::Tensor> parameters;
   std::vector<Bucket> buckets;
   size_t started = 0;
 };
@@ -212,7 +213,7 @@ char *visage_group_gradients(void *group, const at::Tensor *const *parameters, s
     for (size_t at = 0; at < count; ++at) {
       all.push_back(*parameters[at]);
     }
-    *out = new GradientSum(*static_cast<Group *>(group), std::move(all), most);
+    *out = new GradientSum(*static_cast<Group *>(group), all, most);
   });
 }
 

@@ -180,14 +180,18 @@ fn an_embedding_layer_and_an_input_size_go_through_all_commands() {
     assert_eq!(run(folder, &["classify", "faces/ada/1.png"]).lines().count(), 1);
     run(folder, &["embed", "faces", "--out", "rows.npy"]);
 
-    // The layer is kept when the file is fine-tuned further, and left out, and told, when it is not asked for.
+    // The layer is kept when the file is fine-tuned further, and missed when it is not asked for.
     let again = ["--weights", "runs/triplet/best.safetensors", "--backbone", "vgg11"];
     let sizes = ["--input-size", "40", "--embedding-dim", "12", "--out", "again"];
     run(folder, &[&train[..], &again, &sizes].concat());
-    let without = ["--input-size", "40", "--out", "without"];
-    let output = visage(folder, &[&train[..], &again, &without].concat());
+    let said = fail(folder, &[&train[..], &again, &["--input-size", "40"]].concat());
+    assert!(said.contains("embedding.weight"), "{said}");
+    // A pair network has a head in its place.
+    let pairs = ["train-pairs", "--data", "faces", "--input-size", "40", "--epochs", "1"];
+    let output = visage(folder, &[&pairs[..], &again].concat());
     let said = text(&output.stderr);
-    assert!(output.status.success() && said.contains("12 outputs is left out"), "{said}");
+    let left_out = "left out, as the net has no such layer: embedding.bias, embedding.weight";
+    assert!(output.status.success() && said.contains(left_out), "{said}");
     let said = fail(folder, &[&train[..], &trunk[..4], &["--input-size", "31"]].concat());
     assert!(said.contains("at least 32x32"), "{said}");
 }

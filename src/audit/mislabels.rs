@@ -80,10 +80,7 @@ pub fn score(
     order.sort_by_key(|&row| label(row));
     let mut scores = vec![None; rows];
     let factors = Factors::of(&embeddings.subset(&order))?;
-    let blocks: Vec<Vec<Run>> = (0..order.len())
-        .step_by(CANDIDATES)
-        .map(|start| Run::all(&order, start..order.len().min(start + CANDIDATES), &label))
-        .collect();
+    let blocks = Run::blocks(&order, &label);
     let mut distances = Vec::new();
     for (at, queries) in order.chunks(QUERIES).enumerate() {
         let mut searches: Vec<Search> = queries.iter().map(|&row| Search::of(row)).collect();
@@ -96,7 +93,7 @@ pub fn score(
                 for run in runs {
                     let (candidates, distances) =
                         (&candidates[run.rows.clone()], &distances[run.rows.clone()]);
-                    if search.is_passed(run, distances, labels) {
+                    if search.is_ruled_out(run, distances, labels) {
                         continue;
                     }
                     for (&candidate, &distance) in candidates.iter().zip(distances) {
@@ -127,24 +124,22 @@ struct Run {
 }
 
 impl Run {
-    /// The runs of the block `range` of `order`.
-    fn all(
-        order: &[usize],
-        range: Range<usize>,
-        label: &dyn Fn(usize) -> Option<usize>,
-    ) -> Vec<Self> {
-        let mut at = range.start;
-        let runs = order[range.clone()].chunk_by(|&a, &b| label(a) == label(b));
-        let run = |pictures: &[usize]| {
-            let (from, to) = (at, at + pictures.len());
-            at = to;
-            let label_of = |place: Option<usize>| place.map(|place| label(order[place]));
-            let label = label(pictures[0]);
-            let beside = [from.checked_sub(1), Some(to).filter(|&to| to < order.len())];
-            let is_whole = beside.iter().all(|&place| label_of(place) != Some(label));
-            Self { rows: from - range.start..to - range.start, label, is_whole }
-        };
-        runs.map(run).collect()
+    /// The runs of each block of `order`, which is sorted by label.
+    fn blocks(order: &[usize], label: &dyn Fn(usize) -> Option<usize>) -> Vec<Vec<Self>> {
+        let mut blocks: Vec<Vec<Self>> = Vec::new();
+        let mut start = 0;
+        for pictures in order.chunk_by(|&a, &b| label(a) == label(b)) {
+            let end = start + pictures.len();
+            for block in start / CANDIDATES..=(end - 1) / CANDIDATES {
+                let first = block * CANDIDATES;
+                let rows = start.max(first) - first..end.min(first + CANDIDATES) - first;
+                let is_whole = rows.len() == pictures.len();
+                blocks.resize_with(block + 1, Vec::new);
+                blocks[block].push(Self { rows, label: label(pictures[0]), is_whole });
+            }
+            start = end;
+        }
+        blocks
     }
 }
 
@@ -217,9 +212,9 @@ impl Search {
         Self { picture, own: Nearest::new(), other: None, current: Nearest::new() }
     }
 
-    /// Whether an identity need not be looked at: one photo is too few, and where even the nearest picture of
-    /// another identity is farther than the mean of the best so far, its own mean is, too.
-    fn is_passed(&self, run: &Run, distances: &[f32], labels: &[Option<usize>]) -> bool {
+    /// Whether another identity cannot become the nearest: one photo is too few, and no mean is below the distance of
+    /// the nearest picture.
+    fn is_ruled_out(&self, run: &Run, distances: &[f32], labels: &[Option<usize>]) -> bool {
         if !run.is_whole || run.label == labels[self.picture] {
             return false;
         }

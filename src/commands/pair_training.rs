@@ -9,7 +9,7 @@ use super::context::Context;
 use super::output::line;
 use super::training::{device_summary, print_figures, resolve_auto, train};
 use super::trunk::load_into;
-use crate::models::{Architecture, HEAD_PREFIX, HeadKind, PairNet};
+use crate::models::{Architecture, EMBEDDING_LAYER, HEAD_PREFIX, HeadKind, PairNet};
 use crate::recognise::{DataCard, ModelCard, ModelKind, PairCard};
 use crate::train::fit_result::FitResult;
 use crate::train::optim::Optimizer;
@@ -18,6 +18,7 @@ use crate::train::run_folder::RunFolder;
 use crate::train::settings::TuningSettings;
 use crate::train::task::Task;
 use crate::weights::Source;
+use crate::weights::load::LoadOptions;
 use crate::weights::manifest::untrained;
 use crate::{Error, Result};
 
@@ -51,7 +52,9 @@ pub fn build(
     let device = context.device()?;
     let NetChoice { architecture, head, embedding_dim, input_size, .. } = *choice;
     let mut net = PairNet::build(architecture, head, embedding_dim, input_size, device)?;
-    let (source, text) = load_into(&net.backbone, choice.weights, choice.allow_missing)?;
+    // The head takes what is below the embedding layer that a distilled trunk may have.
+    let options = LoadOptions { extras: &[EMBEDDING_LAYER], allow_missing: choice.allow_missing };
+    let (source, text) = load_into(&net.backbone, choice.weights, &options)?;
     let deterministic = context.common.deterministic;
     resolve_auto(tuning, &source, &mut net.backbone, deterministic, &context.say)?;
     context.say.line(&format!("trunk: {text}"));

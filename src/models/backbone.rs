@@ -253,14 +253,9 @@ impl Backbone {
         classes.map(|classes| classes.to_kind(Kind::Float)).ok_or_else(|| self.no_classifier())
     }
 
-    /// Whether it was built with a layer of [`BuildOptions::embedding_dim`].
-    pub fn has_embedding_layer(&self) -> bool {
-        self.embedding.is_some()
-    }
-
     /// The stages without the embedding layer.
     fn trunk_stages(&self) -> usize {
-        self.stages.len() - usize::from(self.has_embedding_layer())
+        self.stages.len() - usize::from(self.embedding.is_some())
     }
 
     /// Runs a range of the trunk's own stages.

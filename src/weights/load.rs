@@ -18,8 +18,6 @@ use crate::models::{Architecture, Params, is_below};
 pub const HEAD: &str = "classifier.";
 /// Prefix of the training embeddings in a classifier's model file.
 pub const GALLERY: &str = "gallery.";
-/// Prefix of the keys of the layer that `--embedding-dim` adds to a trunk.
-pub const EMBEDDING: &str = "embedding.";
 /// Prefixes of keys in a model file that are not the trunk's: a classifier's, and a pair network's head.
 pub const BESIDE_TRUNK: [&str; 3] = [HEAD, GALLERY, "head."];
 

@@ -235,19 +235,21 @@ impl Source {
     /// An unreadable file, or one that does not fit: the numbers of missing, unused and wrongly shaped
     /// tensors with examples; the backbone is unchanged.
     pub fn load_into(&self, backbone: &Backbone) -> Result<Option<load::LoadReport>> {
-        self.load_with(backbone, &[])
+        self.load_with(backbone, &load::LoadOptions::default())
     }
 
-    /// As [`Source::load_into`]; keys of the trunk that begin with one of `allow_missing` may be
-    /// missing from the file, or of another shape, and then keep their values.
+    /// As [`Source::load_into`]; keys of the trunk that begin with one of `options.allow_missing` may be
+    /// missing from the file, or of another shape, and then keep their values. The file may have keys that begin
+    /// with one of `options.extras`; the report names them.
     ///
     /// # Errors
     /// As [`Source::load_into`], or a prefix that no parameter has.
     pub fn load_with(
         &self,
         backbone: &Backbone,
-        allow_missing: &[String],
+        options: &load::LoadOptions,
     ) -> Result<Option<load::LoadReport>> {
+        let load::LoadOptions { extras: asked, allow_missing } = *options;
         let is_known =
             |prefix: &str| backbone.params.iter().any(|param| is_below(&param.name, prefix));
         if let Some(prefix) = allow_missing.iter().find(|prefix| !is_known(prefix)) {
@@ -262,11 +264,20 @@ impl Source {
             Self::Named(name) => WeightFile::parse(Path::new(name), embedded(name)?)?,
             Self::File(path) => WeightFile::open(path)?,
         };
-        let extras = extras(backbone);
+        let extras = [&extras(backbone), asked].concat();
         let options = load::LoadOptions { extras: &extras, allow_missing };
         let report = load::load_file(&backbone.params, &file, &options)?;
         let tensors = file.entries().iter().map(|entry| (entry.name.as_str(), entry.count()));
-        strict(backbone, file.path(), report, tensors).map(Some)
+        let mut report = strict(backbone, file.path(), report, tensors)?;
+        let names = file.entries().iter().map(|entry| entry.name.as_str());
+        let left_out: Vec<&str> =
+            names.filter(|name| asked.iter().any(|extra| name.starts_with(extra))).collect();
+        if !left_out.is_empty() {
+            report
+                .notes
+                .push(format!("left out, as the net has no such layer: {}", left_out.join(", ")));
+        }
+        Ok(Some(report))
     }
 }
 
@@ -342,32 +353,22 @@ pub fn load_trunk(backbone: &Backbone, path: &Path, file: &TensorFile) -> Result
     strict(backbone, path, report, tensors)
 }
 
-/// The keys beside the trunk's that a file may hold: the head and gallery of our model files, the
-/// architecture's own classifier in the files of torchvision and facenet-pytorch, and the embedding layer of a
-/// trunk that had one.
+/// The keys beside the trunk's that a file may hold: the head and gallery of our model files, and the
+/// architecture's own classifier in the files of torchvision and facenet-pytorch.
 fn extras(backbone: &Backbone) -> Vec<&'static str> {
-    let classifier = backbone.architecture.info().classifier.iter().copied();
-    let embedding = (!backbone.has_embedding_layer()).then_some(load::EMBEDDING);
-    load::BESIDE_TRUNK.into_iter().chain(classifier).chain(embedding).collect()
+    let classifier = backbone.architecture.info().classifier;
+    load::BESIDE_TRUNK.into_iter().chain(classifier.iter().copied()).collect()
 }
 
 /// A report that something does not fit is an error here, with a guess from the file's `tensors` (key,
-/// number of values) at what would. One that all fits tells, too, of an embedding layer that is left out.
+/// number of values) at what would.
 fn strict<'t>(
     backbone: &Backbone,
     path: &Path,
-    mut report: load::LoadReport,
-    mut tensors: impl Iterator<Item = (&'t str, usize)>,
+    report: load::LoadReport,
+    tensors: impl Iterator<Item = (&'t str, usize)>,
 ) -> Result<load::LoadReport> {
     if report.is_strict() {
-        let bias = format!("{}bias", load::EMBEDDING);
-        let left_out = tensors.find(|(key, _)| *key == bias && !backbone.has_embedding_layer());
-        report.notes.extend(left_out.map(|(_, outputs)| {
-            format!(
-                "its embedding layer of {outputs} outputs is left out (train-triplet and distil keep it with \
-                 --embedding-dim {outputs})"
-            )
-        }));
         return Ok(report);
     }
     let architecture = backbone.architecture;
@@ -447,25 +448,6 @@ mod tests {
                 Err(error) => assert!(!error.to_string().contains("neither"), "{error}"),
             }
         }
-    }
-
-    #[test]
-    fn an_embedding_layer_that_the_net_lacks_is_left_out_and_told() {
-        let (architecture, device) = (Architecture::OpenFace, Device::Cpu);
-        let options = crate::models::BuildOptions { embedding_dim: Some(16), ..Default::default() };
-        let longer = Backbone::build(architecture, device, &options).unwrap();
-        let tensors = longer.params.snapshot().into_iter().collect();
-        let file = TensorFile { tensors, ..TensorFile::default() };
-        let path = Path::new("x.safetensors");
-        let plain = Backbone::new(architecture, device);
-        let report = load_trunk(&plain, path, &file).unwrap();
-        assert_eq!(report.matched, plain.params.iter().count());
-        assert!(
-            report.to_string().contains("embedding layer of 16 outputs is left out"),
-            "{report}"
-        );
-        let kept = load_trunk(&longer, path, &file).unwrap();
-        assert_eq!((kept.matched, kept.notes.len()), (longer.params.iter().count(), 0));
     }
 
     #[test]

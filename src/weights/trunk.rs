@@ -3,6 +3,7 @@
 use tch::Device;
 
 use super::Source;
+use super::load::LoadOptions;
 use crate::Result;
 use crate::models::{Architecture, Backbone, BuildOptions, Compute, EMBEDDING_LAYER};
 
@@ -50,7 +51,8 @@ impl Bare<'_> {
         // Most files do not have the layer of --embedding-dim.
         let mut allow_missing = self.allow_missing.to_vec();
         allow_missing.extend(self.embedding_dim.map(|_| EMBEDDING_LAYER.to_owned()));
-        let (source, line) = load_into(&backbone, self.weights, &allow_missing)?;
+        let options = LoadOptions { extras: &[], allow_missing: &allow_missing };
+        let (source, line) = load_into(&backbone, self.weights, &options)?;
         backbone.set_compute(Compute::fast(None))?;
         Ok(Built { backbone, source, line })
     }
@@ -64,10 +66,10 @@ impl Bare<'_> {
 pub fn load_into(
     backbone: &Backbone,
     weights: Option<&str>,
-    allow_missing: &[String],
+    options: &LoadOptions,
 ) -> Result<(Source, String)> {
     let source = Source::resolve(weights, backbone.architecture)?;
-    let report = source.load_with(backbone, allow_missing)?;
+    let report = source.load_with(backbone, options)?;
     let line = format!(
         "{}, {:.1} M parameters, {}{}",
         backbone.architecture.name(),
